@@ -1,0 +1,76 @@
+"""Errors that a user can mend: each names the thing, the value and the next step."""
+
+from enum import StrEnum
+
+
+class SegpipeError(Exception):
+    """A failure with its remedy, shown as the one line `problem: remedy`.
+
+    >>> str(SegpipeError("Slice table file:///w/slices lacks column `split`", "run ingest again"))
+    'Slice table file:///w/slices lacks column `split`: run ingest again'
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(f"{problem}: {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+    def __reduce__(self):
+        return type(self), (self.problem, self.remedy)
+
+
+class UsageError(SegpipeError, ValueError):
+    """A wrong option or value; jobs end with exit code 2."""
+
+    exit_code = 2
+
+
+class NotFound(SegpipeError, FileNotFoundError):
+    """A source, table or model that is not where it was said to be."""
+
+
+class TableError(SegpipeError, ValueError):
+    """A table whose schema or content breaks the contract of the warehouse."""
+
+
+class ModelError(SegpipeError, ValueError):
+    """A model directory that is none, is damaged, or does not fit the scans."""
+
+
+class WarehouseBusy(SegpipeError, RuntimeError):
+    """Another job holds the lock of a cohort."""
+
+
+class Reason(StrEnum):
+    """Why an input went to quarantine: the `reason` column of that table."""
+
+    EMPTY_FILE = "empty_file"
+    TRUNCATED = "truncated"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED = "unsupported"
+    CORRUPT = "corrupt"
+    TOO_LARGE = "too_large"
+    BAD_GEOMETRY = "bad_geometry"
+    GRID_MISMATCH = "grid_mismatch"
+    MASK_MISMATCH = "mask_mismatch"
+    UNKNOWN_LABELS = "unknown_labels"
+    NOT_FINITE = "not_finite"
+    NO_BRAIN = "no_brain"
+    DUPLICATE = "duplicate"
+    UNSAFE_PATH = "unsafe_path"
+    UNREADABLE = "unreadable"
+    MISSING_MODALITY = "missing_modality"
+    DOES_NOT_FIT_MODEL = "does_not_fit_model"
+
+
+class BadInput(SegpipeError, ValueError):
+    """One input that cannot be used; it becomes one row of the quarantine table."""
+
+    def __init__(self, reason: Reason, problem: str, remedy: str):
+        super().__init__(problem, remedy)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.reason, self.problem, self.remedy)

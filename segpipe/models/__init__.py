@@ -1,0 +1,1 @@
+"""Keras: U-Nets, losses, and the model directory (the bundle)."""

@@ -1,0 +1,1 @@
+"""Files to volumes: NIfTI, DICOM series, and the layouts of archives."""

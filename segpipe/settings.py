@@ -1,0 +1,127 @@
+"""The settings of every job: frozen dataclasses, the only home of defaults.
+
+Command-line flags, their `--help`, and the keys of `conf/segpipe.toml` are derived from these fields.
+"""
+
+from dataclasses import Field, dataclass, field
+from typing import Any
+
+
+def option(help: str, default: Any = None, *, required: bool = False, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field that is also a command-line flag; `help` states the unit and what None means."""
+    return field(default=default, metadata={"help": help, "required": required, "choices": choices})
+
+
+def help_of(setting: Field) -> str:
+    """The help line of a field, its default included."""
+    default = "" if setting.default is None or setting.metadata["required"] else f" (default: {setting.default})"
+    return setting.metadata["help"] + default
+
+
+AXES = ("axial", "coronal", "sagittal")
+LAYOUTS = ("auto", "brats", "decathlon", "bids", "dicom", "manifest", "plain")
+TRAINERS = ("orca", "horovod", "local")
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """Volumes to slice tables."""
+
+    source: str = option("folder, manifest or URL (file://, hdfs://, s3a://) of the archive", "", required=True)
+    warehouse: str = option("folder or URL that holds the tables; made when missing", "", required=True)
+    cohort: str = option("name of the cohort in the tables", "", required=True)
+    layout: str = option("how the archive is laid out", "auto", choices=LAYOUTS)
+    axis: str = option("direction of the slices", "axial", choices=AXES)
+    resample_to: str | None = option("modality whose grid the others are resampled to; scans on mixed grids are quarantined otherwise")
+    split_salt: str = option("salt of the split; subjects keep their split as long as it stays", "segpipe")
+    train_fraction: float = option("share of the subjects to train on, 0 to 1", 0.7)
+    validation_fraction: float = option("share of the subjects to validate on, 0 to 1; the rest is the test split", 0.15)
+    part_mb: int = option("size that a part file aims at, MB", 192)
+    row_group_mb: int = option("largest row group before compression, MB", 16)
+    max_voxels: int = option("largest number of voxels of one file; larger ones are quarantined", 1 << 30)
+    lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0)
+    strict: bool = option("exit with 3 when an input was quarantined", False)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The shape of the U-Net."""
+
+    dimensions: int = option("2 for slices, 3 for patches", 2)
+    filters: int = option("filters of the first level, doubled at each level below", 16)
+    depth: int = option("number of times the resolution is halved", 4)
+    dropout: float = option("share of the bottleneck's activations dropped in training, 0 to 1", 0.0)
+    normalisation: str = option("normalisation after each convolution", "batch", choices=("batch", "instance", "group", "none"))
+    upsampling: str = option("how the decoder doubles the resolution", "transposed", choices=("transposed", "resized"))
+    precision: str = option("compute precision", "float32", choices=("float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class TrainSettings(NetworkSettings):
+    """Slice tables to a trained model directory."""
+
+    warehouse: str = option("folder or URL that holds the tables", "", required=True)
+    cohort: str = option("name of the cohort to train on", "", required=True)
+    model: str = option("model directory to write; training goes on where it holds a checkpoint", "", required=True)
+    trainer: str = option("how the work is distributed", "orca", choices=TRAINERS)
+    workers: int = option("number of training workers; the local trainer has one", 2)
+    epochs: int = option("number of passes over the training split", 30)
+    steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given")
+    batch_size: int = option("slices per step over all workers together", 16)
+    learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3)
+    foreground_share: float = option("least share of slices with a label in a batch, 0 to 1", 0.5)
+    augment: bool = option("flip, rotate, scale and shift intensities while training", True)
+    patience: int = option("epochs without a better validation Dice before stopping; 0 never stops early", 0)
+    seed: int = option("seed of initial weights, order and augmentation", 0)
+    retries: int = option("how often a failed worker group is started again from the last checkpoint", 3)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Keras model to OpenVINO model, inside the model directory."""
+
+    model: str = option("model directory", "", required=True)
+    int8: bool = option("also quantise to INT8", False)
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """Scans to predictions and segmentations."""
+
+    warehouse: str = option("folder or URL that holds the tables", "", required=True)
+    cohort: str = option("name of the cohort to segment", "", required=True)
+    model: str = option("model directory, exported", "", required=True)
+    runtime: str = option("what runs the network", "openvino", choices=("openvino", "keras"))
+    batch_size: int = option("slices per inference request", 8)
+    overwrite: bool = option("replace what this model has already segmented", False)
+    lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0)
+    strict: bool = option("exit with 3 when a scan was quarantined", False)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Predictions to measures per patient and region."""
+
+    warehouse: str = option("folder or URL that holds the tables", "", required=True)
+    cohort: str = option("name of the cohort to judge", "", required=True)
+    model: str = option("model directory, or the model_id of rows in `predictions`", "", required=True)
+    split: str = option("which patients to report", "test", choices=("train", "validation", "test", "all"))
+
+
+@dataclass(frozen=True)
+class RestoreSettings:
+    """Tables back to the NIfTI files that they were made from."""
+
+    warehouse: str = option("folder or URL that holds the tables", "", required=True)
+    scan: str = option("scan_id of the scan to rebuild", "", required=True)
+    output: str = option("folder for the files; made when missing", "", required=True)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """The whole chain, on a generated cohort unless a source is given."""
+
+    source: str | None = option("archive to use instead of generated scans")
+    warehouse: str = option("folder for tables, model and report", "demo")
+    seed: int = option("seed of the generated cohort", 0)
+    subjects: int = option("number of generated subjects", 24)

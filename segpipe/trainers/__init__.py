@@ -1,0 +1,1 @@
+"""Local, Orca and Horovod training behind one contract."""

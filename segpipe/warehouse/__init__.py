@@ -1,0 +1,1 @@
+"""The tables: what they hold, how they are written exactly once, how they are read."""

@@ -1,0 +1,199 @@
+"""Every table, declared once: its name, its schema, what a row stands for.
+
+Tables are folders of plain Parquet files below one warehouse folder. All arrays of a scan have the index
+order (slice, row, column); `affine` maps such an index to RAS+ millimetres.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from segpipe.errors import TableError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's name, what one of its rows stands for, and its Arrow schema."""
+
+    name: str
+    row: str
+    schema: pa.Schema
+
+    def check(self, schema: pa.Schema, where: str) -> None:
+        """Raise TableError naming every column of `schema` that is missing or of another type."""
+        faults = []
+        for field in self.schema:
+            if field.name not in schema.names:
+                faults.append(f"lacks column `{field.name}`")
+            elif not _compatible(schema.field(field.name).type, field.type):
+                faults.append(f"holds `{field.name}` as {schema.field(field.name).type}, not {field.type}")
+        if faults:
+            raise TableError(f"Table {self.name} in {where} {'; '.join(faults)}", "write it again with this version")
+
+
+def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
+    return found == wanted or str(found).replace("element: ", "item: ") == str(wanted).replace("element: ", "item: ")
+
+
+def _table(name: str, row: str, *columns: tuple[str, pa.DataType, bool, str]) -> Table:
+    fields = [pa.field(n, t, nullable, {"doc": doc}) for n, t, nullable, doc in columns]
+    return Table(name, row, pa.schema(fields))
+
+
+_STR, _I32, _I64, _F64 = pa.string(), pa.int32(), pa.int64(), pa.float64()
+_BIN = pa.binary()
+_TIME = pa.timestamp("us", tz="UTC")
+
+_IDENTITY = (
+    ("scan_id", _STR, False, "cohort:subject:session"),
+    ("cohort", _STR, False, "name given at ingest"),
+    ("subject", _STR, False, "the patient; a keyed hash for DICOM sources"),
+)
+
+FILE = pa.struct(
+    [
+        pa.field("role", _STR),  # a modality, or `mask`
+        pa.field("path", _STR),  # relative to the source given at ingest
+        pa.field("bytes", _I64),
+        pa.field("modified", _STR),  # what the file system says of the version: mtime, etag or checksum
+        pa.field("sha256", _STR),  # of the file's bytes
+        pa.field("dtype", _STR),  # as stored in the file, numpy notation with byte order
+        pa.field("shape", pa.list_(_I32)),  # of the file, index order of the file
+        pa.field("channel", _I32),  # flat index over the axes behind the third; 0 for 3D files
+        pa.field("orientation", _STR),  # of the file's first three axes, such as LPS
+        pa.field("affine", pa.list_(_F64)),  # of the file, 16 values row by row
+        pa.field("slope", _F64),
+        pa.field("inter", _F64),
+        pa.field("container", _STR),
+        pa.field("header", _BIN),
+        pa.field("extensions", _BIN),
+    ]
+)
+
+INTENSITY = pa.struct(
+    [
+        pa.field("modality", _STR),
+        pa.field("voxels", _I64),
+        pa.field("mean", _F64),
+        pa.field("std", _F64),
+        pa.field("min", _F64),
+        pa.field("p01", _F64),
+        pa.field("median", _F64),
+        pa.field("p99", _F64),
+        pa.field("max", _F64),
+    ]
+)
+
+SCANS = _table(
+    "scans",
+    "a subject's session: one scan",
+    *_IDENTITY,
+    ("session", _STR, False, "`1` where the archive knows no sessions"),
+    ("split", _STR, False, "train, validation or test"),
+    ("split_rule", _STR, False, "what made the split: salt and fractions"),
+    ("layout", _STR, False, "how the archive was laid out"),
+    ("label_convention", _STR, True, "name of the label map's convention; null without mask"),
+    ("modalities", pa.list_(_STR), False, "order of the channels in `slices.image`"),
+    ("orientation", _STR, False, "direction of (slice, row, column), such as SPL"),
+    ("shape", pa.list_(_I32), False, "slices, rows, columns"),
+    ("spacing_mm", pa.list_(_F64), False, "along slice, row, column"),
+    ("affine", pa.list_(_F64), False, "(slice, row, column, 1) to RAS+ mm, 16 values row by row"),
+    ("brain_box", pa.list_(_I32), False, "first and behind-last index per axis of the brain: 6 values"),
+    ("brain_voxels", _I64, False, "voxels of the brain, or of all foreground where it is not stripped"),
+    ("resampled_to", _STR, True, "modality whose grid all others were resampled to; null for native grids"),
+    ("files", pa.list_(FILE), False, "the source files, one per modality and mask"),
+    ("intensity", pa.list_(INTENSITY), False, "statistics over the brain voxels, in scaled values"),
+    ("label_counts", pa.list_(pa.struct([("label", _I32), ("voxels", _I64)])), True, "null without mask"),
+    ("fingerprint", _STR, False, "hash of the paths, sizes and versions of the source files"),
+    ("run_id", _STR, False, "the ingest that wrote the row"),
+)
+
+SLICES = _table(
+    "slices",
+    "a slice of a scan",
+    *_IDENTITY,
+    ("split", _STR, False, "train, validation or test"),
+    ("slice_index", _I32, False, "from 0"),
+    ("height", _I32, False, "rows"),
+    ("width", _I32, False, "columns"),
+    ("dtypes", pa.list_(_STR), False, "of each channel, numpy notation, little-endian"),
+    ("image", _BIN, False, "stored voxels, one byte-separated plane per channel; see segpipe.core.codec"),
+    ("mask_dtype", _STR, True, "numpy notation, little-endian; null without mask"),
+    ("mask", _BIN, True, "stored labels, the same layout; null without mask"),
+    ("foreground_pixels", _I32, False, "pixels with a label other than 0"),
+    ("brain_pixels", _I32, False, "pixels of the brain"),
+)
+
+QUARANTINE = _table(
+    "quarantine",
+    "a rejected input",
+    ("run_id", _STR, False, "the run that rejected it"),
+    ("job", _STR, False, "ingest or segment"),
+    ("cohort", _STR, False, "name given to the job"),
+    ("scan_id", _STR, True, "null where no scan could be told"),
+    ("paths", pa.list_(_STR), False, "the files, relative to the source"),
+    ("reason", _STR, False, "a value of segpipe.errors.Reason"),
+    ("message", _STR, False, "what is wrong, in a sentence"),
+    ("fingerprint", _STR, False, "hash of the paths, sizes and versions of the files"),
+    ("time", _TIME, False, "when it was rejected"),
+)
+
+PREDICTIONS = _table(
+    "predictions",
+    "a slice and a model",
+    *_IDENTITY,
+    ("model_id", _STR, False, "of the model"),
+    ("slice_index", _I32, False, "as in `slices`"),
+    ("height", _I32, False, "rows"),
+    ("width", _I32, False, "columns"),
+    ("mask", _BIN, False, "label map, uint8, row by row, in the model's label convention"),
+    ("region_pixels", pa.list_(pa.struct([("region", _STR), ("pixels", _I32)])), False, "predicted pixels"),
+    ("run_id", _STR, False, "the run that wrote the row"),
+)
+
+SEGMENTATIONS = _table(
+    "segmentations",
+    "a scan, a region and a model",
+    *_IDENTITY,
+    ("session", _STR, False, "as in `scans`"),
+    ("split", _STR, False, "train, validation or test"),
+    ("model_id", _STR, False, "of the model"),
+    ("region", _STR, False, "such as whole_tumour"),
+    ("voxels", _I64, False, "predicted voxels"),
+    ("volume_ml", _F64, False, "predicted volume"),
+    ("centroid_mm", pa.list_(_F64), True, "RAS+ x, y, z; null where nothing was predicted"),
+    ("box_mm", pa.list_(_F64), True, "RAS+ least x, y, z, greatest x, y, z of voxel centres"),
+    ("lesions", _I32, False, "26-connected components"),
+    ("longest_diameter_mm", _F64, True, "within one slice, as in RANO; null where nothing was predicted"),
+    ("perpendicular_diameter_mm", _F64, True, "at a right angle to the longest, in the same slice"),
+    ("mean_probability", _F64, True, "over the predicted voxels"),
+    ("max_probability", _F64, True, "over the scan"),
+    ("qc_flags", pa.list_(_STR), False, "empty where nothing is suspicious"),
+    ("truth_voxels", _I64, True, "null without a mask, as all columns below"),
+    ("truth_volume_ml", _F64, True, "volume of the true region"),
+    ("tp", _I64, True, "voxels in both"),
+    ("fp", _I64, True, "voxels predicted only"),
+    ("fn", _I64, True, "voxels true only"),
+    ("dice", _F64, True, "null where both are empty: decide at query time"),
+    ("hd95_mm", _F64, True, "null where either is empty"),
+    ("run_id", _STR, False, "the run that wrote the row"),
+)
+
+RUNS = _table(
+    "runs",
+    "a job run",
+    ("run_id", _STR, False, "time of start and a random part"),
+    ("job", _STR, False, "ingest, train, export, segment, evaluate, …"),
+    ("cohort", _STR, True, "null where the job has none"),
+    ("model_id", _STR, True, "null where the job has none"),
+    ("started", _TIME, False, "UTC"),
+    ("seconds", _F64, False, "wall time"),
+    ("outcome", _STR, False, "done, failed or interrupted"),
+    ("message", _STR, True, "the error of a failed run"),
+    ("parameters", pa.map_(_STR, _STR), False, "every setting"),
+    ("versions", pa.map_(_STR, _STR), False, "segpipe, python, pyspark, …"),
+    ("stage_seconds", pa.map_(_STR, _F64), False, "wall time per stage"),
+    ("counts", pa.map_(_STR, _I64), False, "rows and bytes in and out, quarantined, skipped, …"),
+)
+
+TABLES = {table.name: table for table in (SCANS, SLICES, QUARANTINE, PREDICTIONS, SEGMENTATIONS, RUNS)}
