@@ -17,7 +17,7 @@ class SegpipeError(Exception):
         self.problem = problem
         self.remedy = remedy
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.problem, self.remedy)
 
 
@@ -72,5 +72,5 @@ class BadInput(SegpipeError, ValueError):
         super().__init__(problem, remedy)
         self.reason = reason
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.reason, self.problem, self.remedy)

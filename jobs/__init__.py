@@ -1,0 +1,1 @@
+"""The jobs of segpipe: thin programs for spark-submit, one per verb."""

@@ -1,0 +1,101 @@
+"""The Spark session of a job, a test or a notebook."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segpipe.errors import SegpipeError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
+    """Give the session, started when there is none; what spark-submit was told stays as it was told.
+
+    Started from plain Python (tests, notebooks), the conf file of the `local` profile is the base. Python workers find
+    segpipe: on the driver's machine by its path, elsewhere as a zip that Spark ships. Raises SegpipeError when Java is
+    missing or the session does not come up.
+    """
+    from pyspark.sql import SparkSession
+
+    in_process = "PYSPARK_GATEWAY_PORT" not in os.environ
+    settings = _in_process_conf() if in_process else {}
+    settings.update(extra_conf or {})
+    if master is not None:
+        settings["spark.master"] = master
+    if in_process:
+        _find_java()
+        os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf"))  # log4j2.properties
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if ROOT.is_dir():
+        settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    try:
+        session = builder.getOrCreate()
+    except Exception as error:
+        raise SegpipeError(
+            f"Spark did not start ({root_cause(error)})", "see `./spark-submit.sh doctor` for what this machine lacks"
+        ) from error
+    _ship_code(session)
+    return session
+
+
+def read_conf(path: Path) -> dict[str, str]:
+    """Read a Spark properties file: `key value` or `key=value` lines, `#` comments."""
+    entries: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        if (line := line.strip()) and not line.startswith("#"):
+            key, value = line.replace("=", " ", 1).split(None, 1) if "=" in line.split()[0] else line.split(None, 1)
+            entries[key] = value.strip()
+    return entries
+
+
+def root_cause(error: BaseException) -> str:
+    """The line of an exception that names the cause: for Java exceptions that of the innermost one."""
+    text = str(getattr(error, "java_exception", None) or error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line.removeprefix("Caused by:").strip() for line in lines if line.startswith("Caused by:")]
+    line = causes[-1] if causes else (lines[0] if lines else "")
+    return line if isinstance(error, SegpipeError) else f"{type(error).__name__}: {line}".removesuffix(": ")
+
+
+def _in_process_conf() -> dict[str, str]:
+    path = ROOT / "conf" / "spark-local.conf"
+    return read_conf(path) if path.is_file() else {}
+
+
+def _find_java() -> None:
+    from segpipe.spark.java import java_home
+
+    os.environ["JAVA_HOME"] = str(java_home())
+
+
+def _ship_code(spark: SparkSession) -> None:
+    """Send segpipe to executors on other machines, unless spark-submit did (`--py-files`)."""
+    context = spark.sparkContext
+    if context.master.startswith("local") or "segpipe" in context.getConf().get("spark.submit.pyFiles", ""):
+        return
+    if (ROOT / "segpipe" / "__init__.py").is_file():
+        folder = tempfile.mkdtemp(prefix="segpipe-code-")
+        context.addPyFile(str(zip_code(Path(folder) / "segpipe.zip")))
+
+
+def zip_code(target: Path) -> Path:
+    """Write the packages segpipe and jobs into the zip file `target`."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for package in ("segpipe", "jobs"):
+            for path in sorted((ROOT / package).rglob("*")):
+                if path.is_file() and "__pycache__" not in path.parts:
+                    archive.write(path, path.relative_to(ROOT))
+    return target

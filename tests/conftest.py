@@ -1,0 +1,69 @@
+"""Fixtures that all rooms share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("PYTHONHOME", "")  # Orca hands it to its workers, which die on a missing one
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def bigdl_jars() -> str:
+    """The jars that Orca needs on the driver, comma-separated; empty where BigDL is not installed."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("bigdl")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return ",".join(str(jar) for folder in folders for jar in sorted(Path(folder).glob("share/*/lib/*.jar")))
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One local Spark with two slots, that Orca can train on as well."""
+    from segpipe.spark.session import build
+
+    scratch = tmp_path_factory.mktemp("spark")
+    conf = {
+        "spark.driver.memory": "1g",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.local.dir": str(scratch / "local"),
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+    }
+    if jars := bigdl_jars():
+        conf["spark.jars"] = jars
+    session = build("segpipe tests", master="local[2]", extra_conf=conf)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real scans; the test is skipped without it, but CI requires it."""
+    folder = Path(os.environ.get("SEGPIPE_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    if not folder.is_dir():
+        message = f"no real scans in {folder}: set SEGPIPE_REAL_DATA to the folder that holds brats2021/"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def glioma_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six tiny generated scans in BraTS layout, the same in every run."""
+    from segpipe.readers.generate import write_brats
+
+    folder = tmp_path_factory.mktemp("glioma")
+    write_brats(folder, subjects=6, seed=0, shape=(12, 48, 40))
+    return folder
