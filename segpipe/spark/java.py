@@ -12,8 +12,6 @@ from segpipe.errors import NotFound
 
 SUPPORTED = (8, 11, 17)
 REMEDY = "install Java 17 (apt install openjdk-17-jre-headless), or run tools/setup.sh for an embedded one"
-    "install Java 17 (Debian, Ubuntu: apt install openjdk-17-jre-headless), or run tools/setup.sh for an embedded one"
-)
 
 
 def version(home: Path) -> int | None:
