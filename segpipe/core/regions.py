@@ -1,0 +1,122 @@
+"""Label maps and the nested regions that are trained, predicted and measured.
+
+The regions of glioma are those of the BraTS benchmark (Menze et al. 2015, 10.1109/TMI.2014.2377694).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LabelConvention:
+    """What the numbers of a label map mean, and which of them form each region.
+
+    `regions` go from the outermost to the innermost; each must own exactly one label that no later region
+    has, so that regions can be painted back into a label map. Raises ValueError where they do not.
+    """
+
+    name: str
+    labels: dict[int, str]
+    regions: dict[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        unknown = {label for region in self.regions.values() for label in region} - set(self.labels)
+        if unknown or any(not 0 < label < 256 for label in self.labels):
+            raise ValueError(f"convention {self.name}: labels must be named and lie in 1 to 255, not {unknown or self.labels}")
+        if len(set(self.paint)) != len(self.regions):
+            raise ValueError(f"convention {self.name}: regions {self.regions} are not nested")
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """The regions, outermost first: the order of the last axis of a region map."""
+        return tuple(self.regions)
+
+    @cached_property
+    def paint(self) -> tuple[int, ...]:
+        """The label that each region owns, outermost first."""
+        sets = [set(labels) for labels in self.regions.values()]
+        paint = []
+        for place, labels in enumerate(sets):
+            inner = set[int]().union(*sets[place + 1 :])
+            if not inner <= labels or len(labels - inner) != 1:
+                raise ValueError(f"convention {self.name}: regions {self.regions} are not nested")
+            paint.append((labels - inner).pop())
+        return tuple(paint)
+
+
+CONVENTIONS: dict[str, LabelConvention] = {
+    convention.name: convention
+    for convention in (
+        LabelConvention(
+            "brats",
+            {1: "necrotic core", 2: "oedema", 4: "enhancing tumour"},
+            {"whole_tumour": (1, 2, 4), "tumour_core": (1, 4), "enhancing_tumour": (4,)},
+        ),
+        LabelConvention(
+            "brats2023",
+            {1: "necrotic core", 2: "oedema", 3: "enhancing tumour"},
+            {"whole_tumour": (1, 2, 3), "tumour_core": (1, 3), "enhancing_tumour": (3,)},
+        ),
+        LabelConvention(
+            "decathlon",
+            {1: "oedema", 2: "non-enhancing tumour", 3: "enhancing tumour"},
+            {"whole_tumour": (1, 2, 3), "tumour_core": (2, 3), "enhancing_tumour": (3,)},
+        ),
+        LabelConvention("binary", {1: "lesion"}, {"lesion": (1,)}),
+    )
+}
+
+
+def label_counts(labels: np.ndarray) -> dict[int, int]:
+    """Voxels of each label other than 0, ascending; labels of any real dtype.
+
+    >>> label_counts(np.array([0.0, 4.0, 4.0, 1.0]))
+    {1: 1, 4: 2}
+
+    Raises ValueError where a label is not a whole number.
+    """
+    if labels.dtype == np.uint8:
+        numbers = np.bincount(labels.ravel(), minlength=1)
+        return {int(label): int(numbers[label]) for label in np.flatnonzero(numbers) if label != 0}
+    found, numbers = np.unique(labels[labels != 0], return_counts=True)
+    if not (np.isfinite(found) & (found == np.rint(found))).all():
+        raise ValueError(f"labels are whole numbers, not {found[:5].tolist()}")
+    return {int(label): int(number) for label, number in zip(found, numbers, strict=True)}
+
+
+def unknown_labels(labels: np.ndarray, convention: LabelConvention) -> list[int]:
+    """The labels of a map that its convention does not name, ascending; 0 is always background."""
+    return [label for label in label_counts(labels) if label not in convention.labels]
+
+
+def to_regions(labels: np.ndarray, convention: LabelConvention) -> np.ndarray:
+    """Region maps, uint8 0 or 1 (..., R), of a label map (...) with whole numbers of any real dtype.
+
+    >>> to_regions(np.array([0, 2, 1, 4]), CONVENTIONS["brats"]).tolist()
+    [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
+
+    Raises ValueError naming the labels that the convention does not know.
+    """
+    unknown = unknown_labels(labels, convention)
+    if unknown:
+        raise ValueError(f"labels {unknown} are not in convention {convention.name} {convention.labels}")
+    table = np.zeros((256, len(convention.regions)), np.uint8)
+    for place, members in enumerate(convention.regions.values()):
+        table[list(members), place] = 1
+    return table[labels.astype(np.uint8, copy=False)]
+
+
+def to_labels(regions: np.ndarray, convention: LabelConvention) -> np.ndarray:
+    """The label map, uint8 (...), of region maps (..., R) of bools or 0 and 1: inner regions are painted over outer ones.
+
+    The inverse of `to_regions` where regions are nested. A voxel that is in an inner region but not in the
+    outer one, as a network may say, gets the inner region's label. Raises ValueError where R is another.
+    """
+    if regions.shape[-1] != len(convention.regions):
+        raise ValueError(f"{regions.shape[-1]} regions where convention {convention.name} has {list(convention.regions)}")
+    labels = np.zeros(regions.shape[:-1], np.uint8)
+    for place, label in enumerate(convention.paint):
+        labels[regions[..., place] != 0] = label
+    return labels
