@@ -1,0 +1,297 @@
+"""Glioma scans made from nothing, for the demo, tests and benchmarks. They resemble BraTS scans; they are no patients.
+
+A head is built in millimetres: a brain of cerebrum, temporal lobes, cerebellum and brainstem with a folded cortex,
+ventricles and deep grey matter, a tumour of nested irregular shells that pushes the ventricles aside, an intensity per tissue
+and modality, a bias field, noise. Contrasts follow those of glioma in BraTS (Menze et al. 2015, 10.1109/TMI.2014.2377694):
+oedema is bright on FLAIR and T2, the enhancing rim on T1ce, the necrotic core is dark on T1ce.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from segpipe.core.orientation import spacing_mm as spacing_of
+
+Ellipsoid = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+FIELD_MM = (155.0, 196.0, 196.0)
+
+# Mean signal, white matter of T1 being 1.
+_TISSUES = ("csf", "grey", "white", "core", "oedema", "enhancing", "vessel")
+_SIGNAL = {
+    "flair": (0.30, 0.74, 0.62, 0.66, 1.05, 0.92, 0.50),
+    "t1": (0.34, 0.70, 1.00, 0.50, 0.70, 0.68, 0.75),
+    "t1ce": (0.34, 0.70, 0.95, 0.44, 0.68, 1.35, 1.25),
+    "t2": (1.25, 0.70, 0.52, 1.05, 0.96, 0.82, 0.60),
+}
+_LABELS = {"core": 1, "oedema": 2, "enhancing": 4}
+_PLAIN_SHARE = 0.15
+
+# Middle and half-axes, mm, along (S, P, L); those off the midline are meant on both sides.
+_CEREBRUM: Ellipsoid = ((8.0, 0.0, 0.0), (60.0, 85.0, 66.0))
+_TEMPORAL: Ellipsoid = ((-20.0, -14.0, 37.0), (26.0, 42.0, 25.0))
+_CEREBELLUM: Ellipsoid = ((-38.0, 44.0, 18.0), (25.0, 32.0, 35.0))
+_BRAINSTEM: Ellipsoid = ((-42.0, 16.0, 0.0), (34.0, 13.0, 14.0))
+_VENTRICLES: tuple[Ellipsoid, ...] = (
+    ((20.0, -2.0, 8.0), (6.0, 32.0, 6.0)),
+    ((14.0, -28.0, 8.5), (9.0, 10.0, 5.0)),
+    ((12.0, 30.0, 19.0), (9.0, 17.0, 6.5)),
+    ((2.0, 4.0, 0.0), (10.0, 13.0, 2.5)),
+)
+_DEEP_GREY: tuple[Ellipsoid, ...] = (
+    ((6.0, 10.0, 11.0), (9.0, 14.0, 8.0)),
+    ((5.0, -6.0, 25.0), (11.0, 17.0, 5.5)),
+    ((14.0, -18.0, 15.0), (9.0, 13.0, 4.5)),
+)
+_FLOOR_MM = -16.0
+_GYRUS_MM = 11.0
+_SULCUS_MM = 15.0
+_FISSURE_MM = 32.0
+_PIA_MM = 0.9
+_CORTEX_MM = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticScan:
+    """One generated scan; arrays have the index order (slice, row, column) with axes S, P, L.
+
+    `images` are int16 (S, H, W) per modality with background exactly 0 and brain above 0; `mask` is uint8 with the
+    BraTS labels 1, 2, 4; `affine` maps an index to RAS+ mm. `array.T` is the same scan in the order L, P, S of BraTS files.
+    """
+
+    images: dict[str, np.ndarray]
+    mask: np.ndarray
+    affine: np.ndarray = field(repr=False)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Along slice, row and column."""
+        slices, rows, columns = spacing_of(self.affine).tolist()
+        return slices, rows, columns
+
+
+@dataclass(frozen=True, eq=False)
+class _Anatomy:
+    """Share of each tissue in each voxel, (S, H, W) float32, and what the tumour and the distractors need to know."""
+
+    brain: np.ndarray
+    csf: np.ndarray
+    grey: np.ndarray
+    vessel: np.ndarray
+    ventricle_mm: np.ndarray
+
+
+def glioma(
+    rng: np.random.Generator,
+    shape: tuple[int, int, int] = (48, 96, 96),
+    spacing_mm: tuple[float, float, float] | None = None,
+) -> SyntheticScan:
+    """A scan of a brain with one glioma, decided by `rng` alone.
+
+    `shape` is slices, rows, columns; without `spacing_mm` the voxels are such that the field of view is `FIELD_MM`, which holds the
+    whole brain. About one tumour in seven has no enhancing part (label 4), as some low-grade gliomas.
+    Raises ValueError where the shape has less than 8 voxels on a side.
+    """
+    if len(shape) != 3 or min(shape) < 8:
+        raise ValueError(f"a scan has three sides of at least 8 voxels, not {shape}")
+    spacing = np.array(spacing_mm or [extent / count for extent, count in zip(FIELD_MM, shape, strict=True)])
+    points = _grid(shape, spacing)
+    middle, radius = _place(rng)
+    anatomy = _anatomy(_deformed(points, spacing, middle, radius, rng), spacing, rng)
+    mask = _tumour(points, spacing, middle, radius, anatomy, rng)
+    shares = _shares(anatomy, mask, spacing, rng)
+    images = {modality: _image(modality, shares, anatomy, spacing, rng) for modality in MODALITIES}
+    return SyntheticScan(images, mask, _affine(shape, spacing))
+
+
+def _affine(shape: tuple[int, int, int], spacing: np.ndarray) -> np.ndarray:
+    """Axes S, P, L with the middle of the field at the origin."""
+    affine = np.zeros((4, 4))
+    slices, rows, columns = spacing.tolist()
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = slices, -rows, -columns, 1
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+def _grid(shape: tuple[int, int, int], spacing: np.ndarray) -> np.ndarray:
+    """Positions (3, S, H, W) float32, mm from the middle."""
+    axes = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, spacing.tolist(), strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+
+
+def _place(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Middle (3,) and mean radius of the tumour with its oedema, mm, in one hemisphere's white matter."""
+    middle = np.array([rng.uniform(0, 38), rng.uniform(-45, 45), rng.choice((-1, 1)) * rng.uniform(22, 40)])
+    return middle.astype(np.float32), float(np.clip(23 * np.exp(rng.normal(0, 0.28)), 13, 36))
+
+
+def _deformed(
+    points: np.ndarray, spacing: np.ndarray, middle: np.ndarray, radius: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Where in the standard brain each voxel of this one lies: another size, a tilt, a smooth warp, a push by the tumour."""
+    shape = points.shape[1:]
+    size = rng.normal(1, 0.03, 3).clip(0.92, 1.06)
+    tilt = np.eye(3) + np.cross(np.eye(3), rng.normal(0, 0.05, 3))
+    away = points - middle[:, None, None, None]
+    distance = np.sqrt((away**2).sum(axis=0))
+    push = rng.uniform(0.15, 0.4) * np.exp(-((distance / (1.8 * radius)) ** 2))
+    placed = np.tensordot((tilt / size).astype(np.float32), points - away * push, 1)
+    for axis in range(3):
+        placed[axis] += 2.5 * _smooth(shape, spacing, 45, rng)
+    placed[0] += 2.0
+    return placed
+
+
+def _anatomy(points: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> _Anatomy:
+    from scipy.ndimage import distance_transform_edt
+
+    edge = float(spacing.mean()) * 0.3
+    cerebellum, stem = _level(points, _CEREBELLUM), _level(points, _BRAINSTEM)
+    cerebrum = np.minimum(_level(points, _CEREBRUM, 2.4), points[0] - _FLOOR_MM)
+    level = np.maximum.reduce([cerebrum, _level(points, _TEMPORAL), cerebellum, stem])
+    brain = level > -0.5 * _smooth(brain_shape := level.shape, spacing, 15, rng)
+    depth = distance_transform_edt(brain, sampling=spacing).astype(np.float32)
+
+    sulcus = np.hypot(_fold_mm(points, rng), np.maximum(depth - _SULCUS_MM, 0))
+    fissure = np.hypot(points[2], np.maximum(depth - _FISSURE_MM, 0))
+    pia = np.minimum.reduce([depth - 0.5 * float(spacing.min()), sulcus, fissure])
+    pia[cerebellum > 0] *= 0.6
+    ventricle = np.maximum.reduce([_level(points, part) for part in _VENTRICLES]) + rng.normal(0.5, 0.8)
+    deep = np.maximum.reduce([_level(points, part) for part in _DEEP_GREY])
+
+    csf = np.maximum(_soft((_PIA_MM - pia) / edge), _soft(ventricle / edge))
+    grey = np.maximum(_soft((_CORTEX_MM - pia) / edge), 0.8 * _soft(deep / edge))
+    grey = np.where(stem > np.maximum(cerebrum, 0), 0.35, grey) * (1 - csf)
+    vessel = 0.8 * _soft((1.5 - np.abs(points[2])) / edge) * _soft((5 - depth) / edge) * (points[0] > 0)
+    vessel = np.maximum(vessel, csf * _soft(4 * (_smooth(brain_shape, spacing, 7, rng) - 2.2)))
+    return _Anatomy(brain, csf, grey, vessel * (ventricle < 0), ventricle)
+
+
+def _level(points: np.ndarray, ellipsoid: Ellipsoid, power: float = 2.0) -> np.ndarray:
+    """About the distance, mm, to the surface of an ellipsoid and its mirror image, positive inside."""
+    middle, axes = ellipsoid
+    total = np.abs((points[0] - middle[0]) / axes[0]) ** power
+    total += np.abs((points[1] - middle[1]) / axes[1]) ** power
+    total += np.abs((np.abs(points[2]) - middle[2]) / axes[2]) ** power
+    return (1 - total ** (1 / power)) * float(np.mean(axes))
+
+
+def _fold_mm(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """About the distance, mm, to the nearest sulcus, were sulci endlessly deep: they run straight towards the middle."""
+    from scipy.ndimage import map_coordinates
+
+    reach, step = 90.0, 2.0
+    count = int(2 * reach / step)
+    noise = _smooth((count, count, count), np.full(3, step), _GYRUS_MM, rng)
+    steepness = np.sqrt(np.mean(np.diff(noise, axis=0) ** 2) * 3) / step
+    radius = np.sqrt((points**2).sum(axis=0)) + 1e-3
+    shell = points * (0.25 + 52.0 / radius)
+    folds = map_coordinates(noise, (shell + reach) / step, order=1, mode="nearest", output=np.float32)
+    return np.abs(folds) / np.float32(steepness)
+
+
+def _tumour(
+    points: np.ndarray,
+    spacing: np.ndarray,
+    middle: np.ndarray,
+    radius: float,
+    anatomy: _Anatomy,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Labels uint8 (S, H, W): shells of one irregular distance, oedema held back by grey matter and fluid."""
+    shape = points.shape[1:]
+    stretch = rng.uniform(0.75, 1.3, 3)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0] / (stretch / np.cbrt(stretch.prod()))
+    away = np.tensordot(turn.astype(np.float32), points - middle[:, None, None, None], 1)
+    distance = np.sqrt((away**2).sum(axis=0))
+    rough = _smooth(shape, spacing, 24, rng), _smooth(shape, spacing, 14, rng), _smooth(shape, spacing, 9, rng)
+
+    room = anatomy.brain & (anatomy.csf < 0.5)
+    core_radius = radius * rng.uniform(0.45, 0.75)
+    core_level = core_radius * (1 + 0.16 * rough[1] + 0.07 * rough[2]) - distance
+    held = 0.35 * radius * anatomy.grey
+    whole_level = radius * (1 + 0.22 * rough[0] + 0.08 * rough[2]) - distance - held
+    core = room & (core_level > 0)
+    whole = _largest(core | (room & (whole_level > 0)))
+    core &= whole
+    rim_mm = rng.uniform(0.15, 0.4) * core_radius
+    enhancing = core & (core_level < rim_mm * (1 + 0.4 * rough[2])) & (rng.random() >= _PLAIN_SHARE)
+    return np.where(enhancing, 4, np.where(core, 1, np.where(whole, 2, 0))).astype(np.uint8)
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import label
+
+    parts, number = label(mask)
+    return mask if number < 2 else parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+
+
+def _shares(
+    anatomy: _Anatomy, mask: np.ndarray, spacing: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Share of each tissue in each voxel; infiltration and partial volume blur the tumour's edges."""
+    from scipy.ndimage import gaussian_filter
+
+    texture = 0.85 + 0.12 * _smooth(mask.shape, spacing, 12, rng)
+    shares = {}
+    for tissue, label in _LABELS.items():
+        width = (2.0 if tissue == "oedema" else 0.8) / spacing
+        shares[tissue] = gaussian_filter((mask == label).astype(np.float32), width) * texture.clip(0, 1)
+    rest = 1 - sum(shares.values())
+    shares["vessel"] = rest * anatomy.vessel
+    rest = rest - shares["vessel"]
+    shares["csf"], shares["grey"] = rest * anatomy.csf, rest * anatomy.grey
+    shares["white"] = rest - shares["csf"] - shares["grey"]
+    return shares
+
+
+def _image(
+    modality: str, shares: dict[str, np.ndarray], anatomy: _Anatomy, spacing: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """int16 (S, H, W): tissue signals with a bias field and Rician noise, 0 outside the brain."""
+    shape = anatomy.brain.shape
+    signal = np.zeros(shape, np.float32)
+    for tissue, mean in zip(_TISSUES, _SIGNAL[modality], strict=True):
+        signal += shares[tissue] * np.float32(mean * rng.normal(1, 0.04))
+    if modality in ("flair", "t2"):
+        caps = np.exp(-np.maximum(-anatomy.ventricle_mm, 0) / 2.5) * (1 - anatomy.csf)
+        signal += np.float32(rng.uniform(0, 0.3)) * caps
+    signal *= 1 + 0.02 * _smooth(shape, spacing, 6, rng)
+    signal *= np.exp(rng.uniform(0.03, 0.1) * _smooth(shape, spacing, 80, rng))
+    noise = rng.normal(0, rng.uniform(0.02, 0.045), (2, *shape)).astype(np.float32)
+    signal = np.hypot(signal + noise[0], noise[1])
+    gain = 900 * np.exp(rng.normal(0, 0.35))
+    return np.where(anatomy.brain, np.clip(np.rint(signal * gain), 1, 32767), 0).astype(np.int16)
+
+
+def _soft(x: np.ndarray) -> np.ndarray:
+    """A step from 0 to 1 that is about four wide."""
+    return 0.5 + 0.5 * np.tanh(x / 2)
+
+
+def _smooth(shape: tuple[int, ...], spacing: np.ndarray, size_mm: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise (S, H, W) float32 of mean about 0 and deviation 1 whose blobs are about `size_mm` wide.
+
+    Random numbers on a coarse grid, drawn out by cubic B-splines along one axis after the other.
+    """
+    bases = [_spline_basis(n, mm / (0.6 * size_mm)) for n, mm in zip(shape, spacing.tolist(), strict=True)]
+    noise = rng.standard_normal([basis.shape[1] for basis in bases]).astype(np.float32)
+    for basis in bases:
+        noise = np.tensordot(noise, basis, (0, 1))
+    # Each basis shrinks the deviation by the same known factor: the mean over a knot interval of the squared weights.
+    return noise * np.float32(_SPLINE_GAIN**3)
+
+
+_SPLINE_GAIN = (151 / 315) ** -0.5
+
+
+def _spline_basis(count: int, step: float) -> np.ndarray:
+    """Weights (count, knots) float32 of cubic B-splines at `count` places, `step` knots apart."""
+    place = np.arange(count) * step
+    first = np.floor(place).astype(np.intp)
+    t = place - first
+    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1) / 6
+    basis = np.zeros((count, int(first[-1]) + 4), np.float32)
+    np.put_along_axis(basis, first[:, None] + np.arange(4), weights.astype(np.float32), 1)
+    return basis
