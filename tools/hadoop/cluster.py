@@ -1,0 +1,604 @@
+"""A real Hadoop cluster on loopback, from Hadoop's Maven artifacts: HDFS and YARN, two workers each.
+
+    python tools/hadoop/cluster.py up        start it (or what is missing of it), wait until it is healthy
+    python tools/hadoop/cluster.py status    what runs, and whether it is healthy
+    python tools/hadoop/cluster.py down      end every process it started; HDFS keeps its files
+    python tools/hadoop/cluster.py reset     down, then delete HDFS and all other state
+
+Each daemon is a process of its own with its own directories and ports. Everything lives in one state folder:
+`.hadoop` beside the Makefile, or where SEGPIPE_HADOOP points.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+POM = Path(__file__).with_name("pom.xml")
+LOG4J = Path(__file__).with_name("log4j.properties")
+MASTER = "127.0.0.1"
+WORKERS = (1, 2)
+
+# Java 17 hides what Hadoop 3.3 reaches for by reflection (Guice and its cglib in YARN's web pages, the RPC's unsafe).
+ADD_OPENS = [
+    f"--add-opens=java.base/{package}=ALL-UNNAMED"
+    for package in (
+        "java.lang",
+        "java.lang.reflect",
+        "java.io",
+        "java.net",
+        "java.nio",
+        "java.util",
+        "java.util.concurrent",
+        "sun.nio.ch",
+    )
+]
+# A daemon's whole life is a few minutes on two cores: the quick compiler and the simplest collector cost least.
+JVM = [*ADD_OPENS, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true"]
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot be had; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """One process of the cluster: its main class, heap, and the settings that only it has."""
+
+    name: str
+    main: str
+    heap_mb: int
+    overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+# Ports ---------------------------------------------------------------------------------------------------------------
+
+# Hadoop's customary ports where it has one; any free port is taken where the customary one is busy.
+PORTS = {
+    "namenode.rpc": 8020,
+    "namenode.http": 9870,
+    "resourcemanager.rpc": 8032,
+    "resourcemanager.scheduler": 8030,
+    "resourcemanager.tracker": 8031,
+    "resourcemanager.admin": 8033,
+    "resourcemanager.http": 8088,
+} | {
+    f"{kind}-{worker}.{use}": base + 10 * (worker - 1)
+    for worker in WORKERS
+    for kind, use, base in (
+        ("datanode", "data", 9866),
+        ("datanode", "ipc", 9867),
+        ("datanode", "http", 9864),
+        ("nodemanager", "rpc", 8041),
+        ("nodemanager", "localizer", 8040),
+        ("nodemanager", "http", 8042),
+    )
+}
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_ports(wanted: Mapping[str, int]) -> dict[str, int]:
+    """The ports of `wanted`, each one that is busy replaced by a free one."""
+    chosen: dict[str, int] = {}
+    with contextlib.ExitStack() as held:
+        for use, port in wanted.items():
+            if not _is_free(port):
+                probe = held.enter_context(socket.socket())
+                probe.bind(("", 0))
+                port = probe.getsockname()[1]
+            chosen[use] = port
+    return chosen
+
+
+def worker_host(worker: int) -> str:
+    """A loopback address of the node manager's own, where this machine's resolver keeps such addresses apart.
+
+    Node managers are known by name: with a resolver that calls all of 127/8 `localhost` they share 127.0.0.1 and
+    differ by port alone.
+    """
+    address = f"127.0.0.{worker + 1}"
+    return address if socket.getfqdn(address) == address and sys.platform == "linux" else MASTER
+
+
+# Configuration -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster's state folder, its ports, and the memory that each node manager may hand out."""
+
+    state: Path
+    ports: Mapping[str, int]
+    node_memory_mb: int = 8192
+
+    @property
+    def conf(self) -> Path:
+        """The HADOOP_CONF_DIR of clients."""
+        return self.state / "conf"
+
+    def web(self, use: str) -> str:
+        """The address of a daemon's web pages, such as `namenode`."""
+        host = worker_host(int(use[-1])) if use.startswith("nodemanager") else MASTER
+        return f"http://{host}:{self.ports[use + '.http']}"
+
+    @property
+    def file_system(self) -> str:
+        """The default file system, such as hdfs://127.0.0.1:8020."""
+        return f"hdfs://{MASTER}:{self.ports['namenode.rpc']}"
+
+    def log(self, daemon: str) -> Path:
+        """Where a daemon writes its log."""
+        return self.state / daemon / "daemon.log"
+
+    def daemons(self) -> list[Daemon]:
+        """All daemons, masters first."""
+        return [
+            Daemon("namenode", "org.apache.hadoop.hdfs.server.namenode.NameNode", 256),
+            Daemon("resourcemanager", "org.apache.hadoop.yarn.server.resourcemanager.ResourceManager", 384),
+            *(self._data_node(worker) for worker in WORKERS),
+            *(self._node_manager(worker) for worker in WORKERS),
+        ]
+
+    def _data_node(self, worker: int) -> Daemon:
+        name = f"datanode-{worker}"
+        own = {
+            "dfs.datanode.data.dir": (self.state / name / "data").as_uri(),
+            "dfs.datanode.address": f"{MASTER}:{self.ports[name + '.data']}",
+            "dfs.datanode.ipc.address": f"{MASTER}:{self.ports[name + '.ipc']}",
+            "dfs.datanode.http.address": f"{MASTER}:{self.ports[name + '.http']}",
+        }
+        return Daemon(name, "org.apache.hadoop.hdfs.server.datanode.DataNode", 256, {"hdfs-site": own})
+
+    def _node_manager(self, worker: int) -> Daemon:
+        name, host = f"nodemanager-{worker}", worker_host(worker)
+        own = {
+            "yarn.nodemanager.local-dirs": str(self.state / name / "local"),
+            "yarn.nodemanager.log-dirs": str(self.state / name / "logs"),
+            "yarn.nodemanager.address": f"{host}:{self.ports[name + '.rpc']}",
+            "yarn.nodemanager.localizer.address": f"{host}:{self.ports[name + '.localizer']}",
+            "yarn.nodemanager.webapp.address": f"{host}:{self.ports[name + '.http']}",
+        }
+        return Daemon(name, "org.apache.hadoop.yarn.server.nodemanager.NodeManager", 256, {"yarn-site": own})
+
+    def sites(self) -> dict[str, dict[str, str]]:
+        """The configuration files that all daemons and clients share, by name."""
+        rm = {
+            use: f"{MASTER}:{self.ports['resourcemanager.' + use]}"
+            for use in ("rpc", "scheduler", "tracker", "admin", "http")
+        }
+        return {
+            "core-site": {
+                "fs.defaultFS": self.file_system,
+                "hadoop.tmp.dir": str(self.state / "tmp"),
+                "hadoop.http.staticuser.user": "segpipe",
+            },
+            "hdfs-site": {
+                "dfs.replication": str(len(WORKERS)),
+                "dfs.namenode.name.dir": (self.state / "namenode" / "name").as_uri(),
+                "dfs.namenode.http-address": f"{MASTER}:{self.ports['namenode.http']}",
+                "dfs.namenode.handler.count": "4",
+                "dfs.datanode.handler.count": "4",
+                # A killed data node counts as dead after 2 x 10 s + 10 x 3 s instead of ten minutes.
+                "dfs.namenode.heartbeat.recheck-interval": "10000",
+                # Leave safe mode when the last data node has reported, without the extra 30 s meant for large clusters.
+                "dfs.namenode.safemode.extension": "0",
+                "dfs.client.block.write.replace-datanode-on-failure.best-effort": "true",
+            },
+            "yarn-site": {
+                "yarn.resourcemanager.hostname": MASTER,
+                "yarn.resourcemanager.address": rm["rpc"],
+                "yarn.resourcemanager.scheduler.address": rm["scheduler"],
+                "yarn.resourcemanager.resource-tracker.address": rm["tracker"],
+                "yarn.resourcemanager.admin.address": rm["admin"],
+                "yarn.resourcemanager.webapp.address": rm["http"],
+                "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": "250",
+                # A killed node manager is missed after half a minute instead of ten.
+                "yarn.nm.liveness-monitor.expiry-interval-ms": "30000",
+                "yarn.scheduler.minimum-allocation-mb": "256",
+                "yarn.scheduler.maximum-allocation-mb": str(self.node_memory_mb),
+                "yarn.nodemanager.resource.memory-mb": str(self.node_memory_mb),
+                "yarn.nodemanager.resource.cpu-vcores": "4",
+                # Real memory is policed, so that a job whose overhead is too small fails here and not at the customer;
+                # virtual memory is not, for a JVM and TensorFlow reserve far more address space than they touch.
+                "yarn.nodemanager.pmem-check-enabled": "true",
+                "yarn.nodemanager.vmem-check-enabled": "false",
+                # The default takes a node out of service when its disk is 90 % full, which laptops often are.
+                "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "99",
+                "yarn.nodemanager.disk-health-checker.min-free-space-per-disk-mb": "2048",
+                # Containers inherit nothing of the daemon's own set-up but Java.
+                "yarn.nodemanager.env-whitelist": "JAVA_HOME",
+                "yarn.nodemanager.localizer.fetch.thread-count": "2",
+                "yarn.log-aggregation-enable": "false",
+            },
+            "capacity-scheduler": {
+                "yarn.scheduler.capacity.root.queues": "default",
+                "yarn.scheduler.capacity.root.default.capacity": "100",
+                # The default of 0.1 would leave no room for one application master on a cluster this small.
+                "yarn.scheduler.capacity.maximum-am-resource-percent": "0.5",
+                # One container per node and heartbeat: two executors land on two nodes.
+                "yarn.scheduler.capacity.per-node-heartbeat.multiple-assignments-enabled": "false",
+            },
+        }
+
+    def write_configuration(self) -> None:
+        """Write the clients' configuration and each daemon's own."""
+        shared = self.sites()
+        _write_sites(self.conf, shared)
+        for daemon in self.daemons():
+            own = {name: values | dict(daemon.overrides.get(name, {})) for name, values in shared.items()}
+            _write_sites(self.state / daemon.name / "conf", own)
+            shutil.copy(LOG4J, self.state / daemon.name / "conf" / "log4j.properties")
+
+
+def _write_sites(folder: Path, sites: Mapping[str, Mapping[str, str]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in sites.items():
+        properties = "\n".join(
+            f"  <property><name>{escape(key)}</name><value>{escape(value)}</value></property>"
+            for key, value in values.items()
+        )
+        text = f'<?xml version="1.0" encoding="UTF-8"?>\n<configuration>\n{properties}\n</configuration>\n'
+        (folder / f"{name}.xml").write_text(text)
+
+
+# Java and the class path ---------------------------------------------------------------------------------------------
+
+
+def find_java() -> Path:
+    """JAVA_HOME, or the home of the `java` on the PATH; ClusterError where there is none."""
+    home = os.environ.get("JAVA_HOME")
+    if home and (Path(home) / "bin" / "java").exists():
+        return Path(home)
+    found = shutil.which("java")
+    if not found:
+        raise ClusterError(
+            "Java is missing: install a Java 17 runtime (Debian: openjdk-17-jre-headless) or set JAVA_HOME"
+        )
+    return Path(found).resolve().parents[1]
+
+
+def class_path(state: Path) -> str:
+    """The daemons' jars as a class path, resolved by Maven once per version of pom.xml."""
+    cached = state / f"classpath-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
+    if cached.exists() and all(Path(jar).exists() for jar in cached.read_text().split(os.pathsep)):
+        return cached.read_text()
+    if not shutil.which("mvn"):
+        raise ClusterError("Maven is missing: install it (Debian: maven), the cluster's jars are Maven artifacts")
+    print("hadoop: resolving Hadoop's jars with Maven (about 90 MB the first time)", flush=True)
+    fresh = cached.with_suffix(".new")
+    command = ["mvn", "-B", "-q", "-f", str(POM), "dependency:build-classpath", f"-Dmdep.outputFile={fresh}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0 or not fresh.exists():
+        raise ClusterError(f"Maven could not resolve Hadoop's jars; its last words:\n{done.stdout[-2000:]}")
+    fresh.rename(cached)
+    return cached.read_text()
+
+
+# Processes -----------------------------------------------------------------------------------------------------------
+
+
+def _record(cluster: Cluster, name: str) -> Path:
+    return cluster.state / name / "process.json"
+
+
+def process_of(cluster: Cluster, name: str) -> psutil.Process | None:
+    """The running process of a daemon that this folder recorded; None where it is gone or its pid is another's."""
+    try:
+        record = json.loads(_record(cluster, name).read_text())
+        process = psutil.Process(record["pid"])
+        same = process.create_time() == record["started"] and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return None
+    return process if same else None
+
+
+def _environment(cluster: Cluster, java: Path) -> dict[str, str]:
+    """What a freshly installed node would have: no virtual environment, no home, no settings of this shell."""
+    home = cluster.state / "home"
+    home.mkdir(exist_ok=True)
+    kept = {key: os.environ[key] for key in ("USER", "LOGNAME", "LANG", "TZ") if key in os.environ}
+    return kept | {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "JAVA_HOME": str(java)}
+
+
+def _java_command(cluster: Cluster, daemon: Daemon, jars: str, java: Path, *arguments: str) -> list[str]:
+    folder = cluster.state / daemon.name
+    classpath = os.pathsep.join((str(folder / "conf"), jars))
+    logs = [f"-Dhadoop.log.dir={folder}", f"-Dyarn.log.dir={folder}"]
+    return [
+        str(java / "bin" / "java"),
+        f"-Dproc_{daemon.name}",
+        f"-Xmx{daemon.heap_mb}m",
+        *JVM,
+        *logs,
+        "-cp",
+        classpath,
+        daemon.main,
+        *arguments,
+    ]
+
+
+def _format_name_node(cluster: Cluster, daemon: Daemon, jars: str, java: Path) -> None:
+    if (cluster.state / "namenode" / "name" / "current" / "VERSION").exists():
+        return
+    for worker in WORKERS:  # blocks of an earlier name space would be refused
+        shutil.rmtree(cluster.state / f"datanode-{worker}" / "data", ignore_errors=True)
+    with cluster.log("namenode").open("ab") as log:
+        command = _java_command(cluster, daemon, jars, java, "-format", "-nonInteractive", "-force")
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(cluster, java), check=False
+        )
+    if done.returncode != 0:
+        raise ClusterError(f"HDFS could not be formatted:\n{_tail(cluster, 'namenode')}")
+
+
+def start(cluster: Cluster, daemon: Daemon) -> None:
+    """Start one daemon unless it runs already, and record its process."""
+    if process_of(cluster, daemon.name):
+        return
+    jars, java = class_path(cluster.state), find_java()
+    if daemon.name == "namenode":
+        _format_name_node(cluster, daemon, jars, java)
+    with cluster.log(daemon.name).open("ab") as log:
+        child = subprocess.Popen(
+            _java_command(cluster, daemon, jars, java),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(cluster, java),
+            cwd=cluster.state / daemon.name,
+            start_new_session=True,
+        )
+    started = psutil.Process(child.pid).create_time()
+    _record(cluster, daemon.name).write_text(json.dumps({"pid": child.pid, "started": started}))
+
+
+def end(cluster: Cluster, names: list[str], seconds: float = 20) -> None:
+    """End the recorded processes of daemons: asked first, then killed."""
+    processes = {name: process for name in names if (process := process_of(cluster, name))}
+    for process in processes.values():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(list(processes.values()), timeout=seconds)
+    for process in stubborn:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=seconds)
+    for name in names:
+        _record(cluster, name).unlink(missing_ok=True)
+
+
+def kill(cluster: Cluster, name: str) -> None:
+    """SIGKILL a daemon, as a power cut would: for tests of faults."""
+    process = process_of(cluster, name)
+    if process is None:
+        raise ClusterError(f"{name} does not run: start the cluster first")
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=20)
+    _record(cluster, name).unlink(missing_ok=True)
+
+
+def containers(cluster: Cluster) -> list[psutil.Process]:
+    """Processes that work inside a container's directory: what a killed node manager leaves behind."""
+    roots = [str(cluster.state / f"nodemanager-{worker}" / "local") + os.sep for worker in WORKERS]
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if any((process.cwd() + os.sep).startswith(root) for root in roots):
+                found.append(process)
+    return found
+
+
+# Health --------------------------------------------------------------------------------------------------------------
+
+
+def _ask(url: str) -> Any:
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers={"Accept": "application/json"}), timeout=5
+    ) as answer:
+        return json.load(answer)
+
+
+def complaints(cluster: Cluster) -> list[str]:
+    """What the daemons themselves say is missing; empty when the cluster is healthy."""
+    return [*_hdfs_complaints(cluster), *_yarn_complaints(cluster)]
+
+
+def _hdfs_complaints(cluster: Cluster) -> Iterator[str]:
+    try:
+        (info,) = _ask(f"{cluster.web('namenode')}/jmx?qry=Hadoop:service=NameNode,name=NameNodeInfo")["beans"]
+    except (OSError, ValueError, KeyError):
+        yield "the name node does not answer"
+        return
+    if info["Safemode"]:
+        yield "HDFS is in safe mode"
+    live = len(json.loads(info["LiveNodes"]))
+    if live < len(WORKERS):
+        yield f"{live} of {len(WORKERS)} data nodes are alive"
+
+
+def _yarn_complaints(cluster: Cluster) -> Iterator[str]:
+    try:
+        nodes = _ask(f"{cluster.web('resourcemanager')}/ws/v1/cluster/nodes?states=RUNNING")["nodes"] or {"node": []}
+    except (OSError, ValueError, KeyError):
+        yield "the resource manager does not answer"
+        return
+    running = {node["id"].rpartition(":")[2] for node in nodes["node"]}
+    wanted = {str(cluster.ports[f"nodemanager-{worker}.rpc"]) for worker in WORKERS}
+    if not wanted <= running:
+        yield f"{len(wanted & running)} of {len(WORKERS)} node managers run"
+
+
+def _tail(cluster: Cluster, name: str, lines: int = 15) -> str:
+    with contextlib.suppress(OSError):
+        return "\n".join(cluster.log(name).read_text(errors="replace").splitlines()[-lines:])
+    return ""
+
+
+def wait_until_healthy(cluster: Cluster, seconds: float) -> None:
+    """Poll the daemons until none complains; ClusterError when one dies or the time is over."""
+    deadline = time.monotonic() + seconds
+    while faults := complaints(cluster):
+        dead = [daemon.name for daemon in cluster.daemons() if not process_of(cluster, daemon.name)]
+        if dead:
+            raise ClusterError(f"{dead[0]} ended; the end of {cluster.log(dead[0])}:\n{_tail(cluster, dead[0])}")
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"After {seconds:.0f} s {'; '.join(faults)}: see the logs in {cluster.state}/*/daemon.log"
+            )
+        time.sleep(0.25)
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+def default_state() -> Path:
+    """`.hadoop` in the checkout, or SEGPIPE_HADOOP."""
+    return Path(os.environ.get("SEGPIPE_HADOOP", ROOT / ".hadoop")).absolute()
+
+
+def load(state: Path | None = None) -> Cluster:
+    """The cluster of a state folder, as it was last started; ClusterError when it never was."""
+    state = state or default_state()
+    try:
+        saved = json.loads((state / "cluster.json").read_text())
+    except FileNotFoundError:
+        raise ClusterError(f"There is no cluster in {state}: start it with `make hadoop-up`") from None
+    return Cluster(state, saved["ports"], saved["node_memory_mb"])
+
+
+@contextlib.contextmanager
+def _exclusive(state: Path) -> Iterator[None]:
+    """One command at a time per state folder."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def up(state: Path | None = None, node_memory_mb: int = 8192, seconds: float = 180) -> Cluster:
+    """Start what does not run of the cluster in `state` and wait until it is healthy."""
+    state = state or default_state()
+    find_java()
+    with _exclusive(state):
+        class_path(state)
+        cluster = _plan(state, node_memory_mb)
+        for daemon in cluster.daemons():
+            start(cluster, daemon)
+        wait_until_healthy(cluster, seconds)
+    return cluster
+
+
+def _plan(state: Path, node_memory_mb: int) -> Cluster:
+    """The cluster as it runs, or one with free ports where nothing of it does."""
+    wanted: Mapping[str, int] = PORTS
+    with contextlib.suppress(ClusterError):
+        known = load(state)
+        if any(process_of(known, daemon.name) for daemon in known.daemons()):
+            return known
+        wanted = known.ports
+    cluster = Cluster(state, choose_ports(wanted), node_memory_mb)
+    (state / "cluster.json").write_text(
+        json.dumps({"ports": cluster.ports, "node_memory_mb": node_memory_mb}, indent=1)
+    )
+    cluster.write_configuration()
+    return cluster
+
+
+def down(state: Path | None = None) -> None:
+    """End all processes of the cluster in `state`, containers included; nothing to do is fine."""
+    state = state or default_state()
+    if not state.exists():
+        return
+    with _exclusive(state), contextlib.suppress(ClusterError):
+        cluster = load(state)
+        end(cluster, [f"nodemanager-{worker}" for worker in WORKERS])
+        for process in (orphans := containers(cluster)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(orphans, timeout=20)
+        end(cluster, ["resourcemanager", *(f"datanode-{worker}" for worker in WORKERS), "namenode"])
+
+
+def _describe(cluster: Cluster) -> str:
+    rows = {"name node": cluster.web("namenode"), "resource manager": cluster.web("resourcemanager")}
+    rows |= {f"data node {worker}": cluster.web(f"datanode-{worker}") for worker in WORKERS}
+    rows |= {f"node manager {worker}": cluster.web(f"nodemanager-{worker}") for worker in WORKERS}
+    rows |= {"file system": cluster.file_system, "logs": f"{cluster.state}/*/daemon.log"}
+    table = "\n".join(f"  {label:<17}{value}" for label, value in rows.items())
+    return f"{table}\n\nexport HADOOP_CONF_DIR={cluster.conf}"
+
+
+def _status(state: Path) -> int:
+    cluster = load(state)
+    for daemon in cluster.daemons():
+        process = process_of(cluster, daemon.name)
+        print(f"  {daemon.name:<17}{f'pid {process.pid}' if process else 'does not run'}")
+    faults = complaints(cluster)
+    print("hadoop: " + ("; ".join(faults) if faults else "healthy"))
+    return 1 if faults else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0 when the cluster is as asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("up", "down", "status", "reset"))
+    parser.add_argument(
+        "--state", type=Path, default=default_state(), help="folder of all state (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--node-memory-mb",
+        type=int,
+        default=8192,
+        help="memory that each node manager hands out, MB (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=180, help="how long to wait for health, seconds (default: %(default)s)"
+    )
+    options = parser.parse_args(argv)
+    state = options.state.absolute()
+    try:
+        if options.command == "up":
+            began = time.monotonic()
+            cluster = up(state, options.node_memory_mb, options.seconds)
+            print(f"hadoop: healthy after {time.monotonic() - began:.0f} s\n{_describe(cluster)}")
+        elif options.command == "status":
+            return _status(state)
+        else:
+            down(state)
+            if options.command == "reset":
+                shutil.rmtree(state, ignore_errors=True)
+    except ClusterError as error:
+        print(f"hadoop: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
