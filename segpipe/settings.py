@@ -3,19 +3,86 @@
 Command-line flags, their `--help`, and the keys of `conf/segpipe.toml` are derived from these fields.
 """
 
-from dataclasses import Field, dataclass, field
+import math
+import re
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-
-def option(help: str, default: Any = None, *, required: bool = False, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that is also a command-line flag; `help` states the unit and what None means."""
-    return field(default=default, metadata={"help": help, "required": required, "choices": choices})
+from segpipe.errors import UsageError
 
 
-def help_of(setting: Field) -> str:
+def option(
+    help: str,
+    default: Any = None,
+    *,
+    required: bool = False,
+    choices: tuple[str | int, ...] | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    name: bool = False,
+) -> Any:
+    """A dataclass field that is also a command-line flag; `help` states the unit and what None means.
+
+    `least`, `most`, `above` and `below` bound a number; `name` asks for a word that may stand in a file name.
+    """
+    bounds = {"least": least, "most": most, "above": above, "below": below}
+    return field(
+        default=default, metadata={"help": help, "required": required, "choices": choices, "name": name, **bounds}
+    )
+
+
+def help_of(setting: "Field[Any]") -> str:
     """The help line of a field, its default included."""
     default = "" if setting.default is None or setting.metadata["required"] else f" (default: {setting.default})"
     return setting.metadata["help"] + default
+
+
+def flag_of(setting: "Field[Any]") -> str:
+    """The command-line flag of a field: `part_mb` is `--part-mb`."""
+    return "--" + setting.name.replace("_", "-")
+
+
+def check(settings: Any) -> None:
+    """Raise UsageError naming every flag whose value is out of its range, with the value and the range."""
+    faults = [fault for setting in fields(settings) if (fault := _fault(setting, getattr(settings, setting.name)))]
+    if isinstance(settings, IngestSettings) and not faults:
+        total = settings.train_fraction + settings.validation_fraction
+        if total > 1 + 1e-9:
+            faults.append(f"--train-fraction and --validation-fraction add up to {total:g}, allowed is at most 1")
+    if faults:
+        raise UsageError("; ".join(faults), "give values in these ranges")
+
+
+def _fault(setting: "Field[Any]", value: Any) -> str | None:
+    rules = setting.metadata
+    if rules["required"] and value == "":
+        return f"{flag_of(setting)} is empty, it needs a value"
+    if value is None:
+        return None
+    if rules["choices"] and value not in rules["choices"]:
+        return f"{flag_of(setting)} is {value!r}, allowed is {', '.join(map(str, rules['choices']))}"
+    if rules["name"] and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        return f"{flag_of(setting)} is {value!r}, allowed are letters, digits, `.`, `_` and `-`"
+    if isinstance(value, int | float) and not isinstance(value, bool) and not _in_range(value, rules):
+        return f"{flag_of(setting)} is {value:g}, allowed is {_range(rules)}"
+    return None
+
+
+def _in_range(value: float, rules: Any) -> bool:
+    return (
+        math.isfinite(value)
+        and (rules["least"] is None or value >= rules["least"])
+        and (rules["most"] is None or value <= rules["most"])
+        and (rules["above"] is None or value > rules["above"])
+        and (rules["below"] is None or value < rules["below"])
+    )
+
+
+def _range(rules: Any) -> str:
+    words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
+    return " and ".join(f"{word} {rules[key]:g}" for key, word in words.items() if rules[key] is not None) or "finite"
 
 
 AXES = ("axial", "coronal", "sagittal")
@@ -29,17 +96,21 @@ class IngestSettings:
 
     source: str = option("folder, manifest or URL (file://, hdfs://, s3a://) of the archive", "", required=True)
     warehouse: str = option("folder or URL that holds the tables; made when missing", "", required=True)
-    cohort: str = option("name of the cohort in the tables", "", required=True)
+    cohort: str = option("name of the cohort in the tables", "", required=True, name=True)
     layout: str = option("how the archive is laid out", "auto", choices=LAYOUTS)
     axis: str = option("direction of the slices", "axial", choices=AXES)
-    resample_to: str | None = option("modality whose grid the others are resampled to; scans on mixed grids are quarantined otherwise")
+    resample_to: str | None = option(
+        "modality whose grid the others are resampled to; scans on mixed grids are quarantined otherwise"
+    )
     split_salt: str = option("salt of the split; subjects keep their split as long as it stays", "segpipe")
-    train_fraction: float = option("share of the subjects to train on, 0 to 1", 0.7)
-    validation_fraction: float = option("share of the subjects to validate on, 0 to 1; the rest is the test split", 0.15)
-    part_mb: int = option("size that a part file aims at, MB", 192)
-    row_group_mb: int = option("largest row group before compression, MB", 16)
-    max_voxels: int = option("largest number of voxels of one file; larger ones are quarantined", 1 << 30)
-    lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0)
+    train_fraction: float = option("share of the subjects to train on, 0 to 1", 0.7, above=0, most=1)
+    validation_fraction: float = option(
+        "share of the subjects to validate on, 0 to 1; the rest is the test split", 0.15, least=0, below=1
+    )
+    part_mb: int = option("size that a part file aims at, MB", 192, least=1)
+    row_group_mb: int = option("largest row group before compression, MB", 16, least=1)
+    max_voxels: int = option("largest number of voxels of one file; larger ones are quarantined", 1 << 30, least=1)
+    lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
     strict: bool = option("exit with 3 when an input was quarantined", False)
 
 
@@ -47,11 +118,13 @@ class IngestSettings:
 class NetworkSettings:
     """The shape of the U-Net."""
 
-    dimensions: int = option("2 for slices, 3 for patches", 2)
-    filters: int = option("filters of the first level, doubled at each level below", 16)
-    depth: int = option("number of times the resolution is halved", 4)
-    dropout: float = option("share of the bottleneck's activations dropped in training, 0 to 1", 0.0)
-    normalisation: str = option("normalisation after each convolution", "batch", choices=("batch", "instance", "group", "none"))
+    dimensions: int = option("2 for slices, 3 for patches", 2, choices=(2, 3))
+    filters: int = option("filters of the first level, doubled at each level below", 16, least=1)
+    depth: int = option("number of times the resolution is halved", 4, least=1, most=7)
+    dropout: float = option("share of the bottleneck's activations dropped in training, 0 to 1", 0.0, least=0, below=1)
+    normalisation: str = option(
+        "normalisation after each convolution", "batch", choices=("batch", "instance", "group", "none")
+    )
     upsampling: str = option("how the decoder doubles the resolution", "transposed", choices=("transposed", "resized"))
     precision: str = option("compute precision", "float32", choices=("float32", "bfloat16"))
 
@@ -61,19 +134,19 @@ class TrainSettings(NetworkSettings):
     """Slice tables to a trained model directory."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
-    cohort: str = option("name of the cohort to train on", "", required=True)
+    cohort: str = option("name of the cohort to train on", "", required=True, name=True)
     model: str = option("model directory to write; training goes on where it holds a checkpoint", "", required=True)
     trainer: str = option("how the work is distributed", "orca", choices=TRAINERS)
-    workers: int = option("number of training workers; the local trainer has one", 2)
-    epochs: int = option("number of passes over the training split", 30)
-    steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given")
-    batch_size: int = option("slices per step over all workers together", 16)
-    learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3)
-    foreground_share: float = option("least share of slices with a label in a batch, 0 to 1", 0.5)
+    workers: int = option("number of training workers; the local trainer has one", 2, least=1)
+    epochs: int = option("number of passes over the training split", 30, least=1)
+    steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
+    batch_size: int = option("slices per step over all workers together", 16, least=1)
+    learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3, above=0)
+    foreground_share: float = option("least share of slices with a label in a batch, 0 to 1", 0.5, least=0, most=1)
     augment: bool = option("flip, rotate, scale and shift intensities while training", True)
-    patience: int = option("epochs without a better validation Dice before stopping; 0 never stops early", 0)
-    seed: int = option("seed of initial weights, order and augmentation", 0)
-    retries: int = option("how often a failed worker group is started again from the last checkpoint", 3)
+    patience: int = option("epochs without a better validation Dice before stopping; 0 never stops early", 0, least=0)
+    seed: int = option("seed of initial weights, order and augmentation", 0, least=0)
+    retries: int = option("how often a failed worker group is started again from the last checkpoint", 3, least=0)
 
 
 @dataclass(frozen=True)
@@ -89,12 +162,12 @@ class SegmentSettings:
     """Scans to predictions and segmentations."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
-    cohort: str = option("name of the cohort to segment", "", required=True)
+    cohort: str = option("name of the cohort to segment", "", required=True, name=True)
     model: str = option("model directory, exported", "", required=True)
     runtime: str = option("what runs the network", "openvino", choices=("openvino", "keras"))
-    batch_size: int = option("slices per inference request", 8)
+    batch_size: int = option("slices per inference request", 8, least=1)
     overwrite: bool = option("replace what this model has already segmented", False)
-    lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0)
+    lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
     strict: bool = option("exit with 3 when a scan was quarantined", False)
 
 
@@ -103,7 +176,7 @@ class EvaluateSettings:
     """Predictions to measures per patient and region."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
-    cohort: str = option("name of the cohort to judge", "", required=True)
+    cohort: str = option("name of the cohort to judge", "", required=True, name=True)
     model: str = option("model directory, or the model_id of rows in `predictions`", "", required=True)
     split: str = option("which patients to report", "test", choices=("train", "validation", "test", "all"))
 
@@ -123,5 +196,5 @@ class DemoSettings:
 
     source: str | None = option("archive to use instead of generated scans")
     warehouse: str = option("folder for tables, model and report", "demo")
-    seed: int = option("seed of the generated cohort", 0)
-    subjects: int = option("number of generated subjects", 24)
+    seed: int = option("seed of the generated cohort", 0, least=0)
+    subjects: int = option("number of generated subjects", 24, least=3)
