@@ -1,0 +1,5 @@
+"""One HTML page about a model on a cohort, for people who open no notebook."""
+
+from segpipe.report.page import build
+
+__all__ = ["build"]

@@ -1,0 +1,165 @@
+"""The report: one HTML file that opens from disk and needs nothing else."""
+
+import math
+import os
+import tempfile
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from segpipe import __version__
+from segpipe.errors import SegpipeError
+from segpipe.report import results
+from segpipe.report.figures import history_charts, strip, volume_charts
+from segpipe.report.results import Model, Row, Source
+from segpipe.warehouse.store import Warehouse
+
+SPLITS = ("test", "validation", "train")
+
+
+def build(
+    warehouse: str,
+    cohort: str,
+    model: str,
+    output: str | Path,
+    *,
+    note: str | None = None,
+    strips: int = 24,
+    slices_per_strip: int = 5,
+) -> Path:
+    """Write the report of `model` (directory, or model_id) on a cohort to the file `output` and return its path.
+
+    `note` is shown as a banner at the top: say there what a reader must know of the data, such as that it
+    is synthetic. Pictures are made of the `strips` worst held-out scans; the table holds all.
+    Raises NotFound where there is nothing to report, TableError or ModelError where what there is contradicts itself.
+    """
+    tables = Warehouse(str(warehouse))
+    described = results.find_model(str(model))
+    scans, rows = results.find_results(tables, cohort, described)
+    page = _render(_content(tables, cohort, described, scans, rows, note, strips, slices_per_strip))
+    return _write(Path(output), page)
+
+
+def _content(
+    tables: Warehouse,
+    cohort: str,
+    model: Model,
+    scans: dict[str, Row],
+    rows: list[Row],
+    note: str | None,
+    strips: int,
+    slices_per_strip: int,
+) -> dict[str, Any]:
+    convention = results.convention_of(model, scans.values())
+    regions = [region for region in convention.region_names if any(row["region"] == region for row in rows)]
+    split = next(split for split in SPLITS if any(row["split"] == split for row in rows))
+    judged = [row for row in rows if row["split"] == split]
+    order = results.worst_first([row for row in judged if row["region"] == regions[0]])
+    modality = results.background_modality(next(iter(scans.values()))["modalities"])
+    source = Source(tables)
+    measures = [results.measures(judged, region) for region in regions]
+    return {
+        "cohort": cohort,
+        "model_id": model.model_id,
+        "modalities": sorted({name for scan in scans.values() for name in scan["modalities"]}),
+        "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "version": __version__,
+        "note": note,
+        "judged": f"{split} patients",
+        "cards": _cards(tables, cohort, scans, measures[0], split),
+        "measures": measures,
+        "charts": history_charts(model) + volume_charts(rows, regions, split),
+        "regions": regions,
+        "background": f"Background: {modality.upper()}, radiological view (the patient's right is on the left)."
+        if modality == modality.lower()
+        else f"Background: {modality}.",
+        "strips": [
+            strip(source, scans[row["scan_id"]], model, convention, judged, slices_per_strip) for row in order[:strips]
+        ],
+        "not_shown": max(0, len(order) - strips),
+        "splits": [name for name in SPLITS if any(row["split"] == name for row in rows)],
+        "rows": [
+            row
+            for name in SPLITS
+            for row in sorted(
+                results.worst_first([row for row in rows if row["split"] == name]),
+                key=lambda row: regions.index(row["region"]),
+            )
+        ],
+        "runs": [_run(run) for run in results.runs_of(tables, cohort, model.model_id)],
+        "split_rule": next(iter(scans.values()))["split_rule"],
+    }
+
+
+def _cards(tables: Warehouse, cohort: str, scans: dict[str, Row], first: results.Measures, split: str) -> list[Row]:
+    patients = {scan["subject"]: scan["split"] for scan in scans.values()}
+    slices = sum(scan["shape"][0] for scan in scans.values())
+    counts = [f"{sum(found == name for found in patients.values())} {name}" for name in reversed(SPLITS)]
+    region = _spaced(first.region)
+    cards = [
+        {"label": "patients", "value": f"{len(patients):,}", "detail": ", ".join(counts)},
+        {
+            "label": "scans",
+            "value": f"{len(scans):,}",
+            "detail": f"{slices:,} slices",
+        },
+        {"label": "inputs in quarantine", "value": f"{results.count_quarantined(tables, cohort):,}"},
+    ]
+    if first.mean_dice is not None:
+        detail = f"{first.scans} {split} scans"
+        cards.append({"label": f"mean Dice, {region}", "value": f"{first.mean_dice:.3f}", "detail": detail})
+    if first.median_hd95_mm is not None:
+        cards.append({"label": f"median HD95, {region}", "value": f"{first.median_hd95_mm:.1f} mm"})
+    return cards
+
+
+def _run(run: Row) -> Row:
+    stages = sorted(run["stage_seconds"] or [], key=lambda stage: -stage[1])[:3]
+    return {
+        **run,
+        "started": f"{run['started']:%Y-%m-%d %H:%M:%S}",
+        "seconds": None if math.isnan(run["seconds"]) else run["seconds"],
+        "stages": ", ".join(f"{_spaced(name)} {seconds:.1f} s" for name, seconds in stages),
+    }
+
+
+def _spaced(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def _render(content: dict[str, Any]) -> str:
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["spaced"] = _spaced
+    template = environment.from_string(_text("template.html"))
+    return template.render(**content, style=Markup(_text("style.css")), script=Markup(_text("page.js")))
+
+
+def _text(name: str) -> str:
+    return resources.files("segpipe.report").joinpath(name).read_text("utf-8")
+
+
+def _write(output: Path, page: str) -> Path:
+    """Write whole or not at all: a reader never meets half a page."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        handle, staged = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(page)
+            os.chmod(staged, 0o644)
+            os.replace(staged, output)
+        except BaseException:
+            os.unlink(staged)
+            raise
+    except OSError as fault:
+        reason = fault.strerror or fault
+        raise SegpipeError(
+            f"Report {output} cannot be written ({reason})", "name a file in a folder of yours"
+        ) from None
+    return output

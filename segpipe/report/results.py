@@ -1,0 +1,251 @@
+"""What the report tells, read from the warehouse and the model directory."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from segpipe.core.codec import decode
+from segpipe.core.regions import CONVENTIONS, LabelConvention
+from segpipe.core.volume import scale
+from segpipe.errors import ModelError, NotFound, TableError
+from segpipe.warehouse.filesystem import filesystem
+from segpipe.warehouse.store import Warehouse
+
+Row = dict[str, Any]
+
+_SCAN_COLUMNS = (
+    "scan_id", "subject", "session", "split", "split_rule", "label_convention", "modalities", "shape", "spacing_mm",
+    "brain_box", "files", "intensity",
+)  # fmt: skip
+_RESULT_COLUMNS = (
+    "scan_id", "subject", "session", "split", "region", "volume_ml", "truth_volume_ml", "tp", "fp", "fn", "dice",
+    "hd95_mm", "qc_flags",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's id and, where its directory is at hand, its bundle and one row per epoch of its training."""
+
+    model_id: str
+    bundle: Row = field(default_factory=dict)
+    history: tuple[dict[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tables of a warehouse that are read once per scan, their footers read once altogether."""
+
+    warehouse: Warehouse
+
+    @cached_property
+    def slices(self) -> ds.Dataset:
+        """The table `slices`."""
+        return self.warehouse.table("slices")
+
+    @cached_property
+    def predictions(self) -> ds.Dataset:
+        """The table `predictions`."""
+        return self.warehouse.table("predictions")
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Label maps of one scan, uint8 (S, H, W); `truth` is None without one."""
+
+    predicted: np.ndarray
+    truth: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How one region went over the scans of a split."""
+
+    region: str
+    scans: int
+    mean_dice: float | None
+    median_dice: float | None
+    worst_dice: float | None
+    median_hd95_mm: float | None
+    median_volume_error_ml: float | None
+
+
+def find_model(model: str) -> Model:
+    """The model of a directory (path or URL) that holds bundle.json, else the model whose id the text is."""
+    fs, folder = filesystem(model)
+    try:
+        bundle = json.loads(fs.cat_file(f"{folder}/bundle.json"))
+        return Model(str(bundle["model_id"]), bundle, _history(fs, f"{folder}/history.csv"))
+    except (FileNotFoundError, NotADirectoryError):
+        if fs.exists(folder):
+            raise ModelError(f"Folder {model} holds no bundle.json", "name a folder that `train` wrote") from None
+        return Model(model)
+    except (ValueError, KeyError, TypeError) as fault:
+        raise ModelError(f"File {model}/bundle.json is damaged ({fault})", "train again or restore it") from None
+
+
+def find_results(warehouse: Warehouse, cohort: str, model: Model) -> tuple[dict[str, Row], list[Row]]:
+    """Scans by scan_id, and rows of `segmentations` that are worst first within test, validation and train.
+
+    Raises NotFound where the model has segmented nothing of the cohort.
+    """
+    scans = warehouse.scans(cohort, _SCAN_COLUMNS).to_pylist()
+    table = warehouse.table("segmentations")
+    wanted = (ds.field("cohort") == cohort) & (ds.field("model_id") == model.model_id)
+    rows = table.to_table(columns=list(_RESULT_COLUMNS), filter=wanted).to_pylist()
+    if not rows:
+        models = (
+            table.to_table(columns=["model_id"], filter=ds.field("cohort") == cohort)["model_id"].unique().to_pylist()
+        )
+        known = f"name one that has: {', '.join(sorted(models))}" if models else "run `segment` first"
+        raise NotFound(f"Model {model.model_id} has segmented no scan of cohort {cohort}", known)
+    by_id = {scan["scan_id"]: scan for scan in scans}
+    orphans = sorted({row["scan_id"] for row in rows} - set(by_id))
+    if orphans:
+        raise TableError(
+            f"Table segmentations holds scans that `scans` does not: {', '.join(orphans[:3])}", "run `segment` again"
+        )
+    return by_id, [_with_name(_finite(row), by_id[row["scan_id"]]) for row in rows]
+
+
+def convention_of(model: Model, scans: Iterable[Row]) -> LabelConvention:
+    """The label convention of predicted masks: the bundle's, else that of the cohort's own masks."""
+    stated = model.bundle.get("label_convention")
+    names = [stated] if isinstance(stated, str) else sorted({scan["label_convention"] for scan in scans} - {None})
+    known = [CONVENTIONS[name] for name in names if name in CONVENTIONS]
+    if not known:
+        raise ModelError(
+            f"Model {model.model_id} states no label convention known here ({names})", "name its directory"
+        )
+    return known[0]
+
+
+def measures(rows: Sequence[Row], region: str) -> Measures:
+    """Means and medians over the scans of `rows`; None where no scan has the value."""
+    mine = [row for row in rows if row["region"] == region]
+    dices = _known(row["dice"] for row in mine)
+    errors = [abs(row["volume_ml"] - row["truth_volume_ml"]) for row in mine if row["truth_volume_ml"] is not None]
+    distances = _known(row["hd95_mm"] for row in mine)
+    return Measures(
+        region=region,
+        scans=len(dices),
+        mean_dice=mean(dices) if dices else None,
+        median_dice=median(dices) if dices else None,
+        worst_dice=min(dices) if dices else None,
+        median_hd95_mm=median(distances) if distances else None,
+        median_volume_error_ml=median(errors) if errors else None,
+    )
+
+
+def worst_first(rows: Sequence[Row]) -> list[Row]:
+    """Rows by ascending Dice; those without one last, by name."""
+    return sorted(rows, key=lambda row: (row["dice"] is None, row["dice"] or 0.0, row["name"]))
+
+
+def read_masks(source: Source, scan: Row, model_id: str) -> Masks:
+    """The predicted and the true label map of one scan, uint8 (S, H, W); slices without prediction are 0."""
+    shape = tuple(scan["shape"])
+    mine = ds.field("scan_id") == scan["scan_id"]
+    found = source.predictions.to_table(
+        columns=["slice_index", "mask"], filter=mine & (ds.field("model_id") == model_id)
+    )
+    predicted = np.zeros(shape, np.uint8)
+    for index, plane in zip(found["slice_index"].to_pylist(), found["mask"], strict=True):
+        predicted[index] = np.frombuffer(plane.as_buffer(), np.uint8).reshape(shape[1:])
+    if scan["label_convention"] is None:
+        return Masks(predicted, None)
+    stored = source.slices.to_table(columns=["slice_index", "mask", "mask_dtype"], filter=mine)
+    truth = np.zeros(shape, np.uint8)
+    for index, dtype, cell in zip(
+        stored["slice_index"].to_pylist(), stored["mask_dtype"].to_pylist(), stored["mask"], strict=True
+    ):
+        if dtype is not None:
+            truth[index] = decode(_cells([cell]), shape[1], shape[2], [dtype])[0][0]
+    return Masks(predicted, truth)
+
+
+def read_channel(source: Source, scan: Row, modality: str, indices: Sequence[int]) -> dict[int, np.ndarray]:
+    """Scaled float32 (H, W) images of one modality by slice index."""
+    channel = scan["modalities"].index(modality)
+    file = next(file for file in scan["files"] if file["role"] == modality)
+    found = source.slices.to_table(
+        columns=["slice_index", "dtypes", "image"],
+        filter=(ds.field("scan_id") == scan["scan_id"]) & ds.field("slice_index").isin(list(indices)),
+    )
+    images = {}
+    for index, dtypes, cell in zip(
+        found["slice_index"].to_pylist(), found["dtypes"].to_pylist(), found["image"], strict=True
+    ):
+        planes = decode(_cells([cell]), scan["shape"][1], scan["shape"][2], dtypes)
+        images[index] = scale(planes[channel][0], file["slope"], file["inter"])
+    return images
+
+
+def background_modality(modalities: Sequence[str]) -> str:
+    """The modality that shows lesions best behind outlines: FLAIR, else the first."""
+    return next((name for name in modalities if "flair" in name.lower()), modalities[0])
+
+
+def contrast_window(scan: Row, modality: str) -> tuple[float, float]:
+    """Scaled values to show as black and white: 1st and 99th percentile of the brain, a tenth wider."""
+    row = next(row for row in scan["intensity"] if row["modality"] == modality)
+    room = 0.1 * (row["p99"] - row["p01"])
+    return row["p01"] - room, row["p99"] + room
+
+
+def runs_of(warehouse: Warehouse, cohort: str, model_id: str) -> list[Row]:
+    """Runs that touched the cohort or the model, oldest first."""
+    wanted = (ds.field("cohort") == cohort) & (ds.field("model_id").is_null() | (ds.field("model_id") == model_id))
+    mine = wanted | (ds.field("model_id") == model_id)
+    return warehouse.table("runs").to_table(filter=mine).sort_by("started").to_pylist()
+
+
+def count_quarantined(warehouse: Warehouse, cohort: str) -> int:
+    """Inputs of a cohort in quarantine, each counted once however often it was tried."""
+    found = warehouse.table("quarantine").to_table(columns=["fingerprint"], filter=ds.field("cohort") == cohort)
+    return len(found["fingerprint"].unique())
+
+
+def _history(fs: Any, path: str) -> tuple[dict[str, float], ...]:
+    if not fs.exists(path):
+        return ()
+    lines = csv.DictReader(io.StringIO(fs.cat_file(path).decode("utf-8")))
+    return tuple({name: _number(value) for name, value in line.items() if name} for line in lines)
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _finite(row: Row) -> Row:
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+
+
+def _with_name(row: Row, scan: Row) -> Row:
+    return {**row, "name": scan_name(scan)}
+
+
+def scan_name(scan: Row) -> str:
+    """How a scan is called on the page: its subject, with the session where there is more than the default."""
+    return scan["subject"] if scan["session"] == "1" else f"{scan['subject']} · {scan['session']}"
+
+
+def _cells(values: Sequence[pa.BinaryScalar]) -> np.ndarray:
+    return np.stack([np.frombuffer(value.as_buffer(), np.uint8) for value in values])
