@@ -142,8 +142,8 @@ def _otsu(values: np.ndarray) -> float:
 def normalise(image: np.ndarray, mean: float | np.ndarray, std: float | np.ndarray) -> np.ndarray:
     """`(image - mean) / std` as float32, safe for every input.
 
-    `mean` and `std` are numbers, or arrays (C,) for an image (..., C). A deviation that is zero or not finite counts as 1,
-    a mean that is not finite as 0, and voxels that are not finite become 0, the mean.
+    `mean` and `std` are numbers, or arrays (C,) for an image (..., C). A deviation that is zero or not finite counts
+    as 1, a mean that is not finite as 0, and voxels that are not finite become 0, the mean.
 
     >>> normalise(np.array([1.0, 3.0, np.nan]), 2.0, 0.0)
     array([-1.,  1.,  0.], dtype=float32)

@@ -1,9 +1,9 @@
 """Measures of one scan's masks in 3D, per patient; the only Dice on the numpy side.
 
 Masks are bool (S, H, W). An affine maps (slice, row, column, 1) to RAS+ mm, (4, 4) or its 16 values row by row.
-Where a measure is undefined, for a mask is empty, it is NaN (None for points), never 0 or 1: how such patients count in a
-mean is decided by who takes the mean. Definitions follow Metrics Reloaded (Maier-Hein et al. 2024,
-10.1038/s41592-023-02151-z) where it gives them.
+Where a measure is undefined, for a mask is empty, it is NaN (None for points), never 0 or 1: how such patients count
+in a mean is decided by who takes the mean. With an empty truth and something predicted, Dice is 0 and HD95 is NaN;
+with both empty, both are NaN. Definitions follow Metrics Reloaded (Maier-Hein et al. 2024, 10.1038/s41592-023-02151-z).
 """
 
 from collections.abc import Sequence
@@ -106,10 +106,10 @@ def dice(tp: int, fp: int, fn: int) -> float:
 def hd95_mm(pred: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> float:
     """The 95 % Hausdorff distance of two masks, mm; NaN where either is empty.
 
-    Exactly: the surface of a mask is its voxels with at least one of the six face neighbours outside the mask (beyond the
-    array is outside). From each surface voxel's centre the distance to the nearest centre in the other surface is taken;
-    the answer is the greater of the two directions' 95th percentiles (linear interpolation), as in
-    Metrics Reloaded, not the percentile of both directions pooled.
+    Exactly: the surface of a mask is its voxels with at least one of the six face neighbours outside the mask (beyond
+    the array is outside). From each surface voxel's centre the distance to the nearest centre in the other surface is
+    taken; the answer is the greater of the two directions' 95th percentiles (linear interpolation), as in Metrics
+    Reloaded (Maier-Hein et al. 2024, 10.1038/s41592-023-02151-z), not the percentile of both directions pooled.
     """
     from scipy.spatial import cKDTree
 
@@ -156,9 +156,9 @@ def diameters_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> Diameters:
     """The bidimensional measure of RANO (Wen et al. 2010, 10.1200/JCO.2009.26.3541), mm; NaN for an empty mask.
 
     In each slice (first axis) the largest component, 8 neighbours, is taken, and of all slices the one with the
-    longest diameter. A diameter is the distance of two points of the component's convex hull, the perpendicular one the hull's longest
-    chord at a right angle. A voxel reaches from the middle of one face to that of the opposite one, so that a single
-    voxel is as long as its greater side and a straight row of n voxels is n sides long.
+    longest diameter. A diameter is the distance of two points of the component's convex hull, the perpendicular one
+    the hull's longest chord at a right angle. A voxel reaches from the middle of one face to that of the opposite one,
+    so that a single voxel is as long as its greater side and a straight row of n voxels is n sides long.
     """
     best = Diameters(float("nan"), float("nan"))
     crop = mask[_box(mask)]
@@ -240,8 +240,8 @@ def _surface_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
             window = [slice(1, -1)] * 3
             window[axis] = slice(start, start + crop.shape[axis])
             inside &= padded[tuple(window)]
-    start = [side.start for side in box]
-    return (np.argwhere(crop & ~inside) + start) * np.asarray(spacing_mm, np.float64)
+    corner = [side.start for side in box]
+    return (np.argwhere(crop & ~inside) + corner) * np.asarray(spacing_mm, np.float64)
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice, slice]:

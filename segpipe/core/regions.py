@@ -24,7 +24,9 @@ class LabelConvention:
     def __post_init__(self) -> None:
         unknown = {label for region in self.regions.values() for label in region} - set(self.labels)
         if unknown or any(not 0 < label < 256 for label in self.labels):
-            raise ValueError(f"convention {self.name}: labels must be named and lie in 1 to 255, not {unknown or self.labels}")
+            raise ValueError(
+                f"convention {self.name}: labels must be named and lie in 1 to 255, not {unknown or self.labels}"
+            )
         if len(set(self.paint)) != len(self.regions):
             raise ValueError(f"convention {self.name}: regions {self.regions} are not nested")
 
@@ -109,13 +111,15 @@ def to_regions(labels: np.ndarray, convention: LabelConvention) -> np.ndarray:
 
 
 def to_labels(regions: np.ndarray, convention: LabelConvention) -> np.ndarray:
-    """The label map, uint8 (...), of region maps (..., R) of bools or 0 and 1: inner regions are painted over outer ones.
+    """The label map, uint8 (...), of region maps (..., R) of bools or 0 and 1.
 
-    The inverse of `to_regions` where regions are nested. A voxel that is in an inner region but not in the
+    Inner regions are painted over outer ones. The inverse of `to_regions` where regions are nested. A voxel that is in an inner region but not in the
     outer one, as a network may say, gets the inner region's label. Raises ValueError where R is another.
     """
     if regions.shape[-1] != len(convention.regions):
-        raise ValueError(f"{regions.shape[-1]} regions where convention {convention.name} has {list(convention.regions)}")
+        raise ValueError(
+            f"{regions.shape[-1]} regions where convention {convention.name} has {list(convention.regions)}"
+        )
     labels = np.zeros(regions.shape[:-1], np.uint8)
     for place, label in enumerate(convention.paint):
         labels[regions[..., place] != 0] = label

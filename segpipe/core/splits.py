@@ -17,8 +17,8 @@ _PATTERN = re.compile(r"hmac-sha256 train=(\S+) validation=(\S+) salt=(.*)", re.
 class SplitRule:
     """A split by a salted hash of the subject: it depends on nothing else, so new subjects never move old ones.
 
-    `train` and `validation` are shares of the subjects, the rest is the test split. A subject's place on the line from 0 to 1 is
-    the first 53 bits of HMAC-SHA-256 (RFC 2104), the salt being the key.
+    `train` and `validation` are shares of the subjects, the rest is the test split. A subject's place on the line from
+    0 to 1 is the first 53 bits of HMAC-SHA-256 (RFC 2104), the salt being the key.
     Raises UsageError where a share is negative or both together are more than 1.
     """
 

@@ -1,9 +1,9 @@
 """Glioma scans made from nothing, for the demo, tests and benchmarks. They resemble BraTS scans; they are no patients.
 
 A head is built in millimetres: a brain of cerebrum, temporal lobes, cerebellum and brainstem with a folded cortex,
-ventricles and deep grey matter, a tumour of nested irregular shells that pushes the ventricles aside, an intensity per tissue
-and modality, a bias field, noise. Contrasts follow those of glioma in BraTS (Menze et al. 2015, 10.1109/TMI.2014.2377694):
-oedema is bright on FLAIR and T2, the enhancing rim on T1ce, the necrotic core is dark on T1ce.
+ventricles and deep grey matter, a tumour of nested irregular shells that pushes the ventricles aside, an intensity per
+tissue and modality, a bias field, noise. Contrasts follow those of glioma in BraTS (Menze et al. 2015,
+10.1109/TMI.2014.2377694): oedema is bright on FLAIR and T2, the enhancing rim on T1ce, the necrotic core is dark there.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ _LABELS = {"core": 1, "oedema": 2, "enhancing": 4}
 _PLAIN_SHARE = 0.15
 
 # Middle and half-axes, mm, along (S, P, L); those off the midline are meant on both sides.
-_CEREBRUM: Ellipsoid = ((8.0, 0.0, 0.0), (60.0, 85.0, 66.0))
+_CEREBRUM: Ellipsoid = ((2.0, 0.0, 0.0), (62.0, 82.0, 63.0))
 _TEMPORAL: Ellipsoid = ((-20.0, -14.0, 37.0), (26.0, 42.0, 25.0))
 _CEREBELLUM: Ellipsoid = ((-38.0, 44.0, 18.0), (25.0, 32.0, 35.0))
 _BRAINSTEM: Ellipsoid = ((-42.0, 16.0, 0.0), (34.0, 13.0, 14.0))
@@ -44,12 +44,12 @@ _DEEP_GREY: tuple[Ellipsoid, ...] = (
     ((5.0, -6.0, 25.0), (11.0, 17.0, 5.5)),
     ((14.0, -18.0, 15.0), (9.0, 13.0, 4.5)),
 )
-_FLOOR_MM = -16.0
-_GYRUS_MM = 11.0
-_SULCUS_MM = 15.0
+_FOLIUM_MM = 7.0
+_GYRUS_MM = 13.0
+_SULCUS_MM = 21.0
 _FISSURE_MM = 32.0
 _PIA_MM = 0.9
-_CORTEX_MM = 4.0
+_CORTEX_MM = 3.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,8 @@ class SyntheticScan:
     """One generated scan; arrays have the index order (slice, row, column) with axes S, P, L.
 
     `images` are int16 (S, H, W) per modality with background exactly 0 and brain above 0; `mask` is uint8 with the
-    BraTS labels 1, 2, 4; `affine` maps an index to RAS+ mm. `array.T` is the same scan in the order L, P, S of BraTS files.
+    BraTS labels 1, 2, 4; `affine` maps an index to RAS+ mm. `array.T` has the axis order L, P, S of BraTS files, and
+    `affine[:, [2, 1, 0, 3]]` is its affine.
     """
 
     images: dict[str, np.ndarray]
@@ -89,15 +90,15 @@ def glioma(
 ) -> SyntheticScan:
     """A scan of a brain with one glioma, decided by `rng` alone.
 
-    `shape` is slices, rows, columns; without `spacing_mm` the voxels are such that the field of view is `FIELD_MM`, which holds the
-    whole brain. About one tumour in seven has no enhancing part (label 4), as some low-grade gliomas.
+    `shape` is slices, rows, columns; without `spacing_mm` the voxels are such that the field of view is `FIELD_MM`,
+    which holds the whole brain. About one tumour in seven has no enhancing part (label 4), as some low-grade gliomas.
     Raises ValueError where the shape has less than 8 voxels on a side.
     """
     if len(shape) != 3 or min(shape) < 8:
         raise ValueError(f"a scan has three sides of at least 8 voxels, not {shape}")
     spacing = np.array(spacing_mm or [extent / count for extent, count in zip(FIELD_MM, shape, strict=True)])
     points = _grid(shape, spacing)
-    middle, radius = _place(rng)
+    middle, radius = _place(np.array(shape) * spacing, rng)
     anatomy = _anatomy(_deformed(points, spacing, middle, radius, rng), spacing, rng)
     mask = _tumour(points, spacing, middle, radius, anatomy, rng)
     shares = _shares(anatomy, mask, spacing, rng)
@@ -120,16 +121,17 @@ def _grid(shape: tuple[int, int, int], spacing: np.ndarray) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
 
 
-def _place(rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Middle (3,) and mean radius of the tumour with its oedema, mm, in one hemisphere's white matter."""
+def _place(extent: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Middle (3,) and mean radius, mm, of the tumour with its oedema: in one hemisphere's white matter, and in view."""
     middle = np.array([rng.uniform(0, 38), rng.uniform(-45, 45), rng.choice((-1, 1)) * rng.uniform(22, 40)])
-    return middle.astype(np.float32), float(np.clip(23 * np.exp(rng.normal(0, 0.28)), 13, 36))
+    middle = np.clip(middle, -0.3 * extent, 0.3 * extent)
+    return middle.astype(np.float32), float(np.clip(24 * np.exp(rng.normal(0, 0.25)), 16, 36))
 
 
 def _deformed(
     points: np.ndarray, spacing: np.ndarray, middle: np.ndarray, radius: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Where in the standard brain each voxel of this one lies: another size, a tilt, a smooth warp, a push by the tumour."""
+    """Where in the standard brain each voxel lies: another size, a tilt, a smooth warp, a push by the tumour."""
     shape = points.shape[1:]
     size = rng.normal(1, 0.03, 3).clip(0.92, 1.06)
     tilt = np.eye(3) + np.cross(np.eye(3), rng.normal(0, 0.05, 3))
@@ -146,30 +148,38 @@ def _deformed(
 def _anatomy(points: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> _Anatomy:
     from scipy.ndimage import distance_transform_edt
 
+    shape = points.shape[1:]
     edge = float(spacing.mean()) * 0.3
     cerebellum, stem = _level(points, _CEREBELLUM), _level(points, _BRAINSTEM)
-    cerebrum = np.minimum(_level(points, _CEREBRUM, 2.4), points[0] - _FLOOR_MM)
-    level = np.maximum.reduce([cerebrum, _level(points, _TEMPORAL), cerebellum, stem])
-    brain = level > -0.5 * _smooth(brain_shape := level.shape, spacing, 15, rng)
-    depth = distance_transform_edt(brain, sampling=spacing).astype(np.float32)
+    flattened = np.stack([np.where(points[0] < 0, 1.9, 1).astype(np.float32) * points[0], points[1], points[2]])
+    cerebrum = np.maximum(_level(flattened, _CEREBRUM, 2.4), _level(points, _TEMPORAL))
+    level = np.maximum.reduce([cerebrum, cerebellum, stem])
+    brain = _largest(level > 0.8 * _smooth(shape, spacing, 15, rng))
+    depth = distance_transform_edt(brain, sampling=spacing).astype(np.float32) - 0.5 * float(spacing.min())
 
-    sulcus = np.hypot(_fold_mm(points, rng), np.maximum(depth - _SULCUS_MM, 0))
-    fissure = np.hypot(points[2], np.maximum(depth - _FISSURE_MM, 0))
-    pia = np.minimum.reduce([depth - 0.5 * float(spacing.min()), sulcus, fissure])
-    pia[cerebellum > 0] *= 0.6
+    sulcus_mm = _SULCUS_MM + 4 * _smooth(shape, spacing, 20, rng)
+    sulcus = np.hypot(_fold_mm(points, rng), np.maximum(level - sulcus_mm, 0))
+    fissure = np.hypot(points[2], np.maximum(level - _FISSURE_MM, 0))
+    folia = 0.8 + 2.2 * np.abs(np.sin((points[0] + 0.7 * points[1]) * (np.pi / _FOLIUM_MM)))
+    is_cerebellum, is_stem = (
+        cerebellum > np.maximum(cerebrum, 0),
+        stem > np.maximum(np.maximum(cerebrum, cerebellum), 0),
+    )
+    pia = np.where(is_cerebellum, folia, np.minimum(sulcus, fissure))
+    pia = np.minimum(depth, np.where(is_stem, depth, pia))
     ventricle = np.maximum.reduce([_level(points, part) for part in _VENTRICLES]) + rng.normal(0.5, 0.8)
     deep = np.maximum.reduce([_level(points, part) for part in _DEEP_GREY])
 
     csf = np.maximum(_soft((_PIA_MM - pia) / edge), _soft(ventricle / edge))
     grey = np.maximum(_soft((_CORTEX_MM - pia) / edge), 0.8 * _soft(deep / edge))
-    grey = np.where(stem > np.maximum(cerebrum, 0), 0.35, grey) * (1 - csf)
+    grey = np.where(is_stem, 0.35, grey) * (1 - csf)
     vessel = 0.8 * _soft((1.5 - np.abs(points[2])) / edge) * _soft((5 - depth) / edge) * (points[0] > 0)
-    vessel = np.maximum(vessel, csf * _soft(4 * (_smooth(brain_shape, spacing, 7, rng) - 2.2)))
+    vessel = np.maximum(vessel, csf * _soft(4 * (_smooth(shape, spacing, 7, rng) - 2.2)))
     return _Anatomy(brain, csf, grey, vessel * (ventricle < 0), ventricle)
 
 
 def _level(points: np.ndarray, ellipsoid: Ellipsoid, power: float = 2.0) -> np.ndarray:
-    """About the distance, mm, to the surface of an ellipsoid and its mirror image, positive inside."""
+    """About the depth, mm, below the surface of an ellipsoid or its mirror image, negative outside."""
     middle, axes = ellipsoid
     total = np.abs((points[0] - middle[0]) / axes[0]) ** power
     total += np.abs((points[1] - middle[1]) / axes[1]) ** power
@@ -178,7 +188,7 @@ def _level(points: np.ndarray, ellipsoid: Ellipsoid, power: float = 2.0) -> np.n
 
 
 def _fold_mm(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """About the distance, mm, to the nearest sulcus, were sulci endlessly deep: they run straight towards the middle."""
+    """About the distance, mm, to the nearest sulcus, were sulci endlessly deep: they run towards the middle."""
     from scipy.ndimage import map_coordinates
 
     reach, step = 90.0, 2.0
