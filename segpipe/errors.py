@@ -61,6 +61,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     UNSAFE_PATH = "unsafe_path"
     UNREADABLE = "unreadable"
+    CRASHED = "crashed"
     MISSING_MODALITY = "missing_modality"
     DOES_NOT_FIT_MODEL = "does_not_fit_model"
 

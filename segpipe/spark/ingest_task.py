@@ -1,0 +1,298 @@
+"""One Spark task of an ingest: the scans of one part, from their files to committed rows."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import segpipe
+from segpipe.core.orientation import spacing_mm
+from segpipe.core.splits import SplitRule
+from segpipe.errors import BadInput, Reason
+from segpipe.readers import scan as scan_reader
+from segpipe.readers.scan import Scan
+from segpipe.readers.sources import ScanSource
+from segpipe.settings import IngestSettings
+from segpipe.warehouse import filesystem as files
+from segpipe.warehouse import parts, slices
+from segpipe.warehouse.lock import Fence
+from segpipe.warehouse.parts import PartWriter
+from segpipe.warehouse.store import Warehouse, group_rows
+from segpipe.warehouse.tables import QUARANTINE, SCANS, SLICES
+
+MB = 1_000_000
+
+DEADLY = 2
+"""A scan on which this many workers died in one run is quarantined."""
+
+LOCAL_TRIES = DEADLY + 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a run must know."""
+
+    settings: IngestSettings
+    rule: SplitRule
+    fence: Fence
+
+    @property
+    def run_id(self) -> str:
+        return self.fence.run_id
+
+    def scan_id(self, source: ScanSource) -> str:
+        """The id of a scan: cohort:subject:session."""
+        return f"{self.settings.cohort}:{source.subject}:{source.session}"
+
+    def fingerprint(self, source: ScanSource) -> str:
+        """What must be equal for a scan to be the same again: its files, and the settings that shape its rows."""
+        return _hash(source.fingerprint, self.settings.axis, self.settings.resample_to)
+
+    def bad_fingerprint(self, input_fingerprint: str) -> str:
+        """What must be equal for a bad input to be as bad again: the input, all that judges it, and this version."""
+        settings = self.settings
+        judged_by = (settings.axis, settings.resample_to, settings.layout, settings.max_voxels, segpipe.__version__)
+        return _hash(input_fingerprint, *judged_by)
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """The scans to write into one part.
+
+    `replaces` says that the part exists and keeps its other scans; `reported` are the fingerprints of those inputs
+    that stand in quarantine already.
+    """
+
+    name: str
+    sources: tuple[ScanSource, ...]
+    replaces: bool = False
+    reported: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class PartOutcome:
+    """What became of a part: scan_ids written and rejected, files decoded, and where time and bytes went."""
+
+    name: str
+    written: tuple[str, ...]
+    quarantined: tuple[str, ...]
+    decoded: int
+    source_bytes: int
+    table_bytes: int
+    task_seconds: dict[str, float] = field(default_factory=dict)
+
+
+def write_part(task: PartTask, job: Job) -> PartOutcome:
+    """Read the scans of a part and commit them, with one scan in memory at a time.
+
+    What an earlier attempt of the same run has committed, or has begun to, is not done again. Raises WarehouseBusy where
+    the run has lost its lock; bad inputs raise nothing.
+    """
+    warehouse = Warehouse(job.settings.warehouse)
+    parts.settle_attempts(warehouse, job.run_id, task.name)
+    committed = _committed(warehouse, task, job)
+    if committed is not None:
+        return committed
+    seconds: Counter[str] = Counter()
+    written: list[str] = []
+    rejected: list[dict[str, Any]] = []
+    with PartWriter(warehouse, (SLICES, SCANS), task.name, job.run_id, job.fence) as part:
+        with _Watch(warehouse, task, job) as watch:
+            for source in task.sources:
+                try:
+                    watch.enter(job.scan_id(source))
+                    _write_scan(part, source, job, seconds)
+                    written.append(job.scan_id(source))
+                except BadInput as error:
+                    rejected.append(_rejected_scan(source, error, job))
+        if task.replaces and written:
+            _copy_others(part, warehouse, set(written))
+        # Before the part is visible: a kill in between costs one more look at a bad input, never a row.
+        fresh = [row for row in rejected if row["fingerprint"] not in task.reported]
+        write_quarantine(job, f"{job.run_id}-{task.name}", fresh)
+    return _outcome(task, written, [row["scan_id"] for row in rejected], sum(part.bytes.values()), seconds)
+
+
+def quarantine_row(
+    job: Job, scan_id: str | None, paths: Sequence[str], reason: Reason, message: str, input_fingerprint: str
+) -> dict[str, Any]:
+    """A row of `quarantine` for an input of this run."""
+    return {
+        "run_id": job.run_id,
+        "job": "ingest",
+        "cohort": job.settings.cohort,
+        "scan_id": scan_id,
+        "paths": list(paths),
+        "reason": str(reason),
+        "message": message,
+        "fingerprint": job.bad_fingerprint(input_fingerprint),
+        "time": datetime.now(UTC),
+    }
+
+
+def write_quarantine(job: Job, name: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Commit rows of `quarantine` as a part of this name; none where there are no rows."""
+    if rows:
+        with PartWriter(Warehouse(job.settings.warehouse), (QUARANTINE,), name, job.run_id, job.fence) as part:
+            part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
+
+
+def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: Counter[str]) -> None:
+    start = time.perf_counter()
+    scan = _load(source, job)
+    seconds["read"] += time.perf_counter() - start
+    start = time.perf_counter()
+    row = _scan_row(scan, job)
+    group_bytes = job.settings.row_group_mb * MB
+    for batch in slices.row_groups(row, list(scan.images.values()), scan.mask, scan.brain, group_bytes):
+        part.write(SLICES.name, batch)
+    part.write(SCANS.name, pa.Table.from_pylist([row], SCANS.schema))
+    seconds["write"] += time.perf_counter() - start
+
+
+def _load(source: ScanSource, job: Job) -> Scan:
+    """The scan, or BadInput whatever goes wrong: an input must never stop the others.
+
+    The text of a foreign exception may quote the file, so only its type is told.
+    """
+    settings = job.settings
+    try:
+        return scan_reader.load(settings.source, source, settings.axis, settings.resample_to, settings.max_voxels)
+    except BadInput:
+        raise
+    except OSError as error:
+        problem = f"Scan {job.scan_id(source)} cannot be read ({error.strerror or type(error).__name__})"
+        raise BadInput(
+            Reason.UNREADABLE, problem, "check the files and their permissions, and run ingest again"
+        ) from error
+    except Exception as error:
+        problem = f"Scan {job.scan_id(source)} made its reader fail ({type(error).__name__})"
+        raise BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the file") from error
+
+
+def _scan_row(scan: Scan, job: Job) -> dict[str, Any]:
+    source = scan.source
+    return {
+        "scan_id": job.scan_id(source),
+        "cohort": job.settings.cohort,
+        "subject": source.subject,
+        "session": source.session,
+        "split": job.rule.of(source.subject),
+        "split_rule": str(job.rule),
+        "layout": source.layout,
+        "label_convention": source.label_convention,
+        "modalities": list(scan.images),
+        "orientation": scan.orientation,
+        "shape": list(scan.brain.shape),
+        "spacing_mm": spacing_mm(scan.affine).tolist(),
+        "affine": scan.affine.ravel().tolist(),
+        "brain_box": _brain_box(scan.brain),
+        "brain_voxels": int(np.count_nonzero(scan.brain)),
+        "resampled_to": job.settings.resample_to,
+        "files": scan.file_rows,
+        "intensity": [{"modality": name, **asdict(of)} for name, of in scan.statistics.items()],
+        "label_counts": None
+        if scan.label_counts is None
+        else [{"label": label, "voxels": voxels} for label, voxels in sorted(scan.label_counts.items())],
+        "fingerprint": job.fingerprint(source),
+        "run_id": job.run_id,
+    }
+
+
+def _brain_box(brain: np.ndarray) -> list[int]:
+    """First and behind-last index per axis of the brain; all zero where there is none."""
+    plane = brain.any(axis=0)
+    box: list[int] = []
+    for line in (brain.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0)):
+        inside = np.flatnonzero(line)
+        box += [int(inside[0]), int(inside[-1]) + 1] if len(inside) else [0, 0]
+    return box
+
+
+def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> None:
+    """Copy the rows of a part's other scans, a row group at a time, without looking into their cells."""
+    for table in (SLICES, SCANS):
+        path = warehouse.path(table.name, f"{part.name}.parquet")
+        with warehouse.fs.open(path, "rb") as file, pq.ParquetFile(file) as old:
+            for number, scan_id in _row_groups(old):
+                if scan_id not in rewritten:
+                    part.write(table.name, old.read_row_group(number, use_threads=False))
+
+
+def _row_groups(parquet: pq.ParquetFile) -> Iterator[tuple[int, str]]:
+    return ((number, one.scan_id) for number, one in enumerate(group_rows(parquet.metadata)))
+
+
+def _rejected_scan(source: ScanSource, error: BadInput, job: Job) -> dict[str, Any]:
+    paths = [file.path for file in source.files]
+    return quarantine_row(job, job.scan_id(source), paths, error.reason, str(error), source.fingerprint)
+
+
+def _committed(warehouse: Warehouse, task: PartTask, job: Job) -> PartOutcome | None:
+    """The outcome of this part where an earlier attempt of this run has committed it and died before it could tell."""
+    path = warehouse.path(SCANS.name, f"{task.name}.parquet")
+    try:
+        with warehouse.fs.open(path, "rb") as file:
+            rows = pq.read_table(file, columns=["scan_id", "run_id"]).to_pylist()
+    except FileNotFoundError:
+        return None
+    written = [row["scan_id"] for row in rows if row["run_id"] == job.run_id]
+    if not written:
+        return None
+    rejected = [job.scan_id(source) for source in task.sources if job.scan_id(source) not in written]
+    size = sum(warehouse.fs.size(warehouse.path(table.name, f"{task.name}.parquet")) for table in (SLICES, SCANS))
+    return _outcome(task, written, rejected, size, Counter())
+
+
+def _outcome(
+    task: PartTask, written: Sequence[str], rejected: Sequence[str], table_bytes: int, seconds: Counter[str]
+) -> PartOutcome:
+    source_bytes = sum(file.bytes for source in task.sources for file in source.files)
+    return PartOutcome(
+        task.name, tuple(written), tuple(rejected), len(task.sources), source_bytes, table_bytes, dict(seconds)
+    )
+
+
+class _Watch:
+    """Remembers on which scan a worker is, so that the next attempt knows on which one it died.
+
+    Every attempt keeps one file below the run's staging folder, with the id of the scan that it is working on.
+    """
+
+    def __init__(self, warehouse: Warehouse, task: PartTask, job: Job):
+        self._fs = warehouse.fs
+        self._folder = warehouse.path(parts.STAGING, job.run_id, f"{task.name}.at")
+        self._file = files.join(self._folder, uuid.uuid4().hex)
+        self._deaths: Counter[str] = Counter()
+
+    def __enter__(self) -> _Watch:
+        self._fs.makedirs(self._folder, exist_ok=True)
+        for name in files.names(self._fs, self._folder):
+            with contextlib.suppress(FileNotFoundError):  # another attempt, alive and done
+                self._deaths[self._fs.cat_file(files.join(self._folder, name)).decode()] += 1
+        return self
+
+    def enter(self, scan_id: str) -> None:
+        """Work on a scan begins. Raises BadInput where too many workers died on it."""
+        if self._deaths[scan_id] >= DEADLY:
+            problem = f"Scan {scan_id} killed {self._deaths[scan_id]} workers, most likely for want of memory"
+            raise BadInput(Reason.CRASHED, problem, "give the workers more memory and run ingest again")
+        self._fs.pipe_file(self._file, scan_id.encode())
+
+    def __exit__(self, *error: object) -> None:
+        files.remove(self._fs, self._file)
+
+
+def _hash(*values: object) -> str:
+    return hashlib.sha256("\0".join(map(repr, values)).encode()).hexdigest()

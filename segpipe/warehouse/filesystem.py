@@ -1,0 +1,100 @@
+"""One face for the places where a warehouse can stand: file://, hdfs://, s3a://, through fsspec.
+
+Two operations carry the exactly-once guarantee and are spelled out here, because fsspec promises less than they need:
+putting a file in place of another in one step, and creating a file only where none is.
+"""
+
+import contextlib
+import os
+import posixpath
+import uuid
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+
+def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL or path, and the path inside it without a trailing slash."""
+    if url.startswith("s3a://"):
+        url = "s3://" + url.removeprefix("s3a://")
+    fs, path = url_to_fs(url)
+    return fs, path.rstrip("/") or "/"
+
+
+def join(path: str, *names: str) -> str:
+    """A path below `path`, with the forward slashes that all these file systems share."""
+    return posixpath.join(path, *names)
+
+
+def is_local(fs: AbstractFileSystem) -> bool:
+    """Whether the files are the operating system's own, so that links and fsync exist."""
+    return isinstance(fs, LocalFileSystem)
+
+
+def names(fs: AbstractFileSystem, folder: str) -> list[str]:
+    """The names in a folder, sorted; none where the folder is missing."""
+    try:
+        if is_local(fs):
+            return sorted(os.listdir(folder))
+        fs.invalidate_cache(folder)
+        return sorted(posixpath.basename(path.rstrip("/")) for path in fs.ls(folder, detail=False))
+    except FileNotFoundError:
+        return []
+
+
+def rename_over(fs: AbstractFileSystem, source: str, target: str) -> None:
+    """Put `source` in the place of `target`, which need not be there; a reader sees the one or the other.
+
+    Raises FileNotFoundError where `source` is gone: that is how a writer learns that its run was given up.
+    """
+    if is_local(fs):
+        os.replace(source, target)
+    else:
+        fs.mv(source, target)
+
+
+def remove(fs: AbstractFileSystem, path: str) -> None:
+    """Delete a file or a whole folder; one that is gone already is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def exclusive_create(fs: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Create a file with its whole content, or raise FileExistsError; no reader ever sees half of it."""
+    if not is_local(fs):
+        fs.pipe_file(path, data, mode="create")
+        return
+    draft = f"{path}.{uuid.uuid4().hex}.draft"
+    replace(fs, draft, data)
+    try:
+        os.link(draft, path)
+    finally:
+        os.unlink(draft)
+
+
+def replace(fs: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Write a small file so that a reader sees the old content or the new, never a part; durable on a local disk."""
+    draft = f"{path}.{uuid.uuid4().hex}.draft"
+    with fs.open(draft, "wb") as file:
+        file.write(data)
+        flush_to_disk(fs, file)
+    rename_over(fs, draft, path)
+
+
+def flush_to_disk(fs: AbstractFileSystem, file: Any) -> None:
+    """Make the content of an open file outlive a power cut; object stores and HDFS do so on close."""
+    if is_local(fs):
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_folder(fs: AbstractFileSystem, folder: str) -> None:
+    """Make the renames in a folder outlive a power cut; see `flush_to_disk`."""
+    if is_local(fs):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
