@@ -1,0 +1,342 @@
+"""What an archive holds, before any image is opened: its files, the scans they form, and what cannot be used."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import fsspec
+
+from segpipe.errors import Reason
+from segpipe.readers.names import MASK, role_order
+from segpipe.readers.nifti import SUFFIXES, partners
+
+_HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
+_LONGEST_NAME = 120
+
+
+class Entry(NamedTuple):
+    """A file of the archive: path relative to its root, size, and what the file system says of its version."""
+
+    path: str
+    bytes: int
+    modified: str
+
+    @property
+    def folder(self) -> str:
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One volume of a scan: `role` is a modality or `mask`, `path` is relative to the root of the source.
+
+    `channel` counts the 3D frames of the file. `companion` is the `.img` file of a `.hdr`, or, for a DICOM series, its
+    other files separated by newlines; `bytes` and `modified` speak of all of them.
+    """
+
+    role: str
+    path: str
+    bytes: int
+    modified: str
+    channel: int = 0
+    companion: str | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path, *(self.companion.split("\n") if self.companion else ()))
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """The files of one subject's session; one per modality in canonical order, the mask last.
+
+    `label_convention` is None where the layout does not tell it: then the labels do.
+
+    """
+
+    subject: str
+    session: str
+    files: tuple[SourceFile, ...]
+    layout: str
+    label_convention: str | None = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(file.role for file in self.files if file.role != MASK)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(path for file in self.files for path in file.paths))
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files together."""
+        return sum({file.path: file.bytes for file in self.files}.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the paths, sizes, versions and meaning of the files, and with nothing else."""
+        files = [(f.role, f.path, f.bytes, f.modified, f.channel, f.companion) for f in self.files]
+        return _hash([self.subject, self.session, self.layout, self.label_convention, files])
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Files that became no scan, and why: one row of the quarantine table."""
+
+    paths: tuple[str, ...]
+    reason: Reason
+    message: str
+    remedy: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All scans of a source, in the order of their identity; `root` is the URL that paths are relative to.
+
+    `ignored` counts the files that are no images, such as read-me files.
+    """
+
+    scans: list[ScanSource]
+    rejected: list[Rejected]
+    root: str = ""
+    ignored: int = 0
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file system, a folder in it, and the usable files below."""
+
+    fs: fsspec.AbstractFileSystem
+    root: str
+    entries: Mapping[str, Entry]
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a small file."""
+        return self.fs.cat_file(f"{self.root.rstrip('/')}/{path}")
+
+    def start(self, path: str, size: int) -> bytes:
+        """The first `size` bytes of a file."""
+        with self.fs.open(f"{self.root.rstrip('/')}/{path}", "rb", block_size=1 << 16) as file:
+            return file.read(size)
+
+
+@dataclass
+class Claim:
+    """What one layout makes of an archive; `taken` are the paths that no other layout shall look at."""
+
+    scans: list[ScanSource] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+
+
+class Found(NamedTuple):
+    """An image file that a layout understood. Only files of one `place` can form a scan together."""
+
+    place: object
+    subject: str
+    session: str
+    role: str
+    entry: Entry
+    channel: int = 0
+    convention: str | None = None
+
+
+def reject(files: Iterable[Entry], reason: Reason, message: str, remedy: str) -> Rejected:
+    """A rejection of `files`; their names are made printable."""
+    entries = sorted(files)
+    fingerprint = _hash([tuple(entry) for entry in entries])
+    return Rejected(
+        tuple(printable(e.path) for e in entries), reason, printable(message), printable(remedy), fingerprint
+    )
+
+
+def printable(text: str) -> str:
+    r"""`text` with control characters, text direction marks and broken Unicode escaped.
+
+    >>> printable("a\nb")
+    'a\\nb'
+    """
+    return _HOSTILE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a file may be called so: the name leads nowhere else, hides nothing and is not endless."""
+    return 0 < len(name) <= 255 and name not in (".", "..") and not _HOSTILE.search(name)
+
+
+def is_identity(name: str) -> bool:
+    """Whether a subject or session may be called so."""
+    return is_safe_name(name) and len(name) <= _LONGEST_NAME and not set(name) & set("/:")
+
+
+def is_image(path: str) -> bool:
+    """Whether the name is one of a NIfTI, Analyze or MGH file."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def stem(name: str) -> str:
+    """A file name without its suffixes.
+
+    >>> stem("scan_t1.nii.gz")
+    'scan_t1'
+    """
+    lower = name.lower()
+    suffix = max((s for s in SUFFIXES if lower.endswith(s)), key=len, default="")
+    return name[: len(name) - len(suffix)]
+
+
+def walk(fs: fsspec.AbstractFileSystem, root: str) -> tuple[dict[str, Entry], list[Rejected]]:
+    """The regular files below `root` by relative path, in order, and what is refused for its name or place.
+
+    Nothing is opened. Files and folders whose name starts with a dot are left out. Symbolic links are followed to
+    files inside `root`; links to folders inside are left out, for their files are listed already.
+    """
+    found = fs.find(root, detail=True)
+    start = len(root.rstrip("/")) + 1
+    real_root = os.path.realpath(root) if _is_local(fs) else root
+    entries: dict[str, Entry] = {}
+    rejected: list[Rejected] = []
+    for name, info in found.items():
+        path = name[start:]
+        if path.startswith((".", "__MACOSX/")) or "/." in path:
+            continue
+        entry = Entry(path, int(info.get("size") or 0), _version(info))
+        if not all(map(is_safe_name, path.split("/"))):
+            message = f"{path} has control characters or path tricks in its name"
+            rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "rename it"))
+            continue
+        if info.get("type", "file") != "file":
+            target = _special(name, info, entry, real_root, rejected)
+            if target is None:
+                continue
+            entry = target
+        entries[path] = entry
+    return entries, rejected
+
+
+def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, Entry], list[Rejected]]:
+    """Image files by path, the `.img` of each `.hdr` by the path of the latter, and `.img` files without `.hdr`."""
+    images: dict[str, Entry] = {}
+    companions: dict[str, Entry] = {}
+    rejected = []
+    for path, entry in entries.items():
+        if not is_image(path):
+            continue
+        partner = next((entries[p] for p in partners(path) if p in entries), None)
+        if stem(path).lower() + ".img" != path.lower().removesuffix(".gz"):
+            images[path] = entry
+            if partner:
+                companions[path] = partner
+        elif partner is None:
+            message = f"{path} holds voxels without the .hdr file that describes them"
+            rejected.append(reject([entry], Reason.NOT_AN_IMAGE, message, "put the .hdr beside it"))
+    return images, companions, rejected
+
+
+def gather(
+    found: Iterable[Found], layout: str, companions: Mapping[str, Entry]
+) -> tuple[list[ScanSource], list[Rejected]]:
+    """Scans from the files of each place; a second file of one role, a lone mask, an unsafe identity are rejected."""
+    places: dict[object, list[Found]] = {}
+    for item in found:
+        places.setdefault((item.place, item.subject, item.session), []).append(item)
+    scans: list[ScanSource] = []
+    rejected: list[Rejected] = []
+    for items in places.values():
+        kept = _one_per_role(items, rejected)
+        subject, session = kept[0].subject, kept[0].session
+        files = [item.entry for item in kept]
+        if not (is_identity(subject) and is_identity(session)):
+            message = f"{files[0].path} gives the identity {subject!r}, {session!r}, which is no usable name"
+            rejected.append(reject(files, Reason.UNSAFE_PATH, message, "rename it, or name the subject in a manifest"))
+        elif all(item.role == MASK for item in kept):
+            message = f"{files[0].path} is a mask without an image"
+            rejected.append(reject(files, Reason.MISSING_MODALITY, message, "put the images beside it"))
+        else:
+            kept.sort(key=lambda item: role_order(item.role))
+            convention = next((item.convention for item in kept if item.convention), None)
+            sources = tuple(_source_file(item, companions.get(item.entry.path)) for item in kept)
+            scans.append(ScanSource(subject, session, sources, layout, convention))
+    return scans, rejected
+
+
+def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected]]:
+    """Scans in the order of identity and path; of two with one identity the first stays and the other is rejected."""
+    kept: dict[tuple[str, str], ScanSource] = {}
+    rejected = []
+    for scan in sorted(scans, key=lambda scan: (scan.subject, scan.session, scan.paths)):
+        first = kept.setdefault((scan.subject, scan.session), scan)
+        if first is not scan:
+            message = f"{scan.paths[0]} is a second scan of subject {scan.subject}, session {scan.session}"
+            remedy = f"remove it or {first.paths[0]}, or give them sessions in a manifest"
+            rejected.append(replace(reject_scan(scan, Reason.DUPLICATE, message, remedy), fingerprint=scan.fingerprint))
+    return list(kept.values()), rejected
+
+
+def reject_scan(scan: ScanSource, reason: Reason, message: str, remedy: str) -> Rejected:
+    """A rejection of all files of a scan."""
+    return Rejected(tuple(map(printable, scan.paths)), reason, printable(message), printable(remedy), scan.fingerprint)
+
+
+def without(entries: Mapping[str, Entry], taken: Collection[str]) -> dict[str, Entry]:
+    """The entries that are not taken yet."""
+    return {path: entry for path, entry in entries.items() if path not in taken}
+
+
+def _one_per_role(items: list[Found], rejected: list[Rejected]) -> list[Found]:
+    kept: dict[str, Found] = {}
+    for item in sorted(items, key=lambda item: item.entry.path):
+        first = kept.setdefault(item.role, item)
+        if first is not item:
+            message = f"{item.entry.path} is a second {item.role} beside {first.entry.path}"
+            rejected.append(reject([item.entry], Reason.DUPLICATE, message, "keep one of them, or use a manifest"))
+    return list(kept.values())
+
+
+def _source_file(item: Found, companion: Entry | None) -> SourceFile:
+    size, modified = item.entry.bytes, item.entry.modified
+    if companion is not None:
+        size, modified = size + companion.bytes, f"{modified};{companion.modified}"
+    return SourceFile(item.role, item.entry.path, size, modified, item.channel, companion.path if companion else None)
+
+
+def _special(name: str, info: Mapping[str, Any], entry: Entry, root: str, rejected: list[Rejected]) -> Entry | None:
+    """The file behind a symbolic link; None for links and devices that are not to be read."""
+    if not info.get("islink"):
+        if is_image(entry.path):
+            message = f"{entry.path} is no regular file"
+            rejected.append(reject([entry], Reason.UNREADABLE, message, "remove it from the archive"))
+        return None
+    target = os.path.realpath(name)
+    if os.path.commonpath([target, root]) != root:
+        message = f"{entry.path} is a link that leaves the archive"
+        rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "put a copy of the file in its place"))
+    elif os.path.isfile(target):
+        return entry._replace(modified=str(os.stat(target).st_mtime))
+    elif not os.path.exists(target):
+        message = f"{entry.path} is a link to nothing"
+        rejected.append(reject([entry], Reason.UNREADABLE, message, "fetch the file that it points to"))
+    return None
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    keys = ("ETag", "etag", "checksum", "mtime", "modification_time", "modified", "LastModified", "last_modified")
+    return next((str(info[key]) for key in keys if info.get(key)), "")
+
+
+def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

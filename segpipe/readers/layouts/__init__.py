@@ -1,0 +1,1 @@
+"""How archives are laid out: each module claims the files that it understands."""

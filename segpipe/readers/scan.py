@@ -1,0 +1,386 @@
+"""The volumes of one scan, on one grid and in canonical orientation, checked: `load`."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, NoReturn
+
+import fsspec
+import numpy as np
+
+from segpipe.core.intensity import Statistics, brain_mask, statistics
+from segpipe.core.orientation import (
+    CANONICAL,
+    axis_codes,
+    reorient,
+    reorient_affine,
+    same_grid,
+    spacing_mm,
+)
+from segpipe.core.regions import CONVENTIONS, label_counts
+from segpipe.core.volume import Volume
+from segpipe.errors import BadInput, Reason
+from segpipe.readers import nifti
+from segpipe.readers.archive import ScanSource, SourceFile, is_image
+from segpipe.readers.names import MASK, role_order
+from segpipe.readers.sources import open_root
+
+_WIDEST_VALUE = 16  # bytes
+_FLATTEST = 1e-3  # least volume of the parallelepiped of the three unit directions
+_INFERRED = ("binary", "brats")  # conventions that labels alone can tell
+_LOST = (errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One scan; all arrays are (S, H, W), index order slice, row, column along `orientation`.
+
+    `images` holds stored values per modality (value = stored * slope + inter, see `slopes`), in the dtype of the file,
+    or floating where it was resampled. `affine` (4, 4) float64 maps (slice, row, column, 1) to RAS+ mm. `statistics` are
+    those of the scaled values over the `brain` voxels. `file_rows` are the FILE structs of the table `scans`.
+    `resampled_to` is None where no file had to be resampled.
+    """
+
+    source: ScanSource
+    images: dict[str, np.ndarray]
+    mask: np.ndarray | None
+    affine: np.ndarray
+    orientation: str
+    file_rows: list[dict[str, Any]]
+    slopes: dict[str, tuple[float, float]]
+    brain: np.ndarray
+    statistics: dict[str, Statistics]
+    label_counts: dict[int, int] | None = None
+    label_convention: str | None = None
+    resampled_to: str | None = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+        slices, rows, columns = self.brain.shape
+        return slices, rows, columns
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """Along slice, row, column: (3,) float64."""
+        return spacing_mm(self.affine)
+
+    @cached_property
+    def brain_pixels(self) -> np.ndarray:
+        """Brain voxels of each slice, (S,) int64."""
+        return np.count_nonzero(self.brain, axis=(1, 2))
+
+    @property
+    def brain_voxels(self) -> int:
+        return int(self.brain_pixels.sum())
+
+    @cached_property
+    def brain_box(self) -> tuple[int, ...]:
+        """First and behind-last index of the brain along slice, row, column: 6 numbers."""
+        plane = self.brain.any(axis=0)
+        box: list[int] = []
+        for filled in (self.brain_pixels > 0, plane.any(axis=1), plane.any(axis=0)):
+            places = np.flatnonzero(filled)
+            box += [int(places[0]), int(places[-1]) + 1]
+        return tuple(box)
+
+    @cached_property
+    def foreground_pixels(self) -> np.ndarray:
+        """Voxels of each slice whose label is not 0, (S,) int64; 0 without a mask."""
+        if self.mask is None:
+            return np.zeros(self.shape[0], np.int64)
+        return np.count_nonzero(self.mask, axis=(1, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """One 3D frame of a file, in canonical orientation."""
+
+    role: str
+    path: str
+    array: np.ndarray
+    affine: np.ndarray
+    slope: float
+    inter: float
+    row: dict[str, Any]
+
+
+def load(
+    source_url: str,
+    scan_source: ScanSource,
+    axis: str = "axial",
+    resample_to: str | None = None,
+    max_voxels: int = nifti.MAX_VOXELS,
+) -> Scan:
+    """Read and check all files of a scan.
+
+    `axis` is a key of `segpipe.core.orientation.CANONICAL`. `resample_to` names the modality whose grid the files on
+    other grids are resampled to (linear for images, nearest neighbour for the mask); without it they are refused. A file
+    of several frames gives one modality per frame, named `bold.000`, `bold.001`, …
+
+    Raises BadInput with a Reason for whatever is wrong with the files; faults of the file system itself as they are.
+    """
+    fs, root, _ = open_root_cached(source_url)
+    frames: list[_Frame] = []
+    for files in _by_path(scan_source.files):
+        frames += _frames(fs, root, files, CANONICAL[axis], max_voxels)
+    images = sorted((frame for frame in frames if frame.role != MASK), key=lambda frame: role_order(frame.role))
+    masks = [frame for frame in frames if frame.role == MASK]
+    reference = _reference(images, resample_to, scan_source)
+    on_grid = [_on_grid(frame, reference, resample_to) for frame in images + masks]
+    resampled = any(new is not old for new, old in zip(on_grid, images + masks, strict=True))
+    images, masks = on_grid[: len(images)], on_grid[len(images) :]
+    brain = _brain(images)
+    mask, labels, convention = _labels(masks, scan_source)
+    return Scan(
+        source=scan_source,
+        images={frame.role: frame.array for frame in images},
+        mask=mask,
+        affine=reference.affine,
+        orientation=CANONICAL[axis],
+        file_rows=[frame.row for frame in on_grid],
+        slopes={frame.role: (frame.slope, frame.inter) for frame in images},
+        brain=brain,
+        statistics={f.role: statistics(f.array[brain]).scaled(f.slope, f.inter) for f in images},
+        label_counts=labels,
+        label_convention=convention,
+        resampled_to=resample_to if resampled else None,
+    )
+
+
+def restore(rows: Sequence[dict[str, Any]], planes: Sequence[np.ndarray], orientation: str) -> Volume:
+    """The volume of one source file from its FILE structs and its channels' (S, H, W) arrays along `orientation`.
+
+    `rows` are all rows of one path. Files without a NIfTI or MGH header (DICOM) become NIfTI. Raises ValueError where
+    the arrays do not fit the file, as after resampling.
+    """
+    order = sorted(range(len(rows)), key=lambda place: rows[place]["channel"])
+    first = rows[order[0]]
+    frames = [reorient(planes[place], orientation, first["orientation"]) for place in order]
+    shape = tuple(first["shape"])
+    if any(frame.shape != shape[:3] for frame in frames) or len(frames) != int(np.prod(shape[3:], dtype=int)):
+        raise ValueError(f"{first['path']}: {len(frames)} frames of {frames[0].shape} do not make up {shape}")
+    voxels = np.stack(frames, axis=-1).reshape(shape, order="F")
+    if not first["header"]:
+        return nifti.from_array(voxels, np.reshape(first["affine"], (4, 4)), first["slope"], first["inter"])
+    return nifti.from_header(first["header"], first["extensions"] or b"", first["container"], voxels)
+
+
+@lru_cache(maxsize=8)
+def open_root_cached(source_url: str) -> tuple[fsspec.AbstractFileSystem, str, str | None]:
+    """`open_root`, asking the file system once per process and source."""
+    return open_root(source_url)
+
+
+# Files to frames
+
+
+def _by_path(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
+    groups: dict[str, list[SourceFile]] = {}
+    for file in files:
+        groups.setdefault(file.path, []).append(file)
+    return list(groups.values())
+
+
+def _frames(
+    fs: fsspec.AbstractFileSystem, root: str, files: list[SourceFile], orientation: str, max_voxels: int
+) -> list[_Frame]:
+    """The frames of one file that the scan wants, canonical."""
+    volume, digest = _read(fs, root, files[0], max_voxels)
+    path = files[0].path
+    codes = _orientation(volume, path)
+    stack = volume.voxels.reshape(*volume.voxels.shape[:3], -1, order="F")
+    affine = reorient_affine(volume.affine, stack.shape[:3], codes, orientation)
+    frames: list[_Frame] = []
+    for role, channel, file in _channels(files, stack.shape[3]):
+        row = _file_row(file, role, channel, volume, codes, digest, first=not frames)
+        array = reorient(stack[..., channel], codes, orientation)
+        frames.append(_Frame(role, path, array, affine, volume.slope, volume.inter, row))
+    return frames
+
+
+def _read(fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, max_voxels: int) -> tuple[Volume, str]:
+    """The volume of a file, a pair or a series, and the sha256 over the bytes of its files one after the other."""
+    if file.bytes > max_voxels * _WIDEST_VALUE + (1 << 24):
+        _bad(Reason.TOO_LARGE, f"{file.path} has {file.bytes} bytes", "raise --max-voxels")
+    contents = [_content(fs, f"{root.rstrip('/')}/{path}", path) for path in file.paths]
+    if sum(map(len, contents)) != file.bytes:
+        _bad(Reason.UNREADABLE, f"{file.path} changed its size since it was listed", "run ingest again")
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(content)
+    if not is_image(file.path):
+        raise NotImplementedError(file.path)
+    companion = contents[1] if len(contents) > 1 else None
+    return nifti.parse(contents[0], companion, max_voxels, file.path), digest.hexdigest()
+
+
+def _content(fs: fsspec.AbstractFileSystem, full: str, path: str) -> bytes:
+    try:
+        return fs.cat_file(full)
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        _bad(
+            Reason.UNREADABLE, f"{path} cannot be read ({type(error).__name__})", "check that it exists and its rights"
+        )
+    except OSError as error:
+        if error.errno not in _LOST:  # the file system's fault, not the file's: the task is to be tried again
+            raise
+        _bad(Reason.UNREADABLE, f"{path} cannot be read ({os.strerror(error.errno)})", "copy it again from its source")
+
+
+def _orientation(volume: Volume, path: str) -> str:
+    """Axis codes of a usable affine; raises BadInput for any other."""
+    remedy = "repair sform or qform in its header"
+    try:
+        codes = axis_codes(volume.affine)
+    except (ValueError, np.linalg.LinAlgError) as error:
+        _bad(Reason.BAD_GEOMETRY, f"{path} has no usable affine ({error})", remedy)
+    linear = volume.affine[:3, :3]
+    unit = linear / np.sqrt((linear**2).sum(axis=0))
+    if not np.isfinite(volume.affine).all() or not abs(np.linalg.det(unit)) > _FLATTEST:
+        _bad(Reason.BAD_GEOMETRY, f"{path} has an affine without volume: {volume.affine[:3].tolist()}", remedy)
+    return codes
+
+
+def _channels(files: list[SourceFile], count: int) -> list[tuple[str, int, SourceFile]]:
+    """Role and channel of each frame: all frames of a file listed once, else one for each time it is listed."""
+    first = files[0]
+    if len(files) == 1 and first.channel == 0:
+        if count == 1:
+            return [(first.role, 0, first)]
+        if first.role == MASK:
+            _bad(Reason.MASK_MISMATCH, f"{first.path} is a mask of {count} frames", "keep one frame")
+        return [(f"{first.role}.{channel:03d}", channel, first) for channel in range(count)]
+    if {file.channel for file in files} != set(range(count)):
+        wanted = ", ".join(f"{file.role} {file.channel}" for file in files)
+        _bad(Reason.GRID_MISMATCH, f"{first.path} has {count} frames where {wanted} are wanted", "repair dataset.json")
+    return [(file.role, file.channel, file) for file in files]
+
+
+def _file_row(
+    file: SourceFile, role: str, channel: int, volume: Volume, codes: str, digest: str, first: bool
+) -> dict[str, Any]:
+    """The FILE struct of a frame; header and extensions stand in the first frame's row only."""
+    return {
+        "role": role,
+        "path": "\n".join(file.paths) if volume.container == "dicom" else file.path,
+        "bytes": file.bytes,
+        "modified": file.modified,
+        "sha256": digest,
+        "dtype": volume.voxels.dtype.str,
+        "shape": list(volume.voxels.shape),
+        "channel": channel,
+        "orientation": codes,
+        "affine": volume.affine.ravel().tolist(),
+        "slope": volume.slope,
+        "inter": volume.inter,
+        "container": volume.container,
+        "header": volume.header if first else None,
+        "extensions": volume.extensions if first else None,
+    }
+
+
+# Grids
+
+
+def _reference(images: list[_Frame], resample_to: str | None, source: ScanSource) -> _Frame:
+    """The frame whose grid all others must have or get."""
+    if resample_to is None:
+        return images[0]
+    for frame in images:
+        if resample_to in (frame.role, frame.role.partition(".")[0]):
+            return frame
+    have = ", ".join(frame.role for frame in images)
+    _bad(
+        Reason.MISSING_MODALITY,
+        f"{source.paths[0]} and its scan have {have} but no {resample_to} to resample to",
+        "choose another --resample-to",
+    )
+
+
+def _on_grid(frame: _Frame, reference: _Frame, resample_to: str | None) -> _Frame:
+    """The frame itself where it has the reference's grid, else resampled; BadInput where that is not wanted."""
+    if frame.array.shape == reference.array.shape and same_grid(frame.affine, reference.affine):
+        return frame
+    if resample_to is not None:
+        array = _resampled(frame, reference)
+        return replace(frame, array=array, affine=reference.affine)
+    reason = Reason.MASK_MISMATCH if frame.role == MASK else Reason.GRID_MISMATCH
+    _bad(
+        reason,
+        f"{frame.path} has grid {_grid(frame)} and {reference.path} has {_grid(reference)}",
+        f"register them, or ingest with --resample-to {reference.role}",
+    )
+
+
+def _resampled(frame: _Frame, reference: _Frame) -> np.ndarray:
+    """The frame on the reference's grid: stored labels by nearest neighbour, stored intensities linearly as floats.
+
+    Voxels outside the frame's own grid become 0 (as a scaled value). Interpolation commutes with slope and intercept,
+    so both stay those of the file.
+    """
+    from scipy.ndimage import affine_transform
+
+    change = np.linalg.inv(frame.affine) @ reference.affine
+    native = frame.array.astype(frame.array.dtype.newbyteorder("="), copy=False)
+    if frame.role == MASK:
+        return affine_transform(native, change, output_shape=reference.array.shape, order=0)
+    kind = np.float32 if native.dtype.itemsize <= 2 or native.dtype == np.float32 else np.float64
+    outside = -frame.inter / frame.slope
+    with np.errstate(all="ignore"):
+        return affine_transform(
+            native.astype(kind, copy=False), change, output_shape=reference.array.shape, order=1, cval=outside
+        )
+
+
+def _grid(frame: _Frame) -> str:
+    size = "x".join(map(str, frame.array.shape))
+    spacing = "x".join(f"{mm:.4g}" for mm in spacing_mm(frame.affine))
+    return f"{size} of {spacing} mm from {frame.affine[:3, 3].round(3).tolist()}"
+
+
+# Content
+
+
+def _brain(images: list[_Frame]) -> np.ndarray:
+    for frame in images:
+        if frame.array.dtype.kind == "f" and not np.isfinite(frame.array).any():
+            _bad(Reason.NOT_FINITE, f"{frame.path} has no finite voxel", "repair or remove it")
+    brain = brain_mask([frame.array for frame in images])
+    if not brain.any():
+        _bad(Reason.NO_BRAIN, f"{images[0].path} shows nothing but background", "repair or remove it")
+    return brain
+
+
+def _labels(masks: list[_Frame], source: ScanSource) -> tuple[np.ndarray | None, dict[int, int] | None, str | None]:
+    """Mask, voxels per label and name of the convention; three times None without a mask."""
+    if not masks:
+        return None, None, None
+    mask = masks[0]
+    if (mask.slope, mask.inter) != (1.0, 0.0):
+        _bad(Reason.UNKNOWN_LABELS, f"{mask.path} is a mask with scaled labels", "save it without scl_slope")
+    try:
+        counts = label_counts(mask.array)
+    except (ValueError, OverflowError) as error:
+        _bad(Reason.UNKNOWN_LABELS, f"{mask.path}: {error}", "save it as whole numbers")
+    names = (source.label_convention,) if source.label_convention else _INFERRED
+    for name in names:
+        if set(counts) <= set(CONVENTIONS[name].labels):
+            return mask.array, counts, name
+    known = "; ".join(f"{name}: {sorted(CONVENTIONS[name].labels)}" for name in names)
+    _bad(
+        Reason.UNKNOWN_LABELS,
+        f"{mask.path} has labels {list(counts)[:20]}, expected {known}",
+        "map them to a known convention, or name one in a manifest's column label_convention",
+    )
+
+
+def _bad(reason: Reason, problem: str, remedy: str) -> NoReturn:
+    raise BadInput(reason, problem, remedy)
