@@ -113,8 +113,9 @@ def to_regions(labels: np.ndarray, convention: LabelConvention) -> np.ndarray:
 def to_labels(regions: np.ndarray, convention: LabelConvention) -> np.ndarray:
     """The label map, uint8 (...), of region maps (..., R) of bools or 0 and 1.
 
-    Inner regions are painted over outer ones. The inverse of `to_regions` where regions are nested. A voxel that is in an inner region but not in the
-    outer one, as a network may say, gets the inner region's label. Raises ValueError where R is another.
+    Inner regions are painted over outer ones. The inverse of `to_regions` where regions are nested. A voxel that is
+    in an inner region but not in the outer one, as a network may say, gets the inner region's label.
+    Raises ValueError where R is another.
     """
     if regions.shape[-1] != len(convention.regions):
         raise ValueError(
