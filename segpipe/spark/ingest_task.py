@@ -6,18 +6,16 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import segpipe
-from segpipe.core.orientation import spacing_mm
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import scan as scan_reader
@@ -96,15 +94,15 @@ class PartOutcome:
 def write_part(task: PartTask, job: Job) -> PartOutcome:
     """Read the scans of a part and commit them, with one scan in memory at a time.
 
-    What an earlier attempt of the same run has committed, or has begun to, is not done again. Raises WarehouseBusy where
-    the run has lost its lock; bad inputs raise nothing.
+    What an earlier attempt of the same run has committed, or has begun to, is not done again. Raises WarehouseBusy
+    where the run has lost its lock; bad inputs raise nothing.
     """
     warehouse = Warehouse(job.settings.warehouse)
     parts.settle_attempts(warehouse, job.run_id, task.name)
     committed = _committed(warehouse, task, job)
     if committed is not None:
         return committed
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     written: list[str] = []
     rejected: list[dict[str, Any]] = []
     with PartWriter(warehouse, (SLICES, SCANS), task.name, job.run_id, job.fence) as part:
@@ -148,7 +146,7 @@ def write_quarantine(job: Job, name: str, rows: Sequence[dict[str, Any]]) -> Non
             part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
 
 
-def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: Counter[str]) -> None:
+def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]) -> None:
     start = time.perf_counter()
     scan = _load(source, job)
     seconds["read"] += time.perf_counter() - start
@@ -191,15 +189,15 @@ def _scan_row(scan: Scan, job: Job) -> dict[str, Any]:
         "split": job.rule.of(source.subject),
         "split_rule": str(job.rule),
         "layout": source.layout,
-        "label_convention": source.label_convention,
+        "label_convention": scan.label_convention,
         "modalities": list(scan.images),
         "orientation": scan.orientation,
-        "shape": list(scan.brain.shape),
-        "spacing_mm": spacing_mm(scan.affine).tolist(),
+        "shape": list(scan.shape),
+        "spacing_mm": scan.spacing_mm.tolist(),
         "affine": scan.affine.ravel().tolist(),
-        "brain_box": _brain_box(scan.brain),
-        "brain_voxels": int(np.count_nonzero(scan.brain)),
-        "resampled_to": job.settings.resample_to,
+        "brain_box": list(scan.brain_box),
+        "brain_voxels": scan.brain_voxels,
+        "resampled_to": scan.resampled_to,
         "files": scan.file_rows,
         "intensity": [{"modality": name, **asdict(of)} for name, of in scan.statistics.items()],
         "label_counts": None
@@ -208,16 +206,6 @@ def _scan_row(scan: Scan, job: Job) -> dict[str, Any]:
         "fingerprint": job.fingerprint(source),
         "run_id": job.run_id,
     }
-
-
-def _brain_box(brain: np.ndarray) -> list[int]:
-    """First and behind-last index per axis of the brain; all zero where there is none."""
-    plane = brain.any(axis=0)
-    box: list[int] = []
-    for line in (brain.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0)):
-        inside = np.flatnonzero(line)
-        box += [int(inside[0]), int(inside[-1]) + 1] if len(inside) else [0, 0]
-    return box
 
 
 def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> None:
@@ -252,11 +240,11 @@ def _committed(warehouse: Warehouse, task: PartTask, job: Job) -> PartOutcome | 
         return None
     rejected = [job.scan_id(source) for source in task.sources if job.scan_id(source) not in written]
     size = sum(warehouse.fs.size(warehouse.path(table.name, f"{task.name}.parquet")) for table in (SLICES, SCANS))
-    return _outcome(task, written, rejected, size, Counter())
+    return _outcome(task, written, rejected, size, {})
 
 
 def _outcome(
-    task: PartTask, written: Sequence[str], rejected: Sequence[str], table_bytes: int, seconds: Counter[str]
+    task: PartTask, written: Sequence[str], rejected: Sequence[str], table_bytes: int, seconds: Mapping[str, float]
 ) -> PartOutcome:
     source_bytes = sum(file.bytes for source in task.sources for file in source.files)
     return PartOutcome(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -227,8 +228,13 @@ def group_rows(metadata: pq.FileMetaData) -> list[ScanRows]:
 
 
 def cohort_slug(cohort: str) -> str:
-    """A cohort's name as it stands before the dot in the names of its parts."""
-    return quote(cohort, safe=" ").replace(" ", "_").replace(".", "%2E")
+    """A cohort's name as it stands in file names: letters, digits, `_` and `-`, unique for every cohort.
+
+    >>> cohort_slug("brats2021"), cohort_slug("a b")
+    ('brats2021', 'a_b-c8687a08')
+    """
+    slug = re.sub(r"[^A-Za-z0-9_-]", "_", cohort)[:60]
+    return slug if slug == cohort else f"{slug}-{hashlib.sha256(cohort.encode()).hexdigest()[:8]}"
 
 
 def _repeated(values: Sequence[str]) -> list[str]:
