@@ -80,8 +80,8 @@ def label_counts(labels: np.ndarray) -> dict[int, int]:
     Raises ValueError where a label is not a whole number.
     """
     if labels.dtype == np.uint8:
-        numbers = np.bincount(labels.ravel(), minlength=1)
-        return {int(label): int(numbers[label]) for label in np.flatnonzero(numbers) if label != 0}
+        numbers = np.bincount(labels[labels != 0])  # almost all is background: counting it would take ten times as long
+        return {int(label): int(numbers[label]) for label in np.flatnonzero(numbers)}
     found, numbers = np.unique(labels[labels != 0], return_counts=True)
     if not (np.isfinite(found) & (found == np.rint(found))).all():
         raise ValueError(f"labels are whole numbers, not {found[:5].tolist()}")
