@@ -1,0 +1,61 @@
+# segpipe: make demo | make test | make help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+SCRIPTS := spark-submit.sh tools/setup.sh .ci/run
+UV := uv==0.13.9
+
+.PHONY: help setup demo test test-hadoop lint format lock clean hadoop-up hadoop-down
+
+help:  ## this list
+	@sed -n 's/^\([a-zA-Z%-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+setup:  ## make or refresh .venv from the lock files
+	@tools/setup.sh
+
+demo: setup  ## the whole chain on a generated cohort (ARGS="--subjects 12")
+	@./spark-submit.sh demo $(ARGS)
+
+test: lint  ## lint, types, import rules and all tests
+	@$(PYTHON) -m pytest $(ARGS)
+
+test-hadoop: setup  ## the tests that need a Hadoop cluster, alone
+	@$(PYTHON) -m pytest -m hadoop $(ARGS)
+
+lint: setup  ## style, types, import rules, shell scripts
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); \
+	  else echo 'lint: shellcheck is not installed, the shell scripts were not checked'; fi
+
+format: setup  ## put the code into shape
+	@$(PYTHON) -m ruff check --fix-only .
+	@$(PYTHON) -m ruff format .
+
+bench-%: setup  ## one figure of merit beside its reference: make bench-NAME
+	@$(PYTHON) -m benchmarks $*
+
+hadoop-up: setup  ## a Hadoop cluster on loopback
+	@$(PYTHON) tools/hadoop/cluster.py up
+
+hadoop-down: setup  ## end that cluster
+	@$(PYTHON) tools/hadoop/cluster.py down
+
+# Horovod is compiled against the packages of the lock, so it has a file of its own, with one line.
+lock: setup  ## resolve requirements.in again into requirements.lock
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip install -q --disable-pip-version-check '$(UV)'
+	@build/lock/bin/uv pip compile requirements.in --override requirements-override.txt \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --prerelease allow --no-emit-package tensorflow \
+	  --no-emit-package conda-pack --no-emit-package libclang \
+	  --no-emit-package tensorflow-io-gcs-filesystem --quiet --output-file requirements.lock
+	@if grep -n '://' requirements.lock; then echo 'lock: an address got into requirements.lock'; exit 1; fi
+	@grep -c '^[a-z].*==' requirements.lock | sed 's/$$/ packages pinned/'
+
+clean:  ## delete what can be made again, but not .venv
+	@rm -rf build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

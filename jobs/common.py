@@ -1,0 +1,307 @@
+"""What all jobs share: settings from flags and the site's file, errors to one line, interrupts, the closing summary."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import os
+import signal
+import sys
+import tomllib
+import traceback
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from segpipe.errors import SegpipeError, UsageError
+from segpipe.settings import check, flag_of, help_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from segpipe.spark.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[1]
+S = TypeVar("S")
+
+DONE, FAILED, QUARANTINED, INTERRUPTED, TERMINATED = 0, 1, 3, 130, 143
+
+
+class Context:
+    """What a job works with: the Spark session (started when first asked for) and the progress display."""
+
+    def __init__(self, job: str, spark: SparkSession | None = None):
+        self.job = job
+        self._spark = spark
+        self._owns_spark = False
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session; SegpipeError when it does not start."""
+        if self._spark is None:
+            from segpipe.spark.session import build
+
+            self._spark = build(f"segpipe {self.job}")
+            self._owns_spark = True
+            _catch_signals()  # pyspark has put its own handler in place
+        return self._spark
+
+    @property
+    def progress(self) -> Progress:
+        """`progress(total, label)`, see segpipe.spark.progress."""
+        from segpipe.spark.progress import watch
+
+        return partial(watch, self._spark)
+
+    def say(self, text: str) -> None:
+        """A line for the person at the terminal."""
+        print(text, flush=True)
+
+    def close(self) -> None:
+        """Stop the session that this context started."""
+        if self._owns_spark and self._spark is not None:
+            self._spark.stop()
+
+
+def execute(
+    job: str,
+    settings_class: type[S],
+    run: Callable[[S, Context], int | None],
+    argv: Sequence[str] | None = None,
+    context: Context | None = None,
+) -> int:
+    """Parse `argv`, call `run(settings, context)`, and give the exit code; every error becomes one line on stderr.
+
+    `context` is that of a surrounding program (tests, notebooks) which keeps its session.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    verbose = "--verbose" in argv
+    try:
+        settings = parse(job, settings_class, argv)
+        if os.environ.get("SEGPIPE_CHECK_ONLY"):  # spark-submit.sh asks before it starts a JVM
+            return DONE
+        if context is not None:
+            return run(settings, context) or DONE
+        attach_terminal()
+        _catch_signals()
+        context = Context(job)
+        try:
+            return run(settings, context) or DONE
+        finally:
+            context.close()
+    except KeyboardInterrupt as interrupt:
+        print(f"segpipe {job}: interrupted: run the same command again to go on", file=sys.stderr, flush=True)
+        return TERMINATED if str(interrupt) == "terminated" else INTERRUPTED
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"segpipe {job}: {explain(error)}", file=sys.stderr, flush=True)
+        return error.exit_code if isinstance(error, SegpipeError) else FAILED
+
+
+def explain(error: BaseException) -> str:
+    """One line `problem: remedy` for any exception."""
+    if isinstance(error, SegpipeError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "memory ran out: use fewer cores (--master 'local[1]') or smaller batches"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the device{_of_file(error)}: free some, then run the same command again"
+    if isinstance(error, PermissionError):
+        return f"no permission{_of_file(error)}: choose a place that you may read and write"
+
+    from segpipe.spark.session import root_cause
+
+    return f"{root_cause(error)}: run again with --verbose for the stack trace"
+
+
+def _of_file(error: OSError) -> str:
+    return f" for {error.filename}" if error.filename else ""
+
+
+# ---- settings: defaults < site file < flags
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are UsageErrors with the nearest flag as remedy."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        remedy = f"see `./spark-submit.sh {self.prog.split()[-1]} --help`"
+        if message.startswith("unrecognized arguments: "):
+            word = message.removeprefix("unrecognized arguments: ").split()[0]
+            near = nearest(word.split("=")[0], [flag for action in self._actions for flag in action.option_strings])
+            raise UsageError(f"unknown option {word}", f"did you mean {near}?" if near else remedy)
+        raise UsageError(message, remedy)
+
+
+def parse(job: str, settings_class: type[S], argv: Sequence[str]) -> S:
+    """The settings of `job`: flags in `argv` over the site's file over the defaults. Raises UsageError."""
+    site = site_settings(job, settings_class)
+    parser = parser_of(job, settings_class, site)
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if name != "verbose"}
+    settings = settings_class(**{**site, **given})
+    check(settings)
+    return settings
+
+
+def parser_of(job: str, settings_class: type[Any], site: dict[str, Any] | None = None) -> argparse.ArgumentParser:
+    """The argument parser of a settings dataclass; what `site` holds is no longer required."""
+    parser = _Parser(
+        prog=f"spark-submit.sh {job}",
+        description=settings_class.__doc__,
+        epilog="exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but inputs were quarantined under --strict, "
+        "130 interrupted. Defaults of a site go into conf/segpipe.toml.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    types_ = typing.get_type_hints(settings_class)
+    ordered = sorted(fields(settings_class), key=lambda setting: not setting.metadata["required"])
+    for setting in ordered:
+        _add_flag(parser, setting, types_[setting.name], site or {})
+    parser.add_argument("--verbose", action="store_true", help="show the stack trace of an error")
+    return parser
+
+
+def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any], kind: Any, site: dict[str, Any]) -> None:
+    required = setting.metadata["required"] and setting.name not in site
+    if kind is bool:
+        action = argparse.BooleanOptionalAction if setting.default else "store_true"
+        parser.add_argument(flag_of(setting), action=action, help=_escaped(setting))
+        return
+    value_type = _plain(kind)
+    parser.add_argument(
+        flag_of(setting),
+        type=value_type,
+        choices=setting.metadata["choices"],
+        required=required,
+        metavar=None if setting.metadata["choices"] else _METAVARS.get(value_type, "TEXT"),
+        help=_escaped(setting) + (" (required)" if required else ""),
+    )
+
+
+_METAVARS = {int: "N", float: "X"}
+
+
+def _escaped(setting: Field[Any]) -> str:
+    return help_of(setting).replace("%", "%%")
+
+
+def _plain(kind: Any) -> type:
+    """`int | None` is `int`."""
+    if isinstance(kind, types.UnionType):
+        return next(member for member in typing.get_args(kind) if member is not type(None))
+    assert isinstance(kind, type)
+    return kind
+
+
+def site_file() -> Path | None:
+    """The file of SEGPIPE_CONF, the project's conf/segpipe.toml, or what spark-submit shipped; None where none is."""
+    if given := os.environ.get("SEGPIPE_CONF"):
+        if not Path(given).is_file():
+            raise UsageError(
+                f"settings file {given} (SEGPIPE_CONF) does not exist", "name an existing file, or unset it"
+            )
+        return Path(given)
+    shipped = (ROOT / "conf" / "segpipe.toml", Path("segpipe.toml"))
+    return next((path for path in shipped if path.is_file()), None)
+
+
+def site_settings(job: str, settings_class: type[Any]) -> dict[str, Any]:
+    """The section of `job` in the site's file; UsageError for unknown sections and keys and for wrong types."""
+    path = site_file()
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"settings file {path} is not TOML ({error})", "mend that line") from None
+    for section, keys in content.items():
+        if not isinstance(keys, dict) or section not in job_names():
+            raise _unknown(path, f"section [{section}]", section, job_names())
+    section = content.get(job, {})
+    kinds = typing.get_type_hints(settings_class)
+    defaults = {setting.name for setting in fields(settings_class) if setting.default is not MISSING}
+    for key, value in section.items():
+        if key not in defaults:
+            raise _unknown(path, f"key `{key}` in [{job}]", key, sorted(defaults))
+        kind = _plain(kinds[key])
+        if kind is float and type(value) is int:
+            section[key] = float(value)
+        elif type(value) is not kind:
+            raise UsageError(f"{path} sets `{key}` in [{job}] to {value!r}", f"give a value of type {kind.__name__}")
+    return dict(section)
+
+
+def _unknown(path: Path, what: str, word: str, known: Sequence[str]) -> UsageError:
+    near = nearest(word, known)
+    return UsageError(f"{path} holds the unknown {what}", f"did you mean `{near}`?" if near else "remove it")
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that looks most like `word`, None when none does."""
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
+
+
+def job_names() -> list[str]:
+    """The names of all jobs."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "common"))
+
+
+# ---- the process: terminal and signals
+
+
+def attach_terminal() -> None:
+    """Open stdout and stderr of the spark-submit above again.
+
+    spark-submit reads the job's stderr through the pipe of its stdout and passes both on to its own stdout, so that
+    errors land in results and no bar can be drawn. Regular files are taken only where writes append.
+    """
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            if not _may_open(number):
+                continue
+            descriptor = os.open(f"/proc/{os.getppid()}/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY)
+        except OSError:  # a socket, or no /proc: stay with spark-submit's pipe
+            continue
+        stream.flush()
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    if sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)
+    _die_with_parent()
+
+
+def _may_open(number: int) -> bool:
+    parent = Path(f"/proc/{os.getppid()}")
+    if not (parent / "fd" / str(number)).is_file():
+        return True  # terminal, pipe, /dev/null
+    flags = next(
+        line for line in (parent / "fdinfo" / str(number)).read_text().splitlines() if line.startswith("flags:")
+    )
+    return bool(int(flags.split()[1], 8) & os.O_APPEND)
+
+
+def _die_with_parent() -> None:
+    """Have Linux send SIGTERM when the JVM dies, so that no training goes on alone."""
+    import ctypes
+
+    PR_SET_PDEATHSIG = 1
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (OSError, AttributeError):
+        return
+
+
+def _catch_signals() -> None:
+    def terminate(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt("terminated")  # as segpipe.warehouse.runs does while a run is on record
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminate)
