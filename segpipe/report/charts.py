@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 46
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ def _frame(x: Axis, y: Axis) -> list[str]:
     for tick in y.ticks:
         py = _place(x, y, x.low, tick)[1]
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{py:.1f}" x2="{right}" y2="{py:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{py + 5:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in x.ticks:
         px = _place(x, y, tick, y.low)[0]
         parts.append(f'<line class="grid" x1="{px:.1f}" y1="{TOP}" x2="{px:.1f}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{px:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text class="tick" x="{px:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
     middle_x, middle_y = (LEFT + right) / 2, (TOP + bottom) / 2
     parts.append(f'<text class="label" x="{middle_x}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x.label)}</text>')
     parts.append(

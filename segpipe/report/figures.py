@@ -15,6 +15,7 @@ def history_charts(model: Model) -> list[Row]:
     names = [name for name in model.history[0] if name != "epoch"]
     losses = [name for name in names if "loss" in name]
     dices = [name for name in names if "dice" in name and name not in losses]
+    dices = [name for name in dices if name.startswith("val")] or dices
     found = [
         ("Loss", "loss", losses, None),
         ("Validation Dice while training", "Dice", dices, charts.Axis("Dice", 0.0, 1.0)),
@@ -39,8 +40,9 @@ def _history_chart(
 
 def _series_name(column: str) -> str:
     words = column.replace("/", "_").split("_")
-    words = ["validation" if word == "val" else word for word in words]
-    return " ".join(words if words == ["dice"] else [word for word in words if word != "dice"])
+    if "dice" in words:
+        return " ".join(word for word in words if word not in ("val", "validation", "dice")) or "all regions"
+    return " ".join("validation" if word == "val" else word for word in words)
 
 
 def volume_charts(rows: Sequence[Row], regions: Sequence[str], split: str) -> list[Row]:

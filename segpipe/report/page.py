@@ -62,7 +62,7 @@ def _content(
     return {
         "cohort": cohort,
         "model_id": model.model_id,
-        "modalities": sorted({name for scan in scans.values() for name in scan["modalities"]}),
+        "modalities": [_display_name(name) for name in _modalities(scans)],
         "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "version": __version__,
         "note": note,
@@ -71,9 +71,8 @@ def _content(
         "measures": measures,
         "charts": history_charts(model) + volume_charts(rows, regions, split),
         "regions": regions,
-        "background": f"Background: {modality.upper()}, radiological view (the patient's right is on the left)."
-        if modality == modality.lower()
-        else f"Background: {modality}.",
+        "background": _display_name(modality),
+        "right_is_left": all(scan["orientation"].endswith("L") for scan in scans.values()),
         "strips": [
             strip(source, scans[row["scan_id"]], model, convention, judged, slices_per_strip) for row in order[:strips]
         ],
@@ -122,6 +121,15 @@ def _run(run: Row) -> Row:
         "seconds": None if math.isnan(run["seconds"]) else run["seconds"],
         "stages": ", ".join(f"{_spaced(name)} {seconds:.1f} s" for name, seconds in stages),
     }
+
+
+def _modalities(scans: dict[str, Row]) -> list[str]:
+    return sorted({name for scan in scans.values() for name in scan["modalities"]})
+
+
+def _display_name(modality: str) -> str:
+    known = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+    return known.get(modality, modality)
 
 
 def _spaced(name: str) -> str:

@@ -24,8 +24,8 @@ from segpipe.warehouse.store import Warehouse
 Row = dict[str, Any]
 
 _SCAN_COLUMNS = (
-    "scan_id", "subject", "session", "split", "split_rule", "label_convention", "modalities", "shape", "spacing_mm",
-    "brain_box", "files", "intensity",
+    "scan_id", "subject", "session", "split", "split_rule", "orientation", "label_convention", "modalities", "shape",
+    "spacing_mm", "brain_box", "files", "intensity",
 )  # fmt: skip
 _RESULT_COLUMNS = (
     "scan_id", "subject", "session", "split", "region", "volume_ml", "truth_volume_ml", "tp", "fp", "fn", "dice",
@@ -197,10 +197,9 @@ def background_modality(modalities: Sequence[str]) -> str:
 
 
 def contrast_window(scan: Row, modality: str) -> tuple[float, float]:
-    """Scaled values to show as black and white: 1st and 99th percentile of the brain, a tenth wider."""
+    """Scaled values to show as black and white, from percentiles of the brain, with room for bright lesions."""
     row = next(row for row in scan["intensity"] if row["modality"] == modality)
-    room = 0.1 * (row["p99"] - row["p01"])
-    return row["p01"] - room, row["p99"] + room
+    return row["p01"], min(row["max"], row["p99"] + 0.3 * (row["p99"] - row["median"]))
 
 
 def runs_of(warehouse: Warehouse, cohort: str, model_id: str) -> list[Row]:

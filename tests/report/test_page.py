@@ -1,0 +1,248 @@
+"""The page tells what the tables hold, and needs nothing but itself."""
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segpipe.core.regions import to_regions
+from segpipe.errors import ModelError, NotFound, SegpipeError
+from segpipe.report import build
+from segpipe.report.overlays import grey
+from tests.report.small_warehouse import BRATS, COHORT, MODEL_ID, RULE, Case, Results, generate, write_results
+from tests.report.test_overlays import filled
+
+NOTE = "Synthetic scans: generated, no patient."
+
+
+class Tree(HTMLParser):
+    """Checks that tags nest, and keeps every tag with its attributes and every piece of text."""
+
+    VOID = frozenset({"meta", "input", "img", "br", "link"})
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def of_class(self, name: str) -> list[dict[str, str | None]]:
+        return [attrs for _, attrs in self.tags if name in (attrs.get("class") or "").split()]
+
+
+@pytest.fixture(scope="session")
+def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("page") / "new" / "report.html"
+    return build(str(results.warehouse), COHORT, str(results.model), output, note=NOTE)
+
+
+@pytest.fixture(scope="session")
+def text(page: Path) -> str:
+    return page.read_text("utf-8")
+
+
+def test_page_is_well_formed_and_small(page: Path, text: str) -> None:
+    Tree(text)
+    assert page.stat().st_size < 1_000_000
+
+
+def test_page_asks_no_network(text: str) -> None:
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "default-src 'none'" in text
+    sources = [value for _, attrs in Tree(text).tags for name, value in attrs.items() if name in ("src", "href")]
+    assert sources
+    assert all(source is not None and source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_page_says_what_it_is(text: str) -> None:
+    assert NOTE in text
+    assert text.count("Not a medical device.") == 2
+    assert MODEL_ID in text
+    assert COHORT in text
+
+
+def test_page_without_note_has_no_banner(results: Results, tmp_path: Path) -> None:
+    built = build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html").read_text("utf-8")
+    assert 'role="note"' not in built
+
+
+def test_table_has_every_patient_and_region(results: Results, text: str) -> None:
+    columns = [re.findall(rf'data-column="{name}">(.*?)</t', text) for name in ("patient", "split", "region")]
+    rows = list(zip(*columns, strict=True))
+    regions = [region.replace("_", " ") for region in BRATS.regions]
+    expected = {(case.subject, case.split, region) for case in results.cases for region in regions}
+    assert len(rows) == len(expected)
+    assert set(rows) == expected
+
+
+def test_strips_are_of_test_patients_worst_first(text: str) -> None:
+    names = re.findall(r"<h3>(.*?)</h3>", text)
+    assert names[0] == "SYN-004"
+    assert set(names) == {"SYN-001", "SYN-004", "SYN-008"}
+    dices = [float(value) for value in re.findall(r"whole tumour: Dice <b>([\d.]+)</b>", text)]
+    assert len(dices) == 3
+    assert dices == sorted(dices)
+
+
+def test_strip_shows_the_slice_and_the_outlines_of_truth_and_prediction(results: Results, text: str) -> None:
+    article = text.split("<h3>SYN-008</h3>")[1].split("</article>")[0]
+    case = next(case for case in results.cases if case.subject == "SYN-008")
+    low, high = contrast_window(case)
+    panels = re.findall(r'slice (\d+)">(.*?)</svg>', article, re.DOTALL)
+    assert len(panels) >= 3
+    for index, panel in ((int(index), panel) for index, panel in panels):
+        picture = decoded(panel)
+        part = place_of(picture, grey(case.images[0][index], low, high))
+        for region in range(3):
+            for kind, labels in (("truth", case.truth), ("predicted", case.predicted)):
+                paths = re.findall(rf'<path class="{kind} r{region}[^"]*" d="([^"]*)"', panel)
+                drawn = filled("".join(paths), picture.shape)
+                expected = to_regions(labels[index], BRATS)[..., region].astype(bool)
+                np.testing.assert_array_equal(drawn, expected[part])
+                assert drawn.sum() == expected.sum()
+
+
+def contrast_window(case: Case) -> tuple[float, float]:
+    """Black and white of the first modality, computed from the voxels themselves."""
+    brain = case.images[0][case.images[0] != 0]
+    p01, median, p99 = np.percentile(brain, (1, 50, 99))
+    return p01, min(brain.max(), p99 + 0.3 * (p99 - median))
+
+
+def decoded(panel: str) -> np.ndarray:
+    """The picture in a panel, (H, W) uint8."""
+    data = re.search(r'href="data:image/png;base64,([^"]*)"', panel)
+    assert data is not None
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data[1]))))
+
+
+def place_of(part: np.ndarray, whole: np.ndarray) -> tuple[slice, slice]:
+    """The only place where `part` stands in `whole`."""
+    same = (np.lib.stride_tricks.sliding_window_view(whole, part.shape) == part).all(axis=(2, 3))
+    assert same.sum() == 1
+    row, column = np.argwhere(same)[0]
+    return slice(row, row + part.shape[0]), slice(column, column + part.shape[1])
+
+
+def test_pictures_have_the_true_proportions(results: Results, text: str) -> None:
+    row_mm, column_mm = results.cases[0].spacing_mm[1:]
+    boxes = re.findall(
+        r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)" role="img".*?<image [^>]* width="(\d+)" height="(\d+)"', text, re.DOTALL
+    )
+    assert boxes
+    for width_mm, height_mm, width, height in boxes:
+        assert float(width_mm) / int(width) == pytest.approx(column_mm, abs=1e-2)
+        assert float(height_mm) / int(height) == pytest.approx(row_mm, abs=1e-2)
+
+
+def test_learning_curve_has_loss_and_dice_per_region(text: str) -> None:
+    titles = "Loss|Validation Dice while training"
+    figures = re.findall(rf"<figcaption>({titles})</figcaption>(.*?)</figure>", text, re.DOTALL)
+    assert [(title, figure.count("<polyline")) for title, figure in figures] == [
+        ("Loss", 2),
+        ("Validation Dice while training", 3),
+    ]
+
+
+def test_model_id_stands_for_a_model_whose_directory_is_elsewhere(results: Results, tmp_path: Path) -> None:
+    built = build(str(results.warehouse), COHORT, MODEL_ID, tmp_path / "report.html").read_text("utf-8")
+    assert "<polyline" not in built
+    assert "SYN-008" in built
+
+
+def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    name = "<script>alert(1)</script>"
+    case = replace(generate(7, 8, (14, 40, 36)), subject=name, split=RULE.of(name))
+    hostile = write_results(tmp_path, [case])
+    built = build(str(hostile.warehouse), COHORT, str(hostile.model), tmp_path / "report.html").read_text("utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in built
+    assert built.count("<script>") == 1
+
+
+def test_sessions_are_told_apart(tmp_path: Path) -> None:
+    cases = [generate(7, 8, (14, 40, 36), session) for session in ("2019", "2020")]
+    both = write_results(tmp_path, cases)
+    built = build(str(both.warehouse), COHORT, str(both.model), tmp_path / "report.html").read_text("utf-8")
+    assert {"SYN-008 · 2019", "SYN-008 · 2020"} <= set(re.findall(r"<h3>(.*?)</h3>", built))
+
+
+def test_number_of_strips_is_bounded_and_said(results: Results, tmp_path: Path) -> None:
+    output = build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html", strips=1)
+    built = output.read_text("utf-8")
+    assert re.findall(r"<h3>(.*?)</h3>", built) == ["SYN-004"]
+    assert "2 more scans are in the table only" in built
+
+
+def test_model_that_segmented_nothing_is_refused_with_those_that_did(results: Results, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=MODEL_ID):
+        build(str(results.warehouse), COHORT, "another", tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_is_no_model_is_refused(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ModelError, match=r"bundle\.json"):
+        build(str(results.warehouse), COHORT, str(tmp_path / "model"), tmp_path / "report.html")
+
+
+def test_unwritable_output_leaves_nothing_behind(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SegpipeError, match="cannot be written"):
+        build(str(results.warehouse), COHORT, str(results.model), tmp_path / "file" / "report.html")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SegpipeError, match="cannot be written"):
+        build(str(results.warehouse), COHORT, str(results.model), tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> list[str]:
+    """The command line of a headless browser without network; the test is skipped where there is none."""
+    if BROWSER is None:
+        pytest.skip("no chromium on this machine")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    more = "--disable-component-update --disable-sync --hide-scrollbars --force-color-profile=srgb"
+    return [BROWSER, *flags.split(), *more.split(), f"--user-data-dir={tmp_path / 'profile'}"]
+
+
+def test_script_runs_in_a_browser(browser: list[str], page: Path) -> None:
+    done = subprocess.run([*browser, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "18 of 18 rows" in done.stdout
+    assert "<button>Dice</button>" in done.stdout
+
+
+def test_outlines_are_seen_in_a_browser(browser: list[str], page: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "seen.png"
+    command = [*browser, f"--screenshot={picture}", "--window-size=1280,3200", page.as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    seen = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    for name, colour in (("truth", (0x5E, 0xC4, 0xFF)), ("prediction", (0xFF, 0xA6, 0x00))):
+        near = np.abs(seen - colour).max(axis=2) < 24
+        assert near.sum() > 300, name
