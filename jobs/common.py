@@ -12,7 +12,8 @@ import tomllib
 import traceback
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from segpipe.spark.progress import Progress
+    from segpipe.warehouse.runs import RunRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 S = TypeVar("S")
@@ -57,6 +59,18 @@ class Context:
         from segpipe.spark.progress import watch
 
         return partial(watch, self._spark)
+
+    @contextmanager
+    def recorded(self, job: str, warehouse: str | None, settings: Any) -> Iterator[RunRecord]:
+        """Record the block as a run of `job` in the table `runs`, and close it with the summary of that row."""
+        from segpipe.warehouse.runs import record_run
+        from segpipe.warehouse.store import Warehouse
+
+        if warehouse is not None:
+            check_writable(warehouse)
+        with record_run(Warehouse(warehouse) if warehouse is not None else None, job, settings) as record:
+            yield record
+        self.say(record.summary())
 
     def say(self, text: str) -> None:
         """A line for the person at the terminal."""
@@ -114,10 +128,31 @@ def explain(error: BaseException) -> str:
         return f"no space left on the device{_of_file(error)}: free some, then run the same command again"
     if isinstance(error, PermissionError):
         return f"no permission{_of_file(error)}: choose a place that you may read and write"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror.lower()}{_of_file(error)}: check the place and run the same command again"
 
     from segpipe.spark.session import root_cause
 
     return f"{root_cause(error)}: run again with --verbose for the stack trace"
+
+
+def check_writable(warehouse: str) -> None:
+    """Raise SegpipeError where a warehouse on a local disk cannot be written or made; nothing is made here."""
+    from segpipe.warehouse.filesystem import filesystem, is_local
+
+    fs, path = filesystem(warehouse)
+    if not is_local(fs):
+        return
+    folder = Path(path)
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise SegpipeError(f"Warehouse {warehouse} cannot be made because {folder} is no folder", _ELSEWHERE)
+    if not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise SegpipeError(f"Warehouse {warehouse} cannot be written because {folder} is read-only", _ELSEWHERE)
+
+
+_ELSEWHERE = "give --warehouse a folder that you may write to"
 
 
 def _of_file(error: OSError) -> str:

@@ -123,7 +123,7 @@ class NetworkSettings:
     depth: int = option("number of times the resolution is halved", 4, least=1, most=7)
     dropout: float = option("share of the bottleneck's activations dropped in training, 0 to 1", 0.0, least=0, below=1)
     normalisation: str = option(
-        "normalisation after each convolution", "batch", choices=("batch", "instance", "group", "none")
+        "normalisation after each convolution", "instance", choices=("instance", "group", "batch", "none")
     )
     upsampling: str = option("how the decoder doubles the resolution", "transposed", choices=("transposed", "resized"))
     precision: str = option("compute precision", "float32", choices=("float32", "bfloat16"))
@@ -144,6 +144,7 @@ class TrainSettings(NetworkSettings):
     learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3, above=0)
     foreground_share: float = option("least share of slices with a label in a batch, 0 to 1", 0.5, least=0, most=1)
     augment: bool = option("flip, rotate, scale and shift intensities while training", True)
+    validate_every: int = option("epochs from one validation to the next; the last is always validated", 1, least=1)
     patience: int = option("epochs without a better validation Dice before stopping; 0 never stops early", 0, least=0)
     seed: int = option("seed of initial weights, order and augmentation", 0, least=0)
     retries: int = option("how often a failed worker group is started again from the last checkpoint", 3, least=0)
@@ -155,6 +156,9 @@ class ExportSettings:
 
     model: str = option("model directory", "", required=True)
     int8: bool = option("also quantise to INT8", False)
+    warehouse: str | None = option(
+        "folder or URL whose table `runs` records the export; none when not given"
+    )
 
 
 @dataclass(frozen=True)
@@ -197,4 +201,9 @@ class DemoSettings:
     source: str | None = option("archive to use instead of generated scans")
     warehouse: str = option("folder for tables, model and report", "demo")
     seed: int = option("seed of the generated cohort", 0, least=0)
-    subjects: int = option("number of generated subjects", 24, least=3)
+    subjects: int = option("number of generated subjects", 24, least=6)
+    trainer: str = option("how the training is distributed", "orca", choices=TRAINERS)
+    workers: int = option("number of training workers; the local trainer has one", 2, least=1)
+    epochs: int | None = option(
+        "passes over the training split; fitted to the cohort when not given", least=1
+    )

@@ -91,7 +91,11 @@ install_packages() {
         force=(--force-reinstall)
     fi
     touch "$UNFINISHED"
-    if ! pip_install packages --only-binary :all: ${force[@]+"${force[@]}"} -r requirements.lock; then
+    # pyspark alone comes as source; what builds it is pinned too, so it comes first.
+    awk '/^[a-z]/ { keep = $1 ~ /^(setuptools|wheel)==/ } keep' requirements.lock >"$VENV/build-tools.lock"
+    if ! { pip_install 'build tools' --only-binary :all: ${force[@]+"${force[@]}"} -r "$VENV/build-tools.lock" &&
+        pip_install packages --only-binary :all: --no-binary pyspark --no-build-isolation \
+            ${force[@]+"${force[@]}"} -r requirements.lock; }; then
         tail -n 5 "$LOG" >&2
         fail 'The packages could not be installed' 'see .venv/setup.log (no network, no pip index or a full disk are usual), then run the same command again'
     fi

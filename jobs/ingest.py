@@ -1,0 +1,27 @@
+"""Volumes to slice tables."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
+
+from jobs.common import DONE, QUARANTINED, Context, execute
+from segpipe.settings import IngestSettings
+
+
+def run(settings: IngestSettings, context: Context) -> int:
+    """Bring the archive into the tables; QUARANTINED when inputs were rejected and `strict` is set."""
+    from segpipe.spark.ingest import ingest
+
+    with context.recorded("ingest", settings.warehouse, settings) as record:
+        outcome = ingest(context.spark, settings, record, context.progress)
+    return QUARANTINED if settings.strict and outcome.rejected else DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program: gives its exit code."""
+    return execute("ingest", IngestSettings, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Slice tables to a trained model directory."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
+
+from jobs.common import DONE, Context, execute
+from segpipe.settings import TrainSettings
+
+
+def run(settings: TrainSettings, context: Context) -> int:
+    """Train on the cohort's training split and write the model directory."""
+    from segpipe.trainers import train
+
+    with context.recorded("train", settings.warehouse, settings) as record:
+        spark = None if settings.trainer == "local" else context.spark
+        train(settings, spark, record, context.progress)
+    return DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program: gives its exit code."""
+    return execute("train", TrainSettings, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
