@@ -1,5 +1,6 @@
 """The pictures of the report: learning curve, volumes, and strips of slices with outlines."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ def _history_chart(
     history: Sequence[dict[str, float]], title: str, label: str, columns: Sequence[str], y: charts.Axis | None
 ) -> Row:
     epochs = [row.get("epoch", number + 1.0) for number, row in enumerate(history)]
-    series = [charts.Series(name, epochs, [row[name] for row in history]) for name in columns]
+    series = [_measured(name, epochs, [row[name] for row in history]) for name in columns]
     y = y or charts.spanning(label, [value for one in series for value in one.y], zero=True)
     return {
         "title": title,
@@ -36,6 +37,12 @@ def _history_chart(
             {"symbol": charts.line_symbol(number), "name": _series_name(name)} for number, name in enumerate(columns)
         ],
     }
+
+
+def _measured(name: str, epochs: Sequence[float], values: Sequence[float]) -> charts.Series:
+    """A series of the epochs that have a value: not every epoch is validated."""
+    points = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if math.isfinite(value)]
+    return charts.Series(name, [epoch for epoch, _ in points], [value for _, value in points])
 
 
 def _series_name(column: str) -> str:
