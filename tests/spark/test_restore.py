@@ -1,0 +1,91 @@
+"""Every NIfTI file comes back from the tables byte for byte."""
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from segpipe.errors import NotFound
+from segpipe.settings import IngestSettings, RestoreSettings
+from segpipe.spark.ingest import ingest
+from segpipe.spark.restore import restore
+from segpipe.warehouse.runs import record_run
+from segpipe.warehouse.store import Warehouse
+
+
+def plain_bytes(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+
+
+def ingest_all(spark, source: Path, warehouse: Path, **settings) -> Warehouse:
+    chosen = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c", **settings)
+    with record_run(Warehouse(chosen.warehouse), "ingest", chosen) as run:
+        ingest(spark, chosen, run)
+    return Warehouse(str(warehouse))
+
+
+def restore_all(warehouse: Warehouse, output: Path) -> list[Path]:
+    ids = warehouse.scans("c", ["scan_id"])["scan_id"].to_pylist()
+    return [Path(p) for one in ids for p in restore(RestoreSettings(warehouse.url, one, str(output)))]
+
+
+def assert_same_files(source: Path, output: Path, restored: list[Path]) -> None:
+    expected = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    found = sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
+    assert found == expected
+    assert {path.relative_to(output) for path in restored} <= set(expected)
+    for path in expected:
+        assert plain_bytes(output / path) == plain_bytes(source / path), path
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_generated_scans_come_back(spark, glioma_archive, tmp_path, axis):
+    warehouse = ingest_all(spark, glioma_archive, tmp_path / "w", axis=axis)
+    assert_same_files(glioma_archive, tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+def test_real_gliomas_come_back(spark, real_data, tmp_path):
+    warehouse = ingest_all(spark, real_data / "brats2021", tmp_path / "w")
+    assert_same_files(real_data / "brats2021", tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+TYPES = ["u1", "i1", "<i2", ">i2", "<u2", "<i4", ">i4", "<f4", ">f4", "<f8", ">f8"]
+ORIENTATIONS = ["RAS", "LPS", "PIR", "ASL", "SRA"]
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image], ids=["nifti1", "nifti2"])
+def test_all_types_orders_and_orientations_come_back(spark, tmp_path, kind):
+    source = tmp_path / "source"
+    rng = np.random.default_rng(4)
+    for number, dtype in enumerate(TYPES):
+        codes = ORIENTATIONS[number % len(ORIENTATIONS)]
+        write_image(source / f"s{number:02d}" / f"s{number:02d}_flair.nii.gz", kind, np.dtype(dtype), codes, rng)
+    warehouse = ingest_all(spark, source, tmp_path / "w")
+    assert warehouse.scans("c").num_rows == len(TYPES)
+    assert_same_files(source, tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+def write_image(path: Path, kind, dtype: np.dtype, codes: str, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True)
+    shape = (7, 5, 6)
+    voxels = np.zeros(shape, dtype)
+    voxels[1:-1, 1:-1, 1:-1] = rng.integers(1, 100, (5, 3, 4)).astype(dtype)
+    affine = nib.orientations.inv_ornt_aff(
+        nib.orientations.ornt_transform(nib.orientations.axcodes2ornt(codes), nib.orientations.axcodes2ornt("RAS")),
+        shape,
+    )
+    header = kind.header_class(endianness=">" if dtype.byteorder == ">" else "<")
+    header.set_data_dtype(dtype)
+    image = kind(voxels, affine, header)
+    image.header["descrip"] = b"a header field"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"an extension"))
+    image.to_filename(path)
+
+
+def test_a_scan_that_is_not_there_is_named(spark, glioma_archive, tmp_path):
+    warehouse = ingest_all(spark, glioma_archive, tmp_path / "w")
+    with pytest.raises(NotFound, match="c:nobody:1"):
+        restore(RestoreSettings(warehouse.url, "c:nobody:1", str(tmp_path / "out")))
