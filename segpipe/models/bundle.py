@@ -1,0 +1,196 @@
+"""A trained model is one directory; `bundle.json` says what its input must be, how it was made, and what each file hashes to.
+
+Only numpy-light things are imported here, so that segmentation can check a model without a deep-learning framework.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segpipe.errors import ModelError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from fsspec import AbstractFileSystem
+
+FORMAT = 1
+KERAS = "model.keras"
+_INDEX = "bundle.json"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The content of `bundle.json`; `url` is where it stands and is not part of it.
+
+    A slice fits when its scan has these `modalities`, in any order, and this `orientation` of (slice, row, column). It is normalised per scan
+    and modality over the brain's voxels, cut to a window of `crop` (rows, columns) around the middle of the brain's box
+    (larger where the brain is, in steps of `multiple`), and padded with the background where the window leaves the image.
+    """
+
+    url: str = field(compare=False)
+    modalities: tuple[str, ...]
+    orientation: str
+    crop: tuple[int, ...]
+    multiple: int
+    label_convention: str
+    labels: dict[str, str]
+    regions: dict[str, tuple[int, ...]]
+    network: dict[str, Any]
+    training: dict[str, Any]
+    cohort: str
+    split_rule: str
+    subjects: dict[str, int]
+    metrics: dict[str, Any]
+    weights_sha256: str
+    model_id: str = ""
+    normalisation: str = "brain mean and deviation"
+    threshold: float = 0.5
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what the model computes: weights, network, input, regions."""
+        parts = (self.weights_sha256, self.network, self.modalities, self.orientation, self.crop, self.multiple)
+        more = (self.label_convention, self.regions, self.normalisation, self.threshold)
+        return hashlib.sha256(json.dumps([*parts, *more], sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def load(cls, url: str) -> "Bundle":
+        """Read the bundle in the directory or URL `url`.
+
+        Raises ModelError where there is none, where it is not readable as one, or is not what its `model_id` says.
+        """
+        fs, folder = _open_folder(url)
+        try:
+            raw = json.loads(fs.cat_file(f"{folder}/{_INDEX}"))
+        except FileNotFoundError:
+            raise ModelError(
+                f"No model in {url}: {_INDEX} is missing", "give a directory that `train` wrote as --model"
+            ) from None
+        except (ValueError, OSError) as error:
+            raise ModelError(f"Model {url} has an unreadable {_INDEX} ({error})", _TRAIN_AGAIN) from error
+        bundle = _parse(url, raw)
+        if bundle.model_id != bundle.fingerprint:
+            raise ModelError(f"Model {url} says that it is {bundle.model_id} but is {bundle.fingerprint}", _TRAIN_AGAIN)
+        return bundle
+
+    def verify(self) -> "Bundle":
+        """Give the bundle back when every file that it lists has the hash that it lists, else raise ModelError naming all that have not."""
+        fs, folder = _open_folder(self.url)
+        faults = []
+        for name, wanted in sorted(self.files.items()):
+            try:
+                found = _sha256(fs, f"{folder}/{name}")
+            except FileNotFoundError:
+                faults.append(f"{name} is missing")
+                continue
+            if found != wanted:
+                faults.append(f"{name} has sha256 {found[:12]}… instead of {wanted[:12]}…")
+        if faults:
+            raise ModelError(f"Model {self.url} is damaged: {'; '.join(faults)}", _TRAIN_AGAIN)
+        return self
+
+    def with_files(self, *names: str) -> "Bundle":
+        """The bundle on disk, with these files of its directory hashed anew and listed; how `export` adds what it wrote."""
+        fs, folder = _open_folder(self.url)
+        hashes = {name: _sha256(fs, f"{folder}/{name}") for name in names}
+        bundle = replace(self, files={**self.files, **hashes})
+        _write_index(bundle)
+        return bundle
+
+
+_TRAIN_AGAIN = "copy it again from where it was trained, or train into another --model"
+
+
+def save_bundle(bundle: Bundle, model: "tf.keras.Model", files: Mapping[str, bytes] | None = None) -> Bundle:
+    """Write a trained Keras model, further small `files` and the index that names them; gives the bundle as it was written.
+
+    `weights_sha256`, `model_id` and `files` are filled in. The index goes last, so that a half-written directory is no bundle.
+    """
+    from segpipe.warehouse.filesystem import replace as replace_file
+
+    fs, folder = _open_folder(bundle.url)
+    fs.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / KERAS
+        model.save(path, save_format="keras")
+        contents = {KERAS: path.read_bytes(), **(files or {})}
+    for name, data in contents.items():
+        replace_file(fs, f"{folder}/{name}", data)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    bundle = replace(bundle, weights_sha256=weights_sha256(model.get_weights()), files=hashes)
+    bundle = replace(bundle, model_id=bundle.fingerprint)
+    _write_index(bundle)
+    return bundle
+
+
+def load_keras(bundle: Bundle) -> "tf.keras.Model":
+    """The Keras model of a bundle, for prediction. Raises ModelError where its file is not the one that was saved."""
+    import tensorflow as tf
+
+    import segpipe.models.unet  # noqa: F401 - registers our layer with Keras
+
+    fs, folder = _open_folder(bundle.url)
+    try:
+        data = fs.cat_file(f"{folder}/{KERAS}")
+    except FileNotFoundError:
+        raise ModelError(f"Model {bundle.url} lacks {KERAS}", _TRAIN_AGAIN) from None
+    if hashlib.sha256(data).hexdigest() != bundle.files.get(KERAS):
+        raise ModelError(f"Model {bundle.url} is damaged: {KERAS} is not the file that was saved", _TRAIN_AGAIN)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / KERAS
+        path.write_bytes(data)
+        return tf.keras.models.load_model(path, compile=False)
+
+
+def weights_sha256(weights: list[Any]) -> str:
+    """A hash of a list of arrays: shapes, dtypes and values."""
+    digest = hashlib.sha256()
+    for array in weights:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _write_index(bundle: Bundle) -> None:
+    from segpipe.warehouse.filesystem import replace as replace_file
+
+    fs, folder = _open_folder(bundle.url)
+    content = {"format": FORMAT, **asdict(bundle)}
+    del content["url"]
+    replace_file(fs, f"{folder}/{_INDEX}", (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _parse(url: str, raw: Any) -> Bundle:
+    if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
+        raise ModelError(f"Model {url} is not of bundle format {FORMAT}", "train it again with this version")
+    names = {f.name for f in fields(Bundle)} - {"url"}
+    if set(raw) != names:
+        strange = sorted(names.symmetric_difference(raw))
+        raise ModelError(
+            f"Model {url} lacks or adds the bundle fields {', '.join(strange)}", "train it again with this version"
+        )
+    for name in ("modalities", "crop"):
+        raw[name] = tuple(raw[name])
+    raw["regions"] = {region: tuple(labels) for region, labels in raw["regions"].items()}
+    return Bundle(url=url, **raw)
+
+
+def _open_folder(url: str) -> "tuple[AbstractFileSystem, str]":
+    from segpipe.warehouse.filesystem import filesystem
+
+    return filesystem(url)
+
+
+def _sha256(fs: "AbstractFileSystem", path: str) -> str:
+    digest = hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

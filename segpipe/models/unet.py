@@ -1,0 +1,153 @@
+"""U-Nets in Keras, in two and three dimensions: Ronneberger et al. 2015 (arXiv 1505.04597), Çiçek et al. 2016 (arXiv 1606.06650).
+
+Each level has two 3 x 3 (x 3) convolutions, each normalised and passed through a leaky ReLU. Instance normalisation is the
+default: it knows nothing of the other slices of a batch, so that a worker computes the same whatever its share of the batch.
+"""
+
+import tensorflow as tf
+
+from segpipe.errors import UsageError
+from segpipe.settings import NetworkSettings
+
+_GROUPS = 8
+_SLOPE = 0.01
+_RARE = -2.0  # log odds of a region before training: most pixels belong to none
+
+
+@tf.keras.utils.register_keras_serializable("segpipe")
+class InstanceNormalisation(tf.keras.layers.Layer):
+    """Zero mean and unit deviation over the positions of each channel of each image (Ulyanov et al. 2016, arXiv 1607.08022).
+
+    Any number of spatial axes; scaled and shifted by one learnt number per channel. Statistics are taken in float32.
+    """
+
+    epsilon = 1e-5
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Make the learnt scale and shift."""
+        channels = (input_shape[-1],)
+        self.gamma = self.add_weight(name="gamma", shape=channels, initializer="ones", dtype=tf.float32)
+        self.beta = self.add_weight(name="beta", shape=channels, initializer="zeros", dtype=tf.float32)
+        super().build(input_shape)
+
+    def call(self, image: tf.Tensor) -> tf.Tensor:
+        """Normalise a batch (N, ..., C); dtype and shape stay."""
+        axes = list(range(1, image.shape.rank - 1))
+        mean, variance = tf.nn.moments(tf.cast(image, tf.float32), axes, keepdims=True)
+        scale = tf.cast(self.gamma, tf.float32) * tf.math.rsqrt(variance + self.epsilon)
+        shift = tf.cast(self.beta, tf.float32) - mean * scale
+        return image * tf.cast(scale, image.dtype) + tf.cast(shift, image.dtype)
+
+    def get_config(self) -> dict[str, object]:
+        """Name and policy, which is all there is; stated, for Keras cannot derive it from a policy object."""
+        return super().get_config()
+
+
+def build_unet(settings: NetworkSettings, channels: int, regions: int, seed: int = 0) -> tf.keras.Model:
+    """A U-Net from images (N, [D,] H, W, channels) to probabilities float32 (N, [D,] H, W, regions).
+
+    Fully convolutional: every side must be a multiple of 2^depth. A voxel may lie in several regions, so each has its own
+    sigmoid. Same settings and seed, same initial weights. Raises UsageError for settings that make no network.
+    """
+    _check(settings)
+    policy = tf.keras.mixed_precision.Policy("mixed_bfloat16" if settings.precision == "bfloat16" else "float32")
+    layers = _Layers(settings, policy, seed)
+    image = tf.keras.Input((*[None] * settings.dimensions, channels), name="image")
+    x = image
+    skips = []
+    for level in range(settings.depth):
+        x = layers.block(x, f"down{level}", settings.filters << level)
+        skips.append(x)
+        x = layers.halve(x, f"down{level}_pool")
+    x = layers.block(x, "bottom", settings.filters << settings.depth)
+    if settings.dropout:
+        x = tf.keras.layers.Dropout(settings.dropout, seed=seed, name="bottom_dropout", dtype=policy)(x)
+    for level in reversed(range(settings.depth)):
+        x = layers.double(x, f"up{level}_double", settings.filters << level)
+        x = tf.keras.layers.Concatenate(name=f"up{level}_join", dtype=policy)([skips[level], x])
+        x = layers.block(x, f"up{level}", settings.filters << level)
+    bias = tf.keras.initializers.Constant(_RARE)
+    logits = layers.convolution(regions, 1, "logits", bias=bias, dtype="float32")(x)
+    return tf.keras.Model(
+        image, tf.keras.layers.Activation("sigmoid", name="regions", dtype="float32")(logits), name="unet"
+    )
+
+
+class _Layers:
+    """The layers of one network: settings, compute policy, and one seed per kernel."""
+
+    def __init__(self, settings: NetworkSettings, policy: tf.keras.mixed_precision.Policy, seed: int):
+        self._settings = settings
+        self._policy = policy
+        self._seed = seed * 1000
+        dimensions = settings.dimensions
+        keras = tf.keras.layers
+        self._convolution = {2: keras.Conv2D, 3: keras.Conv3D}[dimensions]
+        self._transposed = {2: keras.Conv2DTranspose, 3: keras.Conv3DTranspose}[dimensions]
+        self._pool = {2: keras.MaxPool2D, 3: keras.MaxPool3D}[dimensions]
+        self._resize = {2: keras.UpSampling2D, 3: keras.UpSampling3D}[dimensions]
+
+    def convolution(self, filters: int, size: int, name: str, **options: object) -> tf.keras.layers.Layer:
+        """A convolution that keeps the shape."""
+        bias = options.pop("bias", None)
+        return self._convolution(
+            filters,
+            size,
+            padding="same",
+            use_bias=bias is not None,
+            bias_initializer=bias,
+            kernel_initializer=self._he(),
+            name=name,
+            dtype=options.pop("dtype", self._policy),
+        )
+
+    def block(self, x: tf.Tensor, name: str, filters: int) -> tf.Tensor:
+        """Twice: convolution, normalisation, leaky ReLU."""
+        for turn in "ab":
+            bias = "zeros" if self._settings.normalisation == "none" else None
+            x = self.convolution(filters, 3, f"{name}{turn}_convolution", bias=bias)(x)
+            x = self._normalised(x, f"{name}{turn}_normalisation", filters)
+            x = tf.keras.layers.LeakyReLU(_SLOPE, name=f"{name}{turn}_activation", dtype=self._policy)(x)
+        return x
+
+    def halve(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Half the resolution, by the greatest of each 2 x 2 (x 2)."""
+        return self._pool(2, name=name, dtype=self._policy)(x)
+
+    def double(self, x: tf.Tensor, name: str, filters: int) -> tf.Tensor:
+        """Twice the resolution, by a transposed convolution, or by repeating and mixing."""
+        if self._settings.upsampling == "transposed":
+            kernel = self._he()
+            return self._transposed(filters, 2, strides=2, kernel_initializer=kernel, name=name, dtype=self._policy)(x)
+        x = self.convolution(filters, 1, f"{name}_mix", bias="zeros")(x)  # before the resize, where it costs a quarter
+        return self._resize(2, name=name, dtype=self._policy)(x)
+
+    def _normalised(self, x: tf.Tensor, name: str, filters: int) -> tf.Tensor:
+        keras = tf.keras.layers
+        kind = self._settings.normalisation
+        if kind == "none":
+            return x
+        if kind == "instance":
+            return InstanceNormalisation(name=name, dtype=self._policy)(x)
+        if kind == "group":
+            groups = min(_GROUPS, filters)
+            return keras.GroupNormalization(groups, epsilon=1e-5, name=name, dtype=self._policy)(x)
+        return keras.BatchNormalization(name=name, dtype=self._policy)(x)
+
+    def _he(self) -> tf.keras.initializers.Initializer:
+        self._seed += 1
+        return tf.keras.initializers.HeNormal(self._seed)
+
+
+def _check(settings: NetworkSettings) -> None:
+    if settings.dimensions not in (2, 3):
+        raise UsageError(f"A network of {settings.dimensions} dimensions", "use --dimensions 2 or 3")
+    if settings.filters < 1 or not 1 <= settings.depth <= 8:
+        raise UsageError(
+            f"A network of {settings.filters} filters and depth {settings.depth}",
+            "use --filters 1 or more and --depth 1 to 8",
+        )
+    if settings.normalisation == "group" and settings.filters % min(_GROUPS, settings.filters):
+        raise UsageError(f"{settings.filters} filters in groups", f"use --filters that are a multiple of {_GROUPS}")
+    if not 0 <= settings.dropout < 1:
+        raise UsageError(f"A dropout of {settings.dropout}", "use --dropout from 0 up to but not 1")

@@ -1,0 +1,124 @@
+"""What all trainers share: the plan of a training, and how its workers add numbers up."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from segpipe.core.regions import CONVENTIONS, LabelConvention
+from segpipe.settings import TrainSettings
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True, eq=False)
+class ScanPlan:
+    """What a worker must know of a scan before its slices come; arrays are (C,) float32.
+
+    `(stored - mean) * inverse_std` is a stored voxel normalised over the brain, slope and intercept included.
+    `groups` are the row groups that hold its slices, indices into `TrainPlan.groups`.
+    """
+
+    scan_id: str
+    subject: str
+    split: str
+    shape: tuple[int, int, int]
+    brain_box: tuple[int, ...]
+    mean: np.ndarray
+    inverse_std: np.ndarray
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SliceIndex:
+    """Where the slices of a split stand: one entry per slice, arrays (N,).
+
+    `scan` and `group` point into `TrainPlan.scans` and `TrainPlan.groups`, `row` is the row in its row group,
+    `foreground` says whether the slice has a label.
+    """
+
+    scan: np.ndarray
+    group: np.ndarray
+    row: np.ndarray
+    foreground: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scan)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainPlan:
+    """Everything that a worker needs, small and picklable: it travels to all of them."""
+
+    settings: TrainSettings
+    modalities: tuple[str, ...]
+    orientation: str
+    convention_name: str
+    crop: tuple[int, int]
+    scans: tuple[ScanPlan, ...]
+    groups: tuple[tuple[str, int], ...]
+    """Path of a part file and number of a row group in it."""
+    slices: SliceIndex
+    """Of the training split."""
+    steps: int
+    split_rule: str = ""
+    initial_epoch: int = 0
+    """Epochs that are done; their checkpoint is what the training goes on from."""
+    finished: bool = False
+    history: tuple[dict[str, Any], ...] = field(default=())
+    """Rows of history.csv up to `initial_epoch`."""
+
+    @property
+    def convention(self) -> LabelConvention:
+        """What the labels mean."""
+        return CONVENTIONS[self.convention_name]
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Names of the regions that are trained, outermost first."""
+        return self.convention.region_names
+
+    def of_split(self, split: str) -> list[int]:
+        """The scans of a split, as indices."""
+        return [place for place, scan in enumerate(self.scans) if scan.split == split]
+
+
+class Group(Protocol):
+    """The workers of one training, seen from one of them."""
+
+    rank: int
+    size: int
+
+    def total(self, tensor: "tf.Tensor") -> "tf.Tensor":
+        """The sum of a tensor over all workers, inside a training step; its gradient reaches them all."""
+        ...
+
+    def sum(self, numbers: np.ndarray) -> np.ndarray:
+        """The sum of an array over all workers, between steps; every worker must call it, and gets the same."""
+        ...
+
+    def optimizer(self, **options: Any) -> "tf.keras.optimizers.Optimizer":
+        """An Adam whose gradients are those of the global batch."""
+        ...
+
+
+class Alone:
+    """The group of a single worker."""
+
+    rank = 0
+    size = 1
+
+    def total(self, tensor: "tf.Tensor") -> "tf.Tensor":
+        """The tensor itself."""
+        return tensor
+
+    def sum(self, numbers: np.ndarray) -> np.ndarray:
+        """The array itself."""
+        return numbers
+
+    def optimizer(self, **options: Any) -> "tf.keras.optimizers.Optimizer":
+        """Adam."""
+        import tensorflow as tf
+
+        return tf.keras.optimizers.Adam(**options)

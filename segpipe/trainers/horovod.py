@@ -1,0 +1,84 @@
+"""Training with Horovod on Spark: Spark tasks host the processes, Gloo adds the gradients up."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segpipe.errors import SegpipeError
+from segpipe.trainers.contract import TrainPlan
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from pyspark.sql import SparkSession
+
+_START_SECONDS = 300
+
+
+def train(plan: TrainPlan, spark: "SparkSession") -> None:
+    """Train `plan` to its end on the session's executors; what comes of it stands in the model directory."""
+    try:
+        import horovod.spark
+    except ImportError as error:
+        remedy = "run `make setup` where g++ and cmake are installed, or use --trainer orca"
+        raise SegpipeError(f"Trainer horovod needs Horovod, which is not installed ({error})", remedy) from error
+    threads = int(spark.conf.get("spark.task.cpus", "1"))
+    horovod.spark.run(
+        run_worker,
+        args=(plan, threads),
+        num_proc=plan.settings.workers,
+        use_gloo=True,
+        start_timeout=_START_SECONDS,
+        env={**os.environ, "TF_USE_LEGACY_KERAS": "1"},
+        verbose=0,
+    )
+
+
+def run_worker(plan: TrainPlan, threads: int) -> None:
+    """What each process does."""
+    import horovod.tensorflow as hvd
+    import tensorflow as tf
+
+    from segpipe.trainers.worker import Worker
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    hvd.init()
+    worker = Worker(plan, HorovodGroup)
+    worker.fit(worker.build_model())
+    hvd.shutdown()
+
+
+class HorovodGroup:
+    """The processes of a Horovod job, seen from one of them."""
+
+    def __init__(self) -> None:
+        import horovod.tensorflow as hvd
+
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+
+    def total(self, tensor: "tf.Tensor") -> "tf.Tensor":
+        """The sum of a tensor over all workers, inside a training step."""
+        import horovod.tensorflow as hvd
+
+        return hvd.allreduce(tensor, op=hvd.Sum, name="total")
+
+    def sum(self, numbers: np.ndarray) -> np.ndarray:
+        """The sum of an array over all workers, between steps."""
+        import horovod.tensorflow as hvd
+        import tensorflow as tf
+
+        return hvd.allreduce(tf.constant(numbers), op=hvd.Sum, name="sum").numpy()
+
+    def optimizer(self, **options: Any) -> "tf.keras.optimizers.Optimizer":
+        """Adam on gradients that are averaged over the workers."""
+        import horovod.tensorflow as hvd
+        import tensorflow as tf
+
+        class AveragingAdam(tf.keras.optimizers.Adam):  # type: ignore[misc]
+            def aggregate_gradients(self, grads_and_vars: Any) -> Any:
+                gradients, variables = zip(*grads_and_vars, strict=True)
+                return list(zip(hvd.grouped_allreduce(gradients, op=hvd.Average), variables, strict=True))
+
+        return AveragingAdam(**options)

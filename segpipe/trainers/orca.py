@@ -1,0 +1,118 @@
+"""Training with BigDL Orca: a barrier stage in which the Spark tasks are TensorFlow's workers (MultiWorkerMirroredStrategy)."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segpipe.errors import SegpipeError, UsageError
+from segpipe.trainers.contract import TrainPlan
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from pyspark.sql import SparkSession
+
+
+def bigdl_jars() -> str:
+    """The jars that Orca needs on the driver, for `spark.jars`: comma-separated, empty where BigDL is not installed.
+
+    Imports neither BigDL nor Spark, so that whoever builds a session can ask.
+    """
+    from importlib.util import find_spec
+
+    spec = find_spec("bigdl")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return ",".join(str(jar) for folder in folders for jar in sorted(Path(folder).glob("share/*/lib/*.jar")))
+
+
+def train(plan: TrainPlan, spark: "SparkSession") -> None:
+    """Train `plan` to its end on the session's executors; what comes of it stands in the model directory."""
+    from segpipe.trainers.worker import Journal, Worker
+
+    worker = Worker(plan, OrcaGroup)
+    estimator = _estimator(plan, spark, lambda config: worker.build_model())
+    estimator.fit(
+        lambda config, batch_size: _distributed(worker),
+        epochs=plan.settings.epochs,
+        initial_epoch=plan.initial_epoch,
+        batch_size=plan.settings.batch_size,
+        steps_per_epoch=plan.steps,
+        callbacks=[Journal(worker)],
+        verbose=0,
+    )
+
+
+class OrcaGroup:
+    """The workers of a MultiWorkerMirroredStrategy, seen from one of them."""
+
+    def __init__(self) -> None:
+        cluster = json.loads(os.environ["TF_CONFIG"])
+        self.rank: int = cluster["task"]["index"]
+        self.size: int = len(cluster["cluster"]["worker"])
+
+    def total(self, tensor: "tf.Tensor") -> "tf.Tensor":
+        """The sum of a tensor over all workers, inside a training step."""
+        import tensorflow as tf
+
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+    def sum(self, numbers: np.ndarray) -> np.ndarray:
+        """The sum of an array over all workers, between steps."""
+        import tensorflow as tf
+
+        strategy = tf.distribute.get_strategy()
+
+        @tf.function
+        def add(tensor: tf.Tensor) -> tf.Tensor:
+            return strategy.run(lambda part: self.total(tf.identity(part)), args=(tensor,))
+
+        return add(tf.constant(numbers)).numpy()
+
+    def optimizer(self, **options: Any) -> "tf.keras.optimizers.Optimizer":
+        """Adam; Keras itself adds the gradients up."""
+        import tensorflow as tf
+
+        return tf.keras.optimizers.Adam(**options)
+
+
+def _distributed(worker: Any) -> Any:
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    return strategy.distribute_datasets_from_function(lambda context: worker.feed.dataset())
+
+
+def _estimator(plan: TrainPlan, spark: "SparkSession", model_creator: Any) -> Any:
+    if not bigdl_jars():
+        raise SegpipeError(
+            "Trainer orca needs BigDL, which is not installed", "run `make setup`, or use --trainer local"
+        )
+    if not spark.conf.get("spark.jars", ""):
+        raise SegpipeError(
+            "Spark was started without BigDL's jars", "start it with spark-submit.sh, or give --jars of BigDL"
+        )
+    os.environ.setdefault("PYTHONHOME", "")  # Orca hands it on to its workers, where None would be fatal
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # BigDL talks while it is imported
+        from bigdl.dllib.nncontext import init_nncontext
+        from bigdl.orca.learn.tf2 import Estimator
+
+        init_nncontext(redirect_spark_log=False, spark_log_level="ERROR", init_executor_gateway=False)
+        from bigdl.dllib.utils.common import get_node_and_core_number
+
+        nodes, cores = get_node_and_core_number()
+        workers = plan.settings.workers
+        if workers % nodes:
+            raise UsageError(
+                f"{workers} workers cannot be shared equally by {nodes} executors", f"use --workers {nodes}"
+            )
+        return Estimator.from_keras(
+            model_creator=model_creator,
+            config={"intra_op_parallelism": max(1, cores // (workers // nodes))},
+            backend="spark",
+            workers_per_node=workers // nodes,
+            model_dir=None,
+            log_to_driver=False,
+        )

@@ -1,0 +1,164 @@
+"""From slice tables and settings to the plan of a training; all that can be refused is refused here, before workers start."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from segpipe.core.regions import CONVENTIONS
+from segpipe.errors import NotFound, TableError, UsageError
+from segpipe.settings import TrainSettings
+from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
+from segpipe.trainers.order import steps_for_all
+from segpipe.warehouse.slices import stream
+from segpipe.warehouse.store import SlicePart, Warehouse
+
+_COLUMNS = (
+    "scan_id",
+    "subject",
+    "split",
+    "split_rule",
+    "label_convention",
+    "modalities",
+    "orientation",
+    "shape",
+    "brain_box",
+    "files",
+    "intensity",
+    "label_counts",
+)
+_SPLITS = ("train", "validation")
+
+
+def make_plan(settings: TrainSettings) -> TrainPlan:
+    """The plan of a training that starts anew.
+
+    Raises UsageError for settings that cannot work, NotFound for a missing cohort or an empty split, and TableError for scans
+    that do not go together. Reads the scans table and two count columns of the slices, no image.
+    """
+    _check(settings)
+    warehouse = Warehouse(settings.warehouse)
+    rows = warehouse.scans(settings.cohort, _COLUMNS).to_pylist()
+    rows = [row for row in rows if row["split"] in _SPLITS and row["label_counts"] is not None]
+    _check_splits(settings, rows)
+    modalities, orientation, convention = (
+        _same(settings, rows, name) for name in ("modalities", "orientation", "label_convention")
+    )
+    parts = warehouse.slice_parts(settings.cohort, _SPLITS)
+    groups = tuple((part.path, number) for part in parts for scan in part.scans for number in scan.row_groups)
+    groups_of: dict[str, list[int]] = {}
+    for place, scan_id in enumerate(scan.scan_id for part in parts for scan in part.scans for _ in scan.row_groups):
+        groups_of.setdefault(scan_id, []).append(place)
+    scans = tuple(_scan(row, tuple(groups_of[row["scan_id"]])) for row in rows)
+    slices = _index(warehouse, parts, groups, scans)
+    if not slices.foreground.any():
+        raise TableError(
+            f"No training slice of cohort {settings.cohort!r} has a label",
+            "ingest scans with masks, or with another --split-salt",
+        )
+    return TrainPlan(
+        settings=settings,
+        modalities=tuple(modalities),
+        orientation=orientation,
+        convention_name=convention,
+        crop=crop_size(scans, 1 << settings.depth),
+        scans=scans,
+        groups=groups,
+        slices=slices,
+        split_rule=rows[0]["split_rule"],
+        steps=settings.steps_per_epoch or steps_for_all(slices, settings.batch_size, settings.foreground_share),
+    )
+
+
+def crop_size(scans: Sequence[ScanPlan], multiple: int) -> tuple[int, int]:
+    """Rows and columns that hold the brain of every scan, in steps of `multiple` pixels."""
+    boxes = np.array([scan.brain_box for scan in scans])
+    rows, columns = (int((boxes[:, axis + 1] - boxes[:, axis]).max()) for axis in (2, 4))
+    return -(-rows // multiple) * multiple, -(-columns // multiple) * multiple
+
+
+def _check(settings: TrainSettings) -> None:
+    if settings.dimensions != 2:
+        raise UsageError("Training feeds slices, not volumes", "use --dimensions 2")
+    workers = settings.workers if settings.trainer != "local" else 1
+    if settings.batch_size % workers:
+        fit = max(workers, settings.batch_size // workers * workers)
+        raise UsageError(
+            f"A batch of {settings.batch_size} slices cannot be shared equally by {workers} workers",
+            f"use --batch-size {fit}",
+        )
+
+
+def _check_splits(settings: TrainSettings, rows: list[dict[str, Any]]) -> None:
+    for split in _SPLITS:
+        if not any(row["split"] == split for row in rows):
+            raise NotFound(
+                f"Cohort {settings.cohort!r} has no scan with a mask in its {split} split",
+                f"ingest more subjects, or again with a larger --{split}-fraction or another --split-salt",
+            )
+
+
+def _same(settings: TrainSettings, rows: list[dict[str, Any]], name: str) -> Any:
+    """The value that all scans share."""
+    first = rows[0]
+    for row in rows:
+        if row[name] != first[name]:
+            raise TableError(
+                f"Scans of cohort {settings.cohort!r} differ in {name}: {first['scan_id']} has {_text(first[name])}, "
+                f"{row['scan_id']} has {_text(row[name])}",
+                "ingest them as two cohorts",
+            )
+    if name == "label_convention" and first[name] not in CONVENTIONS:
+        known = ", ".join(CONVENTIONS)
+        raise TableError(f"Label convention {first[name]!r} is unknown", f"ingest with one of {known}")
+    return first[name]
+
+
+def _text(value: Any) -> str:
+    return "+".join(value) if isinstance(value, list) else str(value)
+
+
+def _scan(row: dict[str, Any], groups: tuple[int, ...]) -> ScanPlan:
+    files = {file["role"]: file for file in row["files"]}
+    intensity = {entry["modality"]: entry for entry in row["intensity"]}
+    mean, inverse = [], []
+    for modality in row["modalities"]:
+        slope = files[modality]["slope"] or 1.0
+        centre, width = (np.nan_to_num(intensity[modality][name], posinf=0.0, neginf=0.0) for name in ("mean", "std"))
+        mean.append((centre - files[modality]["inter"]) / slope)
+        inverse.append(slope / width if width > 0 else slope)
+    return ScanPlan(
+        scan_id=row["scan_id"],
+        subject=row["subject"],
+        split=row["split"],
+        shape=tuple(row["shape"]),
+        brain_box=tuple(row["brain_box"]),
+        mean=np.array(mean, np.float32),
+        inverse_std=np.array(inverse, np.float32),
+        groups=groups,
+    )
+
+
+def _index(
+    warehouse: Warehouse, parts: Sequence[SlicePart], groups: Sequence[tuple[str, int]], scans: Sequence[ScanPlan]
+) -> SliceIndex:
+    """The training slices that show brain."""
+    place_of_scan = {scan.scan_id: place for place, scan in enumerate(scans)}
+    place_of_group = {group: place for place, group in enumerate(groups)}
+    columns: list[tuple[np.ndarray, ...]] = []
+    for part in parts:
+        for scan in part.scans:
+            if scan.split != "train" or scan.scan_id not in place_of_scan:
+                continue
+            for number in scan.row_groups:
+                counts = list(stream(part.path, warehouse.fs, [number], ["foreground_pixels", "brain_pixels"]))
+                foreground = np.concatenate([batch.foreground_pixels for batch in counts])
+                rows = np.flatnonzero(np.concatenate([batch.brain_pixels for batch in counts]))
+                scan_column = np.full(len(rows), place_of_scan[scan.scan_id], np.int32)
+                group_column = np.full(len(rows), place_of_group[part.path, number], np.int32)
+                columns.append((scan_column, group_column, rows.astype(np.int32), foreground[rows] > 0))
+    if not any(len(entry[0]) for entry in columns):
+        raise TableError(
+            f"No training slice in {warehouse.url} shows brain", "look at `brain_pixels` of the slices table"
+        )
+    return SliceIndex(*(np.concatenate(column) for column in zip(*columns, strict=True)))

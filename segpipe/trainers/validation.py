@@ -1,0 +1,80 @@
+"""Dice per patient in 3D while training; the workers share the scans out."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segpipe.core.metrics import counts, dice
+from segpipe.core.regions import to_labels, to_regions
+from segpipe.trainers.contract import Group, ScanPlan, TrainPlan
+from segpipe.trainers.feed import crop, normalise_stored, uncrop
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_BATCH = 8
+
+
+class Validator:
+    """Segments the scans of the validation split with a model in training."""
+
+    def __init__(self, plan: TrainPlan, group: Group, model: "tf.keras.Model"):
+        import tensorflow as tf
+
+        self._plan = plan
+        self._group = group
+        self._scans = plan.of_split("validation")
+        signature = [tf.TensorSpec((_BATCH, *plan.crop, len(plan.modalities)), tf.float32)]
+        self._infer = tf.function(lambda image: model(image, training=False), input_signature=signature)
+
+    def dice(self) -> dict[str, dict[str, float]]:
+        """Dice of each region by scan_id, NaN where truth and prediction are empty; the same on every worker."""
+        plan, group = self._plan, self._group
+        table = np.zeros((len(self._scans), len(plan.regions), 3), np.int64)
+        for place in range(group.rank, len(self._scans), group.size):
+            table[place] = self._count(plan.scans[self._scans[place]])
+        table = group.sum(table)
+        return {
+            plan.scans[scan].scan_id: dict(zip(plan.regions, (dice(*row) for row in rows.tolist()), strict=True))
+            for scan, rows in zip(self._scans, table, strict=True)
+        }
+
+    def _count(self, scan: ScanPlan) -> np.ndarray:
+        from segpipe.warehouse.filesystem import filesystem
+        from segpipe.warehouse.slices import stream
+
+        plan = self._plan
+        fs, _ = filesystem(plan.settings.warehouse)
+        total = np.zeros((len(plan.regions), 3), np.int64)
+        for group in scan.groups:
+            path, number = plan.groups[group]
+            for batch in stream(path, fs, [number], ["image", "mask", "brain_pixels"]):
+                truth = to_regions(batch.mask, plan.convention).astype(bool)
+                found = np.zeros(truth.shape, bool)
+                brain = np.flatnonzero(batch.brain_pixels)
+                if len(brain):
+                    window = np.stack([crop(channel[brain], scan, plan.crop) for channel in batch.image], axis=-1)
+                    found[brain] = uncrop(self._segment(normalise_stored(window, scan)), scan)
+                pairs = (counts(found[..., r], truth[..., r]) for r in range(len(plan.regions)))
+                total += np.array([tuple(pair) for pair in pairs])
+        return total
+
+    def _segment(self, image: np.ndarray) -> np.ndarray:
+        """Regions bool (N, H, W, R) of normalised slices (N, H, W, C), nested as their label map has them."""
+        found = []
+        for start in range(0, len(image), _BATCH):
+            batch = image[start : start + _BATCH]
+            padded = np.zeros((_BATCH, *image.shape[1:]), np.float32)
+            padded[: len(batch)] = batch
+            found.append(self._infer(padded).numpy()[: len(batch)] > 0.5)
+        convention = self._plan.convention
+        return to_regions(to_labels(np.concatenate(found), convention), convention).astype(bool)
+
+
+def mean_dice(scores: dict[str, dict[str, float]], regions: tuple[str, ...]) -> dict[str, float]:
+    """The mean over patients of each region, those left out where it is undefined; NaN where it is for all."""
+    means = {}
+    for region in regions:
+        defined = [score[region] for score in scores.values() if not np.isnan(score[region])]
+        means[region] = float(np.mean(defined)) if defined else float("nan")
+    return means
