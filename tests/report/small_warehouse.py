@@ -16,6 +16,7 @@ from segpipe.core.metrics import compare, measure
 from segpipe.core.regions import CONVENTIONS, label_counts, to_labels, to_regions
 from segpipe.core.splits import SplitRule
 from segpipe.core.synthetic import glioma
+from segpipe.readers.generate import subject_id
 from segpipe.warehouse import tables
 
 COHORT = "generated"
@@ -57,8 +58,8 @@ def generate(seed: int, number: int, shape: tuple[int, int, int], session: str =
     rng = np.random.default_rng([seed, number])
     scan = glioma(rng, shape)
     regions = to_regions(scan.mask, BRATS)
-    shifted = np.roll(regions, (1 + number % 3, number % 4), axis=(1, 2)) * (number % 5 != 4)
-    subject = f"SYN-{number:03d}"
+    shifted = np.roll(regions, (1 + number % 3, number % 4), axis=(1, 2)) * (number % 5 != 3)
+    subject = subject_id(seed, number)
     return Case(
         subject=subject,
         session=session,
@@ -236,7 +237,7 @@ def _rejected() -> dict[str, Any]:
         "job": "ingest",
         "cohort": COHORT,
         "scan_id": None,
-        "paths": ["SYN-999/SYN-999_t1.nii.gz"],
+        "paths": ["Synthetic_07_999/Synthetic_07_999_t1.nii.gz"],
         "reason": "truncated",
         "message": "cut short",
         "fingerprint": "f" * 64,

@@ -99,16 +99,16 @@ def test_table_has_every_patient_and_region(results: Results, text: str) -> None
 
 def test_strips_are_of_test_patients_worst_first(text: str) -> None:
     names = re.findall(r"<h3>(.*?)</h3>", text)
-    assert names[0] == "SYN-004"
-    assert set(names) == {"SYN-001", "SYN-004", "SYN-008"}
+    assert names[0] == "Synthetic_07_013"
+    assert set(names) == {"Synthetic_07_000", "Synthetic_07_013", "Synthetic_07_010"}
     dices = [float(value) for value in re.findall(r"whole tumour: Dice <b>([\d.]+)</b>", text)]
     assert len(dices) == 3
     assert dices == sorted(dices)
 
 
 def test_strip_shows_the_slice_and_the_outlines_of_truth_and_prediction(results: Results, text: str) -> None:
-    article = text.split("<h3>SYN-008</h3>")[1].split("</article>")[0]
-    case = next(case for case in results.cases if case.subject == "SYN-008")
+    article = text.split("<h3>Synthetic_07_010</h3>")[1].split("</article>")[0]
+    case = next(case for case in results.cases if case.subject == "Synthetic_07_010")
     low, high = contrast_window(case)
     panels = re.findall(r'slice (\d+)">(.*?)</svg>', article, re.DOTALL)
     assert len(panels) >= 3
@@ -170,12 +170,12 @@ def test_learning_curve_has_loss_and_dice_per_region(text: str) -> None:
 def test_model_id_stands_for_a_model_whose_directory_is_elsewhere(results: Results, tmp_path: Path) -> None:
     built = build(str(results.warehouse), COHORT, MODEL_ID, tmp_path / "report.html").read_text("utf-8")
     assert "<polyline" not in built
-    assert "SYN-008" in built
+    assert "Synthetic_07_010" in built
 
 
 def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     name = "<script>alert(1)</script>"
-    case = replace(generate(7, 8, (14, 40, 36)), subject=name, split=RULE.of(name))
+    case = replace(generate(7, 10, (14, 40, 36)), subject=name, split=RULE.of(name))
     hostile = write_results(tmp_path, [case])
     built = build(str(hostile.warehouse), COHORT, str(hostile.model), tmp_path / "report.html").read_text("utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in built
@@ -183,16 +183,16 @@ def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
 
 
 def test_sessions_are_told_apart(tmp_path: Path) -> None:
-    cases = [generate(7, 8, (14, 40, 36), session) for session in ("2019", "2020")]
+    cases = [generate(7, 10, (14, 40, 36), session) for session in ("2019", "2020")]
     both = write_results(tmp_path, cases)
     built = build(str(both.warehouse), COHORT, str(both.model), tmp_path / "report.html").read_text("utf-8")
-    assert {"SYN-008 · 2019", "SYN-008 · 2020"} <= set(re.findall(r"<h3>(.*?)</h3>", built))
+    assert {"Synthetic_07_010 · 2019", "Synthetic_07_010 · 2020"} <= set(re.findall(r"<h3>(.*?)</h3>", built))
 
 
 def test_number_of_strips_is_bounded_and_said(results: Results, tmp_path: Path) -> None:
     output = build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html", strips=1)
     built = output.read_text("utf-8")
-    assert re.findall(r"<h3>(.*?)</h3>", built) == ["SYN-004"]
+    assert re.findall(r"<h3>(.*?)</h3>", built) == ["Synthetic_07_013"]
     assert "2 more scans are in the table only" in built
 
 
