@@ -43,6 +43,10 @@ class WarehouseBusy(SegpipeError, RuntimeError):
     """Another job holds the lock of a cohort."""
 
 
+class StorageError(SegpipeError, OSError):
+    """A file system that refuses: safe mode, quota, permission, not reachable."""
+
+
 class Reason(StrEnum):
     """Why an input went to quarantine: the `reason` column of that table."""
 

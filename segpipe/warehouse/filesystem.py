@@ -10,9 +10,12 @@ import posixpath
 import uuid
 from typing import Any
 
-from fsspec import AbstractFileSystem
+from fsspec import AbstractFileSystem, register_implementation
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+
+# hdfs:// without libhdfs, for the readers' `url_to_fs` as well; loaded when such a URL is met.
+register_implementation("hdfs", "segpipe.warehouse.hdfs.Hdfs", clobber=True)
 
 
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:

@@ -493,6 +493,14 @@ def load(state: Path | None = None) -> Cluster:
     return Cluster(state, saved["ports"], saved["node_memory_mb"])
 
 
+def is_up(state: Path | None = None) -> bool:
+    """Whether anything of the cluster in `state` runs."""
+    with contextlib.suppress(ClusterError):
+        cluster = load(state)
+        return any(process_of(cluster, daemon.name) for daemon in cluster.daemons())
+    return False
+
+
 @contextlib.contextmanager
 def _exclusive(state: Path) -> Iterator[None]:
     """One command at a time per state folder."""
@@ -520,7 +528,7 @@ def _plan(state: Path, node_memory_mb: int) -> Cluster:
     wanted: Mapping[str, int] = PORTS
     with contextlib.suppress(ClusterError):
         known = load(state)
-        if any(process_of(known, daemon.name) for daemon in known.daemons()):
+        if is_up(state):
             return known
         wanted = known.ports
     cluster = Cluster(state, choose_ports(wanted), node_memory_mb)

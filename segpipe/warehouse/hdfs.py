@@ -1,0 +1,127 @@
+"""HDFS for Python workers: hdfs-native under fsspec, without libhdfs and without a JVM.
+
+The cluster's own configuration files (HADOOP_CONF_DIR) name the file system, its high-availability pairs and its
+security; in a YARN container the delegation tokens of the job are used. See docs/how-to/hadoop.md.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from hdfs_native.fsspec import HdfsFileSystem
+
+from segpipe.errors import StorageError
+
+_REMEDIES = {
+    "SafeModeException": "wait until the name node has left safe mode (`hdfs dfsadmin -safemode get` tells)",
+    "NSQuotaExceededException": "delete files below that folder or ask the administrator for a larger name quota",
+    "DSQuotaExceededException": "delete files below that folder or ask the administrator for a larger space quota",
+    "AccessControlException": "ask the owner of the folder for access, or give a folder of your own",
+    "StandbyException": "let HADOOP_CONF_DIR name the high-availability pair instead of one name node",
+}
+# Fifteen attempts, the default, are three minutes of silence before a dead name node is reported; these are 40 s.
+_PATIENCE = {"dfs.client.failover.max.attempts": "6"}
+_UNREACHABLE = "check HADOOP_CONF_DIR and that the name node is up (./spark-submit.sh doctor)"
+_RPC_ERROR = re.compile(r'^RPCError\("(?P<type>[\w.$]+)", "(?P<message>.*)"\)$', re.DOTALL)
+
+
+class Hdfs(HdfsFileSystem):
+    """The `hdfs://` of segpipe: paths are taken literally, a rename replaces, errors are one line with a remedy."""
+
+    protocol = "hdfs"
+
+    def __init__(self, host: str | None = None, port: int | None = None, **options: Any):
+        """Connect by the cluster's configuration; `options` are Hadoop settings that come before its files."""
+        with _one_line(f"hdfs://{host or ''}{f':{port}' if port else ''}"):
+            super().__init__(host, port, **(_PATIENCE | options))
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        """The path of a URL; unlike in a web address, `#`, `?` and `;` are letters of a file's name."""
+        if path.startswith("hdfs://"):
+            path = path.removeprefix("hdfs://").partition("/")[2]
+            return "/" + path.rstrip("/")
+        return path.rstrip("/") or "/"
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
+        host, _, port = path.removeprefix("hdfs://").partition("/")[0].partition(":")
+        return {"host": host or None, "port": int(port) if port else None}
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """What the name node knows of a file or folder."""
+        with _one_line(path):
+            return super().info(path, **kwargs)
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """The entries of a folder."""
+        with _one_line(path):
+            return super().ls(path, detail, **kwargs)
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Make a folder and those above it."""
+        with _one_line(path):
+            super().mkdir(path, create_parents, **kwargs)
+
+    def mv(self, path1: str, path2: str, **kwargs: Any) -> None:
+        """Rename in one step, over a file that may be there already: readers see the one or the other."""
+        with _one_line(path1):
+            super().mv(path1, path2, **({"overwrite": True} | kwargs))
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Delete a file, or a folder with all that is in it."""
+        with _one_line(path):
+            super().rm(path, recursive, maxdepth)
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        """Write a whole file; with mode `create` it appears complete, or FileExistsError is raised."""
+        if mode != "create":
+            super().pipe_file(path, value, mode, **kwargs)
+            return
+        draft = f"{self._strip_protocol(path)}.{uuid.uuid4().hex}.draft"
+        super().pipe_file(draft, value)
+        try:
+            self.mv(draft, path, overwrite=False)
+        except BaseException:
+            with suppress(Exception):
+                self.rm(draft)
+            raise
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        overwrite: bool = True,
+        replication: int | None = None,
+        block_size: int | None = None,
+        **_: Any,
+    ) -> Any:
+        with _one_line(path):
+            return super()._open(path, mode, overwrite, replication, block_size)
+
+
+@contextmanager
+def _one_line(path: str) -> Iterator[None]:
+    """Raise what the name node refuses as a builtin error or StorageError, without its Java stack trace."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError) as error:
+        raise type(error)(f"{_first_line(str(error)) or path} (HDFS)") from None
+    except (OSError, RuntimeError) as error:
+        raise _storage_error(path, str(error)) from None
+
+
+def _first_line(text: str) -> str:
+    return text.replace("\\n", "\n").replace('\\"', '"').partition("\n")[0].strip()
+
+
+def _storage_error(path: str, text: str) -> StorageError:
+    refused = _RPC_ERROR.match(text)
+    kind = refused["type"].rpartition(".")[2] if refused else next((name for name in _REMEDIES if name in text), "")
+    message = _first_line(refused["message"] if refused else text)
+    remedy = _REMEDIES.get(kind, _UNREACHABLE)
+    return StorageError(f"HDFS refused {path} ({kind + ': ' if kind else ''}{message})", remedy)

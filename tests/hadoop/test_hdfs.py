@@ -1,0 +1,147 @@
+"""HDFS through the warehouse's file system face, against real name and data nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from segpipe.errors import StorageError
+from segpipe.warehouse import filesystem as files
+from tools.hadoop import cluster as hadoop
+
+pytestmark = pytest.mark.hadoop
+
+
+def test_what_is_written_is_read_back_across_blocks(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    data = np.random.default_rng(0).bytes(3 * (1 << 20) + 17)
+    with fs.open(files.join(folder, "data"), "wb", block_size=1 << 20) as file:
+        file.write(data)
+    with fs.open(files.join(folder, "data"), "rb") as file:
+        file.seek((1 << 20) - 5)
+        middle = file.read(10)
+    assert fs.cat_file(files.join(folder, "data")) == data
+    assert middle == data[(1 << 20) - 5 : (1 << 20) + 5]
+
+
+def test_every_file_has_a_copy_on_both_data_nodes(cluster: hadoop.Cluster, hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    files.replace(fs, files.join(folder, "file"), b"x")
+    url = f"{cluster.web('namenode')}/webhdfs/v1{folder}/file?op=GETFILEBLOCKLOCATIONS"
+    with urllib.request.urlopen(url) as answer:
+        (block,) = json.load(answer)["BlockLocations"]["BlockLocation"]
+    wanted = {f"127.0.0.1:{cluster.ports[f'datanode-{worker}.data']}" for worker in hadoop.WORKERS}
+    assert set(block["names"]) == wanted
+
+
+def test_a_rename_replaces_and_a_missing_source_is_told(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    old, new = files.join(folder, "old"), files.join(folder, "new")
+    files.replace(fs, old, b"old")
+    files.replace(fs, new, b"new")
+    files.rename_over(fs, new, old)
+    assert fs.cat_file(old) == b"new"
+    assert files.names(fs, folder) == ["old"]
+    with pytest.raises(FileNotFoundError):
+        files.rename_over(fs, new, old)
+
+
+def test_one_of_many_creators_wins_and_its_file_is_whole(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    path, start, winners = files.join(folder, "lock"), threading.Barrier(8), []
+
+    def create(number: int) -> None:
+        start.wait()
+        try:
+            files.exclusive_create(fs, path, b"%d" % number * 1000)
+            winners.append(number)
+        except FileExistsError:
+            pass
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(winners) == 1
+    assert fs.cat_file(path) == b"%d" % winners[0] * 1000
+    assert files.names(fs, folder) == ["lock"]
+
+
+def test_names_that_look_like_web_addresses_are_taken_literally(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    strange = ["a", "a#1", "a;v=2", "a?q", "a b", "ä"]
+    for name in strange:
+        fs.pipe_file(files.join(folder, name), name.encode())
+    assert files.names(fs, folder) == sorted(strange)
+    assert {name: fs.cat_file(files.join(folder, name)).decode() for name in strange} == dict(
+        zip(strange, strange, strict=True)
+    )
+    url = files.join(hdfs_folder, "a#1")
+    fs, path = files.filesystem(url)
+    assert fs.cat_file(path) == b"a#1"
+
+
+def test_missing_folders_are_empty_and_removal_is_forgiving(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    assert files.names(fs, files.join(folder, "none")) == []
+    files.remove(fs, files.join(folder, "none"))
+    with pytest.raises(FileNotFoundError, match="none"):
+        fs.open(files.join(folder, "none"), "rb")
+
+
+def test_parquet_is_written_in_row_groups_and_read_by_column(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    table = pa.table({"index": range(100), "image": [os.urandom(1000) for _ in range(100)]})
+    path = files.join(folder, "part.parquet")
+    with fs.open(path, "wb") as file, pq.ParquetWriter(file, table.schema) as writer:
+        writer.write_table(table, row_group_size=40)
+    with fs.open(path, "rb") as file:
+        found = pq.ParquetFile(file)
+        assert found.num_row_groups == 3
+        assert found.read_row_group(1).equals(table.slice(40, 40))
+    assert ds.dataset(folder, filesystem=fs).to_table(columns=["index"]).equals(table.select(["index"]))
+
+
+def test_without_a_name_node_in_the_url_the_cluster_s_default_is_meant(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    files.replace(fs, files.join(folder, "file"), b"x")
+    default, path = files.filesystem(f"hdfs://{folder}/file")
+    assert default.cat_file(path) == b"x"
+
+
+def test_a_refused_write_names_the_folder_and_the_remedy_in_one_line(hdfs_folder: str) -> None:
+    program = (
+        "import sys; from segpipe.warehouse.filesystem import filesystem\n"
+        "fs, path = filesystem(sys.argv[1])\n"
+        "try: fs.mkdir(path + '/mine')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    environment = os.environ | {"HADOOP_USER_NAME": "eve"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, hdfs_folder], env=environment, capture_output=True, text=True, check=True
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"StorageError HDFS refused {files.filesystem(hdfs_folder)[1]}/mine (AccessControlException")
+    assert "user=eve" in line
+    assert line.endswith("ask the owner of the folder for access, or give a folder of your own")
+
+
+def test_a_dead_name_node_is_reported_within_a_minute(cluster: hadoop.Cluster) -> None:
+    (port,) = hadoop.choose_ports({"nobody": cluster.ports["namenode.rpc"]}).values()
+    began = time.monotonic()
+    fs, path = files.filesystem(f"hdfs://127.0.0.1:{port}/")
+    with pytest.raises(StorageError, match=r"refused / .*Connection refused.*HADOOP_CONF_DIR"):
+        fs.ls(path)
+    assert time.monotonic() - began < 60
