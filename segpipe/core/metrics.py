@@ -15,6 +15,8 @@ import numpy as np
 Point = tuple[float, float, float]
 Affine = np.ndarray | Sequence[float]
 
+_TIE_MM = 1e-9
+
 
 class Counts(NamedTuple):
     """Voxels in both masks, in the predicted one only, and in the true one only."""
@@ -87,8 +89,8 @@ def compare(pred: np.ndarray, truth: np.ndarray, affine: Affine) -> Agreement:
 
 
 def counts(pred: np.ndarray, truth: np.ndarray) -> Counts:
-    """True positives, false positives and false negatives of two masks of one shape; else ValueError."""
-    _same_shape(pred, truth)
+    """True positives, false positives and false negatives of two bool masks of one shape; else ValueError."""
+    _check_pair(pred, truth)
     tp = int(np.count_nonzero(pred & truth))
     return Counts(tp, int(np.count_nonzero(pred)) - tp, int(np.count_nonzero(truth)) - tp)
 
@@ -113,7 +115,7 @@ def hd95_mm(pred: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) ->
     """
     from scipy.spatial import cKDTree
 
-    _same_shape(pred, truth)
+    _check_pair(pred, truth)
     one, other = (_surface_mm(mask, spacing_mm) for mask in (pred, truth))
     if not len(one) or not len(other):
         return float("nan")
@@ -164,11 +166,17 @@ def diameters_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> Diameters:
     crop = mask[_box(mask)]
     in_plane = np.asarray(spacing_mm, np.float64)[1:]
     for bound, outline in _outlines(crop, in_plane):
-        if bound <= best.longest:
+        if bound < best.longest - _TIE_MM:
             break
-        found = _hull_diameters(outline)
-        best = found if not best.longest >= found.longest else best
+        best = _greater(best, _hull_diameters(outline))
     return best
+
+
+def _greater(best: Diameters, found: Diameters) -> Diameters:
+    """The one with the longer diameter; of equal ones, but for rounding, that with the longer perpendicular."""
+    if abs(found.longest - best.longest) <= _TIE_MM:
+        return max(best, found, key=lambda diameters: diameters.perpendicular)
+    return best if best.longest > found.longest else found
 
 
 def _outlines(crop: np.ndarray, spacing_mm: np.ndarray) -> list[tuple[float, np.ndarray]]:
@@ -205,10 +213,16 @@ def _hull_diameters(points: np.ndarray) -> Diameters:
 
     corners = points[ConvexHull(points).vertices]
     distances = cdist(corners, corners)
-    start, end = np.unravel_index(np.argmax(distances), distances.shape)
-    along = (corners[end] - corners[start]) / distances[start, end]
-    turned = (corners - corners[start]) @ np.array([[along[0], -along[1]], [along[1], along[0]]])
-    return Diameters(float(distances[start, end]), _longest_chord(turned))
+    ends = np.argwhere(np.triu(distances) >= distances.max() - _TIE_MM)
+    chords = [_longest_chord(_turned(corners, *pair)) for pair in ends]
+    return Diameters(float(distances.max()), max(chords))
+
+
+def _turned(corners: np.ndarray, start: int, end: int) -> np.ndarray:
+    """The corners with `start` at the origin and `end` on the first axis."""
+    along = corners[end] - corners[start]
+    x, y = along / np.hypot(*along)
+    return (corners - corners[start]) @ np.array([[x, -y], [y, x]])
 
 
 def _longest_chord(corners: np.ndarray) -> float:
@@ -278,6 +292,8 @@ def _to_world(points: np.ndarray, affine: Affine) -> np.ndarray:
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def _same_shape(pred: np.ndarray, truth: np.ndarray) -> None:
+def _check_pair(pred: np.ndarray, truth: np.ndarray) -> None:
+    if pred.dtype != bool or truth.dtype != bool:
+        raise ValueError(f"masks are bool, not {pred.dtype} and {truth.dtype}")
     if pred.shape != truth.shape:
         raise ValueError(f"masks of two grids, {pred.shape} and {truth.shape}")

@@ -48,7 +48,9 @@ class SplitRule:
 
     def place(self, subject: str) -> float:
         """Where a subject lies on the line from 0 to below 1."""
-        digest = hmac.digest(self.salt.encode(), subject.encode(), hashlib.sha256)
+        # File names that are no UTF-8 reach Python with surrogates, which the default refuses.
+        salt, name = (text.encode(errors="surrogatepass") for text in (self.salt, subject))
+        digest = hmac.digest(salt, name, hashlib.sha256)
         return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
     def sizes(self, subjects: Iterable[str]) -> dict[str, int]:

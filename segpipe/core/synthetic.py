@@ -23,7 +23,7 @@ _SIGNAL = {
     "flair": (0.30, 0.74, 0.62, 0.66, 1.05, 0.92, 0.50),
     "t1": (0.34, 0.70, 1.00, 0.50, 0.70, 0.68, 0.75),
     "t1ce": (0.34, 0.70, 0.95, 0.44, 0.68, 1.35, 1.25),
-    "t2": (1.25, 0.70, 0.52, 1.05, 0.96, 0.82, 0.60),
+    "t2": (1.25, 0.70, 0.52, 1.08, 1.02, 0.86, 0.60),
 }
 _LABELS = {"core": 1, "oedema": 2, "enhancing": 4}
 _PLAIN_SHARE = 0.15
@@ -45,7 +45,7 @@ _DEEP_GREY: tuple[Ellipsoid, ...] = (
     ((14.0, -18.0, 15.0), (9.0, 13.0, 4.5)),
 )
 _FOLIUM_MM = 7.0
-_GYRUS_MM = 13.0
+_GYRUS_KNOT_MM = 7.8
 _SULCUS_MM = 21.0
 _FISSURE_MM = 32.0
 _PIA_MM = 0.9
@@ -138,11 +138,16 @@ def _deformed(
     away = points - middle[:, None, None, None]
     distance = np.sqrt((away**2).sum(axis=0))
     push = rng.uniform(0.15, 0.4) * np.exp(-((distance / (1.8 * radius)) ** 2))
-    placed = np.tensordot((tilt / size).astype(np.float32), points - away * push, 1)
+    placed = _turned(tilt / size, points - away * push)
     for axis in range(3):
-        placed[axis] += 2.5 * _smooth(shape, spacing, 45, rng)
+        placed[axis] += 2.5 * _smooth(shape, spacing, 27, rng)
     placed[0] += 2.0
     return placed
+
+
+def _turned(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """`matrix @ points`, without BLAS: its sums depend on the number of threads, and a seed has to give one scan."""
+    return np.stack([row[0] * points[0] + row[1] * points[1] + row[2] * points[2] for row in matrix.tolist()])
 
 
 def _anatomy(points: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> _Anatomy:
@@ -150,32 +155,42 @@ def _anatomy(points: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) 
 
     shape = points.shape[1:]
     edge = float(spacing.mean()) * 0.3
-    cerebellum, stem = _level(points, _CEREBELLUM), _level(points, _BRAINSTEM)
-    flattened = np.stack([np.where(points[0] < 0, 1.9, 1).astype(np.float32) * points[0], points[1], points[2]])
-    cerebrum = np.maximum(_level(flattened, _CEREBRUM, 2.4), _level(points, _TEMPORAL))
+    cerebrum, cerebellum, stem = _parts(points)
     level = np.maximum.reduce([cerebrum, cerebellum, stem])
-    brain = _largest(level > 0.8 * _smooth(shape, spacing, 15, rng))
+    brain = _largest(level > 0.8 * _smooth(shape, spacing, 9, rng))
     depth = distance_transform_edt(brain, sampling=spacing).astype(np.float32) - 0.5 * float(spacing.min())
-
-    sulcus_mm = _SULCUS_MM + 4 * _smooth(shape, spacing, 20, rng)
-    sulcus = np.hypot(_fold_mm(points, rng), np.maximum(level - sulcus_mm, 0))
-    fissure = np.hypot(points[2], np.maximum(level - _FISSURE_MM, 0))
-    folia = 0.8 + 2.2 * np.abs(np.sin((points[0] + 0.7 * points[1]) * (np.pi / _FOLIUM_MM)))
-    is_cerebellum, is_stem = (
-        cerebellum > np.maximum(cerebrum, 0),
-        stem > np.maximum(np.maximum(cerebrum, cerebellum), 0),
-    )
-    pia = np.where(is_cerebellum, folia, np.minimum(sulcus, fissure))
-    pia = np.minimum(depth, np.where(is_stem, depth, pia))
     ventricle = np.maximum.reduce([_level(points, part) for part in _VENTRICLES]) + rng.normal(0.5, 0.8)
     deep = np.maximum.reduce([_level(points, part) for part in _DEEP_GREY])
 
+    is_stem = stem > np.maximum.reduce([cerebrum, cerebellum, np.zeros_like(stem)])
+    folds = np.where(cerebellum > np.maximum(cerebrum, 0), _folium_mm(points), _sulcus_mm(points, level, spacing, rng))
+    pia = np.where(is_stem, depth, np.minimum(depth, folds))
     csf = np.maximum(_soft((_PIA_MM - pia) / edge), _soft(ventricle / edge))
     grey = np.maximum(_soft((_CORTEX_MM - pia) / edge), 0.8 * _soft(deep / edge))
     grey = np.where(is_stem, 0.35, grey) * (1 - csf)
-    vessel = 0.8 * _soft((1.5 - np.abs(points[2])) / edge) * _soft((5 - depth) / edge) * (points[0] > 0)
-    vessel = np.maximum(vessel, csf * _soft(4 * (_smooth(shape, spacing, 7, rng) - 2.2)))
+    sinus = 0.8 * _soft((1.5 - np.abs(points[2])) / edge) * _soft((5 - depth) / edge) * (points[0] > 0)
+    vessel = np.maximum(sinus, csf * _soft(4 * (_smooth(shape, spacing, 4, rng) - 2.2)))
     return _Anatomy(brain, csf, grey, vessel * (ventricle < 0), ventricle)
+
+
+def _parts(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth, mm, in the cerebrum, which is flat below, with its temporal lobes, in the cerebellum, in the brainstem."""
+    flattened = points.copy()
+    flattened[0] *= np.where(points[0] < 0, 1.9, 1)
+    cerebrum = np.maximum(_level(flattened, _CEREBRUM, 2.2), _level(points, _TEMPORAL))
+    return cerebrum, _level(points, _CEREBELLUM), _level(points, _BRAINSTEM)
+
+
+def _sulcus_mm(points: np.ndarray, level: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """About the distance, mm, to the nearest sulcus or the fissure between the hemispheres, both of limited depth."""
+    sulcus_depth = _SULCUS_MM + 4 * _smooth(level.shape, spacing, 12, rng)
+    sulcus = np.hypot(_fold_mm(points, rng), np.maximum(level - sulcus_depth, 0))
+    return np.minimum(sulcus, np.hypot(points[2], np.maximum(level - _FISSURE_MM, 0)))
+
+
+def _folium_mm(points: np.ndarray) -> np.ndarray:
+    """About the distance, mm, to the nearest fold of the cerebellum, which is never far."""
+    return 0.8 + 2.2 * np.abs(np.sin((points[0] + 0.7 * points[1]) * (np.pi / _FOLIUM_MM)))
 
 
 def _level(points: np.ndarray, ellipsoid: Ellipsoid, power: float = 2.0) -> np.ndarray:
@@ -191,9 +206,9 @@ def _fold_mm(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """About the distance, mm, to the nearest sulcus, were sulci endlessly deep: they run towards the middle."""
     from scipy.ndimage import map_coordinates
 
-    reach, step = 90.0, 2.0
+    reach, step = 90.0, 3.0
     count = int(2 * reach / step)
-    noise = _smooth((count, count, count), np.full(3, step), _GYRUS_MM, rng)
+    noise = _smooth((count, count, count), np.full(3, step), _GYRUS_KNOT_MM, rng)
     steepness = np.sqrt(np.mean(np.diff(noise, axis=0) ** 2) * 3) / step
     radius = np.sqrt((points**2).sum(axis=0)) + 1e-3
     shell = points * (0.25 + 52.0 / radius)
@@ -213,20 +228,20 @@ def _tumour(
     shape = points.shape[1:]
     stretch = rng.uniform(0.75, 1.3, 3)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0] / (stretch / np.cbrt(stretch.prod()))
-    away = np.tensordot(turn.astype(np.float32), points - middle[:, None, None, None], 1)
+    away = _turned(turn, points - middle[:, None, None, None])
     distance = np.sqrt((away**2).sum(axis=0))
-    rough = _smooth(shape, spacing, 24, rng), _smooth(shape, spacing, 14, rng), _smooth(shape, spacing, 9, rng)
+    coarse, middling, fine = (_smooth(shape, spacing, knot_mm, rng) for knot_mm in (14, 8.5, 5.5))
 
     room = anatomy.brain & (anatomy.csf < 0.5)
     core_radius = radius * rng.uniform(0.45, 0.75)
-    core_level = core_radius * (1 + 0.16 * rough[1] + 0.07 * rough[2]) - distance
+    core_level = core_radius * (1 + 0.16 * middling + 0.07 * fine) - distance
     held = 0.35 * radius * anatomy.grey
-    whole_level = radius * (1 + 0.22 * rough[0] + 0.08 * rough[2]) - distance - held
+    whole_level = radius * (1 + 0.22 * coarse + 0.08 * fine) - distance - held
     core = room & (core_level > 0)
     whole = _largest(core | (room & (whole_level > 0)))
     core &= whole
     rim_mm = rng.uniform(0.15, 0.4) * core_radius
-    enhancing = core & (core_level < rim_mm * (1 + 0.4 * rough[2])) & (rng.random() >= _PLAIN_SHARE)
+    enhancing = core & (core_level < rim_mm * (1 + 0.4 * fine)) & (rng.random() >= _PLAIN_SHARE)
     return np.where(enhancing, 4, np.where(core, 1, np.where(whole, 2, 0))).astype(np.uint8)
 
 
@@ -243,7 +258,7 @@ def _shares(
     """Share of each tissue in each voxel; infiltration and partial volume blur the tumour's edges."""
     from scipy.ndimage import gaussian_filter
 
-    texture = 0.85 + 0.12 * _smooth(mask.shape, spacing, 12, rng)
+    texture = 0.85 + 0.12 * _smooth(mask.shape, spacing, 7, rng)
     shares = {}
     for tissue, label in _LABELS.items():
         width = (2.0 if tissue == "oedema" else 0.8) / spacing
@@ -267,8 +282,8 @@ def _image(
     if modality in ("flair", "t2"):
         caps = np.exp(-np.maximum(-anatomy.ventricle_mm, 0) / 2.5) * (1 - anatomy.csf)
         signal += np.float32(rng.uniform(0, 0.3)) * caps
-    signal *= 1 + 0.02 * _smooth(shape, spacing, 6, rng)
-    signal *= np.exp(rng.uniform(0.03, 0.1) * _smooth(shape, spacing, 80, rng))
+    signal *= 1 + 0.02 * _smooth(shape, spacing, 3.6, rng)
+    signal *= np.exp(rng.uniform(0.03, 0.1) * _smooth(shape, spacing, 48, rng))
     noise = rng.normal(0, rng.uniform(0.02, 0.045), (2, *shape)).astype(np.float32)
     signal = np.hypot(signal + noise[0], noise[1])
     gain = 900 * np.exp(rng.normal(0, 0.35))
@@ -280,28 +295,28 @@ def _soft(x: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.tanh(x / 2)
 
 
-def _smooth(shape: tuple[int, ...], spacing: np.ndarray, size_mm: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise (S, H, W) float32 of mean about 0 and deviation 1 whose blobs are about `size_mm` wide.
+def _smooth(shape: tuple[int, ...], spacing: np.ndarray, knot_mm: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise (S, H, W) float32 of mean 0 and deviation 1 that changes its sign about every third knot.
 
-    Random numbers on a coarse grid, drawn out by cubic B-splines along one axis after the other.
+    Random numbers on a grid of knots, drawn out by cubic B-splines along one axis after the other.
     """
-    bases = [_spline_basis(n, mm / (0.6 * size_mm)) for n, mm in zip(shape, spacing.tolist(), strict=True)]
-    noise = rng.standard_normal([basis.shape[1] for basis in bases]).astype(np.float32)
-    for basis in bases:
-        noise = np.tensordot(noise, basis, (0, 1))
-    # Each basis shrinks the deviation by the same known factor: the mean over a knot interval of the squared weights.
+    splines = [_spline(n, mm / knot_mm) for n, mm in zip(shape, spacing.tolist(), strict=True)]
+    noise = rng.standard_normal([int(first[-1]) + 4 for first, _ in splines]).astype(np.float32)
+    for axis in (2, 1, 0):
+        first, weights = splines[axis]
+        sides = [-1 if axis == other else 1 for other in range(3)]
+        noise = sum(np.take(noise, first + tap, axis) * weights[tap].reshape(sides) for tap in range(4))
     return noise * np.float32(_SPLINE_GAIN**3)
 
 
+# One over the deviation that splines leave of white noise along an axis: 151 / 315 is the integral of their square.
 _SPLINE_GAIN = (151 / 315) ** -0.5
 
 
-def _spline_basis(count: int, step: float) -> np.ndarray:
-    """Weights (count, knots) float32 of cubic B-splines at `count` places, `step` knots apart."""
+def _spline(count: int, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """First of the four knots that bear on each of `count` places, `step` knots apart, and their weights (4, count)."""
     place = np.arange(count) * step
     first = np.floor(place).astype(np.intp)
     t = place - first
-    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1) / 6
-    basis = np.zeros((count, int(first[-1]) + 4), np.float32)
-    np.put_along_axis(basis, first[:, None] + np.arange(4), weights.astype(np.float32), 1)
-    return basis
+    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
+    return first, weights.astype(np.float32)

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segpipe.core import augment
+
+MOVES = [augment.flip, augment.rotate, augment.scale, augment.augment]
+moves = pytest.mark.parametrize("move", MOVES, ids=lambda move: move.__name__)
+
+
+def blob(height=48, width=40):
+    """An image whose first channel is what its labels say, off the middle, and whose second is a ramp."""
+    rows, columns = np.indices((height, width))
+    labels = np.zeros((height, width), np.uint8)
+    labels[np.hypot(rows - 17, columns - 24) < 9] = 2
+    labels[np.hypot(rows - 15, columns - 22) < 4] = 4
+    image = np.stack([labels > 0, (rows + 2 * columns) / 100], axis=-1).astype(np.float32)
+    return image, labels
+
+
+@moves
+@given(seed=st.integers(0, 2**32))
+def test_image_and_labels_move_together(move, seed):
+    image, labels = move(*blob(), np.random.default_rng(seed))
+    first = image[..., 0]
+    wrong = (first > (first.min() + first.max()) / 2) != (labels > 0)
+    assert labels.any()
+    assert wrong.sum() <= 0.04 * (labels > 0).sum()
+
+
+@moves
+@given(seed=st.integers(0, 2**32))
+def test_shapes_dtypes_and_labels_stay(move, seed):
+    image, labels = blob()
+    before = image.copy(), labels.copy()
+    moved, moved_labels = move(image, labels, np.random.default_rng(seed))
+    assert (moved.shape, moved.dtype) == (image.shape, np.float32)
+    assert (moved_labels.shape, moved_labels.dtype) == (labels.shape, np.uint8)
+    assert set(np.unique(moved_labels)) <= {0, 2, 4}
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+
+
+@moves
+def test_the_rng_decides(move):
+    first, again = (move(*blob(), np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    others = [move(*blob(), np.random.default_rng(seed))[0] for seed in range(8)]
+    assert any(not np.array_equal(first[0], other) for other in others)
+
+
+def test_flip_gives_each_of_the_four_pictures_and_nothing_else():
+    image, labels = blob()
+    wanted = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
+    rng = np.random.default_rng(0)
+    seen = [0] * 4
+    for _ in range(200):
+        flipped, _ = augment.flip(image, labels, rng)
+        (match,) = [place for place, picture in enumerate(wanted) if np.array_equal(picture, flipped)]
+        seen[match] += 1
+    assert min(seen) > 25
+
+
+@given(st.integers(0, 2**32))
+def test_rotation_keeps_area_and_distance_from_the_middle(seed):
+    _, labels = blob()
+    _, turned = augment.rotate(*blob(), np.random.default_rng(seed))
+    assert (turned > 0).sum() == pytest.approx((labels > 0).sum(), rel=0.06)
+
+    def offset(mask):
+        return np.argwhere(mask).mean(axis=0) - (np.array(mask.shape) - 1) / 2
+
+    assert np.hypot(*offset(turned > 0)) == pytest.approx(np.hypot(*offset(labels > 0)), abs=0.4)
+    cosine = offset(turned > 0) @ offset(labels > 0) / np.hypot(*offset(turned > 0)) / np.hypot(*offset(labels > 0))
+    assert cosine > np.cos(np.deg2rad(19))
+
+
+@given(st.integers(0, 2**32))
+def test_scaling_moves_area_and_offset_by_the_same_factor(seed):
+    _, labels = blob()
+    _, scaled = augment.scale(*blob(), np.random.default_rng(seed))
+    factor = np.sqrt((scaled > 0).sum() / (labels > 0).sum())
+    assert 0.82 < factor < 1.18
+    middle = (np.array(labels.shape) - 1) / 2
+    before, after = (np.argwhere(mask > 0).mean(axis=0) - middle for mask in (labels, scaled))
+    np.testing.assert_allclose(after, before * factor, atol=0.4)
+
+
+@given(st.integers(0, 2**32))
+def test_shift_intensity_is_a_straight_line_per_channel_within_its_bounds(seed):
+    image, _ = blob()
+    shifted = augment.shift_intensity(image, np.random.default_rng(seed))
+    assert shifted.dtype == np.float32
+    for channel in range(2):
+        gain, offset = np.polyfit(image[..., channel].ravel(), shifted[..., channel].ravel(), 1)
+        assert 0.9 - 1e-4 <= gain <= 1.1 + 1e-4
+        assert abs(offset) <= 0.1 + 1e-4
+        np.testing.assert_allclose(shifted[..., channel], image[..., channel] * gain + offset, atol=1e-4)
+
+
+def test_background_that_is_not_zero_goes_on_beyond_the_border():
+    image = np.full((32, 32, 1), -1.5, np.float32)
+    for seed in range(5):
+        moved, _ = augment.rotate(image, np.zeros((32, 32), np.uint8), np.random.default_rng(seed))
+        np.testing.assert_allclose(moved, -1.5, rtol=1e-6)
