@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 
@@ -114,20 +114,20 @@ class Listing:
 
 @dataclass(frozen=True)
 class Archive:
-    """A file system, a folder in it, and the usable files below."""
+    """A file system, a folder in it, the usable files below, and the secret that DICOM subjects are hashed with."""
 
     fs: fsspec.AbstractFileSystem
     root: str
     entries: Mapping[str, Entry]
+    subject_key: bytes | None = field(default=None, repr=False)
 
     def read(self, path: str) -> bytes:
         """All bytes of a small file."""
         return self.fs.cat_file(f"{self.root.rstrip('/')}/{path}")
 
-    def start(self, path: str, size: int) -> bytes:
-        """The first `size` bytes of a file."""
-        with self.fs.open(f"{self.root.rstrip('/')}/{path}", "rb", block_size=1 << 16) as file:
-            return file.read(size)
+    def open(self, path: str, block: int) -> BinaryIO:
+        """A file, open for reading in steps of `block` bytes."""
+        return self.fs.open(f"{self.root.rstrip('/')}/{path}", "rb", block_size=block)
 
 
 @dataclass
@@ -195,14 +195,22 @@ def stem(name: str) -> str:
     return name[: len(name) - len(suffix)]
 
 
-def walk(fs: fsspec.AbstractFileSystem, root: str) -> tuple[dict[str, Entry], list[Rejected]]:
+def walk(
+    fs: fsspec.AbstractFileSystem, root: str, names: Collection[str] | None = None
+) -> tuple[dict[str, Entry], list[Rejected]]:
     """The regular files below `root` by relative path, in order, and what is refused for its name or place.
+
+    With `names`, only those files, as far as they exist, are looked at.
 
     Nothing is opened. Files and folders whose name starts with a dot are left out. Symbolic links are followed to
     files inside `root`; links to folders inside are left out, for their files are listed already.
     """
-    found = fs.find(root, detail=True)
     start = len(root.rstrip("/")) + 1
+    if names is None:
+        found = fs.find(root, detail=True)
+    else:
+        paths = [f"{root.rstrip('/')}/{name}" for name in sorted(names)]
+        found = {path: fs.info(path) for path in paths if fs.exists(path)}
     real_root = os.path.realpath(root) if _is_local(fs) else root
     entries: dict[str, Entry] = {}
     rejected: list[Rejected] = []

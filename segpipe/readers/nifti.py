@@ -17,18 +17,15 @@ from typing import IO, NoReturn
 
 import fsspec
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
 
 from segpipe.core.volume import Volume
 from segpipe.errors import BadInput, Reason
+from segpipe.readers import inflate
 
 MAX_VOXELS = 1 << 30
 SUFFIXES = (".nii", ".hdr", ".img", ".mgh", ".mgz", ".nii.gz", ".hdr.gz", ".img.gz", ".mgh.gz")
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_DEFLATE_LIMIT = 1032  # no deflate stream inflates to more than this multiple of its size
-_BEHIND = 1 << 20  # bytes tolerated behind the voxels, and of a .hdr file behind its header
-_HEAD = 1024  # enough for the fixed part of every header
 _MGH_SIZE = 284
 
 # NIfTI datatype code -> (dtype of one part, parts of a value)
@@ -92,21 +89,21 @@ def parse(data: bytes, companion: bytes | None = None, max_voxels: int = MAX_VOX
     Both may be gzipped. The voxels are a read-only view in the file's dtype, byte order and index order, at least
     3 axes. Nothing is inflated beyond what the header promises. Raises BadInput, whose message starts with `name`.
     """
-    head = _start(data, name)
+    head = inflate.start(data, name)
     promise = _promise(head, companion is not None or ".hdr" in name.lower()[-7:], name)
     if math.prod(promise.dims) > max_voxels:
         count = "x".join(map(str, promise.dims))
         _bad(Reason.TOO_LARGE, f"{name} promises {count} voxels, more than {max_voxels}", "raise --max-voxels")
     if not promise.paired:
-        content = _whole(data, promise.end, name)
+        content = inflate.whole(data, promise.end, name)
         header, front = content[: promise.header_bytes], content[promise.header_bytes : promise.offset]
     elif companion is None:
         _bad(
             Reason.TRUNCATED, f"{name} is half of a pair without the .img file of its voxels", "put the .img beside it"
         )
     else:
-        header = _whole(data, promise.header_bytes, name)
-        content = _whole(companion, promise.end, f"the .img of {name}")
+        header = inflate.whole(data, promise.header_bytes, name)
+        content = inflate.whole(companion, promise.end, f"the .img of {name}")
         front = content[: promise.offset]
     voxels = np.frombuffer(content, promise.dtype, promise.count, promise.offset)
     return Volume(
@@ -222,71 +219,6 @@ def _bad(reason: Reason, problem: str, remedy: str) -> NoReturn:
     raise BadInput(reason, problem, remedy)
 
 
-# Inflating
-
-
-def _start(data: bytes, name: str) -> bytes:
-    """The first bytes, inflated, enough for a header; raises BadInput where there are none."""
-    if data[:2] == _GZIP_MAGIC:
-        head, _ = _inflate(data[: 1 << 16], _HEAD, name)
-    else:
-        head = data[:_HEAD]
-    if not head:
-        if len(data) > 64:
-            _bad(Reason.CORRUPT, f"{name} does not inflate", "copy it again from its source")
-        _bad(Reason.EMPTY_FILE, f"{name} is empty", "copy it again from its source")
-    return head
-
-
-def _whole(data: bytes, wanted: int, name: str) -> bytes:
-    """All bytes, inflated: at least `wanted` and hardly more. Raises BadInput."""
-    limit = wanted + _BEHIND
-    if data[:2] == _GZIP_MAGIC:
-        if wanted > _DEFLATE_LIMIT * len(data):
-            _truncated(name, f"at most {_DEFLATE_LIMIT * len(data)}", wanted)
-        content, complete = _inflate(data, limit + 1, name)
-        if not complete and len(content) <= limit:
-            _truncated(name, str(len(content)), wanted)
-    else:
-        content = data
-    if len(content) < wanted:
-        _truncated(name, str(len(content)), wanted)
-    if len(content) > limit:
-        _bad(
-            Reason.TOO_LARGE,
-            f"{name} goes on far behind the {wanted} bytes that its header promises",
-            "repair the header",
-        )
-    return content
-
-
-def _inflate(data: bytes, limit: int, name: str) -> tuple[bytes, bool]:
-    """At most `limit` inflated bytes of a gzip file of one or more members, and whether that was all of it."""
-    chunks: list[bytes] = []
-    room = limit
-    while data[:2] == _GZIP_MAGIC:
-        if room == 0:
-            return b"".join(chunks), False
-        stream = isal_zlib.decompressobj(31)
-        try:
-            chunks.append(stream.decompress(data, room))
-        except isal_zlib.error as error:
-            _bad(Reason.CORRUPT, f"{name} does not inflate ({error})", "copy it again from its source")
-        room -= len(chunks[-1])
-        if not stream.eof:
-            return b"".join(chunks), False
-        data = stream.unused_data
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks), True
-
-
-def _truncated(name: str, found: str, wanted: int) -> NoReturn:
-    _bad(
-        Reason.TRUNCATED,
-        f"{name} holds {found} of the {wanted} bytes that its header promises",
-        "copy it again from its source",
-    )
-
-
 # Headers
 
 
@@ -323,7 +255,7 @@ def _promise(head: bytes, paired: bool, name: str) -> _Promise:
 def _nifti(head: bytes, container: str, name: str) -> _Promise:
     size = 540 if container.startswith("nifti2") else 348
     if len(head) < size:
-        _truncated(name, str(len(head)), size)
+        inflate.truncated(name, str(len(head)), size)
     header = _header_class(container)(head[:size], _endianness(head, size, name), check=False)
     rank = int(header["dim"][0])
     if not 1 <= rank <= 7:

@@ -23,7 +23,7 @@ from segpipe.core.orientation import (
 from segpipe.core.regions import CONVENTIONS, label_counts
 from segpipe.core.volume import Volume
 from segpipe.errors import BadInput, Reason
-from segpipe.readers import nifti
+from segpipe.readers import dicom, nifti
 from segpipe.readers.archive import ScanSource, SourceFile, is_image
 from segpipe.readers.names import MASK, role_order
 from segpipe.readers.sources import open_root
@@ -39,8 +39,8 @@ class Scan:
     """One scan; all arrays are (S, H, W), index order slice, row, column along `orientation`.
 
     `images` holds stored values per modality (value = stored * slope + inter, see `slopes`), in the dtype of the file,
-    or floating where it was resampled. `affine` (4, 4) float64 maps (slice, row, column, 1) to RAS+ mm. `statistics` are
-    those of the scaled values over the `brain` voxels. `file_rows` are the FILE structs of the table `scans`.
+    or floating where it was resampled. `affine` (4, 4) float64 maps (slice, row, column, 1) to RAS+ mm. `statistics`
+    are those of the scaled values over the `brain` voxels. `file_rows` are the FILE structs of the table `scans`.
     `resampled_to` is None where no file had to be resampled.
     """
 
@@ -122,8 +122,8 @@ def load(
     """Read and check all files of a scan.
 
     `axis` is a key of `segpipe.core.orientation.CANONICAL`. `resample_to` names the modality whose grid the files on
-    other grids are resampled to (linear for images, nearest neighbour for the mask); without it they are refused. A file
-    of several frames gives one modality per frame, named `bold.000`, `bold.001`, …
+    other grids are resampled to (linear for images, nearest neighbour for the mask); without it they are refused. A
+    file of several frames gives one modality per frame, named `bold.000`, `bold.001`, …
 
     Raises BadInput with a Reason for whatever is wrong with the files; faults of the file system itself as they are.
     """
@@ -217,7 +217,7 @@ def _read(fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, max_voxels
     for content in contents:
         digest.update(content)
     if not is_image(file.path):
-        raise NotImplementedError(file.path)
+        return dicom.series(contents, file.paths, max_voxels), digest.hexdigest()
     companion = contents[1] if len(contents) > 1 else None
     return nifti.parse(contents[0], companion, max_voxels, file.path), digest.hexdigest()
 
@@ -260,7 +260,11 @@ def _channels(files: list[SourceFile], count: int) -> list[tuple[str, int, Sourc
         return [(f"{first.role}.{channel:03d}", channel, first) for channel in range(count)]
     if {file.channel for file in files} != set(range(count)):
         wanted = ", ".join(f"{file.role} {file.channel}" for file in files)
-        _bad(Reason.GRID_MISMATCH, f"{first.path} has {count} frames where {wanted} are wanted", "repair dataset.json")
+        _bad(
+            Reason.GRID_MISMATCH,
+            f"{first.path} has {count} frames where {wanted} are wanted",
+            "name each of its frames once",
+        )
     return [(file.role, file.channel, file) for file in files]
 
 
@@ -270,7 +274,9 @@ def _file_row(
     """The FILE struct of a frame; header and extensions stand in the first frame's row only."""
     return {
         "role": role,
-        "path": "\n".join(file.paths) if volume.container == "dicom" else file.path,
+        "path": f"dicom/{digest[:16]}"
+        if volume.container == "dicom"
+        else file.path,  # folders may be named for patients
         "bytes": file.bytes,
         "modified": file.modified,
         "sha256": digest,
@@ -371,13 +377,13 @@ def _labels(masks: list[_Frame], source: ScanSource) -> tuple[np.ndarray | None,
     except (ValueError, OverflowError) as error:
         _bad(Reason.UNKNOWN_LABELS, f"{mask.path}: {error}", "save it as whole numbers")
     names = (source.label_convention,) if source.label_convention else _INFERRED
-    for name in names:
-        if set(counts) <= set(CONVENTIONS[name].labels):
+    known = {name: sorted(CONVENTIONS[name].labels) if name in CONVENTIONS else [] for name in names}
+    for name, labels in known.items():
+        if name in CONVENTIONS and set(counts) <= set(labels):
             return mask.array, counts, name
-    known = "; ".join(f"{name}: {sorted(CONVENTIONS[name].labels)}" for name in names)
     _bad(
         Reason.UNKNOWN_LABELS,
-        f"{mask.path} has labels {list(counts)[:20]}, expected {known}",
+        f"{mask.path} has labels {list(counts)[:20]}, not of convention {known}",
         "map them to a known convention, or name one in a manifest's column label_convention",
     )
 

@@ -1,5 +1,6 @@
 """The scans of an archive, whatever its layout: `find`."""
 
+import os
 from collections.abc import Callable, Mapping
 
 import fsspec
@@ -13,12 +14,11 @@ from segpipe.readers.archive import (
     Rejected,
     ScanSource,
     SourceFile,
-    is_image,
     unique,
     walk,
     without,
 )
-from segpipe.readers.layouts import brats, plain
+from segpipe.readers.layouts import bids, brats, decathlon, dicom, manifest, plain
 from segpipe.readers.nifti import partners
 
 __all__ = ["LAYOUTS", "Listing", "Rejected", "ScanSource", "SourceFile", "find", "open_root"]
@@ -26,27 +26,39 @@ __all__ = ["LAYOUTS", "Listing", "Rejected", "ScanSource", "SourceFile", "find",
 Claimer = Callable[[Archive, Mapping[str, Entry], bool], Claim]
 
 # In the order in which `auto` asks them; each sees what those before left over.
-LAYOUTS: dict[str, Claimer] = {"brats": brats.claim, "plain": plain.claim}
+LAYOUTS: dict[str, Claimer] = {
+    "decathlon": decathlon.claim,
+    "bids": bids.claim,
+    "brats": brats.claim,
+    "dicom": dicom.claim,
+    "plain": plain.claim,
+}
 
 
-def find(source_url: str, layout: str = "auto") -> Listing:
+def find(source_url: str, layout: str = "auto", subject_key: bytes | None = None) -> Listing:
     """The scans below a folder, of one image file, or of a manifest, and what had to be rejected.
 
-    No image is opened. The same archive gives the same listing, whatever the order of its files.
-    Raises NotFound where there is no source or nothing in it, UsageError for a layout that is unknown.
+    No image is opened but the headers of DICOM files. The same archive gives the same listing, whatever the order of
+    its files. `subject_key` is the secret that DICOM subjects are hashed with: the environment variable
+    SEGPIPE_SUBJECT_KEY where it is None. Raises NotFound where there is no source or nothing in it, UsageError for
+    an unknown layout, a manifest that is none, or DICOM without a key.
     """
-    if layout != "auto" and layout not in LAYOUTS:
-        raise UsageError(f"Layout {layout!r} is unknown", f"choose one of auto, {', '.join(LAYOUTS)}")
+    if layout not in ("auto", "manifest", *LAYOUTS):
+        raise UsageError(f"Layout {layout!r} is unknown", f"choose one of auto, manifest, {', '.join(LAYOUTS)}")
     fs, path = fsspec.core.url_to_fs(source_url)
     if not fs.exists(path):
         raise NotFound(f"Source {source_url} does not exist", "check the path and the rights to read it")
     root, only = open_root(source_url)[1:]
-    entries, rejected = walk(fs, root) if only is None else _single(fs, root, only)
-    archive = Archive(fs, root, entries)
+    table = only if only and only.lower().endswith(manifest.SUFFIXES) else None
+    if layout == "manifest" and table is None:
+        raise UsageError(f"Source {source_url} is no manifest", "name a .csv, .tsv or .parquet file")
+    entries, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None)
+    key = subject_key or os.environ.get(dicom.KEY_VARIABLE, "").encode()
+    archive = Archive(fs, root, entries, key or None)
     scans: list[ScanSource] = []
     left: Mapping[str, Entry] = entries
-    for name in LAYOUTS if layout == "auto" else (layout,):
-        claim = LAYOUTS[name](archive, left, layout != "auto")
+    for name in _order(layout, table):
+        claim = manifest.claim(archive, left, table) if table else LAYOUTS[name](archive, left, layout != "auto")
         scans += claim.scans
         rejected += claim.rejected
         left = without(left, claim.taken)
@@ -55,7 +67,15 @@ def find(source_url: str, layout: str = "auto") -> Listing:
     if not kept and not rejected:
         what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
-    return Listing(kept, rejected, fs.unstrip_protocol(root), len(left))
+    used = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
+    return Listing(kept, rejected, fs.unstrip_protocol(root), len(entries.keys() - used))
+
+
+def _order(layout: str, table: str | None) -> tuple[str, ...]:
+    """The layouts to ask, one after the other."""
+    if table:
+        return ("manifest",)
+    return tuple(LAYOUTS) if layout == "auto" else (layout,)
 
 
 def open_root(source_url: str) -> tuple[fsspec.AbstractFileSystem, str, str | None]:
@@ -65,12 +85,3 @@ def open_root(source_url: str) -> tuple[fsspec.AbstractFileSystem, str, str | No
         folder, _, name = path.rstrip("/").rpartition("/")
         return fs, folder or "/", name
     return fs, path, None
-
-
-def _single(fs: fsspec.AbstractFileSystem, root: str, name: str) -> tuple[dict[str, Entry], list[Rejected]]:
-    """A file, and the other half where it is one of a pair."""
-    if not is_image(name):
-        raise UsageError(f"Source {root}/{name} is no image", "name a folder, an image or a manifest")
-    entries, rejected = walk(fs, root)
-    wanted = {name, *partners(name)}
-    return {p: e for p, e in entries.items() if p in wanted}, [r for r in rejected if set(r.paths) & wanted]

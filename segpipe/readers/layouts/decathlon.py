@@ -1,0 +1,118 @@
+"""Medical Segmentation Decathlon (Antonelli et al. 2022, arXiv 2106.05735) and nnU-Net raw data sets.
+
+A folder with `dataset.json`, which names channels and labels, `imagesTr`, `imagesTs` and `labelsTr`. The Decathlon
+keeps all channels of a case in one 4D file, nnU-Net in one file each, `<case>_0000`, `<case>_0001`, …
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from segpipe.errors import Reason
+from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, pairs, reject, stem
+from segpipe.readers.names import IMAGE, MASK, modality
+
+_FOLDER = re.compile(r"(?P<kind>images|labels)(?:Tr|Ts|Val)")
+_NNUNET = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_LARGEST_JSON = 1 << 26
+_KINDS = {
+    "oedema": re.compile(r"o?edema|snfh", re.IGNORECASE),
+    "core": re.compile(r"necro|ncr|net|non.?enhanc", re.IGNORECASE),
+    "enhancing": re.compile(r"enhanc|^et$", re.IGNORECASE),
+}
+_CONVENTIONS: dict[tuple[tuple[int, str], ...], str] = {
+    ((1, "oedema"), (2, "core"), (3, "enhancing")): "decathlon",
+    ((1, "core"), (2, "oedema"), (3, "enhancing")): "brats2023",
+    ((1, "core"), (2, "oedema"), (4, "enhancing")): "brats",
+}
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """What `dataset.json` says: names of the channels in order, and the convention of the labels."""
+
+    channels: tuple[str, ...]
+    convention: str
+
+
+def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
+    """Scans of every folder with a `dataset.json` that names channels."""
+    result = Claim()
+    for description in [entry for entry in entries.values() if entry.name == "dataset.json"]:
+        below = {path: e for path, e in entries.items() if e.folder.startswith(description.folder)}
+        below = {path: e for path, e in below.items() if _part(description, e)}
+        if not below:
+            continue
+        result.taken |= {description.path, *below}
+        try:
+            dataset = _read(archive, description)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            message = f"{description.path} does not describe its images ({type(error).__name__})"
+            remedy = "repair its keys `modality` and `labels`"
+            result.rejected.append(reject([description, *below.values()], Reason.CORRUPT, message, remedy))
+            continue
+        images, companions, lonely = pairs(below)
+        found = [item for entry in images.values() for item in _understand(description, entry, dataset)]
+        scans, rejected = gather(found, "decathlon", companions)
+        result.scans += scans
+        result.rejected += lonely + rejected
+    return result
+
+
+def convention_of(labels: Mapping[str, object]) -> str:
+    """The convention that named labels follow: number -> name as in the Decathlon, or name -> number as in nnU-Net.
+
+    >>> convention_of({"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"})
+    'decathlon'
+
+    `other` for labels that are of no known convention: their masks are quarantined.
+    """
+    named = {}
+    for key, value in labels.items():
+        number, name = (int(key), str(value)) if str(key).isdigit() else (value, str(key))
+        if not isinstance(number, int):
+            return "other"
+        named[number] = name
+    named.pop(0, None)
+    if set(named) == {1}:
+        return "binary"
+    kinds = tuple(
+        (number, next((kind for kind, pattern in _KINDS.items() if pattern.search(name)), name))
+        for number, name in sorted(named.items())
+    )
+    return _CONVENTIONS.get(kinds, "other")
+
+
+def _part(description: Entry, entry: Entry) -> re.Match[str] | None:
+    """A match where the file lies in one of the folders `imagesTr`, … beside `dataset.json`."""
+    inside = entry.folder[len(description.folder) :].strip("/")
+    return _FOLDER.fullmatch(inside)
+
+
+def _read(archive: Archive, description: Entry) -> _Dataset:
+    if description.bytes > _LARGEST_JSON:
+        raise ValueError("too large")
+    content = json.loads(archive.read(description.path))
+    channels = content.get("channel_names") or content["modality"]
+    ordered = sorted((int(number), str(name)) for number, name in channels.items())
+    if not ordered or [number for number, _ in ordered] != list(range(len(ordered))):
+        raise ValueError("channels are not numbered from 0")
+    names = [modality(name) or name or IMAGE for _, name in ordered]
+    if len(set(names)) < len(names) or MASK in names:
+        raise ValueError("channels share a name")
+    return _Dataset(tuple(names), convention_of(content.get("labels") or {}))
+
+
+def _understand(description: Entry, entry: Entry, dataset: _Dataset) -> Iterator[Found]:
+    case, place = stem(entry.name), description.path
+    folder = _part(description, entry)
+    if folder and folder["kind"] == "labels":
+        yield Found(place, case, "1", MASK, entry, 0, dataset.convention)
+        return
+    single = _NNUNET.fullmatch(case)
+    if single and int(single["channel"]) < len(dataset.channels):
+        yield Found(place, single["case"], "1", dataset.channels[int(single["channel"])], entry)
+        return
+    for channel, name in enumerate(dataset.channels):
+        yield Found(place, case, "1", name, entry, channel)

@@ -1,0 +1,89 @@
+"""A manifest: a table with one row per image file, for archives whose names tell too little.
+
+Columns: `subject`, `modality` (or `mask`), `path` (relative to the manifest's folder); if wanted `session`, `channel`
+(of a 4D file, from 0) and `label_convention` (a name in `segpipe.core.regions.CONVENTIONS`). CSV, TSV or Parquet.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from segpipe.core.regions import CONVENTIONS
+from segpipe.errors import Reason, UsageError
+from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject
+from segpipe.readers.names import MASK, modality, words
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+_REQUIRED = ("subject", "modality", "path")
+_REMEDY = "write columns subject, modality, path and, if wanted, session, channel, label_convention"
+
+
+def claim(archive: Archive, entries: Mapping[str, Entry], manifest: str) -> Claim:
+    """Scans of the rows of `manifest`, a path in the archive. Raises UsageError for a table that is none."""
+    rows = _rows(archive.read(manifest), manifest)
+    result = Claim(taken=set(entries))
+    _, companions, _ = pairs(entries)
+    found = []
+    for number, row in enumerate(rows, start=2):
+        path = _path(row["path"])
+        entry = entries.get(path or "")
+        if path is None:
+            message = f"{manifest} row {number} has path {row['path']}, which leaves its folder"
+            result.rejected.append(
+                reject([Entry(row["path"], 0, "")], Reason.UNSAFE_PATH, message, "write it relative")
+            )
+        elif entry is None:
+            message = f"{manifest} row {number} names {path}, which does not exist"
+            result.rejected.append(reject([Entry(path, 0, "")], Reason.UNREADABLE, message, "correct the path"))
+        else:
+            found.append(_found(row, entry, f"{manifest} row {number}"))
+    scans, rejected = gather(found, "manifest", companions)
+    result.scans += scans
+    result.rejected += rejected
+    return result
+
+
+def _rows(content: bytes, name: str) -> list[dict[str, str]]:
+    """All rows as text; missing values are empty."""
+    try:
+        table: list[dict[str, Any]]
+        if name.lower().endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            read = pq.read_table(io.BytesIO(content))
+            columns, table = read.column_names, read.to_pylist()
+        else:
+            delimiter = "\t" if name.lower().endswith(".tsv") else ","
+            reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=delimiter)
+            table = list(reader)
+            columns = list(reader.fieldnames or ())
+    except (ValueError, OSError, csv.Error) as error:
+        raise UsageError(f"Manifest {name} is no readable table ({type(error).__name__})", _REMEDY) from error
+    missing = [column for column in _REQUIRED if column not in columns]
+    if missing:
+        raise UsageError(f"Manifest {name} lacks the columns {', '.join(missing)}", _REMEDY)
+    rows = [{str(k): "" if v is None else str(v).strip() for k, v in row.items()} for row in table]
+    for number, row in enumerate(rows, start=2):
+        empty = [column for column in _REQUIRED if not row[column]]
+        if empty:
+            raise UsageError(f"Manifest {name} row {number} has no {', '.join(empty)}", "fill it in")
+    return rows
+
+
+def _path(text: str) -> str | None:
+    """The path in normal form; None where it is absolute, a URL, or leads out of the folder."""
+    parts = [part for part in text.split("/") if part != "."]
+    return "/".join(parts) if parts and all(map(is_safe_name, parts)) and "://" not in text else None
+
+
+def _found(row: Mapping[str, str], entry: Entry, where: str) -> Found:
+    named = words(row["modality"])
+    role = MASK if named and named.role == MASK else (modality(row["modality"]) or row["modality"])
+    convention = row.get("label_convention") or None
+    if convention is not None and convention not in CONVENTIONS:
+        raise UsageError(f"{where} has label_convention {convention!r}", f"choose one of {', '.join(CONVENTIONS)}")
+    channel = row.get("channel") or "0"
+    if not channel.isdecimal():
+        raise UsageError(f"{where} has channel {channel!r}", "write the number of a frame, from 0")
+    return Found("manifest", row["subject"], row.get("session") or "1", role, entry, int(channel), convention)
