@@ -184,7 +184,7 @@ while [[ $# -gt 0 ]]; do
 done
 
 [[ -n $JOB ]] || fail "No job given: choose one of $(jobs_list | paste -sd ' ')" 2
-jobs_list | grep -qxF -- "$JOB" || fail "Unknown job \`$JOB\`: choose one of $(jobs_list | paste -sd ' ')" 2
+grep -qxF -- "$JOB" <<<"$(jobs_list)" || fail "Unknown job \`$JOB\`: choose one of $(jobs_list | paste -sd ' ')" 2
 if [[ -n $PROFILE && ! -f $ROOT/conf/spark-$PROFILE.conf ]]; then
     fail "Unknown profile \`$PROFILE\`: there is no conf/spark-$PROFILE.conf; choose local, standalone or yarn" 2
 fi
@@ -197,17 +197,19 @@ find_python
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
 export TF_USE_LEGACY_KERAS=1 TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 
-# Wrong usage is told at once, without a JVM; --help needs none either, and doctor starts its own Spark.
+# Wrong usage and missing places are told at once, without a JVM; --help needs none either, and doctor starts its own Spark.
 for ARGUMENT in "$@"; do
     if [[ $ARGUMENT == --help || $ARGUMENT == -h ]]; then
         exec "$PYTHON" "$ROOT/jobs/$JOB.py" --help
     fi
 done
 if [[ $JOB == doctor ]]; then
-    export SEGPIPE_PROFILE=${PROFILE:-local}
+    export SEGPIPE_PROFILE=${PROFILE:-local} SEGPIPE_MASTER=$MASTER
     exec "$PYTHON" "$ROOT/jobs/doctor.py" "$@"
 fi
-SEGPIPE_CHECK_ONLY=1 "$PYTHON" "$ROOT/jobs/$JOB.py" "$@" || exit $?
+CHECK=paths
+[[ $DEPLOY_MODE == client ]] || CHECK=usage # the driver's machine may see other files than this one
+SEGPIPE_CHECK_ONLY=$CHECK "$PYTHON" "$ROOT/jobs/$JOB.py" "$@" || exit $?
 
 find_java
 export SPARK_HOME=$SPARK_PACKAGE
@@ -258,12 +260,28 @@ esac
 [[ -z $PY_FILES ]] || OPTIONS+=(--py-files "$PY_FILES")
 [[ -z $FILES ]] || OPTIONS+=(--files "$FILES")
 
-# spark-submit merges the job's stderr into its stdout, so the job opens these two again itself (jobs/common.py);
-# with a regular file that must append.
-if [[ -f /dev/stdout ]]; then exec >>/dev/stdout; fi
-if [[ -f /dev/stderr ]]; then exec 2>>/dev/stderr; fi
-
 # Ctrl-C is for the job, which records the run as interrupted and then ends Spark; the JVM follows.
 [[ $DEPLOY_MODE == cluster ]] || trap '' INT
 
-exec "$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs/$JOB.py" "$@"
+# spark-submit merges the job's stderr into its stdout, so the job opens both again itself (jobs/common.py). That cannot
+# be done with a regular file without losing the place in it, so there a pipe stands before the file.
+if [[ ! -f /dev/stdout && ! -f /dev/stderr ]]; then
+    exec "$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs/$JOB.py" "$@"
+fi
+exec {OUT}> >(exec cat)
+OUT_CAT=$!
+exec {ERR}> >(exec cat >&2)
+ERR_CAT=$!
+"$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs/$JOB.py" "$@" \
+    >&"$OUT" 2>&"$ERR" {OUT}>&- {ERR}>&- &
+SUBMITTED=$!
+exec {OUT}>&- {ERR}>&-
+trap 'kill -TERM "$SUBMITTED" 2>/dev/null || true' TERM
+CODE=0
+wait "$SUBMITTED" || CODE=$?
+while kill -0 "$SUBMITTED" 2>/dev/null; do # a signal ended the wait, not the job
+    CODE=0
+    wait "$SUBMITTED" || CODE=$?
+done
+wait "$OUT_CAT" "$ERR_CAT" || true
+exit "$CODE"

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import errno
 import os
+import re
 import signal
 import sys
 import tomllib
@@ -19,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segpipe.errors import SegpipeError, UsageError
-from segpipe.settings import check, flag_of, help_of
+from segpipe.errors import NotFound, SegpipeError, UsageError
+from segpipe.settings import check as check_ranges
+from segpipe.settings import flag_of, help_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -61,13 +63,14 @@ class Context:
         return partial(watch, self._spark)
 
     @contextmanager
-    def recorded(self, job: str, warehouse: str | None, settings: Any) -> Iterator[RunRecord]:
-        """Record the block as a run of `job` in the table `runs`, and close it with the summary of that row."""
+    def recorded(self, job: str, warehouse: str | None, settings: Any, must_exist: bool = False) -> Iterator[RunRecord]:
+        """Record the block as a run of `job` in the table `runs`, and close it with the summary of that row.
+
+        Raises NotFound where the warehouse must exist and does not, and SegpipeError where it cannot be written.
+        """
         from segpipe.warehouse.runs import record_run
         from segpipe.warehouse.store import Warehouse
 
-        if warehouse is not None:
-            check_writable(warehouse)
         with record_run(Warehouse(warehouse) if warehouse is not None else None, job, settings) as record:
             yield record
         self.say(record.summary())
@@ -88,16 +91,21 @@ def execute(
     run: Callable[[S, Context], int | None],
     argv: Sequence[str] | None = None,
     context: Context | None = None,
+    check: Callable[[S], None] = lambda settings: None,
 ) -> int:
     """Parse `argv`, call `run(settings, context)`, and give the exit code; every error becomes one line on stderr.
 
-    `context` is that of a surrounding program (tests, notebooks) which keeps its session.
+    `check` says in an instant what would fail later; spark-submit.sh asks for it before it starts a JVM. `context` is
+    that of a surrounding program (tests, notebooks) which keeps its session.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = "--verbose" in argv
     try:
         settings = parse(job, settings_class, argv)
-        if os.environ.get("SEGPIPE_CHECK_ONLY"):  # spark-submit.sh asks before it starts a JVM
+        asked = os.environ.get("SEGPIPE_CHECK_ONLY")
+        if asked != "usage":
+            check(settings)
+        if asked:
             return DONE
         if context is not None:
             return run(settings, context) or DONE
@@ -136,20 +144,50 @@ def explain(error: BaseException) -> str:
     return f"{root_cause(error)}: run again with --verbose for the stack trace"
 
 
-def check_writable(warehouse: str) -> None:
-    """Raise SegpipeError where a warehouse on a local disk cannot be written or made; nothing is made here."""
+def check_source(url: str) -> None:
+    """Raise NotFound where there is no archive."""
+    if not _exists(url):
+        raise NotFound(f"Source {url} does not exist", "check the path and the rights to read it")
+
+
+def check_warehouse(url: str, make: bool = False) -> None:
+    """Raise NotFound where a warehouse is missing, unless it may be made, and SegpipeError where it cannot be written.
+
+    Nothing is made here. Only places on a local disk can be judged before something is written.
+    """
     from segpipe.warehouse.filesystem import filesystem, is_local
 
-    fs, path = filesystem(warehouse)
+    if not make and not _exists(url):
+        raise NotFound(f"Warehouse {url} does not exist", "give the folder that ingest wrote to")
+    fs, path = filesystem(url)
     if not is_local(fs):
         return
     folder = Path(path)
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
-        raise SegpipeError(f"Warehouse {warehouse} cannot be made because {folder} is no folder", _ELSEWHERE)
+        raise SegpipeError(f"Warehouse {url} cannot be made because {folder} is no folder", _ELSEWHERE)
     if not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
-        raise SegpipeError(f"Warehouse {warehouse} cannot be written because {folder} is read-only", _ELSEWHERE)
+        raise SegpipeError(f"Warehouse {url} cannot be written because {folder} is read-only", _ELSEWHERE)
+
+
+def check_model(url: str) -> None:
+    """Raise ModelError where there is no model directory, or one that is not whole."""
+    from segpipe.models.bundle import Bundle
+
+    Bundle.load(url)
+
+
+def _exists(url: str) -> bool:
+    from segpipe.warehouse.filesystem import filesystem
+
+    try:
+        fs, path = filesystem(url)
+        return bool(fs.exists(path))
+    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose client is not installed
+        raise UsageError(
+            f"{url} cannot be opened ({error})", "give a path, or a URL of file://, hdfs:// or s3a://"
+        ) from None
 
 
 _ELSEWHERE = "give --warehouse a folder that you may write to"
@@ -165,26 +203,43 @@ def _of_file(error: OSError) -> str:
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are UsageErrors with the nearest flag as remedy."""
 
+    @property
+    def remedy(self) -> str:
+        return f"see `./spark-submit.sh {self.prog.split()[-1]} --help`"
+
     def error(self, message: str) -> typing.NoReturn:
-        remedy = f"see `./spark-submit.sh {self.prog.split()[-1]} --help`"
-        if message.startswith("unrecognized arguments: "):
-            word = message.removeprefix("unrecognized arguments: ").split()[0]
-            near = nearest(word.split("=")[0], [flag for action in self._actions for flag in action.option_strings])
-            raise UsageError(f"unknown option {word}", f"did you mean {near}?" if near else remedy)
-        raise UsageError(message, remedy)
+        message = message.replace("the following arguments are required: ", "missing ")
+        message = _INVALID.sub(lambda found: f"{found[1]} is {found[3]}, allowed is {_KINDS[found[2]]}", message)
+        message = _CHOICE.sub(r"\1 is \2, allowed is \3", message)
+        raise UsageError(message, self.remedy)
+
+    def check_flags(self, argv: Sequence[str]) -> None:
+        """Raise UsageError for the first unknown flag, before anything is said of what is missing."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        for word in argv:
+            flag = word.split("=")[0]
+            if flag.startswith("--") and flag not in known:
+                near = nearest(flag, known)
+                raise UsageError(f"unknown option {flag}", f"did you mean {near}?" if near else self.remedy)
+
+
+_KINDS = {"int": "a whole number", "float": "a number"}
+_INVALID = re.compile(r"argument (--[\w-]+): invalid (int|float) value: (.*)")
+_CHOICE = re.compile(r"argument (--[\w-]+): invalid choice: (.*) \(choose from (.*)\)")
 
 
 def parse(job: str, settings_class: type[S], argv: Sequence[str]) -> S:
     """The settings of `job`: flags in `argv` over the site's file over the defaults. Raises UsageError."""
     site = site_settings(job, settings_class)
     parser = parser_of(job, settings_class, site)
+    parser.check_flags(argv)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if name != "verbose"}
     settings = settings_class(**{**site, **given})
-    check(settings)
+    check_ranges(settings)
     return settings
 
 
-def parser_of(job: str, settings_class: type[Any], site: dict[str, Any] | None = None) -> argparse.ArgumentParser:
+def parser_of(job: str, settings_class: type[Any], site: dict[str, Any] | None = None) -> _Parser:
     """The argument parser of a settings dataclass; what `site` holds is no longer required."""
     parser = _Parser(
         prog=f"spark-submit.sh {job}",

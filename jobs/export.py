@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from jobs.common import DONE, Context, execute
+from jobs.common import DONE, Context, check_model, execute
 from segpipe.settings import ExportSettings
 
 
@@ -19,9 +19,14 @@ def run(settings: ExportSettings, context: Context) -> int:
     return DONE
 
 
+def check(settings: ExportSettings) -> None:
+    """Refuse a folder that is no model."""
+    check_model(settings.model)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program: gives its exit code."""
-    return execute("export", ExportSettings, run, argv)
+    return execute("export", ExportSettings, run, argv, check=check)
 
 
 if __name__ == "__main__":

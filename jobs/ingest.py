@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from jobs.common import DONE, QUARANTINED, Context, execute
+from jobs.common import DONE, QUARANTINED, Context, check_source, check_warehouse, execute
 from segpipe.settings import IngestSettings
 
 
@@ -18,9 +18,15 @@ def run(settings: IngestSettings, context: Context) -> int:
     return QUARANTINED if settings.strict and outcome.rejected else DONE
 
 
+def check(settings: IngestSettings) -> None:
+    """Refuse a source that is not there and a warehouse that cannot be written."""
+    check_source(settings.source)
+    check_warehouse(settings.warehouse, make=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program: gives its exit code."""
-    return execute("ingest", IngestSettings, run, argv)
+    return execute("ingest", IngestSettings, run, argv, check=check)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from jobs.common import DONE, Context, execute
+from jobs.common import DONE, Context, check_warehouse, execute
 from segpipe.settings import TrainSettings
 
 
@@ -19,9 +19,14 @@ def run(settings: TrainSettings, context: Context) -> int:
     return DONE
 
 
+def check(settings: TrainSettings) -> None:
+    """Refuse a warehouse that is not there."""
+    check_warehouse(settings.warehouse)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program: gives its exit code."""
-    return execute("train", TrainSettings, run, argv)
+    return execute("train", TrainSettings, run, argv, check=check)
 
 
 if __name__ == "__main__":

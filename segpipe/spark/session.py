@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import tempfile
@@ -21,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
     """Give the session, started when there is none; what spark-submit was told stays as it was told.
 
-    Started from plain Python (tests, notebooks), the conf file of the `local` profile is the base. Python workers find
+    Started from plain Python (tests, notebooks), the conf file of the profile that SEGPIPE_PROFILE names (local when
+    unset) is the base. Python workers find
     segpipe: on the driver's machine by its path, elsewhere as a zip that Spark ships. Raises SegpipeError when Java is
     missing or the session does not come up.
     """
@@ -71,7 +73,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def _in_process_conf() -> dict[str, str]:
-    path = ROOT / "conf" / "spark-local.conf"
+    path = ROOT / "conf" / f"spark-{os.environ.get('SEGPIPE_PROFILE') or 'local'}.conf"
     return read_conf(path) if path.is_file() else {}
 
 
@@ -91,11 +93,27 @@ def _ship_code(spark: SparkSession) -> None:
         context.addPyFile(str(zip_code(Path(folder) / "segpipe.zip")))
 
 
+def cached_code(folder: Path) -> Path:
+    """A zip of the code in `folder`, made once for the same code: its name has the hash of what is in it."""
+    digest = hashlib.sha256()
+    for path in _code_files():
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    target = folder / f"segpipe-{digest.hexdigest()[:16]}.zip"
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{target.name}.{os.getpid()}"
+        zip_code(draft).replace(target)
+    return target
+
+
 def zip_code(target: Path) -> Path:
     """Write the packages segpipe and jobs into the zip file `target`."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for package in ("segpipe", "jobs"):
-            for path in sorted((ROOT / package).rglob("*")):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    archive.write(path, path.relative_to(ROOT))
+        for path in _code_files():
+            archive.write(path, path.relative_to(ROOT))
     return target
+
+
+def _code_files() -> list[Path]:
+    found = (path for package in ("segpipe", "jobs") for path in (ROOT / package).rglob("*"))
+    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
