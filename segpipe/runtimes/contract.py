@@ -1,0 +1,92 @@
+"""Which runtimes there are, and how a job says which one it wants."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+from fsspec.core import url_to_fs
+
+from segpipe.core.prediction import Predictor
+from segpipe.errors import ModelError, UsageError
+from segpipe.models.bundle import Bundle
+
+RUNTIMES = ("openvino", "keras")
+PRECISIONS = ("fastest", "float32")
+
+
+@dataclass(frozen=True)
+class PredictorSpec:
+    """Which model, on which runtime, with how many slices per request.
+
+    `precision` is `fastest`, which lets OpenVINO compute in bfloat16 where the processor does, or `float32`. Raises
+    UsageError for what is unknown.
+    """
+
+    model_url: str
+    runtime: str = "openvino"
+    batch_size: int = 8
+    precision: str = "fastest"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("Runtime", self.runtime, RUNTIMES), ("Precision", self.precision, PRECISIONS)):
+            if value not in choices:
+                raise UsageError(f"{name} {value!r} is unknown", f"choose one of {', '.join(choices)}")
+        if self.batch_size < 1:
+            raise UsageError(f"Batch size {self.batch_size} is too small", "give 1 or more slices per request")
+
+    def pack(self) -> "PackedPredictor":
+        """The predictor as it travels, its model's files in it; ModelError where they are missing or damaged."""
+        bundle = Bundle.load(self.model_url)
+        runtime = import_module(f"segpipe.runtimes.{self.runtime}")
+        files = {name: read_verified(bundle, name, runtime.REMEDY) for name in runtime.FILES}
+        return PackedPredictor(replace(self, model_url=bundle.url), bundle, files)
+
+    def open(self, threads: int) -> Predictor:
+        """The predictor in this process; see `PackedPredictor.open`."""
+        return self.pack().open(threads)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedPredictor:
+    """A `PredictorFactory` that needs no file system where it is opened: it holds the files that its runtime reads."""
+
+    spec: PredictorSpec
+    bundle: Bundle
+    files: dict[str, bytes]
+
+    def open(self, threads: int) -> Predictor:
+        """The predictor on `threads` threads, made once per process; ModelError where a file was damaged on its way."""
+        for name, data in self.files.items():
+            check_hash(self.bundle, name, data)
+        key = (self.bundle.model_id, self.bundle.files.get(next(iter(self.files))), self.spec, threads)
+        if key not in _OPEN:
+            _OPEN.clear()  # a worker serves one model at a time: the memory of the last one is given back
+            _OPEN[key] = import_module(f"segpipe.runtimes.{self.spec.runtime}").predictor(self, threads)
+        return _OPEN[key]
+
+
+_OPEN: dict[tuple, Predictor] = {}
+
+
+def read_verified(bundle: Bundle, name: str, remedy: str) -> bytes:
+    """A file of a bundle as the bundle lists it; ModelError with `remedy` where it is missing."""
+    fs, folder = url_to_fs(bundle.url)
+    try:
+        data = fs.cat_file(f"{folder.rstrip('/')}/{name}") if name in bundle.files else None
+    except FileNotFoundError:
+        data = None
+    if data is None:
+        raise ModelError(f"Model {bundle.url} lacks {name}", remedy)
+    check_hash(bundle, name, data)
+    return data
+
+
+def check_hash(bundle: Bundle, name: str, data: bytes) -> None:
+    """Raise ModelError where `data` is not the file `name` that the bundle lists."""
+    found = hashlib.sha256(data).hexdigest()
+    wanted = bundle.files.get(name, "none")
+    if found != wanted:
+        raise ModelError(
+            f"Model {bundle.url} is damaged: {name} has sha256 {found[:12]}… instead of {wanted[:12]}…",
+            "copy it again from where it was trained, or export it again",
+        )

@@ -1,0 +1,94 @@
+"""Model directories with tiny networks, and scans to show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from segpipe.core.intensity import brain_mask, statistics
+from segpipe.core.prediction import ScanInput
+from segpipe.core.regions import CONVENTIONS
+from segpipe.core.synthetic import glioma
+from segpipe.models.bundle import Bundle, save_bundle
+from segpipe.settings import NetworkSettings
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+
+
+def tiny_bundle(
+    url: str,
+    convention: str = "brats",
+    modalities: tuple[str, ...] = MODALITIES,
+    crop: tuple[int, int] = (32, 32),
+    trained_steps: int = 0,
+    bias: float = 0.0,
+    **network: Any,
+) -> Bundle:
+    """Write a model of 4 filters and depth 2; `bias` 0 leaves random weights undecided about every voxel."""
+    import tensorflow as tf
+
+    from segpipe.models.unet import build_unet
+
+    settings = replace(NetworkSettings(filters=4, depth=2), **network)
+    labels = CONVENTIONS[convention]
+    model = build_unet(settings, len(modalities), len(labels.regions), seed=3)
+    model.get_layer("logits").bias.assign(np.full(len(labels.regions), bias, np.float32))
+    if trained_steps:
+        _train(tf, model, trained_steps)
+    bundle = Bundle(
+        url=url,
+        modalities=modalities,
+        orientation="SPL",
+        crop=crop,
+        multiple=2**settings.depth,
+        label_convention=convention,
+        labels={str(label): name for label, name in labels.labels.items()},
+        regions=labels.regions,
+        network=asdict(settings),
+        training={},
+        cohort="generated",
+        split_rule="none",
+        subjects={},
+        metrics={},
+        weights_sha256="",
+    )
+    return save_bundle(bundle, model)
+
+
+def scan_input(channels: Sequence[np.ndarray], slope: float = 1.0, inter: float = 0.0) -> ScanInput:
+    """What `scans` would say of these channels (S, H, W)."""
+    brain = brain_mask(channels)
+    box = [
+        (int(used.min()), int(used.max()) + 1)
+        for used in (np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    ]
+    numbers = [statistics(channel[brain]).scaled(slope, inter) for channel in channels]
+    count = len(channels)
+    return ScanInput(
+        shape=channels[0].shape,
+        mean=tuple(one.mean for one in numbers),
+        std=tuple(one.std for one in numbers),
+        slope=(slope,) * count,
+        inter=(inter,) * count,
+        brain_box=(*box[0], *box[1], *box[2]),
+    )
+
+
+def _train(tf: Any, model: Any, steps: int) -> None:
+    """Teach it three nested levels of brightness on FLAIR, which a few steps suffice for."""
+    from segpipe.models.losses import dice_cross_entropy
+
+    images = []
+    for seed in range(4):
+        scan = glioma(np.random.default_rng(seed), shape=(8, 32, 32))
+        channels = [scan.images[name] for name in MODALITIES]
+        mean, inverse = scan_input(channels).stored_statistics()
+        images.append((np.stack(channels, axis=-1) - mean) * inverse)
+    seen = np.concatenate(images)
+    truth = (seen[..., :1] > np.array([0.0, 0.5, 1.0])).astype(np.float32)
+    model.compile(tf.keras.optimizers.Adam(0.01), dice_cross_entropy())
+    data = tf.data.Dataset.from_tensor_slices((seen, truth))
+    model.fit(data.repeat().shuffle(32, seed=1).batch(8), steps_per_epoch=steps, verbose=0)
