@@ -186,14 +186,15 @@ def check_scans(rows: pa.Table, where: str) -> None:
         splits[subject].add(split)
     faults += [f"subject {one} spans the splits {', '.join(sorted(of))}" for one, of in splits.items() if len(of) > 1]
     rules = sorted(set(identity["split_rule"]))
-    if len(rules) > 1:
+    if len(rules) == 1:
+        rule = _parse(rules[0], where)
+        faults += [
+            f"subject {subject} is in {', '.join(sorted(of))}, not in {rule.of(subject)} as `{rule}` says"
+            for subject, of in splits.items()
+            if of != {rule.of(subject)}
+        ]
+    else:
         faults.append(f"the cohort follows {len(rules)} split rules: {'; '.join(rules)}")
-    rule = _parse(rules[0], where)
-    faults += [
-        f"subject {subject} is in {', '.join(sorted(of))}, not in {rule.of(subject)} as `{rule}` says"
-        for subject, of in splits.items()
-        if len(rules) == 1 and of != {rule.of(subject)}
-    ]
     if faults:
         more = f" and {len(faults) - 3} more faults" if len(faults) > 3 else ""
         raise TableError(

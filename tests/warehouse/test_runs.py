@@ -1,0 +1,77 @@
+"""Every run leaves a row, however it ends."""
+
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+from segpipe.errors import UsageError
+from segpipe.warehouse.runs import record_run
+from segpipe.warehouse.store import Warehouse
+
+
+@dataclass(frozen=True)
+class Settings:
+    cohort: str = "c"
+    source: str = "s3a://key:secret@bucket/archive"
+    limit: int | None = None
+
+
+@pytest.fixture
+def warehouse(tmp_path) -> Warehouse:
+    folder = tmp_path / "w"
+    folder.mkdir()
+    return Warehouse(str(folder))
+
+
+def rows(warehouse: Warehouse) -> list[dict]:
+    return warehouse.table("runs").to_table().to_pylist()
+
+
+def test_a_finished_run_is_on_record(warehouse):
+    with record_run(warehouse, "ingest", Settings()) as run:
+        with run.stage("read"):
+            run.count("scans", 3)
+        run.count("scans", 2)
+        run.count("nothing", 0)
+    (row,) = rows(warehouse)
+    assert (row["job"], row["cohort"], row["outcome"], row["message"]) == ("ingest", "c", "done", None)
+    assert dict(row["counts"]) == {"scans": 5, "nothing": 0}
+    assert dict(row["parameters"]) == {"cohort": "c", "source": "s3a://bucket/archive", "limit": "None"}
+    assert list(dict(row["stage_seconds"])) == ["read"]
+    assert 0 <= dict(row["stage_seconds"])["read"] <= row["seconds"]
+    assert {"segpipe", "python", "pyarrow"} <= set(dict(row["versions"]))
+    assert "scans 5" in run.summary()
+    assert run.run_id in run.summary()
+
+
+def test_a_failed_run_is_on_record_with_its_error(warehouse):
+    with pytest.raises(UsageError), record_run(warehouse, "ingest", Settings()):
+        raise UsageError("Source s3a://key:secret@bucket is empty", "name another")
+    (row,) = rows(warehouse)
+    assert (row["outcome"], row["message"]) == ("failed", "Source s3a://bucket is empty: name another")
+
+
+def interrupt_myself(warehouse: Warehouse, number: int) -> None:
+    with record_run(warehouse, "ingest", Settings()):
+        os.kill(os.getpid(), number)
+        signal.sigtimedwait([], 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_on_record(warehouse, number):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_myself(warehouse, number)
+    (row,) = rows(warehouse)
+    assert row["outcome"] == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_that_failed_without_a_warehouse_makes_none(tmp_path):
+    warehouse = Warehouse(str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError), record_run(warehouse, "ingest", Settings()) as run:
+        raise UsageError("a", "b")
+    assert run.outcome == "failed"
+    assert not warehouse.exists()
