@@ -1,8 +1,7 @@
 """The report: one HTML file that opens from disk and needs nothing else."""
 
+import errno
 import math
-import os
-import tempfile
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from segpipe.errors import SegpipeError
 from segpipe.report import results
 from segpipe.report.figures import history_charts, strip, volume_charts
 from segpipe.report.results import Model, Row, Source
+from segpipe.warehouse.filesystem import filesystem, replace
 from segpipe.warehouse.store import Warehouse
 
 SPLITS = ("test", "validation", "train")
@@ -27,8 +27,8 @@ def build(
     note: str | None = None,
     strips: int = 24,
     slices_per_strip: int = 5,
-) -> Path:
-    """Write the report of `model` (directory, or model_id) on a cohort to the file `output` and return its path.
+) -> str:
+    """Write the report of `model` (directory, or model_id) on a cohort to the file or URL `output`; gives `output`.
 
     `note` is shown as a banner at the top: say there what a reader must know of the data, such as that it
     is synthetic. Pictures are made of the `strips` worst held-out scans; the table holds all.
@@ -38,7 +38,8 @@ def build(
     described = results.find_model(str(model))
     scans, rows = results.find_results(tables, cohort, described)
     page = _render(_content(tables, cohort, described, scans, rows, note, strips, slices_per_strip))
-    return _write(Path(output), page)
+    _write(str(output), page)
+    return str(output)
 
 
 def _content(
@@ -152,22 +153,14 @@ def _text(name: str) -> str:
     return resources.files("segpipe.report").joinpath(name).read_text("utf-8")
 
 
-def _write(output: Path, page: str) -> Path:
+def _write(output: str, page: str) -> None:
     """Write whole or not at all: a reader never meets half a page."""
+    fs, path = filesystem(output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        handle, staged = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(page)
-            os.chmod(staged, 0o644)
-            os.replace(staged, output)
-        except BaseException:
-            os.unlink(staged)
-            raise
+        fs.makedirs(path.rpartition("/")[0] or "/", exist_ok=True)
+        if fs.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        replace(fs, path, page.encode("utf-8"))
     except OSError as fault:
-        reason = fault.strerror or fault
-        raise SegpipeError(
-            f"Report {output} cannot be written ({reason})", "name a file in a folder of yours"
-        ) from None
-    return output
+        problem = f"Report {output} cannot be written ({fault.strerror or fault})"
+        raise SegpipeError(problem, "name a file in a folder of yours") from None

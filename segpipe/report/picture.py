@@ -140,8 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the picture that the command line asks for."""
     about = "Draw the best, the middle and the worst test scan of a generated cohort."
     parser = argparse.ArgumentParser(prog="python -m segpipe.report.picture", description=about)
-    parser.add_argument("--warehouse", default="demo/warehouse", help="folder of the tables (default: %(default)s)")
-    parser.add_argument("--cohort", default="demo", help="name of the generated cohort (default: %(default)s)")
+    parser.add_argument("--warehouse", default="demo/tables", help="folder of the tables (default: %(default)s)")
+    parser.add_argument("--cohort", default="synthetic", help="name of the generated cohort (default: %(default)s)")
     parser.add_argument("--model", default="demo/model", help="model directory (default: %(default)s)")
     output = Path("docs/pictures/result.png")
     parser.add_argument("output", nargs="?", type=Path, default=output, help="PNG to write (default: %(default)s)")

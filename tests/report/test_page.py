@@ -17,6 +17,7 @@ from segpipe.core.regions import to_regions
 from segpipe.errors import ModelError, NotFound, SegpipeError
 from segpipe.report import build
 from segpipe.report.overlays import grey
+from segpipe.warehouse.filesystem import filesystem
 from tests.report.small_warehouse import BRATS, COHORT, MODEL_ID, RULE, Case, Results, generate, write_results
 from tests.report.test_overlays import filled
 
@@ -54,7 +55,11 @@ class Tree(HTMLParser):
 @pytest.fixture(scope="session")
 def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("page") / "new" / "report.html"
-    return build(str(results.warehouse), COHORT, str(results.model), output, note=NOTE)
+    return Path(build(str(results.warehouse), COHORT, str(results.model), output, note=NOTE))
+
+
+def read(output: str) -> str:
+    return Path(output).read_text("utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +89,7 @@ def test_page_says_what_it_is(text: str) -> None:
 
 
 def test_page_without_note_has_no_banner(results: Results, tmp_path: Path) -> None:
-    built = build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html").read_text("utf-8")
+    built = read(build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html"))
     assert 'role="note"' not in built
 
 
@@ -168,7 +173,7 @@ def test_learning_curve_has_loss_and_dice_per_region(text: str) -> None:
 
 
 def test_model_id_stands_for_a_model_whose_directory_is_elsewhere(results: Results, tmp_path: Path) -> None:
-    built = build(str(results.warehouse), COHORT, MODEL_ID, tmp_path / "report.html").read_text("utf-8")
+    built = read(build(str(results.warehouse), COHORT, MODEL_ID, tmp_path / "report.html"))
     assert "<polyline" not in built
     assert "Synthetic_07_010" in built
 
@@ -177,7 +182,7 @@ def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     name = "<script>alert(1)</script>"
     case = replace(generate(7, 10, (14, 40, 36)), subject=name, split=RULE.of(name))
     hostile = write_results(tmp_path, [case])
-    built = build(str(hostile.warehouse), COHORT, str(hostile.model), tmp_path / "report.html").read_text("utf-8")
+    built = read(build(str(hostile.warehouse), COHORT, str(hostile.model), tmp_path / "report.html"))
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in built
     assert built.count("<script>") == 1
 
@@ -185,13 +190,12 @@ def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
 def test_sessions_are_told_apart(tmp_path: Path) -> None:
     cases = [generate(7, 10, (14, 40, 36), session) for session in ("2019", "2020")]
     both = write_results(tmp_path, cases)
-    built = build(str(both.warehouse), COHORT, str(both.model), tmp_path / "report.html").read_text("utf-8")
+    built = read(build(str(both.warehouse), COHORT, str(both.model), tmp_path / "report.html"))
     assert {"Synthetic_07_010 · 2019", "Synthetic_07_010 · 2020"} <= set(re.findall(r"<h3>(.*?)</h3>", built))
 
 
 def test_number_of_strips_is_bounded_and_said(results: Results, tmp_path: Path) -> None:
-    output = build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html", strips=1)
-    built = output.read_text("utf-8")
+    built = read(build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html", strips=1))
     assert re.findall(r"<h3>(.*?)</h3>", built) == ["Synthetic_07_013"]
     assert "2 more scans are in the table only" in built
 
@@ -206,6 +210,13 @@ def test_folder_that_is_no_model_is_refused(results: Results, tmp_path: Path) ->
     (tmp_path / "model").mkdir()
     with pytest.raises(ModelError, match=r"bundle\.json"):
         build(str(results.warehouse), COHORT, str(tmp_path / "model"), tmp_path / "report.html")
+
+
+def test_report_can_be_written_to_a_url(results: Results) -> None:
+    url = build(str(results.warehouse), COHORT, str(results.model), "memory://new/report.html")
+    fs, path = filesystem(url)
+    assert fs.cat_file(path).decode("utf-8").startswith("<!DOCTYPE html>")
+    assert [name.rpartition("/")[2] for name in fs.ls("/new", detail=False)] == ["report.html"]
 
 
 def test_unwritable_output_leaves_nothing_behind(results: Results, tmp_path: Path) -> None:
