@@ -1,0 +1,35 @@
+"""Scans to predictions and segmentations."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
+
+from jobs.common import DONE, QUARANTINED, Context, check_model, check_warehouse, execute
+from segpipe.settings import SegmentSettings
+
+
+def run(settings: SegmentSettings, context: Context) -> int:
+    """Segment what this model has not segmented yet; QUARANTINED when scans were rejected and `strict` is set."""
+    from segpipe.runtimes.contract import PredictorSpec
+    from segpipe.spark.segment import segment
+
+    with context.recorded("segment", settings.warehouse, settings) as record:
+        predictor = PredictorSpec(settings.model, settings.runtime, settings.batch_size).pack()
+        outcome = segment(context.spark, settings, predictor, predictor.bundle, record, context.progress)
+    return QUARANTINED if settings.strict and outcome.quarantined else DONE
+
+
+def check(settings: SegmentSettings) -> None:
+    """Refuse a warehouse that is not there and a folder that is no model."""
+    check_warehouse(settings.warehouse)
+    check_model(settings.model)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program: gives its exit code."""
+    return execute("segment", SegmentSettings, run, argv, check=check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
