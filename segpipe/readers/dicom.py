@@ -274,8 +274,7 @@ def _plane(dataset: Any, pixels: np.ndarray, sources: list[Any], name: str, time
 
 def _mosaic(dataset: Any, pixels: np.ndarray, name: str) -> Iterator[_Plane]:
     """The slices of a Siemens mosaic: square tiles in reading order; number and direction stand in the CSA header."""
-    from nibabel.nicom import csareader
-
+    csareader = _csareader()
     csa = csareader.get_csa_header(dataset)
     count = csareader.get_n_mosaic(csa) if csa else None
     normal = csareader.get_slice_normal(csa) if csa else None
@@ -374,6 +373,15 @@ def _read(file: BinaryIO, stop: int | None = None) -> Any:
     return pydicom.filereader.read_partial(
         file, stop_when=lambda tag, vr, length: tag > stop, force=True, specific_tags=_header_tags()
     )
+
+
+@lru_cache(maxsize=1)
+def _csareader() -> Any:
+    """nibabel's reader of Siemens headers, without the warning that it prints on import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from nibabel.nicom import csareader
+    return csareader
 
 
 @lru_cache(maxsize=1)
