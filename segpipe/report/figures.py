@@ -83,9 +83,7 @@ def volume_charts(rows: Sequence[Row], regions: Sequence[str], split: str) -> li
 def strip(source: Source, scan: Row, model: Model, convention: LabelConvention, rows: Sequence[Row], count: int) -> Row:
     masks = results.read_masks(source, scan, model.model_id)
     predicted = to_regions(masks.predicted, convention).astype(bool)
-    truth = None
-    if masks.truth is not None:
-        truth = to_regions(masks.truth, CONVENTIONS[scan["label_convention"]]).astype(bool)
+    truth = _true_regions(scan, masks, convention)
     both = predicted if truth is None else predicted | truth
     wrong = np.zeros_like(predicted) if truth is None else predicted ^ truth
     wrong_pixels = wrong[..., 0].sum(axis=(1, 2))
@@ -113,6 +111,13 @@ def strip(source: Source, scan: Row, model: Model, convention: LabelConvention, 
         )
     mine = [row for row in rows if row["scan_id"] == scan["scan_id"]]
     return {"name": results.scan_name(scan), "panels": panels, "rows": mine}
+
+
+def _true_regions(scan: Row, masks: results.Masks, convention: LabelConvention) -> np.ndarray | None:
+    """Bool (S, H, W, R) of the truth; None where there is none, or none of the regions that the model predicts."""
+    if masks.truth is None or (own := CONVENTIONS[scan["label_convention"]]).region_names != convention.region_names:
+        return None
+    return to_regions(masks.truth, own).astype(bool)
 
 
 def _in_plane_window(scan: Row, regions: np.ndarray, margin: int = 3) -> tuple[slice, slice]:

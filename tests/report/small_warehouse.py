@@ -38,6 +38,7 @@ class Case:
     predicted: np.ndarray
     affine: np.ndarray
     spacing_mm: tuple[float, float, float]
+    label_convention: str | None = "brats"
 
     @property
     def scan_id(self) -> str:
@@ -102,7 +103,7 @@ def _scan(case: Case, brain: np.ndarray) -> dict[str, Any]:
         "session": case.session,
         "split_rule": str(RULE),
         "layout": "brats",
-        "label_convention": "brats",
+        "label_convention": case.label_convention,
         "modalities": case.modalities,
         "orientation": "SPL",
         "shape": list(case.truth.shape),

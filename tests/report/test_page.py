@@ -187,6 +187,15 @@ def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert built.count("<script>") == 1
 
 
+@pytest.mark.parametrize("convention", [None, "binary"])
+def test_scan_without_comparable_truth_has_predicted_outlines_only(tmp_path: Path, convention: str | None) -> None:
+    case = replace(generate(7, 10, (14, 40, 36)), label_convention=convention)
+    other = write_results(tmp_path, [case])
+    built = read(build(str(other.warehouse), COHORT, str(other.model), tmp_path / "report.html"))
+    assert '<path class="predicted' in built
+    assert '<path class="truth' not in built
+
+
 def test_sessions_are_told_apart(tmp_path: Path) -> None:
     cases = [generate(7, 10, (14, 40, 36), session) for session in ("2019", "2020")]
     both = write_results(tmp_path, cases)
