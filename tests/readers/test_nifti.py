@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.readers.conftest import LPS, head, save
 
 from segpipe.core.orientation import axis_codes, reorient_affine
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import inflate, nifti
+from tests.readers.conftest import LPS, head, save
 
 KINDS = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 HEADERS = {

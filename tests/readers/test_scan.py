@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.readers.conftest import LPS, head, save
 
 from segpipe.core.orientation import reorient, reorient_affine
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import nifti
 from segpipe.readers.scan import Scan, load, restore
 from segpipe.readers.sources import find
+from tests.readers.conftest import LPS, head, save
 
 
 def only(folder: Path, **options: object) -> Scan:
