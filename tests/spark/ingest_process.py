@@ -1,0 +1,17 @@
+"""An ingest in a process of its own, for tests that kill it: SOURCE WAREHOUSE.
+
+Prints `ready` once Spark is up; ends with the exit code that the job would have.
+"""
+
+import sys
+from pathlib import Path
+
+from segpipe.spark.session import build
+from tests.spark.examples import run_ingest
+
+if __name__ == "__main__":
+    spark = build("ingest to be killed", master="local[2]", extra_conf={"spark.ui.enabled": "false"})
+    print("ready", flush=True)
+    run_ingest(spark, Path(sys.argv[1]), Path(sys.argv[2]), part_mb=1)
+    print("done", flush=True)
+    spark.stop()

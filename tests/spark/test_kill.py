@@ -1,0 +1,120 @@
+"""Exactly once: whatever of an ingest is killed, the same command ends in the tables of an uninterrupted run.
+
+Real processes are killed by SIGKILL at random moments. `SEGPIPE_KILLS` sets how often (default 3, the full proof is
+30), `SEGPIPE_KILL_SEED` where the moments start; tests/warehouse/test_parts.py kills before every single step of a commit.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from tests.spark.examples import archive, leftovers, part_files, run_ingest, spoil, tables
+
+KILLS = int(os.environ.get("SEGPIPE_KILLS", "3"))
+SEED = int(os.environ.get("SEGPIPE_KILL_SEED", "0"))
+SUBJECTS = 16
+VICTIMS = ("driver", "worker", "jvm")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """Scans for eight parts of 1 MB, one of them bad."""
+    folder = archive(tmp_path_factory.mktemp("killed") / "source", SUBJECTS, seed=3, shape=(24, 96, 96))
+    spoil(folder, "Synthetic_03_005", "t1", b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(spark, source, tmp_path_factory) -> tuple[dict, float]:
+    """The tables of a run that nobody killed, and the seconds that its work takes in a process of its own."""
+    warehouse = tmp_path_factory.mktemp("uninterrupted") / "w"
+    process = start(source, warehouse)
+    begun = time.monotonic()
+    assert process.stdout.readline() == "done\n"
+    seconds = time.monotonic() - begun
+    assert process.wait() == 0
+    assert len(list((warehouse / "scans").glob("*.parquet"))) >= 6
+    return tables(warehouse), seconds
+
+
+@pytest.mark.timeout(60 * (KILLS + 2))
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, tmp_path, number):
+    expected, seconds = uninterrupted
+    rng = np.random.default_rng([SEED, number])
+    victim = VICTIMS[number % len(VICTIMS)]
+    warehouse = tmp_path / "w"
+    process = start(source, warehouse)
+    family = kill(process, victim, delay=rng.uniform(0, seconds))
+    committed = scans_by_part(warehouse)
+    before = part_files(warehouse)
+    if victim == "worker":  # Spark starts another one, and the run itself comes to its end
+        assert process.wait() == 0, process.stderr.read()
+        committed = scans_by_part(warehouse)
+        assert before.items() <= part_files(warehouse).items(), "a finished part was written again"
+        assert tables(warehouse) == expected
+    # The next run starts at once, while the children of the killed one may still be at work.
+    outcome, run = run_ingest(spark, source, warehouse, part_mb=1)
+    psutil.wait_procs(family, timeout=60)
+    assert tables(warehouse) == expected
+    assert before.items() <= part_files(warehouse).items(), "a finished part was written again"
+    finished = sum(map(len, committed.values()))
+    assert outcome.skipped >= finished
+    assert run.counts["scans_decoded"] == SUBJECTS - outcome.skipped - outcome.known_bad
+    again, _ = run_ingest(spark, source, warehouse, part_mb=1)
+    assert (again.skipped, again.known_bad, again.written) == (SUBJECTS - 1, 1, ())
+    assert [path for path in leftovers(warehouse) if path.is_file()] == []
+
+
+def start(source: Path, warehouse: Path) -> subprocess.Popen:
+    """An ingest in a process of its own whose Spark is up."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.spark.ingest_process", str(source), str(warehouse)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n", process.stderr.read()
+    return process
+
+
+def kill(process: subprocess.Popen, victim: str, delay: float) -> list[psutil.Process]:
+    """SIGKILL one of the processes of an ingest after `delay` seconds; all of its processes that were there."""
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        pass
+    driver = psutil.Process(process.pid)
+    family = [driver, *driver.children(recursive=True)]
+    for one in {"driver": [driver], "jvm": javas(family), "worker": workers(family)[-1:]}[victim]:
+        one.kill()
+    if victim != "worker":
+        process.wait(60)
+    return family
+
+
+def javas(family: list[psutil.Process]) -> list[psutil.Process]:
+    return [one for one in family if one.is_running() and "java" in one.name()]
+
+
+def workers(family: list[psutil.Process]) -> list[psutil.Process]:
+    """The Python processes that Spark started, the daemon that forks them first."""
+    return [one for one in family[1:] if one.is_running() and "python" in one.name()]
+
+
+def scans_by_part(warehouse: Path) -> dict[str, list[str]]:
+    """The scans whose rows are in the index, by part."""
+    files = (warehouse / "scans").glob("*.parquet")
+    return {path.stem: pq.read_table(path, columns=["scan_id"])["scan_id"].to_pylist() for path in files}
