@@ -241,7 +241,7 @@ case ${MASTER:-local} in
         if [[ $DEPLOY_MODE == cluster ]]; then
             SITE=${SEGPIPE_CONF:-$ROOT/conf/segpipe.toml}
             [[ ! -f $SITE ]] || FILES=${FILES:+$FILES,}$SITE
-        else
+        elif [[ $MASTER != yarn ]]; then
             export PYSPARK_DRIVER_PYTHON=${PYSPARK_DRIVER_PYTHON:-$PYTHON} PYSPARK_PYTHON=${PYSPARK_PYTHON:-$PYTHON}
         fi
         ;;
@@ -256,32 +256,65 @@ case " $JOB $* " in
         done
         ;;
 esac
+if [[ $MASTER == yarn ]]; then # nodes have Java and nothing else: all the rest travels, once, by way of HDFS
+    STAGED=$("$PYTHON" -m segpipe.spark.yarn --deploy-mode "$DEPLOY_MODE" --jars "$JARS" ${OPTIONS[@]+"${OPTIONS[@]}"}) ||
+        exit $?
+    mapfile -t STAGED <<<"$STAGED"
+    OPTIONS+=(${STAGED[@]+"${STAGED[@]}"})
+    JARS=''
+fi
 [[ -z $JARS ]] || OPTIONS+=(--jars "$JARS")
 [[ -z $PY_FILES ]] || OPTIONS+=(--py-files "$PY_FILES")
 [[ -z $FILES ]] || OPTIONS+=(--files "$FILES")
 
-# Ctrl-C is for the job, which records the run as interrupted and then ends Spark; the JVM follows.
-[[ $DEPLOY_MODE == cluster ]] || trap '' INT
+SUBMIT=("$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs/$JOB.py" "$@")
+[[ $DEPLOY_MODE != cluster ]] || exec "${SUBMIT[@]}" # the job runs elsewhere, this is its launcher's output
 
-# spark-submit merges the job's stderr into its stdout, so the job opens both again itself (jobs/common.py). That cannot
-# be done with a regular file without losing the place in it, so there a pipe stands before the file.
-if [[ ! -f /dev/stdout && ! -f /dev/stderr ]]; then
-    exec "$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs/$JOB.py" "$@"
+# spark-submit merges the job's stderr into its stdout, and Spark's workers talk into its stderr. So the job opens the
+# real ones again itself (jobs/common.py), which stand as 3 and 4, and the talk goes into a file.
+can_open_again() { # number of a stream; a file would lose its place, another user's terminal is refused
+    [[ ! -f /dev/fd/$1 ]] && { : >>"/proc/self/fd/$1"; } 2>/dev/null
+}
+exec 3>&1 4>&2
+CATS=()
+if ! can_open_again 3; then
+    exec 3> >(exec cat)
+    CATS+=($!)
 fi
-exec {OUT}> >(exec cat)
-OUT_CAT=$!
-exec {ERR}> >(exec cat >&2)
-ERR_CAT=$!
-"$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs/$JOB.py" "$@" \
-    >&"$OUT" 2>&"$ERR" {OUT}>&- {ERR}>&- &
+if ! can_open_again 4; then
+    exec 4> >(exec cat >&2 3>&-)
+    CATS+=($!)
+fi
+SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/segpipe-submit.XXXXXX")
+trap 'rm -rf -- "$SCRATCH"' EXIT
+export SEGPIPE_STREAMS='3 4' SEGPIPE_PID_FILE=$SCRATCH/pid
+TALK=$SCRATCH/spark.log
+for ARGUMENT in "$@"; do
+    [[ $ARGUMENT != --verbose ]] || TALK=/proc/self/fd/4
+done
+
+# Ctrl-C and SIGTERM are for the job, which records the run as interrupted and then ends Spark; the JVM follows.
+# shellcheck disable=SC2317 # called by the trap
+stop_job() {
+    kill -TERM "$(cat "$SEGPIPE_PID_FILE" 2>/dev/null || printf '%s' "$SUBMITTED")" 2>/dev/null || true
+}
+trap '' INT
+"${SUBMIT[@]}" >>"$TALK" 2>&1 &
 SUBMITTED=$!
-exec {OUT}>&- {ERR}>&-
-trap 'kill -TERM "$SUBMITTED" 2>/dev/null || true' TERM
+trap stop_job TERM
 CODE=0
 wait "$SUBMITTED" || CODE=$?
 while kill -0 "$SUBMITTED" 2>/dev/null; do # a signal ended the wait, not the job
     CODE=0
     wait "$SUBMITTED" || CODE=$?
 done
-wait "$OUT_CAT" "$ERR_CAT" || true
+if [[ $CODE -ne 0 && ! -f $SEGPIPE_PID_FILE && -f $TALK ]]; then # the job never came to speak for itself
+    CAUSE=$(grep 'Caused by: ' "$TALK" | tail -n 1 || true)
+    [[ -n $CAUSE ]] || CAUSE=$(grep -E 'Exception|Error|rror:|nvalid' "$TALK" | grep -m 1 -v '^[[:space:]]*at ' || true)
+    [[ -n $CAUSE ]] || CAUSE=$(tail -n 1 "$TALK")
+    printf 'segpipe: spark-submit failed (%s): check its options; add --verbose behind the job for all it said\n' \
+        "${CAUSE#Exception in thread \"main\" }" >&2
+fi
+exec 3>&- 4>&-
+[[ ${#CATS[@]} -eq 0 ]] || wait "${CATS[@]}" || true
 exit "$CODE"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import io
 import os
 import re
 import signal
@@ -346,36 +347,31 @@ def job_names() -> list[str]:
 
 
 def attach_terminal() -> None:
-    """Open stdout and stderr of the spark-submit above again.
+    """Open the real stdout and stderr, which spark-submit keeps from the job.
 
     spark-submit reads the job's stderr through the pipe of its stdout and passes both on to its own stdout, so that
-    errors land in results and no bar can be drawn. Regular files are taken only where writes append.
+    errors land in results and no bar can be drawn. spark-submit.sh says in SEGPIPE_STREAMS under which numbers the JVM
+    holds what may be opened again; under a plain spark-submit that is tried where it is a terminal or a pipe.
     """
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return
-    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+    numbers = [int(word) for word in os.environ.get("SEGPIPE_STREAMS", "1 2").split()]
+    for stream, number in zip((sys.stdout, sys.stderr), numbers, strict=True):
+        source = Path(f"/proc/{os.getppid()}/fd/{number}")
         try:
-            if not _may_open(number):
+            if source.is_file():  # another opening of it would write over what is there
                 continue
-            descriptor = os.open(f"/proc/{os.getppid()}/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY)
+            descriptor = os.open(source, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY)
         except OSError:  # a socket, or no /proc: stay with spark-submit's pipe
             continue
         stream.flush()
-        os.dup2(descriptor, number)
+        os.dup2(descriptor, stream.fileno())
         os.close(descriptor)
-    if sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
+    if sys.stdout.isatty() and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     _die_with_parent()
-
-
-def _may_open(number: int) -> bool:
-    parent = Path(f"/proc/{os.getppid()}")
-    if not (parent / "fd" / str(number)).is_file():
-        return True  # terminal, pipe, /dev/null
-    flags = next(
-        line for line in (parent / "fdinfo" / str(number)).read_text().splitlines() if line.startswith("flags:")
-    )
-    return bool(int(flags.split()[1], 8) & os.O_APPEND)
+    if pid_file := os.environ.get("SEGPIPE_PID_FILE"):
+        Path(pid_file).write_text(str(os.getpid()))
 
 
 def _die_with_parent() -> None:
