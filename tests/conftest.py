@@ -11,10 +11,15 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("PYTHONHOME", "")  # Orca hands it to its workers, which die on a missing one
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# A shared machine stalls now and then; the timeout of pytest catches what hangs.
+hypothesis.settings.register_profile("segpipe", deadline=None)
+hypothesis.settings.load_profile("segpipe")
 
 ROOT = Path(__file__).resolve().parents[1]
 

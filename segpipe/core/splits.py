@@ -43,8 +43,7 @@ class SplitRule:
         place = self.place(subject)
         if place < self.train:
             return "train"
-        both = self.train + self.validation
-        return "validation" if place < both or math.isclose(both, 1) else "test"
+        return "validation" if place < self.train + self.validation else "test"
 
     def place(self, subject: str) -> float:
         """Where a subject lies on the line from 0 to below 1."""

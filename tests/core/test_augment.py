@@ -109,15 +109,16 @@ def test_background_that_is_not_zero_goes_on_beyond_the_border():
 
 
 @pytest.mark.parametrize("move", [augment.rotate, augment.scale], ids=lambda move: move.__name__)
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("shape", [(40, 32), (33, 47), (1, 9), (9, 1)], ids=str)
-def test_resampling_is_that_of_scipy(move, shape, monkeypatch):
+def test_resampling_is_that_of_scipy(move, shape, seed, monkeypatch):
     rng = np.random.default_rng(0)
     image = rng.normal(size=(*shape, 3)).astype(np.float32)
     labels = rng.integers(0, 5, shape, dtype=np.uint8)
     seen = []
     resample = augment._resample
     monkeypatch.setattr(augment, "_resample", lambda *given: seen.append(given[2]) or resample(*given))
-    moved, moved_labels = move(image, labels, np.random.default_rng(1))
+    moved, moved_labels = move(image, labels, np.random.default_rng(seed))
 
     (matrix,) = seen
     middle = (np.array(shape) - 1) / 2
@@ -126,4 +127,4 @@ def test_resampling_is_that_of_scipy(move, shape, monkeypatch):
         wanted = affine_transform(image[..., channel], matrix, offset, order=1, mode="nearest")
         np.testing.assert_allclose(moved[..., channel], wanted, atol=1e-3)
     wanted = affine_transform(labels, matrix, offset, order=0, mode="grid-constant")
-    assert (moved_labels != wanted).mean() <= 0.002
+    assert (moved_labels != wanted).sum() <= 2

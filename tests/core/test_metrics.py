@@ -254,6 +254,13 @@ def test_diameters_equal_a_search_over_all_pairs(mask, row_mm, column_mm):
     assert found == pytest.approx(naive_diameters(largest, (row_mm, column_mm)), abs=1e-6)
 
 
+@pytest.mark.parametrize("mask", [plane("##..", "##..", "#.#."), plane(".#.#", "#.#.", "...#")], ids=["one", "other"])
+@pytest.mark.parametrize("flip", [np.s_[:, :, :], np.s_[:, ::-1, :], np.s_[:, :, ::-1], np.s_[:, ::-1, ::-1]], ids=str)
+def test_of_two_equally_long_diameters_that_with_the_longer_perpendicular_counts(mask, flip):
+    found = metrics.diameters_mm(mask[flip], (1, 1, 1))
+    assert found == pytest.approx(naive_diameters(mask[0], (1, 1)))
+
+
 @given(small_masks(), spacings)
 def test_diameters_of_a_scan_are_those_of_its_best_slice(mask, spacing):
     assume(mask.any())

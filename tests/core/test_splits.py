@@ -1,3 +1,4 @@
+import math
 import random
 
 import pytest
@@ -83,6 +84,18 @@ def test_a_text_that_is_no_rule_is_refused(text):
 def test_shares_of_one_leave_nobody_to_test(train, validation):
     sizes = SplitRule("", train, validation).sizes(map(str, range(2000)))
     assert sizes["test"] == 0
+
+
+def test_a_subject_on_the_border_of_two_splits_belongs_to_the_later_one():
+    place = RULE.place("a")
+    assert SplitRule("segpipe", place, 1 - place).of("a") == "validation"
+    assert SplitRule("segpipe", math.nextafter(place, 1), 0).of("a") == "train"
+    assert SplitRule("segpipe", 0, place).of("a") == "test"
+    assert SplitRule("segpipe", 0, math.nextafter(place, 1)).of("a") == "validation"
+
+
+def test_a_subject_whose_name_is_no_utf8_has_a_split():
+    assert RULE.of(b"sub-\xff".decode(errors="surrogateescape")) in SPLITS
 
 
 def test_no_shares_leave_everybody_to_test():

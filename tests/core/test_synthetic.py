@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segpipe.core import intensity, metrics
+from segpipe.core import intensity, metrics, synthetic
 from segpipe.core.orientation import axis_codes
 from segpipe.core.regions import CONVENTIONS, to_regions
-from segpipe.core.synthetic import MODALITIES, _smooth, glioma
+from segpipe.core.synthetic import MODALITIES, glioma
 
 SHAPE = (32, 64, 64)
 SEEDS = range(12)
@@ -153,9 +153,30 @@ def test_a_shape_that_holds_no_brain_is_refused(shape):
         glioma(np.random.default_rng(0), shape)
 
 
+def test_the_tumour_pushes_tissue_outwards():
+    spacing = np.array([8.0, 6.0, 6.0])
+    points = synthetic._grid((20, 32, 32), spacing)
+    middle = np.array([10, 5, 30], np.float32)
+    near = np.sqrt(((points - middle[:, None, None, None]) ** 2).sum(axis=0)) < 25
+    ratios = []
+    for seed in range(20):
+        placed = synthetic._deformed(points, spacing, middle, 25.0, np.random.default_rng(seed))[:, near]
+        ratios.append(np.std(placed, axis=1).sum() / np.std(points[:, near], axis=1).sum())
+    assert np.mean(ratios) < 0.93
+
+
+def test_a_brain_voxel_without_signal_is_still_above_the_background():
+    shape = (16, 48, 48)
+    nothing = np.zeros(shape, np.float32)
+    anatomy = synthetic._Anatomy(np.ones(shape, bool), nothing, nothing, nothing, nothing)
+    shares = dict.fromkeys(synthetic._TISSUES, nothing)
+    image = synthetic._image("t1", shares, anatomy, np.ones(3), np.random.default_rng(0))
+    assert image.min() == 1
+
+
 @pytest.mark.parametrize("knot_mm", [5, 16])
 def test_smooth_noise_has_deviation_1_and_changes_its_sign_about_every_third_knot(knot_mm):
-    noise = _smooth((60, 160, 160), np.array([2.0, 1.5, 1.5]), knot_mm, np.random.default_rng(0))
+    noise = synthetic._smooth((60, 160, 160), np.array([2.0, 1.5, 1.5]), knot_mm, np.random.default_rng(0))
     assert noise.std() == pytest.approx(1, abs=0.1)
     changes = np.diff(noise > 0, axis=1).mean() / 1.5
     assert 1 / changes / knot_mm == pytest.approx(2.8, abs=0.5)
