@@ -213,9 +213,7 @@ def test_no_source_makes_no_warehouse(spark, tmp_path):
 
 def listed(folder):
     found = sources.find(str(folder)).scans
-    return plan_parts(
-        found, IngestSettings(source=str(folder), warehouse="w", cohort=COHORT, **changes), changes.pop("cores", 2)
-    )
+    return plan_parts(found, IngestSettings(source=str(folder), warehouse="w", cohort=COHORT), cores=2)
 
 
 def test_parts_hold_whole_scans_once_in_order_and_are_the_same_each_time(source):

@@ -1,9 +1,10 @@
 """Exactly once: whatever of an ingest is killed, the same command ends in the tables of an uninterrupted run.
 
 Real processes are killed by SIGKILL at random moments. `SEGPIPE_KILLS` sets how often (default 3, the full proof is
-30), `SEGPIPE_KILL_SEED` where the moments start; tests/warehouse/test_parts.py kills before every single step of a commit.
+30), `SEGPIPE_KILL_SEED` which moments; tests/warehouse/test_parts.py kills before every single step of a commit.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -19,15 +20,15 @@ from tests.spark.examples import archive, leftovers, part_files, run_ingest, spo
 
 KILLS = int(os.environ.get("SEGPIPE_KILLS", "3"))
 SEED = int(os.environ.get("SEGPIPE_KILL_SEED", "0"))
-SUBJECTS = 16
+SUBJECTS = 10
 VICTIMS = ("driver", "worker", "jvm")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """Scans for eight parts of 1 MB, one of them bad."""
-    folder = archive(tmp_path_factory.mktemp("killed") / "source", SUBJECTS, seed=3, shape=(24, 96, 96))
+    """Scans for some parts of 1 MB; one of them is bad."""
+    folder = archive(tmp_path_factory.mktemp("killed") / "source", SUBJECTS, seed=3, shape=(20, 80, 80))
     spoil(folder, "Synthetic_03_005", "t1", b"no image")
     return folder
 
@@ -41,13 +42,13 @@ def uninterrupted(spark, source, tmp_path_factory) -> tuple[dict, float]:
     assert process.stdout.readline() == "done\n"
     seconds = time.monotonic() - begun
     assert process.wait() == 0
-    assert len(list((warehouse / "scans").glob("*.parquet"))) >= 6
+    assert len(list((warehouse / "scans").glob("*.parquet"))) >= 4
     return tables(warehouse), seconds
 
 
 @pytest.mark.timeout(60 * (KILLS + 2))
 @pytest.mark.parametrize("number", range(KILLS))
-def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, tmp_path, number):
+def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, tmp_path, number, record_property):
     expected, seconds = uninterrupted
     rng = np.random.default_rng([SEED, number])
     victim = VICTIMS[number % len(VICTIMS)]
@@ -67,6 +68,7 @@ def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, t
     assert tables(warehouse) == expected
     assert before.items() <= part_files(warehouse).items(), "a finished part was written again"
     finished = sum(map(len, committed.values()))
+    record_property("kill", f"{victim} with {len(before) // 2} parts written, {finished} scans finished")
     assert outcome.skipped >= finished
     assert run.counts["scans_decoded"] == SUBJECTS - outcome.skipped - outcome.known_bad
     again, _ = run_ingest(spark, source, warehouse, part_mb=1)
@@ -92,10 +94,8 @@ def start(source: Path, warehouse: Path) -> subprocess.Popen:
 
 def kill(process: subprocess.Popen, victim: str, delay: float) -> list[psutil.Process]:
     """SIGKILL one of the processes of an ingest after `delay` seconds; all of its processes that were there."""
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(delay)
-    except subprocess.TimeoutExpired:
-        pass
     driver = psutil.Process(process.pid)
     family = [driver, *driver.children(recursive=True)]
     for one in {"driver": [driver], "jvm": javas(family), "worker": workers(family)[-1:]}[victim]:
