@@ -69,3 +69,19 @@ class PredictorFactory(Protocol):
     def open(self, threads: int) -> Predictor:
         """The predictor on `threads` threads; raises ModelError where the model is damaged or not exported."""
         ...
+
+
+class Model(Protocol):
+    """What a job must know of a model: what its scans must be, and what its label maps mean; a bundle is one."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    @property
+    def modalities(self) -> tuple[str, ...]: ...
+
+    @property
+    def orientation(self) -> str: ...
+
+    @property
+    def label_convention(self) -> str: ...

@@ -146,6 +146,7 @@ PREDICTIONS = _table(
     ("slice_index", _I32, False, "as in `slices`"),
     ("height", _I32, False, "rows"),
     ("width", _I32, False, "columns"),
+    ("label_convention", _STR, True, "the model's, which `mask` is in; a name of segpipe.core.regions.CONVENTIONS"),
     ("mask", _BIN, False, "label map, uint8, row by row, in the model's label convention"),
     ("region_pixels", pa.list_(pa.struct([("region", _STR), ("pixels", _I32)])), False, "predicted pixels"),
     ("run_id", _STR, False, "the run that wrote the row"),
@@ -176,6 +177,7 @@ SEGMENTATIONS = _table(
     ("fn", _I64, True, "voxels true only"),
     ("dice", _F64, True, "null where both are empty: decide at query time"),
     ("hd95_mm", _F64, True, "null where either is empty"),
+    ("fingerprint", _STR, True, "of the scan that was segmented; `scans` has another one once its source has changed"),
     ("run_id", _STR, False, "the run that wrote the row"),
 )
 

@@ -33,5 +33,5 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
 def scan() -> tuple[list[np.ndarray], ScanInput]:
     """Four int16 channels (10, 44, 52) of a generated head, and what `scans` would say of them."""
     images = glioma(np.random.default_rng(5), shape=(10, 44, 52)).images
-    channels = [images[name] for name in MODALITIES]
+    channels = [images[name.lower()] for name in MODALITIES]
     return channels, scan_input(channels)

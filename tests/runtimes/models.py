@@ -15,7 +15,7 @@ from segpipe.core.synthetic import glioma
 from segpipe.models.bundle import Bundle, save_bundle
 from segpipe.settings import NetworkSettings
 
-MODALITIES = ("flair", "t1", "t1ce", "t2")
+MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 
 
 def tiny_bundle(
@@ -84,7 +84,7 @@ def _train(tf: Any, model: Any, steps: int) -> None:
     images = []
     for seed in range(4):
         scan = glioma(np.random.default_rng(seed), shape=(8, 32, 32))
-        channels = [scan.images[name] for name in MODALITIES]
+        channels = [scan.images[name.lower()] for name in MODALITIES]
         mean, inverse = scan_input(channels).stored_statistics()
         images.append((np.stack(channels, axis=-1) - mean) * inverse)
     seen = np.concatenate(images)

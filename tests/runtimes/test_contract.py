@@ -132,7 +132,7 @@ def test_an_empty_answer_has_no_mean_probability(exported: Make, scan: Scan, run
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_one_region(exported: Make, scan: Scan, runtime: str) -> None:
-    bundle = exported(convention="binary", modalities=("t2",))
+    bundle = exported(convention="binary", modalities=("T2",))
     channels = scan[0][3:]
     described = scan_input(channels)
     labels, _ = by_hand(bundle, channels, described)

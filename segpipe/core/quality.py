@@ -1,0 +1,44 @@
+"""What is suspicious about a predicted region: the `qc_flags` of `segmentations`."""
+
+import numpy as np
+
+TOUCHES_BORDER = "touches_border"
+DISCONNECTED = "disconnected"
+IMPLAUSIBLE_VOLUME = "implausible_volume"
+LOW_CONFIDENCE = "low_confidence"
+
+LEAST_MAIN_SHARE = 0.5
+LEAST_VOLUME_ML = 0.1
+MOST_BRAIN_SHARE = 0.5
+LEAST_PROBABILITY = 0.7
+
+
+def qc_flags(mask: np.ndarray, volume_ml: float, brain_ml: float, mean_probability: float | None) -> list[str]:
+    """Flags of a region's mask, bool (S, H, W); none for an empty one.
+
+    `touches_border`: a voxel lies on the outermost layer of the volume, so that some may lie beyond it.
+    `disconnected`: the largest of its 26-connected parts holds less than half of it. `implausible_volume`:
+    below 0.1 ml, or more than half of the brain. `low_confidence`: its mean probability is below 0.7.
+
+    >>> qc_flags(np.ones((1, 1, 1), bool), 0.001, 1000.0, 0.9)
+    ['touches_border', 'implausible_volume']
+    """
+    if not mask.any():
+        return []
+    found = {
+        TOUCHES_BORDER: any(np.take(mask, (0, -1), axis=axis).any() for axis in range(3)),
+        DISCONNECTED: _main_share(mask) < LEAST_MAIN_SHARE,
+        IMPLAUSIBLE_VOLUME: not LEAST_VOLUME_ML <= volume_ml <= MOST_BRAIN_SHARE * brain_ml,
+        LOW_CONFIDENCE: mean_probability is not None and mean_probability < LEAST_PROBABILITY,
+    }
+    return [flag for flag, raised in found.items() if raised]
+
+
+def _main_share(mask: np.ndarray) -> float:
+    """Share of the voxels that the largest connected part holds."""
+    from scipy.ndimage import find_objects, label
+
+    crop = mask[find_objects(mask.astype(np.uint8))[0]]
+    parts, _ = label(crop, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel())[1:]
+    return float(sizes.max() / sizes.sum())

@@ -1,0 +1,69 @@
+"""Rows of `segmentations` from label maps: what segment writes and evaluate computes again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from segpipe.core import metrics
+from segpipe.core.quality import qc_flags
+from segpipe.core.regions import CONVENTIONS, to_regions
+
+_AGREEMENT = ("truth_voxels", "truth_volume_ml", "tp", "fp", "fn", "dice", "hd95_mm")
+
+Probabilities = Mapping[str, float | None]
+
+
+def region_rows(
+    scan: Mapping[str, Any],
+    labels: np.ndarray,
+    convention: str,
+    truth: np.ndarray | None,
+    mean_probability: Probabilities,
+    max_probability: Probabilities,
+) -> list[dict[str, Any]]:
+    """One row per region of `convention`, without the columns that name model and run.
+
+    `scan` is the scan's row of `scans`; `labels` uint8 and `truth` (of the scan's own convention, or None), both
+    (slices, rows, columns). Measures without a meaning are None, and so is all agreement in a region that the truth's
+    convention does not know.
+    """
+    regions = _masks(labels, convention)
+    true_regions = {} if truth is None else _masks(truth, scan["label_convention"])
+    affine = np.array(scan["affine"]).reshape(4, 4)
+    brain_ml = scan["brain_voxels"] * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    rows = []
+    for region, mask in regions.items():
+        measures = metrics.measure(mask, affine)
+        true = true_regions.get(region)
+        agreement = dict.fromkeys(_AGREEMENT) if true is None else asdict(metrics.compare(mask, true, affine))
+        row = {
+            **{name: scan[name] for name in ("scan_id", "cohort", "subject", "session", "split", "fingerprint")},
+            "region": region,
+            **asdict(measures),
+            "mean_probability": mean_probability.get(region),
+            "max_probability": max_probability.get(region),
+            "qc_flags": qc_flags(mask, measures.volume_ml, brain_ml, mean_probability.get(region)),
+            **agreement,
+        }
+        rows.append({name: _null(value) for name, value in row.items()})
+    return rows
+
+
+def _masks(labels: np.ndarray, convention: str | None) -> dict[str, np.ndarray]:
+    """Each region of a label map as bool (slices, rows, columns)."""
+    if convention not in CONVENTIONS:
+        return {}
+    known = CONVENTIONS[convention]
+    maps = to_regions(labels, known).astype(bool)
+    return {region: np.ascontiguousarray(maps[..., place]) for place, region in enumerate(known.region_names)}
+
+
+def _null(value: Any) -> Any:
+    """NaN is null in a table; points are lists."""
+    if isinstance(value, float) and np.isnan(value):
+        return None
+    return list(value) if isinstance(value, tuple) else value
