@@ -216,7 +216,7 @@ def walk(
     rejected: list[Rejected] = []
     for name, info in found.items():
         path = name[start:]
-        if path.startswith((".", "__MACOSX/")) or "/." in path:
+        if _is_hidden(path):
             continue
         entry = Entry(path, int(info.get("size") or 0), _version(info))
         if not all(map(is_safe_name, path.split("/"))):
@@ -230,6 +230,16 @@ def walk(
             entry = target
         entries[path] = entry
     return entries, rejected
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether a file or one of its folders is hidden; `..` hides nothing, it climbs."""
+    if path.startswith("__MACOSX/"):
+        return True
+    if not path.startswith(".") and "/." not in path:
+        return False
+    parts = path.split("/")
+    return ".." not in parts and any(part.startswith(".") and part != "." for part in parts)
 
 
 def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, Entry], list[Rejected]]:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _HEADER_TAGS = (
     "Columns",
     "NumberOfFrames",
 )
+_FLAIR = re.compile(r"flair|dark.?fluid", re.IGNORECASE)  # often said beside T2
 _STEP_TOLERANCE = 0.05  # of a slice step
 _ANGLE_TOLERANCE = 1e-3
 _DIRECTORY = "1.2.840.10008.1.3.10"
@@ -369,7 +371,13 @@ def _is_dicom(file: BinaryIO) -> bool:
 def _read(file: BinaryIO, stop: int | None = None) -> Any:
     pydicom = _pydicom()
     if stop is None:
-        return pydicom.dcmread(file, force=True)
+        dataset = pydicom.dcmread(file, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:  # without a preamble; pydicom has told the syntax by looking
+            implicit, little = dataset.original_encoding
+            uid = pydicom.uid
+            explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
+        return dataset
     return pydicom.filereader.read_partial(
         file, stop_when=lambda tag, vr, length: tag > stop, force=True, specific_tags=_header_tags()
     )
@@ -419,6 +427,8 @@ def _role(dataset: Any) -> str:
         return IMAGE
     for text in (dataset.get("SeriesDescription"), dataset.get("ProtocolName")):
         named = words(str(text or ""))
+        if _FLAIR.search(str(text or "")):
+            return "FLAIR"
         if named and named.role and named.role != MASK:
             return "T1ce" if named.role == "T1" and dataset.get("ContrastBolusAgent") else named.role
     return IMAGE

@@ -268,12 +268,10 @@ def mutated(draw: st.DrawFn) -> bytes:
 def test_hostile_bytes_raise_bad_input_and_nothing_else(data: bytes, companion: bytes | None, name: str) -> None:
     try:
         volume = nifti.parse(data, companion, max_voxels=1 << 20, name=name)
-    except BadInput as error:
-        assert error.problem
-        assert error.remedy
-    else:
-        assert volume.voxels.size <= (1 << 20) * 4
-        nifti.to_bytes(volume)
+    except BadInput:
+        return
+    assert volume.voxels.size <= (1 << 20) * 4
+    nifti.to_bytes(volume)
 
 
 @given(st.binary(max_size=2000))

@@ -1,0 +1,396 @@
+"""DICOM series: geometry, transfer syntaxes, identities kept out, hostile files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
+
+from segpipe.errors import BadInput, Reason, UsageError
+from segpipe.readers import dicom, nifti
+from segpipe.readers.layouts.dicom import KEY_VARIABLE
+from segpipe.readers.scan import Scan, load, restore
+from segpipe.readers.sources import Listing, find
+
+KEY = b"a secret"
+NAME = "Doe^Jane"
+BIRTH = "19510203"
+
+
+def image(**attributes: Any) -> Dataset:
+    """One axial slice of 4 rows and 3 columns."""
+    dataset = Dataset()
+    values = {
+        "SOPClassUID": MRImageStorage,
+        "SOPInstanceUID": "1.2.3.1",
+        "PatientName": NAME,
+        "PatientID": "4711",
+        "PatientBirthDate": BIRTH,
+        "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.4",
+        "SeriesDescription": "AX T1 of Jane",
+        "ImageComments": "Jane is nervous",
+        "Modality": "MR",
+        "InstanceNumber": 1,
+        "Rows": 4,
+        "Columns": 3,
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "ImagePositionPatient": [10.0, 20.0, 30.0],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [2.0, 0.5],
+        "SliceThickness": 3.0,
+        "PixelData": np.arange(12, dtype="<i2").tobytes(),
+        **attributes,
+    }
+    for name, value in values.items():
+        if value is not None:
+            setattr(dataset, name, value)
+    return dataset
+
+
+def data_of(dataset: Dataset, syntax: str = ExplicitVRLittleEndian, preamble: bool = True) -> bytes:
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    file = io.BytesIO()
+    if preamble:
+        pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    else:
+        del dataset.file_meta
+        pydicom.dcmwrite(file, dataset, implicit_vr=True, little_endian=True)
+    return file.getvalue()
+
+
+def stack(count: int = 5, **attributes: Any) -> list[Dataset]:
+    """A series whose slices lie 3 mm apart; slice n holds the values from 100 n on."""
+    return [
+        image(
+            SOPInstanceUID=f"1.2.3.4.{n}",
+            InstanceNumber=n + 1,
+            ImagePositionPatient=[10.0, 20.0, 30.0 + 3 * n],
+            PixelData=(np.arange(12, dtype="<i2") + 100 * n).tobytes(),
+            **attributes,
+        )
+        for n in range(count)
+    ]
+
+
+def volume_of(datasets: list[Dataset], **options: Any) -> Any:
+    contents = [data_of(dataset) for dataset in datasets]
+    return dicom.series(contents, [f"IM{n}" for n in range(len(contents))], options.get("max_voxels", 10_000))
+
+
+def refused(datasets: list[Dataset], **options: Any) -> Reason:
+    with pytest.raises(BadInput) as caught:
+        volume_of(datasets, **options)
+    assert "Jane" not in str(caught.value)
+    return caught.value.reason
+
+
+def archive(folder: Path, datasets: list[Dataset]) -> Path:
+    """The files in an order that says nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = list(range(len(datasets)))
+    random.Random(0).shuffle(order)
+    for name, place in enumerate(order):
+        (folder / f"IM{name:04d}").write_bytes(data_of(datasets[place]))
+    return folder
+
+
+def load_all(listing: Listing) -> list[Scan]:
+    return [load(listing.root, source) for source in listing.scans]
+
+
+class TestGeometry:
+    """Where the voxels of a series lie."""
+
+    def test_slices_are_ordered_by_position(self) -> None:
+        datasets = stack()
+        random.Random(3).shuffle(datasets)
+        volume = volume_of(datasets)
+        assert volume.voxels.shape == (3, 4, 5)
+        assert volume.voxels[2, 1, 4] == 400 + 1 * 3 + 2
+        wanted = [[-0.5, 0, 0, -10], [0, -2.0, 0, -20], [0, 0, 3.0, 30], [0, 0, 0, 1]]
+        np.testing.assert_allclose(volume.affine, wanted)
+
+    def test_rescale_is_kept(self) -> None:
+        volume = volume_of(stack(RescaleSlope="2.5", RescaleIntercept="-10"))
+        assert (volume.slope, volume.inter) == (2.5, -10.0)
+        assert volume.voxels.dtype == np.int16
+
+    def test_rescale_that_differs_by_slice_is_applied(self) -> None:
+        datasets = stack(2)
+        datasets[1].RescaleSlope, datasets[1].RescaleIntercept = "2", "1"
+        volume = volume_of(datasets)
+        assert volume.voxels.dtype == np.float32
+        assert volume.voxels[1, 0, 1] == 101 * 2 + 1
+        assert (volume.slope, volume.inter) == (1.0, 0.0)
+
+    def test_times_are_a_fourth_axis(self) -> None:
+        early, late = stack(3, AcquisitionNumber=1), stack(3, AcquisitionNumber=2)
+        for dataset in late:
+            dataset.SOPInstanceUID += ".2"
+            dataset.PixelData = (np.frombuffer(dataset.PixelData, "<i2") + 1000).astype("<i2").tobytes()
+        volume = volume_of([*late, *early])
+        assert volume.voxels.shape == (3, 4, 3, 2)
+        np.testing.assert_array_equal(volume.voxels[..., 1] - volume.voxels[..., 0], 1000)
+
+    def test_multi_frame_images_have_their_places_frame_by_frame(self) -> None:
+        frames = [Dataset() for _ in range(3)]
+        for number, frame in enumerate(frames):
+            frame.PlanePositionSequence = [Dataset()]
+            frame.PlanePositionSequence[0].ImagePositionPatient = [0, 0, -2.0 * number]
+        shared = Dataset()
+        shared.PlaneOrientationSequence = [Dataset()]
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        shared.PixelMeasuresSequence = [Dataset()]
+        shared.PixelMeasuresSequence[0].PixelSpacing = [1, 1]
+        pixels = np.arange(36, dtype="<i2").reshape(3, 4, 3)
+        dataset = image(
+            NumberOfFrames=3,
+            ImagePositionPatient=None,
+            ImageOrientationPatient=None,
+            PixelSpacing=None,
+            PerFrameFunctionalGroupsSequence=frames,
+            SharedFunctionalGroupsSequence=[shared],
+            PixelData=pixels.tobytes(),
+        )
+        volume = volume_of([dataset])
+        np.testing.assert_array_equal(volume.voxels, pixels[::-1].transpose(2, 1, 0))
+        assert volume.affine[2].tolist() == [0, 0, 2, -4]
+
+    @pytest.mark.parametrize(
+        ("series", "reference"),
+        [
+            ("ax/axasc35", "ax_asc_35sl_6.nii"),
+            ("cor/corasc35", "cor_asc_35sl_16.nii"),
+            ("sag/sagasc35", "sag_asc_35sl_22.nii"),
+            ("axmb/AxAsc36mb2a", "fMRI_MB_asc_25.nii"),
+        ],
+    )
+    def test_real_mosaics_equal_their_reference(
+        self, real_data: Path, tmp_path: Path, series: str, reference: str
+    ) -> None:
+        folder = real_data / "odd" / "dcm_qa"
+        for path in (folder / "dicom" / series).iterdir():
+            if path.suffix != ".nii":
+                shutil.copy(path, tmp_path)
+        (ours,) = load_all(find(str(tmp_path), "dicom", KEY))
+        (theirs,) = load_all(find(str(folder / reference)))
+        assert ours.modalities == theirs.modalities
+        for name in ours.images:
+            np.testing.assert_array_equal(ours.images[name], theirs.images[name])
+        np.testing.assert_allclose(ours.affine, theirs.affine, atol=2e-2)
+        np.testing.assert_allclose(ours.spacing_mm, theirs.spacing_mm, atol=1e-3)
+
+
+class TestSyntax:
+    """The ways that pixels are stored."""
+
+    @pytest.mark.parametrize(
+        "kind", ["RLE", "bigendian", "expb", "implicit", "jp2klossless", "jpeg_ls_lossless", "padded"]
+    )
+    def test_real_syntaxes_hold_the_same_pixels(self, real_data: Path, kind: str) -> None:
+        folder = real_data / "odd" / "pydicom"
+        plain = dicom.series([(folder / "MR_small.dcm").read_bytes()], ["a"], 10_000)
+        other = dicom.series([(folder / f"MR_small_{kind}.dcm").read_bytes()], ["b"], 10_000)
+        np.testing.assert_array_equal(other.voxels, plain.voxels)
+        np.testing.assert_array_equal(other.affine, plain.affine)
+
+    @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+    def test_generated_syntaxes(self, syntax: str) -> None:
+        pixels = np.arange(12, dtype=">i2" if syntax == ExplicitVRBigEndian else "<i2").tobytes()
+        volume = dicom.series([data_of(image(PixelData=pixels), syntax)], ["a"], 100)
+        np.testing.assert_array_equal(volume.voxels[..., 0].T.ravel(), np.arange(12))
+
+    def test_gzipped_and_without_preamble(self, tmp_path: Path) -> None:
+        (tmp_path / "a.dcm.gz").write_bytes(gzip.compress(data_of(image())))
+        (tmp_path / "b.dcm").write_bytes(
+            data_of(image(SeriesInstanceUID="1.9", SOPInstanceUID="1.9.1"), preamble=False)
+        )
+        scans = load_all(find(str(tmp_path), "dicom", KEY))
+        assert len(scans) == 2
+        np.testing.assert_array_equal(*(next(iter(scan.images.values())) for scan in scans))
+
+
+class TestRefusals:
+    """What is wrong with a series, by its reason."""
+
+    def test_a_missing_slice(self) -> None:
+        datasets = stack()
+        del datasets[2]
+        assert refused(datasets) == Reason.BAD_GEOMETRY
+
+    def test_a_missing_time(self) -> None:
+        datasets = [*stack(3), *stack(3)]
+        del datasets[2]
+        assert refused(datasets) == Reason.TRUNCATED
+
+    def test_mixed_directions(self) -> None:
+        datasets = stack(2)
+        datasets[1].ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        assert refused(datasets) == Reason.GRID_MISMATCH
+
+    def test_no_place(self) -> None:
+        assert refused([image(ImagePositionPatient=None)]) == Reason.BAD_GEOMETRY
+
+    def test_no_spacing(self) -> None:
+        assert refused([image(PixelSpacing=[0, 0])]) == Reason.BAD_GEOMETRY
+
+    def test_no_pixels(self) -> None:
+        assert refused([image(PixelData=None)]) == Reason.NOT_AN_IMAGE
+
+    def test_too_few_pixels(self) -> None:
+        assert refused([image(PixelData=b"\0" * 20)]) == Reason.TRUNCATED
+
+    def test_too_many_voxels(self) -> None:
+        assert refused([image(Rows=60000, Columns=60000)]) == Reason.TOO_LARGE
+        assert refused(stack(5), max_voxels=40) == Reason.TOO_LARGE
+
+    def test_colour(self) -> None:
+        dataset = image(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+        assert refused([dataset]) == Reason.UNSUPPORTED
+
+    def test_a_mosaic_without_its_header(self) -> None:
+        assert refused([image(ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])]) == Reason.UNSUPPORTED
+
+    def test_a_real_truncated_file(self, real_data: Path) -> None:
+        data = (real_data / "odd" / "pydicom" / "MR_truncated.dcm").read_bytes()
+        with pytest.raises(BadInput) as caught:
+            dicom.series([data], ["a"], 10_000)
+        assert caught.value.reason == Reason.TRUNCATED
+
+    def test_a_gzip_bomb(self) -> None:
+        with pytest.raises(BadInput) as caught:
+            dicom.series([gzip.compress(bytes(40 << 20))], ["a"], 10_000)
+        assert caught.value.reason == Reason.TOO_LARGE
+
+
+class TestListing:
+    """Series to scans."""
+
+    def test_series_that_tell_a_modality_are_one_scan(self, tmp_path: Path) -> None:
+        series = []
+        words = ("t2 tirm FLAIR", "AX T1", "AX T1 POST", "localizer", "AX T2")
+        for number, text in enumerate(words):
+            for dataset in stack(3, SeriesDescription=text, SeriesInstanceUID=f"1.2.3.{number}"):
+                dataset.SOPInstanceUID = f"{dataset.SeriesInstanceUID}.{dataset.InstanceNumber}"
+                series.append(dataset)
+        listing = find(str(archive(tmp_path, series)), "dicom", KEY)
+        assert not listing.rejected
+        assert sorted(scan.modalities for scan in listing.scans) == [("FLAIR", "T1", "T1ce", "T2"), ("image",)]
+        assert len({scan.subject for scan in listing.scans}) == 1
+        for scan in load_all(listing):
+            assert scan.shape == (3, 4, 3)
+
+    def test_two_series_of_one_modality_are_scans_of_their_own(self, tmp_path: Path) -> None:
+        series = [image(SeriesInstanceUID=f"1.2.{n}", SOPInstanceUID=f"1.2.{n}.1") for n in range(2)]
+        listing = find(str(archive(tmp_path, series)), "dicom", KEY)
+        assert [scan.modalities for scan in listing.scans] == [("T1",), ("T1",)]
+        assert len({scan.session for scan in listing.scans}) == 2
+
+    def test_copies_are_duplicates(self, tmp_path: Path) -> None:
+        folder = archive(tmp_path, stack(3))
+        shutil.copy(folder / "IM0000", folder / "copy")
+        listing = find(str(folder), "dicom", KEY)
+        assert [item.reason for item in listing.rejected] == [Reason.DUPLICATE]
+        assert len(load_all(listing)) == 1
+
+    def test_a_series_is_restored_as_nifti(self, tmp_path: Path) -> None:
+        listing = find(str(archive(tmp_path, stack(5, RescaleSlope="2"))), "dicom", KEY)
+        (scan,) = load_all(listing)
+        volume = nifti.parse(nifti.to_bytes(restore(scan.file_rows, list(scan.images.values()), scan.orientation)))
+        wanted = volume_of(stack(5, RescaleSlope="2"))
+        np.testing.assert_array_equal(volume.voxels, wanted.voxels)
+        np.testing.assert_allclose(volume.affine, wanted.affine, atol=1e-5)
+        assert volume.slope == 2
+
+    def test_files_that_are_no_images(self, tmp_path: Path) -> None:
+        archive(tmp_path, stack(2))
+        (tmp_path / "README").write_text("read me")
+        (tmp_path / "empty").write_bytes(b"")
+        directory = image(Rows=None)
+        (tmp_path / "DICOMDIR").write_bytes(data_of(directory))
+        listing = find(str(tmp_path), "auto", KEY)
+        assert len(listing.scans) == 1
+        assert listing.ignored == 3
+
+
+class TestIdentity:
+    """Who the patient is stays in the archive."""
+
+    def test_subjects_are_keyed_hashes(self, tmp_path: Path) -> None:
+        folder = archive(tmp_path / "x", stack(2))
+        one, again, other = (find(str(folder), "dicom", key).scans[0] for key in (KEY, KEY, b"other"))
+        assert one == again
+        assert one.subject != other.subject
+        assert one.session != other.session
+
+    def test_one_patient_is_one_subject_in_all_studies(self, tmp_path: Path) -> None:
+        archive(tmp_path / "a", [image()])
+        archive(tmp_path / "b", [image(StudyInstanceUID="9.9", SeriesInstanceUID="9.9.1", SOPInstanceUID="9.9.1.1")])
+        scans = find(str(tmp_path), "dicom", KEY).scans
+        assert len({scan.subject for scan in scans}) == 1
+        assert len({scan.session for scan in scans}) == 2
+
+    def test_nothing_of_the_header_is_kept(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        folder = archive(tmp_path / "Doe_Jane_4711", stack(3))
+        listing = find(str(tmp_path), "auto", KEY)
+        (scan,) = load_all(listing)
+        kept = pickle.dumps([scan.file_rows, scan.statistics, listing.scans[0].subject, listing.scans[0].session])
+        for secret in (NAME, "Jane", "4711", BIRTH, "nervous", "1.2.3"):
+            assert secret.encode() not in kept, secret
+            assert secret not in caplog.text
+        assert folder.is_dir()
+
+    def test_no_key_no_subject(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(KEY_VARIABLE, raising=False)
+        folder = archive(tmp_path, [image()])
+        with pytest.raises(UsageError, match=KEY_VARIABLE):
+            find(str(folder), "dicom")
+        listing = find(str(folder))
+        assert not listing.scans
+        assert KEY_VARIABLE in listing.rejected[0].remedy
+        monkeypatch.setenv(KEY_VARIABLE, "a secret")
+        assert find(str(folder)).scans == find(str(folder), "auto", KEY).scans
+
+
+GOOD = data_of(image())
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=5000, suppress_health_check=[HealthCheck.too_slow])
+def test_hostile_bytes_raise_bad_input_and_nothing_else(data: st.DataObject) -> None:
+    content = bytearray(GOOD)
+    for _ in range(data.draw(st.integers(1, 8))):
+        place = data.draw(st.integers(0, len(content)))
+        new = data.draw(st.binary(max_size=6))
+        content[place : place + data.draw(st.integers(0, 6))] = new
+    hostile = bytes(content)
+    for attempt in (
+        lambda: dicom.series([hostile], ["a"], 1 << 16),
+        lambda: dicom.series([GOOD, hostile], ["a", "b"], 1 << 16),
+        lambda: dicom.header(io.BytesIO(hostile), KEY, "a", "folder"),
+    ):
+        try:
+            attempt()
+        except BadInput as error:
+            assert "Jane" not in str(error)  # noqa: PT017
