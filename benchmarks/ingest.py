@@ -80,9 +80,8 @@ def _measure(source: Path, folder: Path) -> tuple[float, float, float]:
         for number in range(ROUNDS + 1):
             seconds, sizes = _ours(spark, source, folder / f"w{number}")
             bare_seconds = _bare(pool, source, folder / f"bare{number}")
-            print(
-                f"{'warm-up' if number == 0 else f'round {number}'}: ours {seconds:.2f} s, bare loop {bare_seconds:.2f} s"
-            )
+            label = f"round {number}" if number else "warm-up"
+            print(f"{label}: ours {seconds:.2f} s, bare loop {bare_seconds:.2f} s")
             if number:
                 ours.append(SCANS_IN_ALL / seconds)
                 reference.append(SCANS_IN_ALL / bare_seconds)
@@ -160,9 +159,7 @@ def _query(folder: Path) -> None:
         seconds = time.perf_counter() - start_time
     assert pc.sum(rows_found["brain_voxels"]).as_py() > 0
     parts = len(warehouse.parts("scans"))
-    print(
-        f"mean brain size per split ({len(by_split)}) over {len(rows_found):,} scans in {parts:,} parts: {seconds:.2f} s"
-    )
+    print(f"mean brain of {len(by_split)} splits over {len(rows_found):,} scans in {parts:,} parts: {seconds:.2f} s")
 
 
 def _row(number: int, rule: SplitRule) -> dict:
