@@ -149,13 +149,22 @@ class Warehouse:
             list(pool.map(lambda one: table.check(one.physical_schema, one.path), dataset.get_fragments()))
         return dataset
 
+    def _footer(self, table: Table, name: str) -> pq.FileMetaData:
+        with self.fs.open(self.path(table.name, f"{name}.parquet"), "rb") as file:
+            return pq.read_metadata(file)
+
     def _slice_part(self, name: str, rows: list[dict]) -> SlicePart:
         path = self.path(SLICES.name, f"{name}.parquet")
         try:
-            with self.fs.open(path, "rb") as file:
-                metadata = pq.read_metadata(file)
+            metadata, index = self._footer(SLICES, name), self._footer(SCANS, name)
         except FileNotFoundError:
-            raise TableError(f"Part {name} of slices is missing in {self.url}", "run ingest again") from None
+            remedy = "put the file back, or ingest the cohort into a new warehouse"
+            raise TableError(f"Part {name} of slices or scans is missing in {self.url}", remedy) from None
+        if (metadata.metadata or {}).get(parts.STAMP) != (index.metadata or {}).get(parts.STAMP):
+            raise TableError(
+                f"Part {name} in {self.url} is being replaced, or was left so by a killed run",
+                "try again, and where that does not help, run ingest again",
+            )
         SLICES.check(metadata.schema.to_arrow_schema(), path)
         found = group_rows(metadata)
         scans = []

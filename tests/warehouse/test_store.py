@@ -81,7 +81,7 @@ def test_slices_in_another_split_than_their_scan_are_refused(warehouse, tmp_path
     moved = rows.set_column(
         rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array([other_split("anna")] * 8)
     )
-    with pq.ParquetWriter(path, rows.schema) as writer:
+    with pq.ParquetWriter(path, moved.schema) as writer:
         writer.write_table(moved, row_group_size=2)
     with pytest.raises(TableError, match="does not hold c:anna:1"):
         warehouse.slice_parts("c")
@@ -97,6 +97,15 @@ def test_a_stream_in_which_a_subject_changes_its_split_is_refused(tmp_path):
     pq.write_table(both, folder / "both.parquet", row_group_size=2)
     with pytest.raises(TableError, match="Subject anna spans"):
         list(slices.stream(str(folder / "both.parquet"), warehouse.fs))
+
+
+def test_a_part_that_is_half_replaced_is_refused(warehouse, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Warehouse(str(tmp_path / "other"))
+    write_part(other, "c.2", SUBJECTS[:2], run_id="r2")
+    (tmp_path / "other" / "slices" / "c.2.parquet").replace(tmp_path / "w" / "slices" / "c.2.parquet")
+    with pytest.raises(TableError, match=r"Part c\.2 .* is being replaced"):
+        warehouse.slice_parts("c")
 
 
 @pytest.mark.parametrize(
