@@ -6,6 +6,7 @@ security; in a YARN container the delegation tokens of the job are used. See doc
 
 from __future__ import annotations
 
+import io
 import re
 import uuid
 from collections.abc import Iterator
@@ -101,7 +102,35 @@ class Hdfs(HdfsFileSystem):
         **_: Any,
     ) -> Any:
         with _one_line(path):
-            return super()._open(path, mode, overwrite, replication, block_size)
+            file = super()._open(path, mode, overwrite, replication, block_size)
+        return _Writer(path, file) if mode == "wb" else file
+
+
+class _Writer(io.RawIOBase):
+    """A file being written that knows how far it is, as Parquet writers ask, and that closes once."""
+
+    def __init__(self, path: str, file: Any):
+        self._path = path
+        self._file = file
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        with _one_line(self._path):
+            count = self._file.write(data)
+        self._written += count
+        return count
+
+    def tell(self) -> int:
+        return self._written
+
+    def close(self) -> None:
+        if not self.closed:
+            with _one_line(self._path):
+                self._file.close()
+            super().close()
 
 
 @contextmanager

@@ -27,7 +27,8 @@ def test_what_is_written_is_read_back_across_blocks(hdfs_folder: str) -> None:
     fs, folder = files.filesystem(hdfs_folder)
     data = np.random.default_rng(0).bytes(3 * (1 << 20) + 17)
     with fs.open(files.join(folder, "data"), "wb", block_size=1 << 20) as file:
-        file.write(data)
+        assert file.write(data) == len(data)
+        assert file.tell() == len(data)
     with fs.open(files.join(folder, "data"), "rb") as file:
         file.seek((1 << 20) - 5)
         middle = file.read(10)
