@@ -100,6 +100,8 @@ def _background(channel: np.ndarray) -> np.generic | None:
     border = np.concatenate(faces)
     if border.size == 0:
         return None
+    if (border == border[0]).mean() >= _BORDER_SHARE:  # the usual case, told without sorting
+        return border[0]
     if border.dtype.kind == "f":
         blank = np.isnan(border)
         if blank.mean() >= _BORDER_SHARE:
