@@ -1,4 +1,4 @@
-"""A trained model is one directory; `bundle.json` says what its input must be, how it was made, and what each file hashes to.
+"""A trained model is one directory; `bundle.json` says what goes in, how it was made, and what each file hashes to.
 
 Only numpy-light things are imported here, so that segmentation can check a model without a deep-learning framework.
 """
@@ -6,6 +6,7 @@ Only numpy-light things are imported here, so that segmentation can check a mode
 import hashlib
 import json
 import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -27,9 +28,10 @@ _BLOCK = 1 << 20
 class Bundle:
     """The content of `bundle.json`; `url` is where it stands and is not part of it.
 
-    A slice fits when its scan has these `modalities`, in any order, and this `orientation` of (slice, row, column). It is normalised per scan
-    and modality over the brain's voxels, cut to a window of `crop` (rows, columns) around the middle of the brain's box
-    (larger where the brain is, in steps of `multiple`), and padded with the background where the window leaves the image.
+    A slice fits when its scan has these `modalities`, in any order, and this `orientation` of (slice, row, column). It
+    is normalised per scan and modality over the brain's voxels, cut to a window of `crop` (rows, columns) around the
+    middle of the brain's box (larger where the brain is, in steps of `multiple`), and padded with the background where
+    the window leaves the image.
     """
 
     url: str = field(compare=False)
@@ -81,7 +83,7 @@ class Bundle:
         return bundle
 
     def verify(self) -> "Bundle":
-        """Give the bundle back when every file that it lists has the hash that it lists, else raise ModelError naming all that have not."""
+        """Give the bundle back; raise ModelError naming every file whose hash is not the listed one."""
         fs, folder = _open_folder(self.url)
         faults = []
         for name, wanted in sorted(self.files.items()):
@@ -97,7 +99,7 @@ class Bundle:
         return self
 
     def with_files(self, *names: str) -> "Bundle":
-        """The bundle on disk, with these files of its directory hashed anew and listed; how `export` adds what it wrote."""
+        """The bundle with these files of its directory hashed anew and listed, on disk too; for `export`."""
         fs, folder = _open_folder(self.url)
         hashes = {name: _sha256(fs, f"{folder}/{name}") for name in names}
         bundle = replace(self, files={**self.files, **hashes})
@@ -109,12 +111,11 @@ _TRAIN_AGAIN = "copy it again from where it was trained, or train into another -
 
 
 def save_bundle(bundle: Bundle, model: "tf.keras.Model", files: Mapping[str, bytes] | None = None) -> Bundle:
-    """Write a trained Keras model, further small `files` and the index that names them; gives the bundle as it was written.
+    """Write a trained Keras model, further small `files` and the index of them; gives the bundle as it was written.
 
-    `weights_sha256`, `model_id` and `files` are filled in. The index goes last, so that a half-written directory is no bundle.
+    `weights_sha256`, `model_id` and `files` are filled in. The index goes last, so that a half-written directory is no
+    bundle.
     """
-    from segpipe.warehouse.filesystem import replace as replace_file
-
     fs, folder = _open_folder(bundle.url)
     fs.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -122,7 +123,7 @@ def save_bundle(bundle: Bundle, model: "tf.keras.Model", files: Mapping[str, byt
         model.save(path, save_format="keras")
         contents = {KERAS: path.read_bytes(), **(files or {})}
     for name, data in contents.items():
-        replace_file(fs, f"{folder}/{name}", data)
+        _replace_file(fs, f"{folder}/{name}", data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     bundle = replace(bundle, weights_sha256=weights_sha256(model.get_weights()), files=hashes)
     bundle = replace(bundle, model_id=bundle.fingerprint)
@@ -159,12 +160,10 @@ def weights_sha256(weights: list[Any]) -> str:
 
 
 def _write_index(bundle: Bundle) -> None:
-    from segpipe.warehouse.filesystem import replace as replace_file
-
     fs, folder = _open_folder(bundle.url)
     content = {"format": FORMAT, **asdict(bundle)}
     del content["url"]
-    replace_file(fs, f"{folder}/{_INDEX}", (json.dumps(content, indent=2) + "\n").encode())
+    _replace_file(fs, f"{folder}/{_INDEX}", (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _parse(url: str, raw: Any) -> Bundle:
@@ -183,9 +182,18 @@ def _parse(url: str, raw: Any) -> Bundle:
 
 
 def _open_folder(url: str) -> "tuple[AbstractFileSystem, str]":
-    from segpipe.warehouse.filesystem import filesystem
+    from fsspec.core import url_to_fs
 
-    return filesystem(url)
+    fs, folder = url_to_fs("s3://" + url.removeprefix("s3a://") if url.startswith("s3a://") else url)
+    return fs, folder.rstrip("/")
+
+
+def _replace_file(fs: "AbstractFileSystem", path: str, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    draft = f"{path}.{uuid.uuid4().hex}.draft"
+    with fs.open(draft, "wb") as file:
+        file.write(data)
+    fs.mv(draft, path)
 
 
 def _sha256(fs: "AbstractFileSystem", path: str) -> str:

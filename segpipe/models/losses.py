@@ -10,11 +10,11 @@ _SMOOTH = 1.0  # voxels; keeps Dice defined where a region is absent from a batc
 
 
 def dice_cross_entropy(total: Total = tf.identity) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """The loss (truth, probabilities), both (N, ..., R), to float32 (N,): cross-entropy + 1 - soft Dice, means over regions.
+    """The loss (truth, probabilities), both (N, ..., R), to float32 (N,): cross-entropy + 1 - soft Dice, over regions.
 
-    Soft Dice (Milletari et al. 2016, arXiv 1606.04797) is taken over all voxels of the batch at once, for in single slices a region
-    is mostly absent. `total` adds a tensor up over all workers, so that the batch is the global one and the
-    gradient does not depend on how it is shared out.
+    Soft Dice (Milletari et al. 2016, arXiv 1606.04797) is taken over all voxels of the batch at once, for in single
+    slices a region is mostly absent. `total` adds a tensor up over all workers, so that the batch is the global one and
+    the gradient does not depend on how it is shared out.
     """
 
     def loss(truth: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,8 @@
-"""U-Nets in Keras, in two and three dimensions: Ronneberger et al. 2015 (arXiv 1505.04597), Çiçek et al. 2016 (arXiv 1606.06650).
+"""U-Nets in Keras, 2D (Ronneberger et al. 2015, arXiv 1505.04597) and 3D (Çiçek et al. 2016, arXiv 1606.06650).
 
-Each level has two 3 x 3 (x 3) convolutions, each normalised and passed through a leaky ReLU. Instance normalisation is the
-default: it knows nothing of the other slices of a batch, so that a worker computes the same whatever its share of the batch.
+Each level has two 3 x 3 (x 3) convolutions, each normalised and passed through a leaky ReLU. Instance normalisation is
+the default: it knows nothing of the other slices of a batch, so that a worker computes the same whatever its share of
+the batch.
 """
 
 import tensorflow as tf
@@ -16,7 +17,7 @@ _RARE = -2.0  # log odds of a region before training: most pixels belong to none
 
 @tf.keras.utils.register_keras_serializable("segpipe")
 class InstanceNormalisation(tf.keras.layers.Layer):
-    """Zero mean and unit deviation over the positions of each channel of each image (Ulyanov et al. 2016, arXiv 1607.08022).
+    """Zero mean and unit deviation of each channel of each image (Ulyanov et al. 2016, arXiv 1607.08022).
 
     Any number of spatial axes; scaled and shifted by one learnt number per channel. Statistics are taken in float32.
     """
@@ -46,8 +47,8 @@ class InstanceNormalisation(tf.keras.layers.Layer):
 def build_unet(settings: NetworkSettings, channels: int, regions: int, seed: int = 0) -> tf.keras.Model:
     """A U-Net from images (N, [D,] H, W, channels) to probabilities float32 (N, [D,] H, W, regions).
 
-    Fully convolutional: every side must be a multiple of 2^depth. A voxel may lie in several regions, so each has its own
-    sigmoid. Same settings and seed, same initial weights. Raises UsageError for settings that make no network.
+    Fully convolutional: every side must be a multiple of 2^depth. A voxel may lie in several regions, so each has its
+    own sigmoid. Same settings and seed, same initial weights. Raises UsageError for settings that make no network.
     """
     _check(settings)
     policy = tf.keras.mixed_precision.Policy("mixed_bfloat16" if settings.precision == "bfloat16" else "float32")

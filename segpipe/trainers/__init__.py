@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from segpipe.errors import ModelError, SegpipeError
+from segpipe.errors import ModelError, SegpipeError, UsageError
 from segpipe.settings import TRAINERS, NetworkSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -30,14 +30,17 @@ def train(
 ) -> "Bundle":
     """Train on a cohort's slices and give the bundle that came of it.
 
-    Goes on from the newest checkpoint in the model directory, and starts a failed group of workers again from there up to
-    `retries` times. `spark` may be None for trainer local. Everything that can be refused is refused before workers start.
+    Goes on from the newest checkpoint in the model directory, and starts a failed group of workers again from there up
+    to `retries` times. `spark` may be None for trainer local. Everything that can be refused is refused before workers
+    start.
     """
     from segpipe.trainers.cluster import check_cluster
     from segpipe.trainers.plan import make_plan
 
-    if spark is not None and settings.trainer != "local":
-        check_cluster(spark, settings.workers)
+    if settings.trainer != "local":
+        if spark is None:
+            raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
+        check_cluster(spark.sparkContext.getConf(), settings.workers)
     with run.stage("plan"):
         plan = resumed(make_plan(settings))
     with run.stage("train"):

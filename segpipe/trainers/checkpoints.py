@@ -1,7 +1,8 @@
 """Where a training stands after an epoch, as one file that is there whole or not at all.
 
-A checkpoint is an uncompressed .npz: weights `w0000…`, optimizer state `o0000…` (its count of steps included, which the learning-rate
-schedule goes by), and `meta`, JSON: epoch, history, and what the training is, so that no other training goes on from it.
+A checkpoint is an uncompressed .npz: weights `w0000…`, optimizer state `o0000…` (its count of steps included, which the
+learning-rate schedule goes by), and `meta`, JSON: epoch, history, and what the training is, so that no other training
+goes on from it.
 """
 
 import io

@@ -1,6 +1,7 @@
-"""Whether a Spark session can hold a training at all; asked before the first task, for a barrier that cannot fill waits for ever."""
+"""Whether a Spark session can hold a training at all: a barrier that cannot fill would wait for ever."""
 
 import math
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -8,19 +9,17 @@ from segpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from pyspark import SparkConf
-    from pyspark.sql import SparkSession
 
 
-def check_cluster(spark: "SparkSession", workers: int) -> None:
-    """Raise UsageError, with the exact option that mends it, where `workers` tasks cannot run at the same time and stay."""
-    conf = spark.sparkContext.getConf()
+def check_cluster(conf: "SparkConf", workers: int) -> None:
+    """Raise UsageError, with the option that mends it, where `workers` tasks cannot run at the same time and stay."""
     for name, what in (("spark.dynamicAllocation.enabled", "dynamic allocation"), ("spark.speculation", "speculation")):
         if conf.get(name, "false").lower() == "true":
             raise UsageError(f"Training cannot run with {what} on", f"add --conf {name}=false")
     slots = session_slots(conf)
     if slots is not None and slots < workers:
         raise UsageError(
-            f"{workers} workers need {workers} slots, {spark.sparkContext.master} has {slots}",
+            f"{workers} workers need {workers} slots, {conf.get('spark.master', '')} has {slots}",
             _remedy(conf, workers, slots),
         )
 
@@ -42,8 +41,6 @@ def session_slots(conf: "SparkConf") -> int | None:
 
 
 def _local_threads(master: str) -> int:
-    import os
-
     found = re.match(r"local\[(\*|\d+)", master)
     if found is None:
         return 1

@@ -24,8 +24,8 @@ _CACHE_BYTES = 512 << 20
 class Feed:
     """One worker's share of the training slices, epoch after epoch without end.
 
-    It holds the decoded crops of the row groups that its lanes stand in, and of others up to a fixed number of bytes: what it needs in
-    memory depends on batch and row group, not on the cohort.
+    It holds the decoded crops of the row groups that its lanes stand in, and of others up to a fixed number of bytes:
+    what it needs in memory depends on batch and row group, not on the cohort.
     """
 
     def __init__(self, plan: TrainPlan, rank: int, size: int, cache_bytes: int = _CACHE_BYTES):
@@ -129,13 +129,15 @@ def read_group(plan: TrainPlan, scan: ScanPlan, group: int) -> Example:
     batches = list(stream(path, fs, [number], ["image", "mask"]))
     images, labels = [], []
     for batch in batches:
+        assert batch.image is not None  # asked for, as is the mask
+        assert batch.mask is not None
         images.append(np.stack([crop(channel, scan, plan.crop) for channel in batch.image], axis=-1))
         labels.append(crop(batch.mask, scan, plan.crop).astype(np.uint8))
     return np.concatenate(images), np.concatenate(labels)
 
 
 def crop(slices: np.ndarray, scan: ScanPlan, size: tuple[int, int]) -> np.ndarray:
-    """Slices (N, H, W) cut to `size` around the middle of the scan's brain box; stored zeros where the window leaves the image."""
+    """Slices (N, H, W) cut to `size` around the middle of the scan's brain box; stored zeros outside the image."""
     window = np.zeros((len(slices), *size), slices.dtype)
     (there_rows, here_rows), (there_columns, here_columns) = windows(scan, size)
     window[:, there_rows, there_columns] = slices[:, here_rows, here_columns]
@@ -150,7 +152,7 @@ def uncrop(window: np.ndarray, scan: ScanPlan) -> np.ndarray:
     return slices
 
 
-def windows(scan: ScanPlan, size: tuple[int, int]) -> list[tuple[slice, slice]]:
+def windows(scan: ScanPlan, size: tuple[int, ...]) -> list[tuple[slice, slice]]:
     """For rows and columns: the part of the window that lies in the image, and the part of the image that it shows."""
     spans = []
     for axis, length in enumerate(size):

@@ -76,7 +76,7 @@ class HorovodGroup:
         import horovod.tensorflow as hvd
         import tensorflow as tf
 
-        class AveragingAdam(tf.keras.optimizers.Adam):  # type: ignore[misc]
+        class AveragingAdam(tf.keras.optimizers.Adam):
             def aggregate_gradients(self, grads_and_vars: Any) -> Any:
                 gradients, variables = zip(*grads_and_vars, strict=True)
                 return list(zip(hvd.grouped_allreduce(gradients, op=hvd.Average), variables, strict=True))

@@ -27,7 +27,7 @@ def identity(plan: TrainPlan) -> dict[str, Any]:
 
 
 def check_identity(plan: TrainPlan, found: dict[str, Any]) -> None:
-    """Raise ModelError naming the first thing in which the training `found` in the model directory differs from `plan`."""
+    """Raise ModelError naming the first thing in which the training `found` in the directory differs from `plan`."""
     wanted = identity(plan)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) == found.get(name):

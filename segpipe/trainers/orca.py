@@ -1,8 +1,10 @@
-"""Training with BigDL Orca: a barrier stage in which the Spark tasks are TensorFlow's workers (MultiWorkerMirroredStrategy)."""
+"""Training with BigDL Orca: Spark tasks of a barrier stage become TensorFlow's workers
+(MultiWorkerMirroredStrategy)."""
 
 import contextlib
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,13 +65,17 @@ class OrcaGroup:
         """The sum of an array over all workers, between steps."""
         import tensorflow as tf
 
+        return self._add(tf.constant(numbers)).numpy()
+
+    @cached_property
+    def _add(self) -> Any:
+        import tensorflow as tf
+
         strategy = tf.distribute.get_strategy()
-
-        @tf.function
-        def add(tensor: tf.Tensor) -> tf.Tensor:
-            return strategy.run(lambda part: self.total(tf.identity(part)), args=(tensor,))
-
-        return add(tf.constant(numbers)).numpy()
+        return tf.function(
+            lambda tensor: strategy.run(lambda part: self.total(tf.identity(part)), args=(tensor,)),
+            reduce_retracing=True,
+        )
 
     def optimizer(self, **options: Any) -> "tf.keras.optimizers.Optimizer":
         """Adam; Keras itself adds the gradients up."""

@@ -1,11 +1,13 @@
 """Which slices make up each step of an epoch: a pure function of seed and epoch, whatever the number of workers.
 
-A global batch has as many lanes as slices. Each lane walks through its own run of the training slices, row group by row group,
-so that a worker, who serves every size-th lane, streams. The first lanes hold the slices with a label, the others those without;
-the kind that runs out first starts over, which is how foreground is oversampled. Each slice is used at least once an epoch.
+A global batch has as many lanes as slices. Each lane walks through its own run of the training slices, row group by row
+group, so that a worker, who serves every size-th lane, streams. The first lanes hold the slices with a label, the
+others those without; the kind that runs out first starts over, which is how foreground is oversampled. Each slice is
+used at least once an epoch.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -32,7 +34,7 @@ def steps_for_all(slices: SliceIndex, batch_size: int, share: float) -> int:
 
 
 def epoch_order(slices: SliceIndex, batch_size: int, share: float, steps: int, seed: int, epoch: int) -> np.ndarray:
-    """The slices of each step and lane, (steps, batch_size) int64 indices into `slices`; reshuffled by seed and epoch."""
+    """The slices of each step and lane: (steps, batch_size) int64 indices into `slices`."""
     rng = np.random.default_rng((seed, epoch))
     place_of_group = rng.permutation(int(slices.group.max()) + 1)
     shuffled = rng.permutation(len(slices))
@@ -49,8 +51,5 @@ def epoch_order(slices: SliceIndex, batch_size: int, share: float, steps: int, s
 def _lanes(walk: np.ndarray, lanes: int, steps: int) -> np.ndarray:
     """A walk cut into `lanes` runs of (nearly) equal length, each repeated or cut to `steps`: (steps, lanes)."""
     bounds = [len(walk) * lane // lanes for lane in range(lanes + 1)]
-    runs = [
-        walk[start:stop] if stop > start else walk[start - 1 :][:1]
-        for start, stop in zip(bounds, bounds[1:], strict=False)
-    ]
+    runs = [walk[start:stop] if stop > start else walk[start - 1 :][:1] for start, stop in pairwise(bounds)]
     return np.stack([np.resize(run, steps) for run in runs], axis=1)

@@ -1,10 +1,11 @@
-"""From slice tables and settings to the plan of a training; all that can be refused is refused here, before workers start."""
+"""From slice tables and settings to the plan of a training; what can be refused is refused here."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import NotFound, TableError, UsageError
 from segpipe.settings import TrainSettings
@@ -33,8 +34,8 @@ _SPLITS = ("train", "validation")
 def make_plan(settings: TrainSettings) -> TrainPlan:
     """The plan of a training that starts anew.
 
-    Raises UsageError for settings that cannot work, NotFound for a missing cohort or an empty split, and TableError for scans
-    that do not go together. Reads the scans table and two count columns of the slices, no image.
+    Raises UsageError for settings that cannot work, NotFound for a missing cohort or an empty split, and TableError for
+    scans that do not go together. Reads the scans table and two count columns of the slices, no image.
     """
     _check(settings)
     warehouse = Warehouse(settings.warehouse)
@@ -121,20 +122,23 @@ def _text(value: Any) -> str:
 def _scan(row: dict[str, Any], groups: tuple[int, ...]) -> ScanPlan:
     files = {file["role"]: file for file in row["files"]}
     intensity = {entry["modality"]: entry for entry in row["intensity"]}
-    mean, inverse = [], []
-    for modality in row["modalities"]:
-        slope = files[modality]["slope"] or 1.0
-        centre, width = (np.nan_to_num(intensity[modality][name], posinf=0.0, neginf=0.0) for name in ("mean", "std"))
-        mean.append((centre - files[modality]["inter"]) / slope)
-        inverse.append(slope / width if width > 0 else slope)
+    scan = ScanInput(
+        shape=tuple(row["shape"]),
+        mean=tuple(intensity[modality]["mean"] for modality in row["modalities"]),
+        std=tuple(intensity[modality]["std"] for modality in row["modalities"]),
+        slope=tuple(files[modality]["slope"] for modality in row["modalities"]),
+        inter=tuple(files[modality]["inter"] for modality in row["modalities"]),
+        brain_box=tuple(row["brain_box"]),
+    )
+    mean, inverse_std = scan.stored_statistics()  # the same as in segmentation
     return ScanPlan(
         scan_id=row["scan_id"],
         subject=row["subject"],
         split=row["split"],
-        shape=tuple(row["shape"]),
-        brain_box=tuple(row["brain_box"]),
-        mean=np.array(mean, np.float32),
-        inverse_std=np.array(inverse, np.float32),
+        shape=scan.shape,
+        brain_box=scan.brain_box,
+        mean=mean,
+        inverse_std=inverse_std,
         groups=groups,
     )
 

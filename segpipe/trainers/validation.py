@@ -49,6 +49,9 @@ class Validator:
         for group in scan.groups:
             path, number = plan.groups[group]
             for batch in stream(path, fs, [number], ["image", "mask", "brain_pixels"]):
+                assert batch.image is not None  # asked for, as are the others
+                assert batch.mask is not None
+                assert batch.brain_pixels is not None
                 truth = to_regions(batch.mask, plan.convention).astype(bool)
                 found = np.zeros(truth.shape, bool)
                 brain = np.flatnonzero(batch.brain_pixels)

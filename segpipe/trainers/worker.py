@@ -1,4 +1,4 @@
-"""What a training worker does, the same for every trainer: the compiled model, its slices, and what happens after each step and epoch.
+"""What a training worker does, the same for every trainer: model, slices, and what follows each step and epoch.
 
 This module needs TensorFlow; trainers import it where they train.
 """
@@ -72,7 +72,7 @@ class Worker:
 
 
 def learning_rates(plan: TrainPlan) -> tf.keras.optimizers.schedules.LearningRateSchedule:
-    """A cosine from the highest rate to nearly 0 (Loshchilov and Hutter 2017, arXiv 1608.03983) after a short linear rise."""
+    """A cosine (Loshchilov and Hutter 2017, arXiv 1608.03983) from the highest rate to nearly 0, after a rise."""
     highest = plan.settings.learning_rate
     steps = plan.steps * plan.settings.epochs
     rise = min(max(1, round(_WARM_UP_SHARE * steps)), steps - 1)

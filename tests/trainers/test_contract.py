@@ -1,0 +1,108 @@
+"""One suite for every trainer: the same losses, the same files, and training goes on where it was left."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segpipe import trainers
+from segpipe.models.bundle import Bundle, load_keras
+from segpipe.settings import TrainSettings
+from segpipe.trainers.records import read_history
+from segpipe.warehouse.runs import RunRecord, record_run
+
+EVERY = pytest.mark.parametrize("trainer", ["local", "orca", "horovod"])
+COLUMNS = {"epoch", "loss", "learning_rate", "images_per_second", "seconds", "validation_seconds"}
+
+
+def run(settings: TrainSettings, spark: Any) -> tuple[Bundle, RunRecord]:
+    with record_run(None, "train", settings) as record:
+        return trainers.train(settings, spark, record), record
+
+
+def losses(bundle: Bundle) -> list[float]:
+    return [row["loss"] for row in read_history(bundle.url)]
+
+
+def train_one_epoch_of(settings: TrainSettings) -> None:
+    """Leave the model directory as a training of two epochs does that is killed in its second."""
+    from segpipe.trainers.contract import Alone
+    from segpipe.trainers.plan import make_plan
+    from segpipe.trainers.worker import Journal, Worker
+
+    worker = Worker(make_plan(settings), Alone)
+    model = worker.build_model()
+    steps = worker.plan.steps
+    model.fit(worker.feed.dataset(), epochs=1, steps_per_epoch=steps, callbacks=[Journal(worker)], verbose=0)
+
+
+@pytest.fixture(scope="session")
+def reference(tables: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Two epochs by trainer local."""
+    from tests.trainers.conftest import TINY
+
+    model = str(tmp_path_factory.mktemp("reference") / "model")
+    return run(TrainSettings(warehouse=tables, cohort="tiny", model=model, trainer="local", **TINY), None)[0]
+
+
+@EVERY
+def test_trains_the_same_network_whatever_the_trainer(settings, spark, reference: Bundle, trainer: str):
+    bundle, record = run(settings(trainer=trainer), spark)
+
+    np.testing.assert_allclose(losses(bundle), losses(reference), atol=1e-4)
+    assert losses(bundle)[1] < losses(bundle)[0]
+    history = read_history(bundle.url)
+    assert set(history[0]) == COLUMNS | {f"dice_{region}" for region in bundle.regions}
+    assert bundle == Bundle.load(bundle.url).verify()
+    assert bundle.subjects == {"train": 5, "validation": 1}
+    assert {"model.keras", "history.csv"} <= set(bundle.files)
+    assert load_keras(bundle)(np.zeros((1, *bundle.crop, 4), np.float32)).shape == (1, *bundle.crop, 3)
+    assert record.model_id == bundle.model_id
+    json.dumps(bundle.metrics, allow_nan=False)
+
+
+@EVERY
+def test_goes_on_from_a_checkpoint(settings, spark, reference: Bundle, trainer: str):
+    """As if it had never been stopped: optimizer state, learning rate and order of slices included."""
+    train_one_epoch_of(settings())
+    bundle, _ = run(settings(trainer=trainer), spark)
+
+    np.testing.assert_allclose(losses(bundle), losses(reference), atol=1e-4)
+    assert [row["learning_rate"] for row in read_history(bundle.url)] == pytest.approx(
+        [row["learning_rate"] for row in read_history(reference.url)], rel=1e-4
+    )
+
+
+def test_a_finished_training_is_not_done_twice(settings):
+    first, _ = run(settings(), None)
+    checkpoint = max(Path(first.url).glob("checkpoints/*")).stat()
+    again, _ = run(settings(), None)
+    assert again == first
+    assert max(Path(first.url).glob("checkpoints/*")).stat() == checkpoint
+
+
+def test_a_lost_bundle_is_made_again_from_the_checkpoints(settings):
+    first, _ = run(settings(), None)
+    (Path(first.url) / "bundle.json").unlink()
+    (Path(first.url) / "model.keras").write_bytes(b"half")
+    again, _ = run(settings(), None)
+    assert again.model_id == first.model_id
+    again.verify()
+
+
+def test_stops_early_when_nothing_gets_better(settings):
+    """With a learning rate of nearly nothing, Dice stays what it was."""
+    bundle, _ = run(settings(learning_rate=1e-30, epochs=9, patience=2, steps_per_epoch=1), None)
+    assert len(losses(bundle)) < 9
+
+
+def test_a_loss_that_is_no_number_names_epoch_and_scans(settings):
+    from segpipe.errors import SegpipeError
+
+    with pytest.raises(
+        SegpipeError, match=r"loss became nan in epoch 1, step \d, on slices of tiny:Synthetic.*--learn"
+    ):
+        run(settings(learning_rate=1e38, epochs=1, steps_per_epoch=5, normalisation="none"), None)
+    assert not (Path(settings().model) / "bundle.json").exists()

@@ -1,0 +1,89 @@
+"""What a worker is fed with."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from segpipe.core.regions import to_regions
+from segpipe.trainers.contract import ScanPlan
+from segpipe.trainers.feed import Feed, crop, uncrop
+from segpipe.trainers.plan import make_plan
+
+
+def keys(batches: list[list[tuple[np.ndarray, np.ndarray]]]) -> list[list[bytes]]:
+    return [[image.tobytes() + regions.tobytes() for image, regions in batch] for batch in batches]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_shares_of_all_workers_are_the_global_batch(settings, size: int):
+    plan = make_plan(settings())
+    whole = keys(list(Feed(plan, 0, 1).epoch(1)))
+    shares = [keys(list(Feed(plan, rank, size).epoch(1))) for rank in range(size)]
+    assert len({len(share) for share in shares}) == 1  # equal steps
+    for step, batch in enumerate(whole):
+        assert [key for lane in range(12) for key in [shares[lane % size][step][lane // size]]] == batch
+
+
+def test_same_seed_same_examples_other_epoch_others(settings):
+    plan = make_plan(settings())
+    first, again, later = (keys(list(Feed(plan, 0, 2).epoch(epoch))) for epoch in (0, 0, 1))
+    assert first == again
+    assert first != later
+
+
+def test_an_example_is_the_normalised_slice_of_the_tables(settings, tables):
+    from segpipe.warehouse.slices import stream
+    from segpipe.warehouse.store import Warehouse
+
+    plan = make_plan(settings(augment=False))
+    place = 7
+    scan = plan.scans[plan.slices.scan[place]]
+    path, number = plan.groups[plan.slices.group[place]]
+    (stored,) = stream(path, Warehouse(tables).fs, [number])
+    row = plan.slices.row[place]
+    row_of_scan = next(r for r in Warehouse(tables).scans("tiny").to_pylist() if r["scan_id"] == scan.scan_id)
+    image, regions = Feed(plan, 0, 1)._example(place, 0, 0, 0)
+    for channel, entry in enumerate(row_of_scan["intensity"]):
+        expected = (stored.image[channel][row].astype(np.float64) - entry["mean"]) / entry["std"]
+        shown = uncrop(image[None, ..., channel], scan)[0]
+        brain = shown != 0
+        np.testing.assert_allclose(shown[brain], expected[brain], atol=1e-4)
+    truth = to_regions(stored.mask[row], plan.convention)
+    assert truth.any() == plan.slices.foreground[place]
+    np.testing.assert_array_equal(uncrop(regions[None], scan)[0], truth)
+
+
+def test_memory_is_bounded_by_row_groups_not_by_the_cohort(settings):
+    plan = make_plan(settings(batch_size=2))
+    feed = Feed(plan, 0, 1, cache_bytes=0)
+    for _ in islice(feed.epoch(0), 3):
+        assert len(feed._groups._held) <= 2
+
+
+def test_the_scans_of_a_step_are_remembered(settings):
+    plan = make_plan(settings())
+    feed = Feed(plan, 0, 1)
+    list(feed.epoch(0))
+    assert set(feed.scans_of(0, 2)) <= {scan.scan_id for scan in plan.scans if scan.split == "train"}
+    assert feed.scans_of(0, 2)
+    assert feed.scans_of(5, 0) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 30), (1, 6, 30), (1, 5, 5)])
+def test_crop_and_its_inverse(settings, shape: tuple[int, int, int]):
+    scan = ScanPlan("s", "s", "train", shape, (0, 1, 1, 5, 2, 4), np.zeros(1), np.ones(1))
+    slices = np.random.default_rng(0).integers(1, 99, shape)
+    window = crop(slices, scan, (8, 12))
+    assert window.shape == (1, 8, 12)
+    back = uncrop(window, scan)
+    assert back.shape == slices.shape
+    assert ((back == slices) | (back == 0)).all()
+    assert (back[:, 1:5, 2:4] == slices[:, 1:5, 2:4]).all()
+
+
+def test_unlabelled_and_test_scans_are_not_trained_on(settings):
+    plan = make_plan(settings())
+    assert {plan.scans[scan].split for scan in plan.slices.scan} == {"train"}
+    assert replace(plan).of_split("validation")
