@@ -96,7 +96,7 @@ def _estimator(plan: TrainPlan, spark: "SparkSession", model_creator: Any) -> An
         raise SegpipeError(
             "Trainer orca needs BigDL, which is not installed", "run `make setup`, or use --trainer local"
         )
-    if not spark.conf.get("spark.jars", ""):
+    if not (spark.conf.get("spark.jars", "") or spark.conf.get("spark.yarn.dist.jars", "")):
         raise SegpipeError(
             "Spark was started without BigDL's jars", "start it with spark-submit.sh, or give --jars of BigDL"
         )
