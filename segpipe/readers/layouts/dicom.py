@@ -41,17 +41,21 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
         if isinstance(header, Rejected):
             result.rejected.append(header)
             continue
-        if not key:
-            message = f"{entry.path} is a DICOM file, and there is no key to hash its patient with"
-            result.rejected.append(reject([entry], Reason.UNSUPPORTED, message, _REMEDY))
-            continue
         files = series.setdefault((header.subject, header.session, header.series), {})
         first = files.setdefault(header.instance, (header, entry))
         if first[1] is not entry:
             message = f"{entry.path} is the same DICOM image as {first[1].path}"
             result.rejected.append(reject([entry], Reason.DUPLICATE, message, "remove one of them"))
-    result.scans = list(_scans(series))
+    if key:
+        result.scans = list(_scans(series))
+    else:
+        result.rejected += [_without_key([entry for _, entry in files.values()]) for files in series.values()]
     return result
+
+
+def _without_key(entries: list[Entry]) -> Rejected:
+    message = f"{min(entries).path} and its series are DICOM, and there is no key to hash the patient with"
+    return reject(entries, Reason.UNSUPPORTED, message, _REMEDY)
 
 
 def _header(archive: Archive, entry: Entry, key: bytes) -> "dicom.Header | Rejected | None":
@@ -66,8 +70,8 @@ def _header(archive: Archive, entry: Entry, key: bytes) -> "dicom.Header | Rejec
             return dicom.header(BytesIO(start), key, entry.path, fallback)
     except BadInput as error:
         return reject([entry], error.reason, error.problem, error.remedy)
-    except PermissionError:
-        return reject([entry], Reason.UNREADABLE, f"{entry.path} cannot be read", "check its rights")
+    except (PermissionError, FileNotFoundError):
+        return reject([entry], Reason.UNREADABLE, f"{entry.path} cannot be read", "check that it exists and its rights")
 
 
 def _scans(series: Mapping[tuple[str, str, str], dict[str, tuple[dicom.Header, Entry]]]) -> Iterator[ScanSource]:
