@@ -21,6 +21,7 @@ from segpipe.spark.segment_task import (
     ScanPlace,
     SegmentTask,
     quarantine_row,
+    scan_places,
     scan_rows,
     segment_part,
     write_quarantine,
@@ -102,7 +103,7 @@ def make_plan(warehouse: Warehouse, job: Job, overwrite: bool, cores: int) -> Pl
     """Sort the scans of a cohort into done, unfit and to do; what is done before stays in the part that holds it."""
     scans = warehouse.scans(job.cohort, ("scan_id", "modalities", "orientation")).to_pylist()
     index = warehouse.index(job.cohort)
-    places = _places(warehouse, job.cohort)
+    places = scan_places(warehouse, job.cohort)
     done = _done(warehouse, job)
     reported = _reported(warehouse, job)
     skipped = known_bad = 0
@@ -130,14 +131,6 @@ def make_plan(warehouse: Warehouse, job: Job, overwrite: bool, cores: int) -> Pl
     rewrites = [SegmentTask(name, tuple(group), replaces=True) for name, group in sorted(again.items())]
     rows = _unfit_rows(warehouse, unfit, places, job)
     return Plan(rewrites + _additions(new, job, cores), rows, skipped, known_bad)
-
-
-def _places(warehouse: Warehouse, cohort: str) -> dict[str, ScanPlace]:
-    return {
-        scan.scan_id: ScanPlace(scan.scan_id, part.name, scan.row_groups)
-        for part in warehouse.slice_parts(cohort)
-        for scan in part.scans
-    }
 
 
 def _done(warehouse: Warehouse, job: Job) -> dict[str, Mapping[str, str]]:

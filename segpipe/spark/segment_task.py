@@ -170,6 +170,15 @@ def write_quarantine(job: Job, name: str, rows: Sequence[dict[str, Any]]) -> Non
             part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
 
 
+def scan_places(warehouse: Warehouse, cohort: str) -> dict[str, ScanPlace]:
+    """Where each scan of a cohort stands, by scan_id."""
+    return {
+        scan.scan_id: ScanPlace(scan.scan_id, part.name, scan.row_groups)
+        for part in warehouse.slice_parts(cohort)
+        for scan in part.scans
+    }
+
+
 def scan_rows(warehouse: Warehouse, part: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Rows of `scans` by scan_id, of these scans of one part."""
     with warehouse.fs.open(warehouse.path(SCANS.name, f"{part}.parquet"), "rb") as file:

@@ -1,0 +1,282 @@
+"""What a model's predictions are worth: measures per patient and region, computed anew from stored masks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from segpipe.errors import ModelError, NotFound, TableError
+from segpipe.settings import EvaluateSettings
+from segpipe.spark.measures import region_rows
+from segpipe.spark.segment_task import ScanPlace, scan_places, scan_rows
+from segpipe.warehouse.filesystem import filesystem, join
+from segpipe.warehouse.runs import RunRecord
+from segpipe.warehouse.slices import stream
+from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS, SLICES
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from segpipe.spark.progress import Progress
+
+_UNMEASURED = ("run_id", "model_id")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class RegionSummary:
+    """How a region fares over the scans that have a truth.
+
+    Dice is over the scans where truth or prediction have a voxel, HD95 over those where both have; `both_empty` and
+    `missed` (truth without prediction) count scans, `false_alarms` predictions without truth. None: over no scan.
+    """
+
+    region: str
+    scans: int
+    mean_dice: float | None
+    median_dice: float | None
+    mean_hd95_mm: float | None
+    both_empty: int
+    missed: int
+    false_alarms: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """`rows` has the columns of `segmentations`; `differences` name the values that the table holds otherwise."""
+
+    model_id: str
+    rows: pa.Table
+    summary: tuple[RegionSummary, ...]
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A part of `predictions`; for each scan in it, where its slices stand, and its row groups here."""
+
+    part: str
+    scans: tuple[tuple[ScanPlace, tuple[int, ...]], ...]
+
+
+def evaluate(
+    spark: SparkSession, settings: EvaluateSettings, run: RunRecord, progress: Progress | None = None
+) -> Evaluation:
+    """Measure what a model predicted for a split of a cohort against the masks in `slices`, without a network.
+
+    Nothing is written. Raises NotFound where this model has predicted nothing of that split, and ModelError where
+    `settings.model` is neither a model directory nor a model_id of the table.
+    """
+    warehouse = Warehouse(settings.warehouse)
+    stored = _stored(warehouse, settings)
+    run.model_id = model_id = next(iter(stored.values()))["model_id"]
+    with run.stage("plan"):
+        wanted = {scan_id for scan_id, _ in stored}
+        tasks = _tasks(warehouse, settings.cohort, model_id, wanted)
+    with run.stage("measure"):
+        found = _run_tasks(spark, tasks, settings.warehouse, stored, progress)
+    rows = sorted(found, key=lambda row: (row["scan_id"], row["region"]))
+    differences = tuple(text for row in rows for text in _differences(row, stored[row["scan_id"], row["region"]]))
+    regions = list(dict.fromkeys(row["region"] for row in found))
+    evaluation = Evaluation(
+        model_id, pa.Table.from_pylist(rows, SEGMENTATIONS.schema), tuple(summarise(rows, regions)), differences
+    )
+    _account(evaluation, settings, run)
+    return evaluation
+
+
+def summarise(rows: Iterable[Mapping[str, Any]], regions: Sequence[str]) -> list[RegionSummary]:
+    """The summary of each region, from rows of `segmentations`."""
+    judged: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["truth_voxels"] is not None:
+            judged[row["region"]].append(row)
+    return [_summary(region, judged[region]) for region in regions]
+
+
+def _summary(region: str, rows: Sequence[Mapping[str, Any]]) -> RegionSummary:
+    dice = [row["dice"] for row in rows if row["dice"] is not None]
+    distances = [row["hd95_mm"] for row in rows if row["hd95_mm"] is not None]
+    return RegionSummary(
+        region=region,
+        scans=len(rows),
+        mean_dice=fmean(dice) if dice else None,
+        median_dice=median(dice) if dice else None,
+        mean_hd95_mm=fmean(distances) if distances else None,
+        both_empty=sum(not row["truth_voxels"] and not row["voxels"] for row in rows),
+        missed=sum(bool(row["truth_voxels"]) and not row["voxels"] for row in rows),
+        false_alarms=sum(not row["truth_voxels"] and bool(row["voxels"]) for row in rows),
+    )
+
+
+def _stored(warehouse: Warehouse, settings: EvaluateSettings) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of `segmentations` by scan_id and region, of the model, cohort and split asked for."""
+    table = warehouse.table(SEGMENTATIONS.name) if warehouse.parts(SEGMENTATIONS.name) else None
+    wanted = ds.field("cohort") == settings.cohort
+    known = set() if table is None else set(table.to_table(["model_id"], filter=wanted)["model_id"].to_pylist())
+    model_id = settings.model if settings.model in known else _model_id(settings.model)
+    if table is not None and model_id in known:
+        wanted &= ds.field("model_id") == model_id
+        if settings.split != "all":
+            wanted &= ds.field("split") == settings.split
+        if rows := table.to_table(filter=wanted).to_pylist():
+            return {(row["scan_id"], row["region"]): row for row in rows}
+        raise NotFound(
+            f"Cohort {settings.cohort!r} has no scan in its {settings.split} split that model {model_id} has segmented",
+            "give another --split",
+        )
+    raise NotFound(f"Model {model_id} has segmented nothing of cohort {settings.cohort!r}", "run segment first")
+
+
+def _model_id(url: str) -> str:
+    """The model_id that a model directory states."""
+    fs, folder = filesystem(url)
+    try:
+        return str(json.loads(fs.cat_file(join(folder, "bundle.json")))["model_id"])
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        raise ModelError(
+            f"{url} is neither a model directory nor the model_id of a row in segmentations",
+            "give the --model that segment was given",
+        ) from None
+
+
+def _tasks(warehouse: Warehouse, cohort: str, model_id: str, wanted: set[str]) -> list[_Task]:
+    """The parts of `predictions` that hold the scans, from their names and footers."""
+    places = scan_places(warehouse, cohort)
+    tasks = []
+    wanted_rows = (ds.field("cohort") == cohort) & (ds.field("model_id") == model_id)
+    table = warehouse.table(SEGMENTATIONS.name).to_table(["scan_id", "__filename"], filter=wanted_rows)
+    names = {row["__filename"].rpartition("/")[2].removesuffix(".parquet") for row in table.to_pylist()}
+    for name in sorted(names):
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for number, scan_id in enumerate(_scans_of(warehouse, name)):
+            if scan_id in wanted and scan_id in places:
+                groups[scan_id].append(number)
+        if groups:
+            tasks.append(_Task(name, tuple((places[scan_id], tuple(found)) for scan_id, found in groups.items())))
+    return tasks
+
+
+def _scans_of(warehouse: Warehouse, part: str) -> list[str]:
+    """The scan of each row group of a part of `predictions`, from the statistics in its footer."""
+    with warehouse.fs.open(warehouse.path(PREDICTIONS.name, f"{part}.parquet"), "rb") as file:
+        metadata = pq.read_metadata(file)
+    column = metadata.schema.names.index("scan_id")
+    return [metadata.row_group(number).column(column).statistics.min for number in range(metadata.num_row_groups)]
+
+
+def _run_tasks(
+    spark: SparkSession,
+    tasks: Sequence[_Task],
+    url: str,
+    stored: Mapping[tuple[str, str], Mapping[str, Any]],
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    todo = [(task, _of_task(task, stored)) for task in tasks]
+    if not todo:
+        return []
+    work = spark.sparkContext.parallelize(todo, len(todo))
+    with progress(sum(len(task.scans) for task in tasks), "evaluate") if progress else nullcontext():
+        return work.flatMap(lambda one: measure_part(one[0], url, one[1])).collect()
+
+
+def _of_task(task: _Task, stored: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    scans = {place.scan_id for place, _ in task.scans}
+    found: dict[str, list[Mapping[str, Any]]] = {scan_id: [] for scan_id in scans}
+    for (scan_id, _), row in stored.items():
+        if scan_id in scans:
+            found[scan_id].append(row)
+    return found
+
+
+def measure_part(task: _Task, url: str, stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[dict[str, Any]]:
+    """Rows of `segmentations` for the scans of a part, one scan in memory at a time.
+
+    `stored` has the rows as they stand: probabilities are taken from there, for without the network they cannot be had.
+    """
+    warehouse = Warehouse(url)
+    for place, groups in task.scans:
+        scan = scan_rows(warehouse, place.part, [place.scan_id])[place.scan_id]
+        labels, convention = _labels(warehouse, task.part, groups, tuple(scan["shape"]))
+        known = {row["region"]: row for row in stored[place.scan_id]}
+        means = {region: row["mean_probability"] for region, row in known.items()}
+        highest = {region: row["max_probability"] for region, row in known.items()}
+        for row in region_rows(scan, labels, convention, _truth(warehouse, place, scan), means, highest):
+            yield row | {name: known[row["region"]][name] for name in _UNMEASURED}
+
+
+def _labels(warehouse: Warehouse, part: str, groups: Sequence[int], shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
+    """A scan's predicted label map, uint8 (slices, rows, columns), and its convention."""
+    labels = np.zeros(shape, np.uint8)
+    path = warehouse.path(PREDICTIONS.name, f"{part}.parquet")
+    with warehouse.fs.open(path, "rb") as file:
+        parquet = pq.ParquetFile(file)
+        for number in groups:
+            rows = parquet.read_row_group(number, ["slice_index", "mask", "label_convention"], use_threads=False)
+            for index, mask in zip(rows["slice_index"].to_pylist(), rows["mask"], strict=True):
+                plane = np.frombuffer(mask.as_buffer(), np.uint8)
+                if index >= shape[0] or plane.size != shape[1] * shape[2]:
+                    raise TableError(f"A mask in {path} does not fit its scan of {shape} voxels", "run segment again")
+                labels[index] = plane.reshape(shape[1:])
+            convention = rows["label_convention"][0].as_py()
+    return labels, convention
+
+
+def _truth(warehouse: Warehouse, place: ScanPlace, scan: Mapping[str, Any]) -> np.ndarray | None:
+    """A scan's true label map, uint8 (slices, rows, columns), or None."""
+    truth = np.zeros(scan["shape"], np.uint8)
+    path = warehouse.path(SLICES.name, f"{place.part}.parquet")
+    for batch in stream(path, warehouse.fs, place.row_groups, ["mask"]):
+        if batch.mask is None:
+            return None
+        truth[batch.slice_index] = batch.mask
+    return truth
+
+
+def _differences(row: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    """What the table holds otherwise than computed now."""
+    return [
+        f"{row['scan_id']} {row['region']} {name}: {stored[name]} in the table, {row[name]} now"
+        for name in SEGMENTATIONS.schema.names
+        if not _same(row[name], stored[name])
+    ]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    return bool(one == other)
+
+
+def _account(evaluation: Evaluation, settings: EvaluateSettings, run: RunRecord) -> None:
+    run.count("scans", len(set(evaluation.rows["scan_id"].to_pylist())))
+    run.count("values_that_differ_from_the_table", len(evaluation.differences))
+    run.lines.append(f"{settings.split} split of {settings.cohort}, model {evaluation.model_id}")
+    for one in evaluation.summary:
+        if not one.scans:
+            run.lines.append(f"{one.region}: no scan has a truth")
+            continue
+        run.lines.append(
+            f"{one.region}: Dice {_text(one.mean_dice)} (median {_text(one.median_dice)}), HD95 "
+            f"{_text(one.mean_hd95_mm, 1)} mm over {one.scans} scans; {one.both_empty} empty in both, left out,"
+            f" {one.missed} missed, {one.false_alarms} false alarms"
+        )
+    run.lines += evaluation.differences[:_SHOWN]
+
+
+def _text(value: float | None, digits: int = 3) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,299 @@
+"""A model over a cohort: what ends up in the tables, once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from segpipe.core import metrics
+from segpipe.core.prediction import Predictor, PredictorFactory, ScanInput, Segmented, SliceBatch
+from segpipe.core.regions import CONVENTIONS, to_regions
+from segpipe.models.bundle import Bundle
+from segpipe.readers.generate import write_brats
+from segpipe.runtimes.contract import PredictorSpec
+from segpipe.runtimes.openvino import export
+from segpipe.warehouse.slices import stream
+from tests.runtimes.models import scan_input, tiny_bundle
+from tests.spark.cohorts import COHORT, Cohort
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(tiny_bundle(str(tmp_path_factory.mktemp("model") / "m")).url)
+
+
+@pytest.fixture(scope="module")
+def ingested(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    folder = tmp_path_factory.mktemp("cohort")
+    write_brats(folder / "archive", subjects=4, seed=0, shape=(8, 32, 32))
+    cohort = Cohort(spark, folder / "archive", str(folder / "warehouse"))
+    cohort.ingest()
+    return cohort
+
+
+@pytest.fixture(scope="module")
+def segmented(ingested: Cohort, model: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """The uninterrupted run that others are compared with."""
+    cohort = ingested.copy(tmp_path_factory.mktemp("segmented"))
+    outcome, _ = cohort.segment(model.url)
+    assert len(outcome.segmented) == 4
+    return cohort
+
+
+def by_hand(cohort: Cohort, model: Bundle) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Predicted and true label maps by scan_id, from the same model run in this process."""
+    predictor = PredictorSpec(model.url, precision="float32").open(1)
+    found = {}
+    for part in cohort.warehouse.slice_parts(COHORT):
+        for scan in part.scans:
+            batches = list(stream(part.path, cohort.warehouse.fs, scan.row_groups))
+            channels = [np.concatenate([batch.image[c] for batch in batches]) for c in range(4)]
+            order = [("FLAIR", "T1", "T1ce", "T2").index(name) for name in model.modalities]
+            chosen = [channels[place] for place in order]
+            described = scan_input(channels)
+            described = ScanInput(
+                described.shape,
+                tuple(described.mean[place] for place in order),
+                tuple(described.std[place] for place in order),
+                (1.0,) * len(order),
+                (0.0,) * len(order),
+                described.brain_box,
+            )
+            labels = predictor.segment(described, [(range(len(channels[0])), chosen)]).labels
+            found[scan.scan_id] = labels, np.concatenate([batch.mask for batch in batches])
+    return found
+
+
+def masks(cohort: Cohort, model: Bundle) -> dict[str, np.ndarray]:
+    """Label maps by scan_id as `predictions` holds them."""
+    slices: dict[str, list[np.ndarray]] = {}
+    for row in cohort.rows("predictions", "scan_id", "slice_index"):
+        if row["model_id"] == model.model_id:
+            plane = np.frombuffer(row["mask"], np.uint8).reshape(row["height"], row["width"])
+            slices.setdefault(row["scan_id"], []).append(plane)
+    return {scan_id: np.stack(planes) for scan_id, planes in slices.items()}
+
+
+def test_predictions_are_what_the_model_says(segmented: Cohort, model: Bundle) -> None:
+    wanted, found = by_hand(segmented, model), masks(segmented, model)
+    assert set(found) == set(wanted)
+    for scan_id, (labels, _) in wanted.items():
+        assert labels.any()
+        np.testing.assert_array_equal(found[scan_id], labels)
+
+
+def test_rows_of_predictions(segmented: Cohort, model: Bundle) -> None:
+    rows = segmented.rows("predictions", "scan_id", "slice_index")
+    assert [row["slice_index"] for row in rows] == 4 * list(range(8))
+    for row in rows:
+        plane = np.frombuffer(row["mask"], np.uint8)
+        pixels = {one["region"]: one["pixels"] for one in row["region_pixels"]}
+        assert pixels == {region: np.isin(plane, members).sum() for region, members in model.regions.items()}
+        assert (row["cohort"], row["model_id"], row["label_convention"]) == (COHORT, model.model_id, "brats")
+
+
+def test_measures_are_those_of_the_masks(segmented: Cohort, model: Bundle) -> None:
+    scans = {row["scan_id"]: row for row in segmented.rows("scans", "scan_id")}
+    wanted = by_hand(segmented, model)
+    rows = segmented.rows("segmentations", "scan_id")
+    assert len(rows) == 4 * 3
+    for row in rows:
+        place = list(model.regions).index(row["region"])
+        labels, truth = (to_regions(one, CONVENTIONS["brats"])[..., place] > 0 for one in wanted[row["scan_id"]])
+        scan = scans[row["scan_id"]]
+        assert row["voxels"] == labels.sum()
+        assert row["volume_ml"] == pytest.approx(labels.sum() * np.prod(scan["spacing_mm"]) / 1000)
+        assert row["centroid_mm"] == pytest.approx(metrics.centroid_mm(labels, scan["affine"]))
+        assert (row["tp"], row["fp"], row["fn"]) == metrics.counts(labels, truth)
+        assert row["truth_voxels"] == truth.sum()
+        if truth.any() or labels.any():
+            assert row["dice"] == pytest.approx(2 * (labels & truth).sum() / (labels.sum() + truth.sum()))
+        else:
+            assert row["dice"] is None
+        assert row["split"] == scan["split"]
+        assert row["fingerprint"] == scan["fingerprint"]
+        assert 0 < row["mean_probability"] <= row["max_probability"] <= 1
+
+
+def test_done_work_is_not_done_again(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = segmented.copy(tmp_path)
+    before = {path: path.read_bytes() for path in Path(cohort.url).glob("[ps]*/*.parquet")}
+    outcome, run = cohort.segment(model.url)
+    assert (outcome.segmented, outcome.skipped, outcome.quarantined) == ((), 4, ())
+    assert run.counts["slices"] == 0
+    assert {path: path.read_bytes() for path in Path(cohort.url).glob("[ps]*/*.parquet")} == before
+
+
+def test_new_scans_are_added(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = segmented.copy(tmp_path)
+    before = cohort.rows("segmentations", "scan_id", "region")
+    write_brats(tmp_path / "more", subjects=1, seed=9, shape=(8, 32, 32))
+    (added,) = (tmp_path / "more").glob("*_000")
+    for file in added.iterdir():
+        file.rename(file.with_name(file.name.replace(added.name, "Another_001")))
+    added.rename(cohort.archive / "Another_001")
+    cohort.ingest()
+    outcome, _ = cohort.segment(model.url)
+    assert (outcome.segmented, outcome.skipped) == ((f"{COHORT}:Another_001:1",), 4)
+    after = cohort.rows("segmentations", "scan_id", "region")
+    assert [row for row in after if row["subject"] != "Another_001"] == before
+    assert len(after) == len(before) + 3
+
+
+def test_a_changed_scan_is_segmented_again(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = segmented.copy(tmp_path)
+    before = cohort.rows("segmentations", "scan_id", "region")
+    one, other = sorted(cohort.archive.iterdir())[:2]
+    for modality in ("flair", "t1", "t1ce", "t2", "seg"):
+        shutil.copyfile(other / f"{other.name}_{modality}.nii.gz", one / f"{one.name}_{modality}.nii.gz")
+    cohort.ingest()
+    outcome, _ = cohort.segment(model.url)
+    assert outcome.segmented == (f"{COHORT}:{one.name}:1",)
+    after = cohort.rows("segmentations", "scan_id", "region")
+    assert [row for row in after if row["subject"] != one.name] == [row for row in before if row["subject"] != one.name]
+    changed = [row["voxels"] for row in after if row["subject"] == one.name]
+    assert changed == [row["voxels"] for row in after if row["subject"] == other.name]
+    scan_id = outcome.segmented[0]
+    np.testing.assert_array_equal(masks(cohort, model)[scan_id], by_hand(cohort, model)[scan_id][0])
+
+
+def test_a_second_model_adds_rows(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = segmented.copy(tmp_path)
+    before = cohort.rows("predictions", "scan_id", "slice_index")
+    second = export(tiny_bundle(str(tmp_path / "m2"), modalities=("T2", "FLAIR")).url)
+    outcome, _ = cohort.segment(second.url)
+    assert len(outcome.segmented) == 4
+    rows = cohort.rows("predictions", "scan_id", "slice_index")
+    assert [row for row in rows if row["model_id"] == model.model_id] == before
+    found, wanted = masks(cohort, second), by_hand(cohort, second)
+    for scan_id, (labels, _) in wanted.items():
+        np.testing.assert_array_equal(found[scan_id], labels)
+
+
+def test_overwriting_replaces_this_models_rows(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = segmented.copy(tmp_path)
+    content, names = cohort.content(), cohort.warehouse.parts("predictions")
+    outcome, run = cohort.segment(model.url, overwrite=True)
+    assert len(outcome.segmented) == 4
+    assert cohort.content() == content
+    assert cohort.warehouse.parts("predictions") == names
+    assert {row["run_id"] for row in cohort.rows("segmentations", "scan_id")} == {run.run_id}
+
+
+def test_scans_that_do_not_fit_are_quarantined_once(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = segmented.copy(tmp_path)
+    lacking = sorted(cohort.archive.iterdir())[2]
+    (lacking / f"{lacking.name}_t2.nii.gz").unlink()
+    shutil.rmtree(cohort.url)
+    cohort.ingest()
+    outcome, _ = cohort.segment(model.url)
+    assert outcome.quarantined == (f"{COHORT}:{lacking.name}:1",)
+    assert len(outcome.segmented) == 3
+    (row,) = cohort.rows("quarantine", "scan_id")
+    assert (row["job"], row["reason"], row["scan_id"]) == ("segment", "missing_modality", outcome.quarantined[0])
+    assert "T2" in row["message"]
+    again, _ = cohort.segment(model.url)
+    assert (again.quarantined, again.known_bad, again.skipped) == ((), 1, 3)
+    assert cohort.rows("quarantine", "scan_id") == [row]
+
+
+def test_another_orientation_does_not_fit(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from segpipe.models.bundle import load_keras, save_bundle
+
+    turned = save_bundle(replace(model, url=str(tmp_path / "m2"), orientation="PIL", files={}), load_keras(model))
+    cohort = segmented.copy(tmp_path)
+    outcome, _ = cohort.segment(export(turned.url).url)
+    assert (outcome.segmented, len(outcome.quarantined)) == ((), 4)
+    assert {row["reason"] for row in cohort.rows("quarantine", "scan_id")} == {"does_not_fit_model"}
+
+
+def test_a_damaged_slice_stops_only_its_scan(
+    ingested: Cohort, segmented: Cohort, model: Bundle, tmp_path: Path
+) -> None:
+    cohort = ingested.copy(tmp_path)
+    part = cohort.warehouse.slice_parts(COHORT)[0]
+    damaged = part.scans[0]
+    table = pq.read_table(part.path)
+    images = table["image"].to_pylist()
+    images[table["scan_id"].to_pylist().index(damaged.scan_id) + 4] = b"\0" * 10
+    place = table.schema.get_field_index("image")
+    table = table.set_column(place, table.schema.field(place), [images])
+    groups = pq.ParquetFile(part.path)
+    sizes = [groups.metadata.row_group(number).num_rows for number in range(groups.num_row_groups)]
+    with pq.ParquetWriter(part.path, table.schema) as writer:
+        for number, size in enumerate(sizes):
+            writer.write_table(table.slice(sum(sizes[:number]), size))
+    outcome, _ = cohort.segment(model.url)
+    assert outcome.quarantined == (damaged.scan_id,)
+    assert cohort.rows("quarantine", "scan_id")[0]["reason"] == "corrupt"
+    wanted = [row for row in segmented.content()["predictions"] if row["scan_id"] != damaged.scan_id]
+    assert cohort.content()["predictions"] == wanted
+
+
+@dataclass
+class Dies:
+    """A predictor whose process dies on the third scan that any process sees; they note them in the folder `seen`."""
+
+    real: PredictorFactory
+    seen: Path
+
+    def open(self, threads: int) -> Predictor:
+        return _Dying(self.real.open(threads), self.seen)
+
+
+@dataclass
+class _Dying:
+    real: Predictor
+    seen: Path
+
+    def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
+        found = self.real.segment(scan, batches)
+        marks = len(list(self.seen.iterdir()))
+        (self.seen / f"{os.getpid()}-{marks}").touch()
+        if marks >= 2:
+            os._exit(9)
+        return found
+
+
+def test_killed_workers_leave_nothing_half_done(
+    ingested: Cohort, segmented: Cohort, model: Bundle, tmp_path: Path
+) -> None:
+    cohort = ingested.copy(tmp_path)
+    (tmp_path / "seen").mkdir()
+    packed = PredictorSpec(model.url, precision="float32").pack()
+    with pytest.raises(Exception, match=r"exited unexpectedly|Connection reset|EOF"):
+        cohort.segment(model.url, predictor=Dies(packed, tmp_path / "seen"))
+    done = {row["scan_id"] for row in cohort.rows("segmentations", "scan_id")}
+    assert len(done) < 4
+    outcome, _ = cohort.segment(model.url)
+    assert set(outcome.segmented).isdisjoint(done)
+    assert outcome.skipped == len(done)
+    assert cohort.content() == segmented.content()
+    assert not list(Path(cohort.url, "_staging").iterdir())
+
+
+def test_the_model_travels_with_the_job(ingested: Cohort, segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    """Workers find no model directory, as on a cluster whose driver has it on its own disk."""
+    from segpipe.settings import SegmentSettings
+    from segpipe.spark.segment import segment
+    from segpipe.warehouse.runs import record_run
+
+    cohort = ingested.copy(tmp_path)
+    shutil.copytree(model.url, tmp_path / "m")
+    packed = PredictorSpec(str(tmp_path / "m"), precision="float32").pack()
+    shutil.rmtree(tmp_path / "m")
+    settings = SegmentSettings(warehouse=cohort.url, cohort=COHORT, model=str(tmp_path / "m"))
+    with record_run(cohort.warehouse, "segment", settings) as run:
+        segment(cohort.spark, settings, packed, packed.bundle, run)
+    assert cohort.content() == segmented.content()
+    assert cohort.rows("runs", "started")[-1]["model_id"] == model.model_id
