@@ -301,7 +301,7 @@ stop_job() {
 trap '' INT
 "${SUBMIT[@]}" >>"$TALK" 2>&1 &
 SUBMITTED=$!
-trap stop_job TERM
+trap stop_job TERM HUP
 CODE=0
 wait "$SUBMITTED" || CODE=$?
 while kill -0 "$SUBMITTED" 2>/dev/null; do # a signal ended the wait, not the job

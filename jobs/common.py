@@ -6,10 +6,12 @@ import argparse
 import difflib
 import errno
 import io
+import logging
 import os
 import re
 import signal
 import sys
+import tempfile
 import tomllib
 import traceback
 import types
@@ -111,6 +113,8 @@ def execute(
         if context is not None:
             return run(settings, context) or DONE
         attach_terminal()
+        if not verbose:
+            _quiet_logging()
         _catch_signals()
         context = Context(job)
         try:
@@ -142,7 +146,10 @@ def explain(error: BaseException) -> str:
 
     from segpipe.spark.session import root_cause
 
-    return f"{root_cause(error)}: run again with --verbose for the stack trace"
+    cause = root_cause(error)
+    if cause.startswith("segpipe.errors."):  # raised in a worker, with its remedy
+        return cause.partition(": ")[2]
+    return f"{cause}: run again with --verbose for the stack trace"
 
 
 def check_source(url: str) -> None:
@@ -168,8 +175,12 @@ def check_warehouse(url: str, make: bool = False) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise SegpipeError(f"Warehouse {url} cannot be made because {folder} is no folder", _ELSEWHERE)
-    if not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
-        raise SegpipeError(f"Warehouse {url} cannot be written because {folder} is read-only", _ELSEWHERE)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        reason = f"{folder} takes no files ({error.strerror})"
+        raise SegpipeError(f"Warehouse {url} cannot be written because {reason}", _ELSEWHERE) from None
 
 
 def check_model(url: str) -> None:
@@ -385,9 +396,19 @@ def _die_with_parent() -> None:
         return
 
 
+def _quiet_logging() -> None:
+    """Warnings to stderr; what py4j logs of an interrupt is told in one line by `execute`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    handler.addFilter(lambda record: "py4j" not in record.pathname)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
 def _catch_signals() -> None:
     def terminate(_number: int, _frame: Any) -> None:
         raise KeyboardInterrupt("terminated")  # as segpipe.warehouse.runs does while a run is on record
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminate)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, terminate)

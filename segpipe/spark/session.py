@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import tempfile
 import zipfile
@@ -38,7 +39,7 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         _find_java()
         os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf"))  # log4j2.properties
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    if ROOT.is_dir():
+    if ROOT.is_dir() and not _runs_on_yarn():
         settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))
     builder = SparkSession.builder.appName(app_name)
     for key, value in settings.items():
@@ -53,6 +54,16 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
     return session
 
 
+def _runs_on_yarn() -> bool:
+    """Whether spark-submit was told so: nodes must not look for a folder of the submitting machine."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return False
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()
+    return SparkConf().get("spark.master", "") == "yarn"
+
+
 def read_conf(path: Path) -> dict[str, str]:
     """Read a Spark properties file: `key value` or `key=value` lines, `#` comments."""
     entries: dict[str, str] = {}
@@ -64,12 +75,24 @@ def read_conf(path: Path) -> dict[str, str]:
 
 
 def root_cause(error: BaseException) -> str:
-    """The line of an exception that names the cause: for Java exceptions that of the innermost one."""
+    """The line `Type: message` of what went wrong first: in a Python worker, in the JVM, or here."""
     text = str(getattr(error, "java_exception", None) or error)
+    if (raised := worker_error(text)) is not None:
+        return ": ".join(filter(None, raised))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line.removeprefix("Caused by:").strip() for line in lines if line.startswith("Caused by:")]
-    line = causes[-1] if causes else (lines[0] if lines else "")
-    return line if isinstance(error, SegpipeError) else f"{type(error).__name__}: {line}".removesuffix(": ")
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    if causes:
+        return causes[-1]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+
+
+def worker_error(text: str) -> tuple[str, str] | None:
+    """Type and message of the exception in the last Python traceback in `text`, None where there is none."""
+    _, found, trace = text.rpartition("Traceback (most recent call last):\n")
+    if not found:
+        return None
+    match = re.search(r"^([A-Za-z_][\w.]*)(?:: (.*))?$", trace, re.MULTILINE)
+    return (match[1], match[2] or "") if match else None
 
 
 def _in_process_conf() -> dict[str, str]:

@@ -1,0 +1,144 @@
+"""Bad input to every job: one clear line with the next step, the right exit code, nothing half-written."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from jobs.common import Context
+from segpipe.readers.generate import write_brats
+
+
+def run(job: str, *flags: str) -> int:
+    return importlib.import_module(f"jobs.{job}").main(list(flags))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with everything that can be wrong in it."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "note.txt").write_text("no scan")
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "odd model").mkdir()
+    (tmp_path / "odd model" / "bundle.json").write_text('{"format": 1}')
+    return tmp_path
+
+
+NEW = "{}/new"
+CASES = {
+    "no source": (
+        ("ingest", "--source", "{}/none", "--warehouse", NEW, "--cohort", "c"),
+        "Source {}/none does not exist",
+    ),
+    "warehouse below a file": (
+        ("ingest", "--source", "{}/letters", "--warehouse", "{}/file/w", "--cohort", "c"),
+        "Warehouse {}/file/w cannot be made because {}/file is no folder: give --warehouse",
+    ),
+    "warehouse is a file": (
+        ("ingest", "--source", "{}/letters", "--warehouse", "{}/file", "--cohort", "c"),
+        "Warehouse {}/file cannot be made because {}/file is no folder",
+    ),
+    "read-only file system": (
+        ("ingest", "--source", "{}/letters", "--warehouse", "/proc/segpipe", "--cohort", "c"),
+        "Warehouse /proc/segpipe cannot be written",
+    ),
+    "unknown protocol": (
+        ("ingest", "--source", "hfds://x/y", "--warehouse", NEW, "--cohort", "c"),
+        "hfds://x/y cannot be opened",
+    ),
+    "train without tables": (
+        ("train", "--warehouse", NEW, "--cohort", "c", "--model", "{}/m"),
+        "Warehouse {}/new does not exist: give the folder that ingest wrote to",
+    ),
+    "export of nothing": (("export", "--model", "{}/none"), "No model in {}/none: bundle.json is missing"),
+    "export of a folder that is no model": (("export", "--model", "{}/empty"), "No model in {}/empty"),
+    "export of an odd bundle": (("export", "--model", "{}/odd model"), "lacks or adds the bundle fields"),
+    "segment without tables": (
+        ("segment", "--warehouse", NEW, "--cohort", "c", "--model", "{}/empty"),
+        "Warehouse {}/new does not exist",
+    ),
+    "segment with no model": (
+        ("segment", "--warehouse", "{}/tables", "--cohort", "c", "--model", "{}/empty"),
+        "No model in {}/empty",
+    ),
+    "evaluate without tables": (
+        ("evaluate", "--warehouse", NEW, "--cohort", "c", "--model", "{}/empty"),
+        "Warehouse {}/new does not exist",
+    ),
+    "restore without tables": (
+        ("restore", "--warehouse", NEW, "--scan", "c:s:1", "--output", "{}/out"),
+        "Warehouse {}/new does not exist",
+    ),
+    "restore of no scan": (
+        ("restore", "--warehouse", "{}/tables", "--scan", "c:s:1", "--output", "{}/out"),
+        "Cohort 'c' has no scans in {}/tables",
+    ),
+    "demo of no source": (("demo", "--source", "{}/none", "--warehouse", NEW), "Source {}/none does not exist"),
+    "demo below a file": (("demo", "--warehouse", "{}/file/d"), "{}/file is no folder"),
+}
+
+
+@pytest.mark.parametrize(("command", "said"), CASES.values(), ids=CASES.keys())
+def test_one_line_and_nothing_written(
+    command: tuple[str, ...], said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path for path in place.rglob("*") if "runs" not in path.parts)
+    job, *flags = (word.replace("{}", str(place)) for word in command)
+    code = run(job, *flags)
+    told = capsys.readouterr().err
+    assert code == (2 if "cannot be opened" in said else 1)
+    assert told.count("\n") == 1
+    assert told.startswith(f"segpipe {job}: ")
+    assert said.replace("{}", str(place)) in told
+    assert ": " in told.removeprefix(f"segpipe {job}: ")
+    written = [path for path in place.rglob("*") if not {"runs", "_staging", "_locks"} & set(path.parts)]
+    assert sorted(written) == before
+
+
+def test_verbose_adds_the_stack_trace(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("export", "--model", str(place / "empty"), "--verbose") == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert told.splitlines()[-1].startswith("segpipe export: No model in")
+
+
+@pytest.mark.parametrize(("folder", "said"), [("empty", "is empty"), ("letters", "no")])
+def test_a_source_without_scans_makes_no_warehouse(
+    folder: str, said: str, place: Path, capsys: pytest.CaptureFixture[str], spark
+) -> None:
+    from jobs.common import execute
+    from jobs.ingest import check
+    from jobs.ingest import run as ingest
+    from segpipe.settings import IngestSettings
+
+    flags = ["--source", str(place / folder), "--warehouse", str(place / "new"), "--cohort", "c"]
+    assert execute("ingest", IngestSettings, ingest, flags, Context("ingest", spark), check) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert said in told
+    assert not (place / "new").exists()
+
+
+def test_strict_ends_with_3_where_an_input_was_quarantined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spark
+) -> None:
+    from jobs.common import execute
+    from jobs.ingest import run as ingest
+    from segpipe.settings import IngestSettings
+    from segpipe.warehouse.store import Warehouse
+
+    write_brats(tmp_path / "scans", subjects=2, seed=0, shape=(8, 16, 16))
+    bad = next((tmp_path / "scans").glob("*_000/*_t1.nii.gz"))
+    bad.write_bytes(bad.read_bytes()[:100])
+    flags = ["--source", str(tmp_path / "scans"), "--warehouse", str(tmp_path / "w"), "--cohort", "c", "--strict"]
+    assert execute("ingest", IngestSettings, ingest, flags, Context("ingest", spark)) == 3
+    told = capsys.readouterr().out
+    tables = Warehouse(str(tmp_path / "w"))
+    assert tables.table("scans").count_rows() == 1
+    assert tables.table("quarantine").count_rows() == 1
+    runs = tables.table("runs").to_table().to_pylist()
+    assert [(row["job"], row["outcome"], dict(row["counts"])["quarantined"]) for row in runs] == [("ingest", "done", 1)]
+    assert runs[0]["run_id"] in told
+    assert execute("ingest", IngestSettings, ingest, flags[:-1], Context("ingest", spark)) == 0

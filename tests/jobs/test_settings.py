@@ -1,0 +1,150 @@
+"""Flags, the site's file and --help, all derived from the settings dataclasses."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from jobs.common import explain, job_names, parse, parser_of
+from segpipe.errors import SegpipeError, UsageError
+from segpipe.settings import (
+    DemoSettings,
+    EvaluateSettings,
+    ExportSettings,
+    IngestSettings,
+    RestoreSettings,
+    SegmentSettings,
+    TrainSettings,
+    flag_of,
+    help_of,
+)
+
+CLASSES = {
+    "ingest": IngestSettings,
+    "train": TrainSettings,
+    "export": ExportSettings,
+    "segment": SegmentSettings,
+    "evaluate": EvaluateSettings,
+    "restore": RestoreSettings,
+    "demo": DemoSettings,
+}
+INGEST = ["--source", "a", "--warehouse", "w", "--cohort", "c"]
+TRAIN = ["--warehouse", "w", "--cohort", "c", "--model", "m"]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "site.toml"
+    path.write_text("")
+    monkeypatch.setenv("SEGPIPE_CONF", str(path))
+    return path
+
+
+@pytest.mark.parametrize("job", CLASSES)
+def test_help_names_every_setting_with_its_default(job: str) -> None:
+    text = " ".join(parser_of(job, CLASSES[job]).format_help().split())
+    for setting in fields(CLASSES[job]):
+        assert flag_of(setting) in text
+        assert " ".join(help_of(setting).split()) in text.replace("- ", "-")
+
+
+def test_every_job_but_doctor_has_a_settings_class() -> None:
+    assert set(job_names()) == {*CLASSES, "doctor"}
+
+
+def test_flags_win_over_the_site_file_and_that_over_the_defaults(site: Path) -> None:
+    site.write_text("[ingest]\npart_mb = 10\nrow_group_mb = 4\ntrain_fraction = 1\nvalidation_fraction = 0\n")
+    settings = parse("ingest", IngestSettings, [*INGEST, "--part-mb", "20"])
+    assert (settings.part_mb, settings.row_group_mb, settings.max_voxels) == (20, 4, 1 << 30)
+    assert settings.train_fraction == 1.0
+    assert isinstance(settings.train_fraction, float)
+
+
+def test_the_site_file_may_give_what_is_required(site: Path) -> None:
+    site.write_text('[ingest]\nwarehouse = "hdfs://names/w"\n')
+    settings = parse("ingest", IngestSettings, ["--source", "a", "--cohort", "c"])
+    assert settings.warehouse == "hdfs://names/w"
+
+
+def test_switches_go_both_ways(site: Path) -> None:
+    site.write_text("[train]\naugment = false\n")
+    assert parse("train", TrainSettings, TRAIN).augment is False
+    assert parse("train", TrainSettings, [*TRAIN, "--augment"]).augment is True
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[ingest]\npart_mbs = 1\n", "unknown key `part_mbs` in [ingest]: did you mean `part_mb`?"),
+        ("[ingset]\npart_mb = 1\n", "unknown section [ingset]: did you mean `ingest`?"),
+        ("part_mb = 1\n", "unknown section [part_mb]"),
+        ('[ingest]\npart_mb = "1"\n', "sets `part_mb` in [ingest] to '1': give a value of type int"),
+        ("[ingest]\nstrict = 1\n", "sets `strict` in [ingest] to 1: give a value of type bool"),
+        ("[ingest\n", "is not TOML"),
+        ("[ingest]\npart_mb = 0\n", "--part-mb is 0, allowed is at least 1"),
+    ],
+)
+def test_a_wrong_site_file_is_wrong_usage(site: Path, content: str, said: str) -> None:
+    site.write_text(content)
+    with pytest.raises(UsageError) as error:
+        parse("ingest", IngestSettings, INGEST)
+    assert said in str(error.value)
+
+
+def test_a_site_file_that_is_not_there_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEGPIPE_CONF", str(tmp_path / "none.toml"))
+    with pytest.raises(UsageError, match=r"none\.toml \(SEGPIPE_CONF\) does not exist"):
+        parse("ingest", IngestSettings, INGEST)
+
+
+@pytest.mark.parametrize(
+    ("job", "flags", "said"),
+    [
+        ("ingest", ["--sorce", "a"], "unknown option --sorce: did you mean --source?"),
+        ("ingest", [], "missing --source, --warehouse, --cohort"),
+        ("ingest", [*INGEST, "--part-mb", "many"], "--part-mb is 'many', allowed is a whole number"),
+        ("ingest", [*INGEST, "--layout", "brat"], "--layout is 'brat', allowed is"),
+        ("ingest", [*INGEST, "extra"], "extra"),
+        ("ingest", [*INGEST[:-1], "a b"], "--cohort is 'a b', allowed are letters, digits"),
+        ("ingest", [*INGEST[:-1], ""], "--cohort is empty"),
+        ("ingest", [*INGEST, "--train-fraction", "0.9", "--validation-fraction", "0.2"], "add up to 1.1"),
+        ("ingest", [*INGEST, "--train-fraction", "nan"], "--train-fraction is nan, allowed is"),
+        ("train", [*TRAIN, "--workers", "0"], "--workers is 0, allowed is at least 1"),
+        ("train", [*TRAIN, "--dropout", "1"], "--dropout is 1, allowed is at least 0 and below 1"),
+        ("train", [*TRAIN, "--learning-rate", "-0.1"], "--learning-rate is -0.1, allowed is above 0"),
+        ("train", [*TRAIN, "--dimensions", "4"], "--dimensions is 4, allowed is 2, 3"),
+        ("train", [*TRAIN, "--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
+    ],
+)
+def test_wrong_flags_name_flag_value_and_range(site: Path, job: str, flags: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(job, CLASSES[job], flags)
+    assert said in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_all_wrong_values_are_told_at_once(site: Path) -> None:
+    with pytest.raises(UsageError, match=r"--workers is 0.*--epochs is 0"):
+        parse("train", TrainSettings, [*TRAIN, "--workers", "0", "--epochs", "0"])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (SegpipeError("Thing\nbroke", "mend it"), "Thing broke: mend it"),
+        (ValueError("first\nsecond"), "ValueError: first: run again with --verbose for the stack trace"),
+        (OSError(28, "No space left on device", "/d/f"), "no space left on the device for /d/f: free some"),
+        (PermissionError(13, "Permission denied", "/d/f"), "no permission for /d/f: choose a place"),
+        (MemoryError(), "memory ran out"),
+        (
+            RuntimeError(
+                "Job aborted\nTraceback (most recent call last):\n  File\nsegpipe.errors.TableError: Odd: redo\n"
+            ),
+            "Odd: redo",
+        ),
+    ],
+)
+def test_any_exception_becomes_one_line(error: Exception, line: str) -> None:
+    text = explain(error)
+    assert text.startswith(line)
+    assert "\n" not in text

