@@ -104,6 +104,10 @@ def submit_options(conf: Mapping[str, str], deploy_mode: str, jars: Sequence[str
         add("spark.pyspark.python", _PYTHON)
         if deploy_mode == "client":
             add("spark.pyspark.driver.python", sys.executable)
+    if conf.get("spark.eventLog.enabled") == "true" and "spark.eventLog.dir" not in conf:
+        fs, path = files.filesystem(f"{folder}/events")  # Spark refuses to start where the folder is missing
+        fs.makedirs(path, exist_ok=True)
+        add("spark.eventLog.dir", f"{folder}/events")
     for where in ("spark.executorEnv", "spark.yarn.appMasterEnv"):
         add(f"{where}.HADOOP_CONF_DIR", _CONTAINER_CONF)
     if jars:

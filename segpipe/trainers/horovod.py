@@ -1,6 +1,5 @@
 """Training with Horovod on Spark: Spark tasks host the processes, Gloo adds the gradients up."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +28,9 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
         num_proc=plan.settings.workers,
         use_gloo=True,
         start_timeout=_START_SECONDS,
-        env={**os.environ, "TF_USE_LEGACY_KERAS": "1"},
+        # The processes have the environment of the Spark workers that start them, not that of the driver.
+        executable=spark.sparkContext.pythonExec,
+        env={"TF_USE_LEGACY_KERAS": "1"},
         verbose=0,
     )
 

@@ -6,7 +6,9 @@ security; in a YARN container the delegation tokens of the job are used. See doc
 
 from __future__ import annotations
 
+import ctypes
 import io
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -30,6 +32,20 @@ _UNREACHABLE = "check HADOOP_CONF_DIR and that the name node is up (./spark-subm
 _RPC_ERROR = re.compile(r'^RPCError\("(?P<type>[\w.$]+)", "(?P<message>.*)"\)$', re.DOTALL)
 
 
+# A client's threads do not follow a fork, but its destructor waits for them: the child would hang for ever, in fsspec's
+# own fork handler or when it ends. So the parent keeps each client, and a child never lets go of it.
+_clients: list[Any] = []
+
+
+def _abandon_in_child() -> None:
+    for client in _clients:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+    _clients.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_in_child)
+
+
 class Hdfs(HdfsFileSystem):
     """The `hdfs://` of segpipe: paths are taken literally, a rename replaces, errors are one line with a remedy."""
 
@@ -39,6 +55,7 @@ class Hdfs(HdfsFileSystem):
         """Connect by the cluster's configuration; `options` are Hadoop settings that come before its files."""
         with _one_line(f"hdfs://{host or ''}{f':{port}' if port else ''}"):
             super().__init__(host, port, **(_PATIENCE | options))
+        _clients.append(self.client.inner)
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:

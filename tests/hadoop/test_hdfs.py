@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -92,6 +93,24 @@ def test_names_that_look_like_web_addresses_are_taken_literally(hdfs_folder: str
     url = files.join(hdfs_folder, "a#1")
     fs, path = files.filesystem(url)
     assert fs.cat_file(path) == b"a#1"
+
+
+def test_a_forked_child_of_a_process_that_used_hdfs_ends_and_can_use_it_itself(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    path = files.join(folder, "file")
+    files.replace(fs, path, b"parent")
+
+    def child() -> None:
+        fs, _ = files.filesystem(hdfs_folder)
+        files.replace(fs, path, fs.cat_file(path) + b" child")
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(timeout=60)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 0
+    assert fs.cat_file(path) == b"parent child"
 
 
 def test_missing_folders_are_empty_and_removal_is_forgiving(hdfs_folder: str) -> None:
