@@ -107,7 +107,7 @@ def _cards(tables: Warehouse, cohort: str, scans: dict[str, Row], first: results
         {"label": "inputs in quarantine", "value": f"{results.count_quarantined(tables, cohort):,}"},
     ]
     if first.mean_dice is not None:
-        detail = f"{first.scans} {split} scans"
+        detail = f"{first.scans} {split} {'scan' if first.scans == 1 else 'scans'}"
         cards.append({"label": f"mean Dice, {region}", "value": f"{first.mean_dice:.3f}", "detail": detail})
     if first.median_hd95_mm is not None:
         cards.append({"label": f"median HD95, {region}", "value": f"{first.median_hd95_mm:.1f} mm"})
