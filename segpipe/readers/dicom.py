@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from segpipe.core.volume import Volume
-from segpipe.errors import BadInput, Reason
-from segpipe.readers import inflate
+from segpipe.errors import BadInput, Reason, SegpipeError
+from segpipe.readers import codestream, inflate
 from segpipe.readers.names import IMAGE, MASK, words
 
 MAGIC_END = 132
@@ -43,6 +43,9 @@ _HEADER_TAGS = (
 _FLAIR = re.compile(r"flair|dark.?fluid", re.IGNORECASE)  # often said beside T2
 _STEP_TOLERANCE = 0.05  # of a slice step
 _ANGLE_TOLERANCE = 1e-3
+_JPEG_FAMILY = "1.2.840.10008.1.2.4."
+_JPEG_2000 = (_JPEG_FAMILY + "9", _JPEG_FAMILY + "20")  # with high-throughput JPEG 2000
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -90,6 +93,7 @@ def header(file: BinaryIO, key: bytes, name: str, fallback: str) -> Header | Non
     if not _is_dicom(file):
         return None
     with _careful(name):
+        _refuse_deflated(file, name)
         dataset = _read(file, stop=_LAST_HEADER_TAG)
         if dataset.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
             return None
@@ -213,6 +217,7 @@ def _voxels(groups: list[list[_Plane]]) -> tuple[np.ndarray, float, float]:
 
 def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
     """The 2D images of a file. `room` is the number of voxels that may still come."""
+    _refuse_deflated(io.BytesIO(content), name)
     dataset = _read(io.BytesIO(content))
     if "PixelData" not in dataset:
         _bad(Reason.NOT_AN_IMAGE, f"{name} is a DICOM file without pixels", "remove it from the archive")
@@ -223,6 +228,9 @@ def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
         _bad(Reason.TOO_LARGE, f"{name} and its series promise too many voxels", "raise --max-voxels")
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         _bad(Reason.UNSUPPORTED, f"{name} is a colour image", "remove it from the archive")
+    if not _fits(dataset, rows, columns):
+        message = f"{name} has compressed pixels that are not the image of {rows} x {columns} that it promises"
+        _bad(Reason.CORRUPT, message, "copy it again from its source")
     pixels = _pixels(dataset, name).reshape(frames, rows, columns)
     if frames > 1 or "PerFrameFunctionalGroupsSequence" in dataset:
         yield from _enhanced(dataset, pixels, name)
@@ -232,21 +240,35 @@ def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
         yield _plane(dataset, pixels[0], [dataset], name, _time(dataset))
 
 
+def _fits(dataset: Any, rows: int, columns: int) -> bool:
+    """Whether compressed pixels, where they are, say of themselves that they are of this size."""
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
+    if not syntax.startswith(_JPEG_FAMILY):
+        return True
+    fits = codestream.jpeg2000_fits if syntax.startswith(_JPEG_2000) else codestream.jpeg_fits
+    frames = _pydicom().encaps.generate_frames(
+        dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)
+    )
+    return all(fits(frame, rows, columns) for frame in frames)
+
+
 def _pixels(dataset: Any, name: str) -> np.ndarray:
     try:
         return dataset.pixel_array
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a decoder in Rust panics with a BaseException of its own
         text = str(error).lower()
         if "less than expected" in text or "fewer" in text or "insufficient" in text:
             _bad(Reason.TRUNCATED, f"{name} holds fewer pixels than it promises", "copy it again from its source")
-        if isinstance(error, NotImplementedError) or "missing dependencies" in text or "unable to decompress" in text:
-            syntax = dataset.file_meta.get("TransferSyntaxUID")
+        if isinstance(error, NotImplementedError) or "missing dependencies" in text:
+            syntax = str(dataset.file_meta.get("TransferSyntaxUID"))[:64]
             _bad(
                 Reason.UNSUPPORTED,
                 f"{name} has pixels in transfer syntax {syntax}",
                 "convert it to an uncompressed one",
             )
-        raise
+        _bad(Reason.CORRUPT, f"{name} has pixels that cannot be decoded", "copy it again from its source")
 
 
 def _plane(dataset: Any, pixels: np.ndarray, sources: list[Any], name: str, time: tuple[float, ...]) -> _Plane:
@@ -368,6 +390,13 @@ def _is_dicom(file: BinaryIO) -> bool:
     return start[-4:] == b"DICM" or start[:2] == b"\x08\x00"
 
 
+def _refuse_deflated(file: BinaryIO, name: str) -> None:
+    """Deflated data sets would inflate without a bound. Goes back to the start."""
+    if _DEFLATED in file.read(1 << 12):
+        _bad(Reason.UNSUPPORTED, f"{name} is a deflated DICOM file", "convert it to another transfer syntax")
+    file.seek(0)
+
+
 def _read(file: BinaryIO, stop: int | None = None) -> Any:
     pydicom = _pydicom()
     if stop is None:
@@ -402,8 +431,12 @@ def _careful(name: str) -> Iterator[None]:
     """Turn whatever a parser stumbles over in a file into BadInput."""
     try:
         yield
-    except (BadInput, OSError):
+    except SegpipeError:
         raise
+    except OSError as error:
+        if error.errno is not None:  # the file system's, not the parser's
+            raise
+        _bad(Reason.TRUNCATED, f"{name} ends in the middle of an element", "copy it again from its source")
     except EOFError:
         _bad(Reason.TRUNCATED, f"{name} ends in the middle of an element", "copy it again from its source")
     except Exception as error:

@@ -7,6 +7,7 @@ import io
 import pickle
 import random
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+)
 
 from segpipe.errors import BadInput, Reason, UsageError
 from segpipe.readers import dicom, nifti
@@ -377,7 +384,7 @@ GOOD = data_of(image())
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=5000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=20_000, suppress_health_check=[HealthCheck.too_slow])
 def test_hostile_bytes_raise_bad_input_and_nothing_else(data: st.DataObject) -> None:
     content = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 8))):
@@ -394,3 +401,53 @@ def test_hostile_bytes_raise_bad_input_and_nothing_else(data: st.DataObject) -> 
             attempt()
         except BadInput as error:
             assert "Jane" not in str(error)  # noqa: PT017
+
+
+SIZ, COD, SOF = b"\xff\x4f\xff\x51", b"\xff\x52", b"\xff\xf7"
+
+
+@pytest.mark.parametrize(
+    ("kind", "marker", "place", "form", "value"),
+    [
+        ("jp2klossless", SIZ, 8, ">I", 60_000),  # width
+        ("jp2klossless", SIZ, 12, ">I", 60_000),  # height
+        ("jp2klossless", SIZ, 24, ">I", 0),  # width of a tile
+        ("jp2klossless", SIZ, 40, ">H", 16_000),  # components
+        ("jp2klossless", COD, 6, ">H", 65_535),  # layers
+        ("jp2klossless", COD, 10, ">B", 200),  # width of a code block
+        ("jpeg_ls_lossless", SOF, 5, ">H", 60_000),  # height
+        ("jpeg_ls_lossless", SOF, 9, ">B", 200),  # components
+    ],
+)
+def test_compressed_pixels_that_promise_more_are_not_decoded(
+    real_data: Path, kind: str, marker: bytes, place: int, form: str, value: int
+) -> None:
+    data = bytearray((real_data / "odd" / "pydicom" / f"MR_small_{kind}.dcm").read_bytes())
+    struct.pack_into(form, data, data.index(marker, data.index(b"\xe0\x7f\x10\x00")) + place, value)
+    with pytest.raises(BadInput) as caught:
+        dicom.series([bytes(data)], ["a"], 10_000)
+    assert caught.value.reason == Reason.CORRUPT
+
+
+def test_a_deflated_data_set_is_not_inflated() -> None:
+    data = data_of(image(), DeflatedExplicitVRLittleEndian)
+    with pytest.raises(BadInput) as caught:
+        dicom.series([data], ["a"], 10_000)
+    assert caught.value.reason == Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize("kind", ["RLE", "jp2klossless", "jpeg_ls_lossless"])
+def test_hostile_compressed_pixels_raise_bad_input_and_nothing_else(real_data: Path, kind: str) -> None:
+    content = (real_data / "odd" / "pydicom" / f"MR_small_{kind}.dcm").read_bytes()
+    start = content.index(b"\xe0\x7f\x10\x00")
+    rng = random.Random(0)
+    refusals = 0
+    for _ in range(200):
+        data = bytearray(content)
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(start, min(len(data), start + 300))] = rng.randrange(256)
+        try:
+            dicom.series([bytes(data)], ["a"], 10_000)
+        except BadInput:
+            refusals += 1
+    assert refusals > 20

@@ -264,7 +264,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 @given(mutated(), st.none() | st.binary(max_size=300), st.sampled_from(("x.nii", "x.hdr")))
-@settings(max_examples=1000, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1000, deadline=10_000, suppress_health_check=[HealthCheck.too_slow])
 def test_hostile_bytes_raise_bad_input_and_nothing_else(data: bytes, companion: bytes | None, name: str) -> None:
     try:
         volume = nifti.parse(data, companion, max_voxels=1 << 20, name=name)
@@ -275,7 +275,7 @@ def test_hostile_bytes_raise_bad_input_and_nothing_else(data: bytes, companion: 
 
 
 @given(st.binary(max_size=2000))
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300, deadline=10_000)
 def test_noise_is_bad_input(data: bytes) -> None:
     with pytest.raises(BadInput):
         nifti.parse(data, data, max_voxels=1 << 16)

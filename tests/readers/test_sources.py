@@ -485,11 +485,11 @@ class TestListing:
             for role in roles
         }
         monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.find", lambda *_, **__: infos)
-        start = time.perf_counter()
+        start = time.process_time()
         listing = find(str(tmp_path))
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         assert len(listing.scans) == 20_000
-        assert seconds < 20
+        assert seconds < 10
 
 
 def test_identity_of_a_scan_source() -> None:
