@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,20 @@ class OrcaGroup:
         return tf.keras.optimizers.Adam(**options)
 
 
+@contextlib.contextmanager
+def _silence(spark: "SparkSession") -> Iterator[None]:
+    """Keep what BigDL prints while it starts, in Python and in Scala, out of the job's own output."""
+    jvm: Any = spark.sparkContext._jvm
+    console = jvm.scala.Console
+    before = console.out()
+    console.setOut(jvm.java.io.PrintStream(jvm.java.io.OutputStream.nullOutputStream()))
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        console.setOut(before)
+
+
 def _distributed(worker: Any) -> Any:
     import tensorflow as tf
 
@@ -101,7 +116,7 @@ def _estimator(plan: TrainPlan, spark: "SparkSession", model_creator: Any) -> An
             "Spark was started without BigDL's jars", "start it with spark-submit.sh, or give --jars of BigDL"
         )
     os.environ.setdefault("PYTHONHOME", "")  # Orca hands it on to its workers, where None would be fatal
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # BigDL talks while it is imported
+    with _silence(spark):
         from bigdl.dllib.nncontext import init_nncontext
         from bigdl.orca.learn.tf2 import Estimator
 

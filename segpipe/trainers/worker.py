@@ -22,6 +22,8 @@ from segpipe.trainers.identity import identity
 from segpipe.trainers.records import write_failure, write_history
 from segpipe.trainers.validation import Validator, mean_dice
 
+tf.get_logger().setLevel("ERROR")  # Orca goes through what TensorFlow calls deprecated, in every worker
+
 _WARM_UP_SHARE = 0.05
 _FINAL_SHARE = 0.01
 _CLIP_NORM = 12.0
@@ -75,7 +77,9 @@ def learning_rates(plan: TrainPlan) -> tf.keras.optimizers.schedules.LearningRat
     """A cosine (Loshchilov and Hutter 2017, arXiv 1608.03983) from the highest rate to nearly 0, after a rise."""
     highest = plan.settings.learning_rate
     steps = plan.steps * plan.settings.epochs
-    rise = min(max(1, round(_WARM_UP_SHARE * steps)), steps - 1)
+    rise = min(max(1, round(tf.get_logger().setLevel("ERROR")  # Orca goes through what TensorFlow calls deprecated, in every worker
+
+_WARM_UP_SHARE * steps)), steps - 1)
     return tf.keras.optimizers.schedules.CosineDecay(
         highest * 0.1, max(1, steps - rise), alpha=_FINAL_SHARE, warmup_target=highest, warmup_steps=rise
     )
@@ -152,10 +156,10 @@ class Journal(tf.keras.callbacks.Callback):
 
 
 def best_epoch(history: list[dict[str, Any]], regions: tuple[str, ...]) -> int:
-    """The epoch with the highest mean Dice over the regions; the last where none was validated."""
-
-    def score(row: dict[str, Any]) -> float:
+    """The first epoch with the highest mean Dice over the regions; the last where none was validated."""
+    scores = {}
+    for row in history:
         defined = [row[f"dice_{region}"] for region in regions if not math.isnan(row[f"dice_{region}"])]
-        return sum(defined) / len(defined) if defined else -1.0
-
-    return max(history, key=lambda row: (score(row), row["epoch"]))["epoch"]
+        if defined:
+            scores[row["epoch"]] = sum(defined) / len(defined)
+    return max(scores, key=scores.__getitem__) if scores else history[-1]["epoch"]
