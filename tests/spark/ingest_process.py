@@ -9,9 +9,12 @@ from pathlib import Path
 from segpipe.spark.session import build
 from tests.spark.examples import run_ingest
 
+PART_MB = 0.1
+"""Less than a whole number, so that a small archive has many parts."""
+
 if __name__ == "__main__":
     spark = build("ingest to be killed", master="local[2]", extra_conf={"spark.ui.enabled": "false"})
     print("ready", flush=True)
-    run_ingest(spark, Path(sys.argv[1]), Path(sys.argv[2]), part_mb=1)
+    run_ingest(spark, Path(sys.argv[1]), Path(sys.argv[2]), part_mb=PART_MB)
     print("done", flush=True)
     spark.stop()

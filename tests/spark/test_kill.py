@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,79 +18,91 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.spark.examples import archive, leftovers, part_files, run_ingest, spoil, tables
+from tests.spark.ingest_process import PART_MB
 
 KILLS = int(os.environ.get("SEGPIPE_KILLS", "3"))
 SEED = int(os.environ.get("SEGPIPE_KILL_SEED", "0"))
-SUBJECTS = 10
+SUBJECTS = 24
 VICTIMS = ("driver", "worker", "jvm")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """Scans for some parts of 1 MB; one of them is bad."""
-    folder = archive(tmp_path_factory.mktemp("killed") / "source", SUBJECTS, seed=3, shape=(20, 80, 80))
+    """Scans for a dozen parts of PART_MB; one scan is bad."""
+    folder = archive(tmp_path_factory.mktemp("killed") / "source", SUBJECTS, seed=3, shape=(20, 56, 48))
     spoil(folder, "Synthetic_03_005", "t1", b"no image")
     return folder
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(spark, source, tmp_path_factory) -> tuple[dict, float]:
-    """The tables of a run that nobody killed, and the seconds that its work takes in a process of its own."""
+def uninterrupted(spark, source, tmp_path_factory) -> tuple[dict, float, int]:
+    """The tables of a run that nobody killed, its seconds in a process of its own, and its parts."""
     warehouse = tmp_path_factory.mktemp("uninterrupted") / "w"
-    process = start(source, warehouse)
-    begun = time.monotonic()
-    assert process.stdout.readline() == "done\n"
-    seconds = time.monotonic() - begun
-    assert process.wait() == 0
-    assert len(list((warehouse / "scans").glob("*.parquet"))) >= 4
-    return tables(warehouse), seconds
+    with started(source, warehouse) as process:
+        begun = time.monotonic()
+        assert process.stdout.readline() == "done\n"
+        seconds = time.monotonic() - begun
+        assert process.wait() == 0
+    parts = len(scans_by_part(warehouse))
+    assert parts >= 8
+    return tables(warehouse), seconds, parts
 
 
 @pytest.mark.timeout(60 * (KILLS + 2))
 @pytest.mark.parametrize("number", range(KILLS))
-def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, tmp_path, number, record_property):
-    expected, seconds = uninterrupted
+def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, tmp_path, number):
+    expected, seconds, parts = uninterrupted
     rng = np.random.default_rng([SEED, number])
     victim = VICTIMS[number % len(VICTIMS)]
     warehouse = tmp_path / "w"
-    process = start(source, warehouse)
-    family = kill(process, victim, delay=rng.uniform(0, seconds))
-    committed = scans_by_part(warehouse)
-    before = part_files(warehouse)
-    if victim == "worker":  # Spark starts another one, and the run itself comes to its end
-        assert process.wait() == 0, process.stderr.read()
-        committed = scans_by_part(warehouse)
-        assert before.items() <= part_files(warehouse).items(), "a finished part was written again"
-        assert tables(warehouse) == expected
+    with started(source, warehouse) as process:
+        wait_for_parts(process, warehouse, int(rng.integers(0, parts)))
+        family = kill(process, victim, delay=rng.uniform(0, seconds / parts))
+        before = part_files(warehouse)
+        if victim == "worker":  # Spark starts another one, and the run itself comes to its end
+            assert process.wait() == 0, process.stderr.read()
+            assert tables(warehouse) == expected
+    finished = sum(map(len, scans_by_part(warehouse).values()))
     # The next run starts at once, while the children of the killed one may still be at work.
-    outcome, run = run_ingest(spark, source, warehouse, part_mb=1)
+    outcome, run = run_ingest(spark, source, warehouse, part_mb=PART_MB)
     psutil.wait_procs(family, timeout=60)
     assert tables(warehouse) == expected
     assert before.items() <= part_files(warehouse).items(), "a finished part was written again"
-    finished = sum(map(len, committed.values()))
-    record_property("kill", f"{victim} with {len(before) // 2} parts written, {finished} scans finished")
+    print(
+        f"{victim} killed with {len(before) / 2} of {parts} parts written; the next run had {outcome.skipped} to skip"
+    )
     assert outcome.skipped >= finished
     assert run.counts["scans_decoded"] == SUBJECTS - outcome.skipped - outcome.known_bad
-    again, _ = run_ingest(spark, source, warehouse, part_mb=1)
+    again, _ = run_ingest(spark, source, warehouse, part_mb=PART_MB)
     assert (again.skipped, again.known_bad, again.written) == (SUBJECTS - 1, 1, ())
     assert [path for path in leftovers(warehouse) if path.is_file()] == []
 
 
-def start(source: Path, warehouse: Path) -> subprocess.Popen:
-    """An ingest in a process of its own whose Spark is up."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+@contextlib.contextmanager
+def started(source: Path, warehouse: Path) -> Iterator[subprocess.Popen]:
+    """An ingest in a process of its own whose Spark is up; it does not outlive the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.spark.ingest_process", str(source), str(warehouse)],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    assert process.stdout.readline() == "ready\n", process.stderr.read()
-    return process
+    try:
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_parts(process: subprocess.Popen, warehouse: Path, parts: int) -> None:
+    """Return as soon as so many parts are visible, or the process has ended."""
+    while process.poll() is None and len(list((warehouse / "scans").glob("*.parquet"))) < parts:
+        time.sleep(0.002)
 
 
 def kill(process: subprocess.Popen, victim: str, delay: float) -> list[psutil.Process]:
