@@ -5,8 +5,9 @@
     python tools/hadoop/cluster.py down      end every process it started; HDFS keeps its files
     python tools/hadoop/cluster.py reset     down, then delete HDFS and all other state
 
-Each daemon is a process of its own with its own directories and ports. Everything lives in one state folder:
-`.hadoop` beside the Makefile, or where SEGPIPE_HADOOP points.
+Each daemon is a process of its own with its own directories and ports. Where Linux allows it, the node managers and
+their containers see neither this checkout's code nor the Python it runs on, as on machines of their own. Everything
+lives in one state folder: `.hadoop` beside the Makefile, or where SEGPIPE_HADOOP points.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -358,6 +360,28 @@ def _format_name_node(cluster: Cluster, daemon: Daemon, jars: str, java: Path) -
         raise ClusterError(f"HDFS could not be formatted:\n{_tail(cluster, 'namenode')}")
 
 
+def hidden_from_nodes(java: Path) -> list[Path]:
+    """What real nodes would not have: the checkout's code, its virtual environment and the Python behind that."""
+    folders = [ROOT / name for name in (".venv", "segpipe", "jobs")]
+    if not sys.base_prefix.startswith("/usr"):
+        folders.append(Path(sys.base_prefix))
+    return [folder for folder in folders if folder.is_dir() and not java.is_relative_to(folder.resolve())]
+
+
+def _apart(command: list[str], hidden: list[Path]) -> list[str]:
+    """`command` in a mount name space where the hidden folders are empty; as it is where Linux does not allow that."""
+    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    mounts = " && ".join(f"mount -t tmpfs -o ro,size=4k none {shlex.quote(str(folder))}" for folder in hidden)
+    apart = ["unshare", "--mount", *as_root, "sh", "-c", f'{mounts or "true"} && exec "$@"', "sh"]
+    try:
+        allowed = subprocess.run([*apart, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        allowed = False
+    if not allowed:
+        print("hadoop: this system does not let the nodes be kept from this machine's Python and code", file=sys.stderr)
+    return [*apart, *command] if allowed else command
+
+
 def start(cluster: Cluster, daemon: Daemon) -> None:
     """Start one daemon unless it runs already, and record its process."""
     if process_of(cluster, daemon.name):
@@ -365,9 +389,12 @@ def start(cluster: Cluster, daemon: Daemon) -> None:
     jars, java = class_path(cluster.state), find_java()
     if daemon.name == "namenode":
         _format_name_node(cluster, daemon, jars, java)
+    command = _java_command(cluster, daemon, jars, java)
+    if daemon.name.startswith("nodemanager"):
+        command = _apart(command, hidden_from_nodes(java))
     with cluster.log(daemon.name).open("ab") as log:
         child = subprocess.Popen(
-            _java_command(cluster, daemon, jars, java),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
