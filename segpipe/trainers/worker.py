@@ -77,9 +77,7 @@ def learning_rates(plan: TrainPlan) -> tf.keras.optimizers.schedules.LearningRat
     """A cosine (Loshchilov and Hutter 2017, arXiv 1608.03983) from the highest rate to nearly 0, after a rise."""
     highest = plan.settings.learning_rate
     steps = plan.steps * plan.settings.epochs
-    rise = min(max(1, round(tf.get_logger().setLevel("ERROR")  # Orca goes through what TensorFlow calls deprecated, in every worker
-
-_WARM_UP_SHARE * steps)), steps - 1)
+    rise = min(max(1, round(_WARM_UP_SHARE * steps)), steps - 1)
     return tf.keras.optimizers.schedules.CosineDecay(
         highest * 0.1, max(1, steps - rise), alpha=_FINAL_SHARE, warmup_target=highest, warmup_steps=rise
     )
