@@ -38,7 +38,7 @@ def test_bfloat16_computes_low_and_answers_in_float32():
 
 
 def test_weights_of_the_paper_s_structure():
-    """By hand, filters 4, depth 1, one channel, one region: every convolution 3 x 3 without bias but with scale and shift."""
+    """By hand: filters 4, depth 1, one channel, one region; 3 x 3 convolutions with scale and shift, no bias."""
 
     def block(inputs: int, outputs: int) -> int:
         return 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs
