@@ -182,9 +182,9 @@ def _parse(url: str, raw: Any) -> Bundle:
 
 
 def _open_folder(url: str) -> "tuple[AbstractFileSystem, str]":
-    from fsspec.core import url_to_fs
+    from segpipe.storage import url_to_fs
 
-    fs, folder = url_to_fs("s3://" + url.removeprefix("s3a://") if url.startswith("s3a://") else url)
+    fs, folder = url_to_fs(url)
     return fs, folder.rstrip("/")
 
 

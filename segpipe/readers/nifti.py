@@ -22,6 +22,7 @@ from isal import igzip
 from segpipe.core.volume import Volume
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import inflate
+from segpipe.storage import url_to_fs
 
 MAX_VOXELS = 1 << 30
 SUFFIXES = (".nii", ".hdr", ".img", ".mgh", ".mgz", ".nii.gz", ".hdr.gz", ".img.gz", ".mgh.gz")
@@ -125,7 +126,7 @@ def read(source: str | os.PathLike | IO[bytes], max_voxels: int = MAX_VOXELS) ->
     if not isinstance(source, str | os.PathLike):
         return parse(source.read(), None, max_voxels, getattr(source, "name", "input"))
     path = os.fspath(source)
-    fs, inner = fsspec.core.url_to_fs(path)
+    fs, inner = url_to_fs(path)
     header, image = inner, None
     if partner := next(filter(fs.exists, partners(inner)), None):
         header, image = (inner, partner) if ".hdr" in os.path.basename(inner).lower() else (partner, inner)

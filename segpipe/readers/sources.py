@@ -20,6 +20,7 @@ from segpipe.readers.archive import (
 )
 from segpipe.readers.layouts import bids, brats, decathlon, dicom, manifest, plain
 from segpipe.readers.nifti import partners
+from segpipe.storage import url_to_fs
 
 __all__ = ["LAYOUTS", "Listing", "Rejected", "ScanSource", "SourceFile", "find", "open_root"]
 
@@ -45,7 +46,7 @@ def find(source_url: str, layout: str = "auto", subject_key: bytes | None = None
     """
     if layout not in ("auto", "manifest", *LAYOUTS):
         raise UsageError(f"Layout {layout!r} is unknown", f"choose one of auto, manifest, {', '.join(LAYOUTS)}")
-    fs, path = fsspec.core.url_to_fs(source_url)
+    fs, path = url_to_fs(source_url)
     if not fs.exists(path):
         raise NotFound(f"Source {source_url} does not exist", "check the path and the rights to read it")
     root, only = open_root(source_url)[1:]
@@ -80,7 +81,7 @@ def _order(layout: str, table: str | None) -> tuple[str, ...]:
 
 def open_root(source_url: str) -> tuple[fsspec.AbstractFileSystem, str, str | None]:
     """File system of a source, the folder that paths are relative to, and its name there where it is one file."""
-    fs, path = fsspec.core.url_to_fs(source_url)
+    fs, path = url_to_fs(source_url)
     if fs.isfile(path):
         folder, _, name = path.rstrip("/").rpartition("/")
         return fs, folder or "/", name

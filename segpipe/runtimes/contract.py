@@ -4,11 +4,10 @@ import hashlib
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from fsspec.core import url_to_fs
-
 from segpipe.core.prediction import Predictor
 from segpipe.errors import ModelError, UsageError
 from segpipe.models.bundle import Bundle
+from segpipe.storage import url_to_fs
 
 RUNTIMES = ("openvino", "keras")
 PRECISIONS = ("fastest", "float32")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fsspec.core import url_to_fs
 
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import ModelError, SegpipeError
@@ -19,6 +18,7 @@ from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.graph import OUTPUTS, segmenter
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
 from segpipe.settings import NetworkSettings
+from segpipe.storage import url_to_fs
 
 if TYPE_CHECKING:
     from segpipe.runtimes.contract import PackedPredictor

@@ -10,18 +10,14 @@ import posixpath
 import uuid
 from typing import Any
 
-from fsspec import AbstractFileSystem, register_implementation
-from fsspec.core import url_to_fs
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-# hdfs:// without libhdfs, for the readers' `url_to_fs` as well; loaded when such a URL is met.
-register_implementation("hdfs", "segpipe.warehouse.hdfs.Hdfs", clobber=True)
+from segpipe.storage import url_to_fs
 
 
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL or path, and the path inside it without a trailing slash."""
-    if url.startswith("s3a://"):
-        url = "s3://" + url.removeprefix("s3a://")
     fs, path = url_to_fs(url)
     return fs, path.rstrip("/") or "/"
 
