@@ -15,7 +15,7 @@ def run(settings: SegmentSettings, context: Context) -> int:
     from segpipe.spark.segment import segment
 
     with context.recorded("segment", settings.warehouse, settings) as record:
-        predictor = PredictorSpec(settings.model, settings.runtime, settings.batch_size).pack()
+        predictor = PredictorSpec(settings.model, settings.runtime, settings.batch_size, settings.precision).pack()
         outcome = segment(context.spark, settings, predictor, predictor.bundle, record, context.progress)
     return QUARANTINED if settings.strict and outcome.quarantined else DONE
 
