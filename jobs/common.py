@@ -8,6 +8,7 @@ import errno
 import io
 import logging
 import os
+import pkgutil
 import re
 import signal
 import sys
@@ -350,8 +351,9 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 
 def job_names() -> list[str]:
-    """The names of all jobs."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "common"))
+    """The names of all jobs, also where the code is a zip on a cluster's node."""
+    names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return sorted(name for name in names if name != "common")
 
 
 # ---- the process: terminal and signals
