@@ -43,8 +43,8 @@ class Cohort:
             ingest(self.spark, settings, run)
 
     def segment(self, model: str, predictor: Any = None, **options: Any) -> tuple[SegmentOutcome, RunRecord]:
-        settings = SegmentSettings(warehouse=self.url, cohort=COHORT, model=model, **options)
-        packed = PredictorSpec(model, settings.runtime, settings.batch_size, "float32").pack()
+        settings = SegmentSettings(warehouse=self.url, cohort=COHORT, model=model, precision="float32", **options)
+        packed = PredictorSpec(model, settings.runtime, settings.batch_size, settings.precision).pack()
         with record_run(self.warehouse, "segment", settings) as run:
             return segment(self.spark, settings, predictor or packed, packed.bundle, run), run
 
