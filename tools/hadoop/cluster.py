@@ -134,11 +134,14 @@ def worker_host(worker: int) -> str:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster's state folder, its ports, and the memory that each node manager may hand out."""
+    """A cluster's state folder, its ports, and the memory that each node manager may hand out.
+
+    Each node can hold an executor and a driver of conf/spark-yarn.conf; what they touch of it is a fraction.
+    """
 
     state: Path
     ports: Mapping[str, int]
-    node_memory_mb: int = 8192
+    node_memory_mb: int = 10240
 
     @property
     def conf(self) -> Path:
@@ -537,7 +540,7 @@ def _exclusive(state: Path) -> Iterator[None]:
         yield
 
 
-def up(state: Path | None = None, node_memory_mb: int = 8192, seconds: float = 180) -> Cluster:
+def up(state: Path | None = None, node_memory_mb: int = 10240, seconds: float = 180) -> Cluster:
     """Start what does not run of the cluster in `state` and wait until it is healthy."""
     state = state or default_state()
     find_java()
@@ -610,7 +613,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--node-memory-mb",
         type=int,
-        default=8192,
+        default=10240,
         help="memory that each node manager hands out, MB (default: %(default)s)",
     )
     parser.add_argument(
