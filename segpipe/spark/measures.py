@@ -31,9 +31,11 @@ def region_rows(
     (slices, rows, columns). Measures without a meaning are None, and so is all agreement in a region that the truth's
     convention does not know.
     """
-    regions = _masks(labels, convention)
-    true_regions = {} if truth is None else _masks(truth, scan["label_convention"])
-    affine = np.array(scan["affine"]).reshape(4, 4)
+    box = _surroundings(labels if truth is None else labels | truth)
+    affine = np.array(scan["affine"], np.float64).reshape(4, 4)
+    affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+    regions = _masks(labels[box], convention)
+    true_regions = {} if truth is None else _masks(truth[box], scan["label_convention"])
     brain_ml = scan["brain_voxels"] * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     rows = []
     for region, mask in regions.items():
@@ -53,13 +55,31 @@ def region_rows(
     return rows
 
 
+def _surroundings(labels: np.ndarray) -> tuple[slice, slice, slice]:
+    """The box around all labels, a voxel wider where the volume goes on, so that a mask touches both borders or none.
+
+    Most of a scan has no label, and every measure would look at it again.
+    """
+    sides = []
+    for axis in range(3):
+        used = np.flatnonzero(labels.any(axis=tuple({0, 1, 2} - {axis})))
+        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+        sides.append(slice(max(first - 1, 0), min(last + 1, labels.shape[axis])))
+    return sides[0], sides[1], sides[2]
+
+
 def _masks(labels: np.ndarray, convention: str | None) -> dict[str, np.ndarray]:
     """Each region of a label map as bool (slices, rows, columns)."""
     if convention not in CONVENTIONS:
         return {}
     known = CONVENTIONS[convention]
-    maps = to_regions(labels, known).astype(bool)
-    return {region: np.ascontiguousarray(maps[..., place]) for place, region in enumerate(known.region_names)}
+    tables = to_regions(np.array([0, *known.labels]), known).astype(bool)
+    found = {}
+    for place, region in enumerate(known.region_names):
+        table = np.zeros(256, bool)
+        table[[0, *known.labels]] = tables[:, place]
+        found[region] = table[labels]
+    return found
 
 
 def _null(value: Any) -> Any:
