@@ -260,7 +260,7 @@ if [[ $MASTER == yarn ]]; then # nodes have Java and nothing else: all the rest 
     STAGED=$("$PYTHON" -m segpipe.spark.yarn --deploy-mode "$DEPLOY_MODE" --jars "$JARS" ${OPTIONS[@]+"${OPTIONS[@]}"}) ||
         exit $?
     mapfile -t STAGED <<<"$STAGED"
-    OPTIONS+=(${STAGED[@]+"${STAGED[@]}"})
+    OPTIONS=(--name "segpipe $JOB" ${OPTIONS[@]+"${OPTIONS[@]}"} ${STAGED[@]+"${STAGED[@]}"}) # YARN names it before it runs
     JARS=''
 fi
 [[ -z $JARS ]] || OPTIONS+=(--jars "$JARS")

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,6 @@ def bigdl_jars() -> str:
 
     Imports neither BigDL nor Spark, so that whoever builds a session can ask.
     """
-    from importlib.util import find_spec
-
     spec = find_spec("bigdl")
     folders = list(spec.submodule_search_locations or []) if spec else []
     return ",".join(str(jar) for folder in folders for jar in sorted(Path(folder).glob("share/*/lib/*.jar")))
@@ -107,7 +106,7 @@ def _distributed(worker: Any) -> Any:
 
 
 def _estimator(plan: TrainPlan, spark: "SparkSession", model_creator: Any) -> Any:
-    if not bigdl_jars():
+    if find_spec("bigdl") is None:
         raise SegpipeError(
             "Trainer orca needs BigDL, which is not installed", "run `make setup`, or use --trainer local"
         )
