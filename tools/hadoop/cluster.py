@@ -184,6 +184,7 @@ class Cluster:
     def _node_manager(self, worker: int) -> Daemon:
         name, host = f"nodemanager-{worker}", worker_host(worker)
         own = {
+            "yarn.nodemanager.recovery.dir": str(self.state / name / "recovery"),
             "yarn.nodemanager.local-dirs": str(self.state / name / "local"),
             "yarn.nodemanager.log-dirs": str(self.state / name / "logs"),
             "yarn.nodemanager.address": f"{host}:{self.ports[name + '.rpc']}",
@@ -237,6 +238,10 @@ class Cluster:
                 # The default takes a node out of service when its disk is 90 % full, which laptops often are.
                 "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "99",
                 "yarn.nodemanager.disk-health-checker.min-free-space-per-disk-mb": "2048",
+                # A node manager that is started again still has the archives it unpacked; unsupervised, it ends its
+                # containers when it is told to stop.
+                "yarn.nodemanager.recovery.enabled": "true",
+                "yarn.nodemanager.recovery.supervised": "false",
                 # Containers inherit nothing of the daemon's own set-up but Java.
                 "yarn.nodemanager.env-whitelist": "JAVA_HOME",
                 "yarn.nodemanager.localizer.fetch.thread-count": "2",
