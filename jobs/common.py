@@ -119,6 +119,8 @@ def execute(
         _catch_signals()
         context = Context(job)
         try:
+            if "CONTAINER_ID" in os.environ:  # YARN calls it a failure when its driver never starts Spark
+                _ = context.spark
             return run(settings, context) or DONE
         finally:
             context.close()
