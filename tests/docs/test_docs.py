@@ -12,7 +12,7 @@ from segpipe.settings import flag_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")))
-VALUED = ("--master", "--profile", "--queue", "--deploy-mode", "--conf")
+VALUED = ("--master", "--profile", "--queue", "--deploy-mode", "--conf", "--num-executors", "--executor-cores")
 
 
 def ids(path: Path) -> str:
