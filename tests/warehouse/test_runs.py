@@ -59,7 +59,16 @@ def interrupt_myself(warehouse: Warehouse, number: int) -> None:
         signal.sigtimedwait([], 5)
 
 
+@pytest.fixture
+def attended():
+    """Ctrl-C interrupts, as before a terminal; a shell starts its background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("attended")
 def test_an_interrupted_run_is_on_record(warehouse, number):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
