@@ -24,6 +24,7 @@ _REMEDIES = {
     "NSQuotaExceededException": "delete files below that folder or ask the administrator for a larger name quota",
     "DSQuotaExceededException": "delete files below that folder or ask the administrator for a larger space quota",
     "AccessControlException": "ask the owner of the folder for access, or give a folder of your own",
+    "No fs.defaultFS": "let HADOOP_CONF_DIR name the folder of the cluster's core-site.xml, or write hdfs://host:port/",
     "StandbyException": "let HADOOP_CONF_DIR name the high-availability pair instead of one name node",
 }
 # Fifteen attempts, the default, are three minutes of silence before a dead name node is reported; these are 40 s.
@@ -170,4 +171,4 @@ def _storage_error(path: str, text: str) -> StorageError:
     kind = refused["type"].rpartition(".")[2] if refused else next((name for name in _REMEDIES if name in text), "")
     message = _first_line(refused["message"] if refused else text)
     remedy = _REMEDIES.get(kind, _UNREACHABLE)
-    return StorageError(f"HDFS refused {path} ({kind + ': ' if kind else ''}{message})", remedy)
+    return StorageError(f"HDFS refused {path} ({kind + ': ' if refused else ''}{message})", remedy)

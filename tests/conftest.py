@@ -24,19 +24,11 @@ hypothesis.settings.load_profile("segpipe")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def bigdl_jars() -> str:
-    """The jars that Orca needs on the driver, comma-separated; empty where BigDL is not installed."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("bigdl")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    return ",".join(str(jar) for folder in folders for jar in sorted(Path(folder).glob("share/*/lib/*.jar")))
-
-
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local Spark with two slots, that Orca can train on as well."""
     from segpipe.spark.session import build
+    from segpipe.trainers.orca import bigdl_jars
 
     scratch = tmp_path_factory.mktemp("spark")
     conf = {
@@ -44,9 +36,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.shuffle.partitions": "2",
         "spark.local.dir": str(scratch / "local"),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.hadoop.fs.defaultFS": "file:///",  # HADOOP_CONF_DIR may name the cluster of tests/hadoop
+        "spark.jars": bigdl_jars(),
     }
-    if jars := bigdl_jars():
-        conf["spark.jars"] = jars
     session = build("segpipe tests", master="local[2]", extra_conf=conf)
     yield session
     session.stop()

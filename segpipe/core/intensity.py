@@ -1,5 +1,6 @@
 """Which voxels are brain, what their intensities are like, and how they are normalised."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -57,8 +58,10 @@ def _histogram_statistics(flat: np.ndarray) -> Statistics:
     least = int(flat.min())
     numbers = np.bincount(flat.astype(np.intp) - least)
     levels = np.arange(len(numbers)) + least
-    mean = float(numbers @ levels) / flat.size
-    std = float(np.sqrt(numbers @ (levels - mean) ** 2 / flat.size))
+    # In integers, so that the last digit depends neither on threads nor on where the arrays lie in memory.
+    total_value, total_square = int((numbers * levels).sum()), int((numbers * levels**2).sum())
+    mean = total_value / flat.size
+    std = math.sqrt((flat.size * total_square - total_value**2) / flat.size**2)
     ranks = np.array((0.01, 0.5, 0.99)) * (flat.size - 1)
     below = np.floor(ranks).astype(np.int64)
     total = np.cumsum(numbers)

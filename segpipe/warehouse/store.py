@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +45,17 @@ class SlicePart:
     name: str
     path: str
     scans: tuple[ScanRows, ...]
+
+
+class _OneThread(ds.FileSystemDataset):
+    """A dataset on a file system that is written in Python, read without Arrow's own threads.
+
+    These may still let go of a Python file while the interpreter ends, which aborts the process: a job that has done
+    all it should would end with 134.
+    """
+
+    def scanner(self, *arguments: Any, **options: Any) -> ds.Scanner:
+        return super().scanner(*arguments, **(options | {"use_threads": False}))
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,10 @@ class Warehouse:
             raise NotFound(f"Warehouse {self.url} is not there", "give the folder that ingest wrote to")
         paths = [self.path(table.name, f"{name}.parquet") for name in names]
         dataset = ds.dataset(paths, schema=table.schema, filesystem=self.fs, format="parquet")
+        if not files.is_local(self.fs):
+            dataset = _OneThread(
+                list(dataset.get_fragments()), dataset.schema, dataset.format, filesystem=dataset.filesystem
+            )
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
             list(pool.map(lambda one: table.check(one.physical_schema, one.path), dataset.get_fragments()))
         return dataset

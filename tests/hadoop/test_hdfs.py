@@ -18,7 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from segpipe.errors import StorageError
+from segpipe.settings import IngestSettings
 from segpipe.warehouse import filesystem as files
+from segpipe.warehouse.runs import record_run
+from segpipe.warehouse.store import Warehouse
 from tools.hadoop import cluster as hadoop
 
 pytestmark = pytest.mark.hadoop
@@ -165,3 +168,17 @@ def test_a_dead_name_node_is_reported_within_a_minute(cluster: hadoop.Cluster) -
     with pytest.raises(StorageError, match=r"refused / .*Connection refused.*HADOOP_CONF_DIR"):
         fs.ls(path)
     assert time.monotonic() - began < 60
+
+
+def test_a_process_that_read_tables_ends_well(hdfs_folder: str) -> None:
+    """Arrow's threads, left to themselves, abort two out of five such processes while the interpreter ends."""
+    program = (
+        "import sys\n"
+        "from segpipe.warehouse.store import Warehouse\n"
+        "print(Warehouse(sys.argv[1]).table('runs').to_table().num_rows)"
+    )
+    with record_run(Warehouse(hdfs_folder), "ingest", IngestSettings()):
+        pass
+    for _ in range(8):
+        done = subprocess.run([sys.executable, "-c", program, hdfs_folder], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
