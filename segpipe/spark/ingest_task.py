@@ -160,16 +160,20 @@ def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: default
 
 
 def _load(source: ScanSource, job: Job) -> Scan:
-    """The scan, or BadInput whatever goes wrong: an input must never stop the others.
+    """The scan, or BadInput whatever is wrong with it: an input must never stop the others.
 
-    The text of a foreign exception may quote the file, so only its type is told.
+    Where the source itself does not answer any more, the run stops instead: no scan is to blame for that. The text of a
+    foreign exception may quote the file, so only its type is told.
     """
     settings = job.settings
     try:
         return scan_reader.load(settings.source, source, settings.axis, settings.resample_to, settings.max_voxels)
-    except BadInput:
+    except BadInput as error:
+        if error.reason is Reason.UNREADABLE:
+            _check_source(settings.source)
         raise
     except OSError as error:
+        _check_source(settings.source)
         problem = f"Scan {job.scan_id(source)} cannot be read ({error.strerror or type(error).__name__})"
         raise BadInput(
             Reason.UNREADABLE, problem, "check the files and their permissions, and run ingest again"
@@ -177,6 +181,13 @@ def _load(source: ScanSource, job: Job) -> Scan:
     except Exception as error:
         problem = f"Scan {job.scan_id(source)} made its reader fail ({type(error).__name__})"
         raise BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the file") from error
+
+
+def _check_source(url: str) -> None:
+    """Raise the OSError of a source that is gone as a whole: unmounted, its name node down, its token expired."""
+    fs, root = files.filesystem(url)
+    fs.invalidate_cache()
+    fs.info(root)
 
 
 def _scan_row(scan: Scan, job: Job) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def exclusive_create(fs: AbstractFileSystem, path: str, data: bytes) -> None:
 
 def replace(fs: AbstractFileSystem, path: str, data: bytes) -> None:
     """Write a small file so that a reader sees the old content or the new, never a part; durable on a local disk."""
-    draft = f"{path}.{uuid.uuid4().hex}.draft"
+    folder, _, name = path.rpartition("/")
+    draft = join(folder, f".{name}.{uuid.uuid4().hex}.draft")  # no reader, Spark included, looks at such a name
     with fs.open(draft, "wb") as file:
         file.write(data)
         flush_to_disk(fs, file)

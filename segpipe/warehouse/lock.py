@@ -151,7 +151,7 @@ class _Folder:
             files.remove(self.fs, self._file(number))
             return None
         for name in files.names(self.fs, self.path):
-            if int(name.split(".")[0]) < number:
+            if int(name.lstrip(".").split(".")[0]) < number:  # drafts of killed writers too
                 files.remove(self.fs, files.join(self.path, name))
         return holder
 

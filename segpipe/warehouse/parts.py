@@ -66,7 +66,7 @@ class PartWriter:
         for place, table in enumerate(self.tables):  # in order: a missing first file means that it has been moved
             file = fs.open(files.join(self._stage, _staged(place, table.name)), "wb")
             self._files[table.name] = file
-            self._writers[table.name] = _open(file, table, stamp)
+            self._writers[table.name] = open_writer(file, table, stamp)
         return self
 
     def write(self, table_name: str, batch: pa.RecordBatch | pa.Table) -> None:
@@ -169,7 +169,7 @@ def _staged(place: int, table: str) -> str:
     return f"{place}-{table}.parquet"
 
 
-def _open(file: Any, table: Table, metadata: dict[bytes, bytes]) -> pq.ParquetWriter:
+def open_writer(file: Any, table: Table, metadata: dict[bytes, bytes]) -> pq.ParquetWriter:
     """A writer without dictionaries and statistics of binaries: both cost time and footer, and win nothing."""
     plain = [field.name for field in table.schema if not pa.types.is_binary(field.type)]
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]

@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -203,6 +204,17 @@ def test_a_locked_cohort_is_refused_or_waited_for(spark, source, tmp_path):
     outcome, _ = run_ingest(spark, source, tmp_path / "w", lock_wait_seconds=60)
     holder.join()
     assert len(outcome.written) == 6
+
+
+def test_two_ingests_at_once_end_in_the_tables_of_one(spark, source, tmp_path):
+    """The second waits for the first, finds it all done, and writes nothing; a third into the same folder too."""
+    run_ingest(spark, source, tmp_path / "once")
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(run_ingest, spark, source, tmp_path / "w", lock_wait_seconds=120) for _ in range(3)]
+        outcomes = [run.result()[0] for run in runs]
+    assert sorted((len(one.written), one.skipped) for one in outcomes) == [(0, 6), (0, 6), (6, 0)]
+    assert tables(tmp_path / "w") == tables(tmp_path / "once")
+    assert leftovers(tmp_path / "w") == []
 
 
 def test_no_source_makes_no_warehouse(spark, tmp_path):

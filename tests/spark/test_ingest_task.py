@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 
 import pytest
@@ -64,6 +65,21 @@ def test_a_scan_that_kills_its_workers_is_quarantined_and_the_others_are_written
 def test_one_death_is_forgiven(task, job):
     assert dies_of(task, job, DEADLY_SUBJECT)
     assert len(write_part(task, job).written) == 3
+
+
+def test_a_file_that_vanished_after_the_listing_is_quarantined(task, job, tmp_path):
+    next((tmp_path / "source" / DEADLY_SUBJECT).glob("*_t1.nii.gz")).unlink()
+    assert len(write_part(task, job).written) == 2
+    (row,) = tables(tmp_path / "w")["quarantine"]
+    assert (row["reason"], row["scan_id"]) == ("unreadable", f"c:{DEADLY_SUBJECT}:1")
+
+
+def test_a_source_that_vanished_stops_the_run_and_blames_no_scan(task, job, tmp_path):
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(FileNotFoundError, match="source"):
+        write_part(task, job)
+    assert not Warehouse(str(tmp_path / "w")).parts("quarantine")
+    assert not Warehouse(str(tmp_path / "w")).parts("scans")
 
 
 def test_an_attempt_after_a_commit_reads_nothing(task, job, monkeypatch):

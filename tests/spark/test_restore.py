@@ -1,18 +1,29 @@
 """Every NIfTI file comes back from the tables byte for byte."""
 
+import csv
 import gzip
+import shutil
+import tempfile
+from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 
+from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound
+from segpipe.readers import sources
 from segpipe.settings import IngestSettings, RestoreSettings
 from segpipe.spark.ingest import ingest
+from segpipe.spark.ingest_task import Job, PartTask, write_part
 from segpipe.spark.restore import restore
+from segpipe.warehouse.lock import lock
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Warehouse
+from tests.readers.test_nifti import files, real_images
 
 
 def plain_bytes(path: Path) -> bytes:
@@ -50,6 +61,64 @@ def test_generated_scans_come_back(spark, glioma_archive, tmp_path, axis):
 def test_real_gliomas_come_back(spark, real_data, tmp_path):
     warehouse = ingest_all(spark, real_data / "brats2021", tmp_path / "w")
     assert_same_files(real_data / "brats2021", tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+def test_all_other_real_images_come_back(spark, real_data, tmp_path):
+    """Pairs, 4D and 5D, both orders, extensions, scaled, odd axes: each file a subject of its own."""
+    source = tmp_path / "source"
+    rows = []
+    for number, path in enumerate(one for one in real_images(real_data) if "brats2021" not in one.parts):
+        folder = source / f"s{number:02d}"
+        folder.mkdir(parents=True)
+        for half in {path, path.with_name(path.name.replace(".hdr", ".img"))}:
+            shutil.copyfile(half, folder / half.name)
+        rows.append((folder.name, "FLAIR", f"{folder.name}/{path.name}"))
+    table = source / "files.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("subject", "modality", "path"), *rows])
+    warehouse = ingest_all(spark, table, tmp_path / "w")
+    ((empty,),) = warehouse.table("quarantine").to_table()["paths"].to_pylist()
+    assert empty.endswith("5D_zeros.nii.gz")
+    (source / empty).unlink()
+    assert len(rows) > 30
+    table.unlink()
+    (source / empty).parent.rmdir()
+    assert_same_files(source, tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+def test_generated_files_come_back():
+    """All containers, orders, types, scalings, orientations and extensions; refused is only what shows no brain."""
+    fates: Counter[str] = Counter()
+
+    @given(files())
+    @hypothesis_settings(max_examples=80)
+    def check(file: tuple[str, bytes, bytes | None, np.ndarray]) -> None:
+        container, data, image, _ = file
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "source").mkdir()
+            suffix = ".hdr" if container.endswith("-pair") else ".nii"
+            (folder / "source" / f"s1_flair{suffix}").write_bytes(data)
+            if image is not None:
+                (folder / "source" / "s1_flair.img").write_bytes(image)
+            warehouse = write_alone(folder / "source", folder / "w")
+            rejected = warehouse.table("quarantine").to_table().to_pylist() if warehouse.parts("quarantine") else []
+            fates.update([row["reason"] for row in rejected] or ["written"])
+            if not rejected:
+                assert_same_files(folder / "source", folder / "out", restore_all(warehouse, folder / "out"))
+
+    check()
+    assert set(fates) <= {"written", "no_brain", "not_finite", "unsupported"}
+    assert fates["written"] > sum(fates.values()) / 4
+
+
+def write_alone(source: Path, warehouse: Path) -> Warehouse:
+    """The tables of the one scan in `source`, written as a Spark task does but without Spark."""
+    settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c")
+    (scan,) = sources.find(settings.source).scans
+    with lock(Warehouse(settings.warehouse), "slices-c", 0, "r1") as fence:
+        write_part(PartTask("c.part", (scan,)), Job(settings, SplitRule("segpipe", 0.7, 0.15), fence))
+    return Warehouse(settings.warehouse)
 
 
 TYPES = ["u1", "i1", "<i2", ">i2", "<u2", "<i4", ">i4", "<f4", ">f4", "<f8", ">f8"]
