@@ -1,27 +1,67 @@
 """Keras model to OpenVINO model, inside the model directory."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
 from jobs.common import DONE, Context, check_model, execute
+from segpipe.errors import UsageError
 from segpipe.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from segpipe.core.prediction import Sample
+    from segpipe.models.bundle import Bundle
+
+
+VALIDATION_SCANS = 8
+CALIBRATION_SCANS = 16
 
 
 def run(settings: ExportSettings, context: Context) -> int:
-    """Write the OpenVINO model, and the INT8 one where it is asked for."""
+    """Write the OpenVINO model, and the INT8 one where it is asked for and as good; say which precision was chosen."""
+    from segpipe.models.bundle import Bundle
     from segpipe.runtimes.openvino import export
 
-    with context.recorded("export", settings.warehouse, settings) as record, record.stage("convert"):
-        bundle = export(settings.model, settings.int8)
+    with context.recorded("export", settings.warehouse, settings) as record:
+        trained = Bundle.load(settings.model)
+        with record.stage("plan"):
+            validation = scans(settings, trained, "validation", VALIDATION_SCANS)
+            calibration = scans(settings, trained, "train", CALIBRATION_SCANS) if settings.int8 else None
+        with record.stage("convert and measure"):
+            bundle = export(settings.model, validation, calibration)
         record.model_id = bundle.model_id
+        record.count("validation_scans", len(validation))
+        record.lines.append(f"precision {bundle.inference['precision']}: {bundle.inference['reason']}")
+        if int8 := bundle.inference.get("int8"):
+            record.lines.append(f"INT8 {'published' if int8['published'] else 'not published'}: {int8['reason']}")
     return DONE
 
 
+def scans(settings: ExportSettings, model: Bundle, split: str, most: int) -> list[Sample]:
+    """Scans of a split of the cohort that the model was trained on; none where no warehouse was given or holds it."""
+    from segpipe.errors import NotFound
+    from segpipe.warehouse.scan_slices import samples
+    from segpipe.warehouse.store import Warehouse
+
+    if settings.warehouse is None:
+        return []
+    try:
+        return samples(Warehouse(settings.warehouse), model.cohort, split, model, most)
+    except NotFound:
+        return []
+
+
 def check(settings: ExportSettings) -> None:
-    """Refuse a folder that is no model."""
+    """Refuse a folder that is no model, and INT8 without the tables to calibrate it on."""
     check_model(settings.model)
+    if settings.int8 and settings.warehouse is None:
+        raise UsageError(
+            "--int8 needs scans to calibrate and judge it on", "give --warehouse the tables that it was trained on"
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """What a predictor of any runtime takes and gives: scans in, slice by slice; label maps and probabilities out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +53,24 @@ class Segmented:
     labels: np.ndarray
     mean_probability: Mapping[str, float | None]
     max_probability: Mapping[str, float]
+
+
+class Slices(Protocol):
+    """The slices of one scan, read anew by each iteration; `truth` is known once one has ended."""
+
+    truth: np.ndarray | None
+
+    def __iter__(self) -> Iterator[SliceBatch]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A scan to judge a model by; `slices.truth` (slices, rows, columns) is in `label_convention`, None without one."""
+
+    scan_id: str
+    scan: ScanInput
+    slices: Slices
+    label_convention: str | None
 
 
 class Predictor(Protocol):

@@ -54,6 +54,8 @@ class Bundle:
     threshold: float = 0.5
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    inference: dict[str, Any] = field(default_factory=dict)
+    """What `export` measured and chose: `precision`, `reason`, and the figures behind it; empty before the export."""
 
     @property
     def fingerprint(self) -> str:
@@ -98,11 +100,18 @@ class Bundle:
             raise ModelError(f"Model {self.url} is damaged: {'; '.join(faults)}", _TRAIN_AGAIN)
         return self
 
-    def with_files(self, *names: str) -> "Bundle":
-        """The bundle with these files of its directory hashed anew and listed, on disk too; for `export`."""
+    def with_files(
+        self, *names: str, without: tuple[str, ...] = (), inference: Mapping[str, Any] | None = None
+    ) -> "Bundle":
+        """The bundle with these files of its directory hashed anew and listed, on disk too; for `export`.
+
+        Files `without` are no longer listed, and `inference` replaces what was recorded, where it is given.
+        """
         fs, folder = _open_folder(self.url)
+        kept = {name: known for name, known in self.files.items() if name not in without}
         hashes = {name: _sha256(fs, f"{folder}/{name}") for name in names}
-        bundle = replace(self, files={**self.files, **hashes})
+        recorded = self.inference if inference is None else dict(inference)
+        bundle = replace(self, files={**kept, **hashes}, inference=recorded)
         _write_index(bundle)
         return bundle
 
@@ -169,6 +178,7 @@ def _write_index(bundle: Bundle) -> None:
 def _parse(url: str, raw: Any) -> Bundle:
     if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
         raise ModelError(f"Model {url} is not of bundle format {FORMAT}", "train it again with this version")
+    raw.setdefault("inference", {})  # models that an earlier version exported have none
     names = {f.name for f in fields(Bundle)} - {"url"}
     if set(raw) != names:
         strange = sorted(names.symmetric_difference(raw))

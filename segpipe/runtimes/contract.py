@@ -10,21 +10,21 @@ from segpipe.models.bundle import Bundle
 from segpipe.storage import url_to_fs
 
 RUNTIMES = ("openvino", "keras")
-PRECISIONS = ("fastest", "float32")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
 class PredictorSpec:
     """Which model, on which runtime, with how many slices per request.
 
-    `precision` is `fastest`, which lets OpenVINO compute in bfloat16 where the processor does, or `float32`. Raises
-    UsageError for what is unknown.
+    `precision` is that of OpenVINO; `auto` is the one that `export` chose. A processor without bfloat16 computes in
+    float32 instead. Raises UsageError for what is unknown.
     """
 
     model_url: str
     runtime: str = "openvino"
     batch_size: int = 8
-    precision: str = "fastest"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name, value, choices in (("Runtime", self.runtime, RUNTIMES), ("Precision", self.precision, PRECISIONS)):
@@ -37,8 +37,10 @@ class PredictorSpec:
         """The predictor as it travels, its model's files in it; ModelError where they are missing or damaged."""
         bundle = Bundle.load(self.model_url)
         runtime = import_module(f"segpipe.runtimes.{self.runtime}")
-        files = {name: read_verified(bundle, name, runtime.REMEDY) for name in runtime.FILES}
-        return PackedPredictor(replace(self, model_url=bundle.url), bundle, files)
+        precision = runtime.precision(bundle) if self.precision == "auto" else self.precision
+        names, remedy = runtime.files(precision)
+        files = {name: read_verified(bundle, name, remedy) for name in names}
+        return PackedPredictor(replace(self, model_url=bundle.url, precision=precision), bundle, files)
 
     def open(self, threads: int) -> Predictor:
         """The predictor in this process; see `PackedPredictor.open`."""
@@ -47,7 +49,10 @@ class PredictorSpec:
 
 @dataclass(frozen=True, eq=False)
 class PackedPredictor:
-    """A `PredictorFactory` that needs no file system where it is opened: it holds the files that its runtime reads."""
+    """A `PredictorFactory` that needs no file system where it is opened: it holds the files that its runtime reads.
+
+    The precision of its `spec` is never `auto`.
+    """
 
     spec: PredictorSpec
     bundle: Bundle

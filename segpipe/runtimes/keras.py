@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segpipe.errors import ModelError
-from segpipe.models.bundle import KERAS, load_keras
+from segpipe.models.bundle import KERAS, Bundle, load_keras
 from segpipe.runtimes.graph import OUTPUTS, segmenter
 from segpipe.runtimes.openvino import convention
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
@@ -20,8 +20,15 @@ from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
 if TYPE_CHECKING:
     from segpipe.runtimes.contract import PackedPredictor
 
-FILES = (KERAS,)
-REMEDY = "copy it again from where it was trained"
+
+def precision(bundle: Bundle) -> str:
+    """The precision that the network was trained in; no other is to be had."""
+    return str(bundle.network["precision"])
+
+
+def files(precision: str) -> tuple[tuple[str, ...], str]:
+    """The files that a predictor needs, and what to do where one is missing."""
+    return (KERAS,), "copy it again from where it was trained"
 
 
 def predictor(packed: PackedPredictor, threads: int) -> SlicewisePredictor:

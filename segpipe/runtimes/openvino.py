@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
+import logging
+import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segpipe.core.prediction import Sample
 from segpipe.core.regions import LabelConvention
-from segpipe.errors import ModelError, SegpipeError
+from segpipe.errors import ModelError
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.graph import OUTPUTS, segmenter
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
@@ -24,31 +27,56 @@ if TYPE_CHECKING:
     from segpipe.runtimes.contract import PackedPredictor
 
 FILES = ("openvino/model.xml", "openvino/model.bin")
-REMEDY = "run `export` on it"
+INT8_FILES = ("openvino-int8/model.xml", "openvino-int8/model.bin")
 
 _COMPILED_SHAPES = 6
-_PRECISION = {"float32": {"INFERENCE_PRECISION_HINT": "f32"}, "fastest": {}}
+_CALIBRATION_REQUESTS = 128
+_EXACT = ["Multiply", "Add", "Subtract", "ReduceMean", "ReduceSum", "ReduceMax", "SquaredDifference", "Sigmoid"]
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}  # of INT8: for what is not quantised
 
 
-def export(bundle_url: str, int8: bool = False) -> Bundle:
+def export(bundle_url: str, validation: Sequence[Sample] = (), calibration: Sequence[Sample] | None = None) -> Bundle:
     """Convert a Keras model to an IR from int16 slices to uint8 labels, in its bundle, whose new index is given back.
 
+    The precision that `segment` shall use is measured on the scans of `validation`, see `judge.choose`; without any it
+    is float32. With scans for `calibration` an INT8 model is made too and published where `judge.judge_int8` lets it.
     The index is written last and names the hashes of the new files, so that a half-written export is refused as damaged
-    and the next one puts it right. Raises ModelError for a network that cannot be converted, and SegpipeError where
-    `int8` is asked for and NNCF is not installed.
+    and the next one puts it right. Raises ModelError for a network that cannot be converted, and for one whose float32
+    masks are not those of Keras.
     """
-    if int8 and importlib.util.find_spec("nncf") is None:
-        raise SegpipeError(
-            "Package nncf, which quantises to INT8, is not installed", "pip install nncf, or leave out --int8"
-        )
-    if int8:
-        raise SegpipeError("INT8 export is not part of this version", "leave out --int8")
+    from segpipe.runtimes import judge
+
     bundle = Bundle.load(bundle_url)
     contents = convert(load_keras(bundle), bundle)
+    chosen = judge.choose(bundle, contents, validation)
+    int8, published = None, False
+    if calibration is not None:
+        int8 = quantise(contents, bundle, calibration)
+        chosen["int8"] = judge.judge_int8(bundle, contents, int8, chosen["precision"], validation)
+        published = chosen["int8"]["published"]
     fs, folder = url_to_fs(bundle.url)
     for name, data in zip(FILES, contents, strict=True):
         _put(fs, f"{folder.rstrip('/')}/{name}", data)
-    return bundle.with_files(*FILES)
+    if int8 is None or not published:
+        return bundle.with_files(*FILES, without=INT8_FILES, inference=chosen)
+    for name, data in zip(INT8_FILES, int8, strict=True):
+        _put(fs, f"{folder.rstrip('/')}/{name}", data)
+    return bundle.with_files(*FILES, *INT8_FILES, inference=chosen | {"precision": "int8"})
+
+
+def precision(bundle: Bundle) -> str:
+    """The precision that `export` chose."""
+    return str(bundle.inference.get("precision", "float32"))
+
+
+def files(precision: str) -> tuple[tuple[str, ...], str]:
+    """The files that a predictor needs, and what to do where one is missing."""
+    if precision == "int8":
+        return (
+            INT8_FILES,
+            "run `export --int8` on it, which publishes an INT8 model only where it is faster and as good",
+        )
+    return FILES, "run `export` on it"
 
 
 def convert(model: Any, bundle: Bundle) -> tuple[bytes, bytes]:
@@ -69,13 +97,75 @@ def convert(model: Any, bundle: Bundle) -> tuple[bytes, bytes]:
         return _convert_saved(Path(scratch))
 
 
+def quantise(contents: tuple[bytes, bytes], bundle: Bundle, calibration: Sequence[Sample]) -> tuple[bytes, bytes]:
+    """The IR with convolutions in INT8, calibrated on slices of these scans; .xml and .bin again.
+
+    What stands before the first convolution, behind the last one, and in the statistics of instance normalisation
+    stays as it is. Raises ModelError where there are no scans to calibrate on.
+    """
+    os.environ.setdefault("NNCF_CI", "1")  # else it reports each use to a web service
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    requests = list(itertools.islice(_calibration_requests(bundle, calibration), _CALIBRATION_REQUESTS))
+    if not requests:
+        raise ModelError(
+            f"No scan of the training split is there to calibrate the INT8 model of {bundle.url}",
+            "give --warehouse the tables that it was trained on",
+        )
+    model = openvino.Core().read_model(contents[0], openvino.Tensor(np.frombuffer(contents[1], np.uint8).copy()))
+    quantised = nncf.quantize(
+        model,
+        nncf.Dataset(requests),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(requests),
+        ignored_scope=nncf.IgnoredScope(types=_EXACT, validate=False),
+    )
+    with tempfile.TemporaryDirectory(prefix="segpipe-export-") as scratch:
+        target = Path(scratch) / "model.xml"
+        openvino.save_model(quantised, target, compress_to_fp16=False)
+        return target.read_bytes(), target.with_suffix(".bin").read_bytes()
+
+
+def _calibration_requests(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of single slices as `segment` sends them, spread over the scans, and within a scan over its brain."""
+    share = max(1, -(-_CALIBRATION_REQUESTS // max(1, len(samples))))
+    for sample in samples:
+        recorder = _Recorder()
+        SlicewisePredictor(recorder, tuple(bundle.regions), bundle.crop, bundle.multiple, 1).segment(
+            sample.scan, sample.slices
+        )
+        step = max(1, len(recorder.requests) // share)
+        yield from recorder.requests[step // 2 :: step][:share]
+
+
+class _Recorder:
+    """A `slicewise.Network` that keeps what it is asked and answers with background."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, np.ndarray]] = []
+
+    def start(self, image: np.ndarray, constants: Constants, done: Callable[[Outputs], None]) -> None:
+        """See `slicewise.Network`."""
+        self.requests.append({"image": image, **vars(constants)})
+
+    def wait(self) -> None:
+        """See `slicewise.Network`."""
+
+
 def predictor(packed: PackedPredictor, threads: int) -> SlicewisePredictor:
     """The predictor of a bundle's IR."""
-    xml, weights = (packed.files[name] for name in FILES)
-    network = OpenVinoNetwork(xml, weights, threads, packed.spec.precision)
-    return SlicewisePredictor(
-        network, tuple(packed.bundle.regions), packed.bundle.crop, packed.bundle.multiple, packed.spec.batch_size
-    )
+    xml, weights = (packed.files[name] for name in files(packed.spec.precision)[0])
+    return on_ir((xml, weights), packed.bundle, threads, packed.spec.precision, packed.spec.batch_size)
+
+
+def on_ir(
+    contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int
+) -> SlicewisePredictor:
+    """The predictor of an IR, the bytes of its .xml and .bin."""
+    network = OpenVinoNetwork(*contents, threads, precision)
+    return SlicewisePredictor(network, tuple(bundle.regions), bundle.crop, bundle.multiple, batch_size)
 
 
 def convention(bundle: Bundle) -> LabelConvention:
@@ -87,7 +177,7 @@ def convention(bundle: Bundle) -> LabelConvention:
 class OpenVinoNetwork:
     """A `slicewise.Network` on an IR, compiled once per input shape and dtype; shapes long unused are forgotten."""
 
-    def __init__(self, xml: bytes, weights: bytes, threads: int, precision: str = "fastest"):
+    def __init__(self, xml: bytes, weights: bytes, threads: int, precision: str = "float32"):
         import openvino
 
         self._core = openvino.Core()
@@ -97,7 +187,7 @@ class OpenVinoNetwork:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # else the workers of a machine all pin themselves to the same cores
-            **_PRECISION[precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
         }
         self._queues: OrderedDict[tuple, Any] = OrderedDict()
 

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from segpipe.errors import ModelError, NotFound, TableError
 from segpipe.settings import EvaluateSettings
 from segpipe.spark.measures import region_rows
-from segpipe.spark.segment_task import ScanPlace, scan_places, scan_rows
 from segpipe.warehouse.filesystem import filesystem, join
 from segpipe.warehouse.runs import RunRecord
+from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
 from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS, SLICES

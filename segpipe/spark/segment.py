@@ -18,17 +18,15 @@ from segpipe.settings import SegmentSettings
 from segpipe.spark.segment_task import (
     Job,
     ScanOutcome,
-    ScanPlace,
     SegmentTask,
     quarantine_row,
-    scan_places,
-    scan_rows,
     segment_part,
     write_quarantine,
 )
 from segpipe.warehouse import parts
 from segpipe.warehouse.lock import lock
 from segpipe.warehouse.runs import RunRecord
+from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
 from segpipe.warehouse.store import Warehouse, cohort_slug
 from segpipe.warehouse.tables import QUARANTINE, SEGMENTATIONS
 

@@ -15,21 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import segpipe
-from segpipe.core.prediction import Model, Predictor, ScanInput, Segmented, SliceBatch
+from segpipe.core.prediction import Model, Predictor, Segmented
 from segpipe.core.regions import CONVENTIONS
-from segpipe.errors import BadInput, Reason, TableError
+from segpipe.errors import BadInput, Reason
 from segpipe.spark.measures import region_rows
 from segpipe.warehouse import parts
 from segpipe.warehouse.lock import Fence
 from segpipe.warehouse.parts import PartWriter
-from segpipe.warehouse.slices import stream
+from segpipe.warehouse.scan_slices import ScanPlace, ScanSlices, scan_input, scan_rows
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import PREDICTIONS, QUARANTINE, SCANS, SEGMENTATIONS, SLICES
+from segpipe.warehouse.tables import PREDICTIONS, QUARANTINE, SEGMENTATIONS
 
-SCAN_COLUMNS = [
-    *("scan_id", "cohort", "subject", "session", "split", "label_convention", "modalities", "orientation", "shape"),
-    *("affine", "brain_box", "brain_voxels", "files", "intensity", "label_counts", "fingerprint"),
-]
 _GROUP_BYTES = 16_000_000
 
 
@@ -80,15 +76,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class ScanPlace:
-    """Where a scan stands: its part of `scans` and `slices`, and its row groups in the latter."""
-
-    scan_id: str
-    part: str
-    row_groups: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class SegmentTask:
     """The scans to segment into one part; `replaces` says that the part exists and keeps its other scans."""
 
@@ -134,20 +121,6 @@ def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[Scan
     return outcomes
 
 
-def scan_input(scan: dict[str, Any], modalities: Sequence[str]) -> ScanInput:
-    """What a predictor must know of a scan, from its row of `scans`, for these channels in this order."""
-    files = {file["role"]: file for file in scan["files"]}
-    intensity = {entry["modality"]: entry for entry in scan["intensity"]}
-    return ScanInput(
-        shape=tuple(scan["shape"]),
-        mean=tuple(intensity[name]["mean"] for name in modalities),
-        std=tuple(intensity[name]["std"] for name in modalities),
-        slope=tuple(files[name]["slope"] for name in modalities),
-        inter=tuple(files[name]["inter"] for name in modalities),
-        brain_box=tuple(scan["brain_box"]),
-    )
-
-
 def quarantine_row(job: Job, scan: dict[str, Any], error: BadInput) -> dict[str, Any]:
     """A row of `quarantine` for a scan that this model cannot segment."""
     return {
@@ -170,23 +143,6 @@ def write_quarantine(job: Job, name: str, rows: Sequence[dict[str, Any]]) -> Non
             part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
 
 
-def scan_places(warehouse: Warehouse, cohort: str) -> dict[str, ScanPlace]:
-    """Where each scan of a cohort stands, by scan_id."""
-    return {
-        scan.scan_id: ScanPlace(scan.scan_id, part.name, scan.row_groups)
-        for part in warehouse.slice_parts(cohort)
-        for scan in part.scans
-    }
-
-
-def scan_rows(warehouse: Warehouse, part: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Rows of `scans` by scan_id, of these scans of one part."""
-    with warehouse.fs.open(warehouse.path(SCANS.name, f"{part}.parquet"), "rb") as file:
-        table = pq.read_table(file, columns=SCAN_COLUMNS)
-    rows = {row["scan_id"]: row for row in table.to_pylist()}
-    return {scan_id: rows[scan_id] for scan_id in wanted}
-
-
 def _with_rows(warehouse: Warehouse, places: Sequence[ScanPlace]) -> Iterator[tuple[ScanPlace, dict[str, Any]]]:
     """Each scan with its row of `scans`, read part by part."""
     by_part: defaultdict[str, list[ScanPlace]] = defaultdict(list)
@@ -202,42 +158,13 @@ def _segment_scan(
 ) -> ScanOutcome:
     start = time.perf_counter()
     job.fit(place.scan_id, scan["modalities"], scan["orientation"])
-    source = _ScanSlices(warehouse, place, scan, job.modalities)
+    source = ScanSlices(warehouse, place, scan, job.modalities)
     found = predictor.segment(scan_input(scan, job.modalities), source)
     inferred = time.perf_counter()
     for rows in _prediction_rows(scan, found, job):
         part.write(PREDICTIONS.name, rows)
     part.write(SEGMENTATIONS.name, _measure(scan, found, source.truth, job))
     return ScanOutcome(place.scan_id, scan["shape"][0], time.perf_counter() - start, inferred - start)
-
-
-class _ScanSlices:
-    """The slices of a scan that show brain, a row group at a time; the truth is gathered on the way."""
-
-    def __init__(self, warehouse: Warehouse, place: ScanPlace, scan: dict[str, Any], modalities: Sequence[str]):
-        self._warehouse, self._place, self._scan = warehouse, place, scan
-        self._channels = [scan["modalities"].index(name) for name in modalities]
-        self.truth: np.ndarray | None = None
-
-    def __iter__(self) -> Iterator[SliceBatch]:
-        path = self._warehouse.path(SLICES.name, f"{self._place.part}.parquet")
-        columns = ["image", "mask", "brain_pixels"]
-        try:
-            for batch in stream(path, self._warehouse.fs, self._place.row_groups, columns):
-                if batch.mask is not None:
-                    self._add_truth(batch.slice_index, batch.mask)
-                assert batch.image is not None  # these columns were asked for
-                assert batch.brain_pixels is not None
-                brain = np.flatnonzero(batch.brain_pixels)
-                if len(brain):
-                    yield batch.slice_index[brain].tolist(), [batch.image[at][brain] for at in self._channels]
-        except TableError as error:
-            raise BadInput(Reason.CORRUPT, error.problem, error.remedy) from error
-
-    def _add_truth(self, indices: np.ndarray, mask: np.ndarray) -> None:
-        if self.truth is None:
-            self.truth = np.zeros(self._scan["shape"], np.uint8)
-        self.truth[indices] = mask
 
 
 def _prediction_rows(scan: dict[str, Any], found: Segmented, job: Job) -> Iterator[pa.RecordBatch]:

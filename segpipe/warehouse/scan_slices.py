@@ -1,0 +1,119 @@
+"""Scans as a predictor wants them: what is known of one before its slices come, and these, a row group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from segpipe.core.prediction import Model, Sample, ScanInput, SliceBatch
+from segpipe.errors import BadInput, Reason, TableError
+from segpipe.warehouse.slices import stream
+from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.tables import SCANS, SLICES
+
+SCAN_COLUMNS = [
+    *("scan_id", "cohort", "subject", "session", "split", "label_convention", "modalities", "orientation", "shape"),
+    *("affine", "brain_box", "brain_voxels", "files", "intensity", "label_counts", "fingerprint", "resampled_to"),
+]
+
+
+@dataclass(frozen=True)
+class ScanPlace:
+    """Where a scan stands: its part of `scans` and `slices`, and its row groups in the latter."""
+
+    scan_id: str
+    part: str
+    row_groups: tuple[int, ...]
+
+
+def scan_places(warehouse: Warehouse, cohort: str, splits: Sequence[str] | None = None) -> dict[str, ScanPlace]:
+    """Where each scan of a cohort, or of some of its splits, stands, by scan_id."""
+    return {
+        scan.scan_id: ScanPlace(scan.scan_id, part.name, scan.row_groups)
+        for part in warehouse.slice_parts(cohort, splits)
+        for scan in part.scans
+    }
+
+
+def scan_rows(warehouse: Warehouse, part: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Rows of `scans` by scan_id, of these scans of one part."""
+    with warehouse.fs.open(warehouse.path(SCANS.name, f"{part}.parquet"), "rb") as file:
+        table = pq.read_table(file, columns=SCAN_COLUMNS)
+    rows = {row["scan_id"]: row for row in table.to_pylist()}
+    return {scan_id: rows[scan_id] for scan_id in wanted}
+
+
+def scan_input(scan: Mapping[str, Any], modalities: Sequence[str]) -> ScanInput:
+    """What a predictor must know of a scan, from its row of `scans`, for these channels in this order."""
+    files = {file["role"]: file for file in scan["files"]}
+    intensity = {entry["modality"]: entry for entry in scan["intensity"]}
+    return ScanInput(
+        shape=tuple(scan["shape"]),
+        mean=tuple(intensity[name]["mean"] for name in modalities),
+        std=tuple(intensity[name]["std"] for name in modalities),
+        slope=tuple(files[name]["slope"] for name in modalities),
+        inter=tuple(files[name]["inter"] for name in modalities),
+        brain_box=tuple(scan["brain_box"]),
+    )
+
+
+class ScanSlices:
+    """The slices of a scan that show brain, a row group at a time, as often as asked; the truth is gathered on the way.
+
+    Raises BadInput where a cell is damaged.
+    """
+
+    def __init__(self, warehouse: Warehouse, place: ScanPlace, scan: Mapping[str, Any], modalities: Sequence[str]):
+        self._warehouse, self._place, self._scan = warehouse, place, scan
+        self._channels = [scan["modalities"].index(name) for name in modalities]
+        self.truth: np.ndarray | None = None
+
+    def __iter__(self) -> Iterator[SliceBatch]:
+        path = self._warehouse.path(SLICES.name, f"{self._place.part}.parquet")
+        columns = ["image", "mask", "brain_pixels"]
+        try:
+            for batch in stream(path, self._warehouse.fs, self._place.row_groups, columns):
+                if batch.mask is not None:
+                    self._add_truth(batch.slice_index, batch.mask)
+                assert batch.image is not None  # these columns were asked for
+                assert batch.brain_pixels is not None
+                brain = np.flatnonzero(batch.brain_pixels)
+                if len(brain):
+                    yield batch.slice_index[brain].tolist(), [batch.image[at][brain] for at in self._channels]
+        except TableError as error:
+            raise BadInput(Reason.CORRUPT, error.problem, error.remedy) from error
+
+    def _add_truth(self, indices: np.ndarray, mask: np.ndarray) -> None:
+        if self.truth is None:
+            self.truth = np.zeros(self._scan["shape"], np.uint8)
+        self.truth[indices] = mask
+
+
+def samples(warehouse: Warehouse, cohort: str, split: str, model: Model, most: int) -> list[Sample]:
+    """Up to `most` scans of a split that a model can take, spread over the order of their ids; read when iterated.
+
+    An empty list where the split has no such scan. Raises NotFound where the cohort has no scan.
+    """
+    places = scan_places(warehouse, cohort, [split])
+    fitting = []
+    for part in sorted({place.part for place in places.values()}):
+        members = [place for place in places.values() if place.part == part]
+        for scan_id, row in scan_rows(warehouse, part, [place.scan_id for place in members]).items():
+            if row["orientation"] == model.orientation and set(model.modalities) <= set(row["modalities"]):
+                fitting.append((scan_id, row))
+    fitting.sort(key=lambda one: one[0])
+    chosen = [fitting[number * len(fitting) // most] for number in range(most)] if len(fitting) > most else fitting
+    return [_sample(warehouse, places[scan_id], row, model) for scan_id, row in chosen]
+
+
+def _sample(warehouse: Warehouse, place: ScanPlace, row: Mapping[str, Any], model: Model) -> Sample:
+    return Sample(
+        scan_id=place.scan_id,
+        scan=scan_input(row, model.modalities),
+        slices=ScanSlices(warehouse, place, row, model.modalities),
+        label_convention=row["label_convention"],
+    )

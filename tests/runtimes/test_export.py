@@ -1,0 +1,143 @@
+"""Which precision export chooses, and when it publishes an INT8 model: measured, recorded, and obeyed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segpipe.core.prediction import Sample, SliceBatch
+from segpipe.core.synthetic import glioma
+from segpipe.errors import ModelError
+from segpipe.models.bundle import Bundle
+from segpipe.runtimes import judge
+from segpipe.runtimes.contract import PredictorSpec
+from segpipe.runtimes.openvino import FILES, INT8_FILES, convert, export, quantise
+from tests.runtimes.models import MODALITIES, scan_input, tiny_bundle
+
+
+@dataclass
+class InMemory:
+    """The slices of a scan, three at a time."""
+
+    channels: list[np.ndarray]
+    truth: np.ndarray | None
+
+    def __iter__(self) -> Iterator[SliceBatch]:
+        for start in range(0, len(self.channels[0]), 3):
+            stop = min(start + 3, len(self.channels[0]))
+            yield range(start, stop), [channel[start:stop] for channel in self.channels]
+
+
+def sample(seed: int, labelled: bool = True) -> Sample:
+    made = glioma(np.random.default_rng(seed), shape=(8, 32, 32))
+    channels = [made.images[name.lower()] for name in MODALITIES]
+    slices = InMemory(channels, made.mask if labelled else None)
+    return Sample(f"s{seed}", scan_input(channels), slices, "brats" if labelled else None)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return [sample(seed) for seed in range(10, 13)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_bundle(str(tmp_path_factory.mktemp("trained") / "m"), trained_steps=60, normalisation="instance").url
+
+
+@pytest.fixture
+def bundle(trained: str, tmp_path: Path) -> Bundle:
+    return Bundle.load(shutil.copytree(trained, tmp_path / "m").as_posix())
+
+
+def test_without_scans_it_is_float32(bundle: Bundle) -> None:
+    exported = export(bundle.url)
+    assert exported.inference["precision"] == "float32"
+    assert "no validation scans" in exported.inference["reason"]
+    assert PredictorSpec(bundle.url).pack().spec.precision == "float32"
+
+
+def test_what_was_measured_is_recorded(bundle: Bundle, samples: list[Sample]) -> None:
+    exported = export(bundle.url, samples)
+    found = exported.inference
+    assert found["scans"] == 3
+    assert found["least_agreement_with_keras"]["float32"] >= 0.999
+    keras = PredictorSpec(bundle.url, "keras").open(1)
+    fast = PredictorSpec(bundle.url, precision="bfloat16").open(1)
+    shares = [
+        (fast.segment(one.scan, one.slices).labels == keras.segment(one.scan, one.slices).labels).mean()
+        for one in samples
+    ]
+    assert found["least_agreement_with_keras"]["bfloat16"] == pytest.approx(min(shares), abs=1e-6)
+    assert (found["precision"] == "bfloat16") == (min(shares) >= 0.999 and "times as fast as" in found["reason"])
+    assert PredictorSpec(bundle.url).pack().spec.precision == found["precision"]
+    assert Bundle.load(bundle.url) == exported
+
+
+@pytest.mark.parametrize(
+    ("share", "gain", "precision", "reason"),
+    [
+        (1.0, 1.8, "bfloat16", "1.80 times as fast as float32"),
+        (0.9990, 1.8, "bfloat16", "1.80 times"),
+        (0.9989, 1.8, "float32", "agrees with Keras on 99.8900%"),
+        (1.0, 1.01, "float32", "1.01 times as fast"),
+    ],
+)
+def test_bfloat16_must_agree_and_be_faster(share: float, gain: float, precision: str, reason: str) -> None:
+    found = judge.decide("m", {"float32": 1.0, "bfloat16": share}, gain)
+    assert found[0] == precision
+    assert reason in found[1]
+
+
+def test_a_conversion_that_differs_is_refused(
+    bundle: Bundle, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "_agreement", lambda trial, keras: 0.99)
+    with pytest.raises(ModelError, match=r"agree with Keras on 99\.0000%.*--runtime keras"):
+        export(bundle.url, samples[:1])
+    assert not set(FILES) & set(Bundle.load(bundle.url).files)
+
+
+def test_int8_convolutions(bundle: Bundle, samples: list[Sample]) -> None:
+    from segpipe.models.bundle import load_keras
+
+    xml, _ = quantise(convert(load_keras(bundle), bundle), bundle, samples)
+    assert xml.count(b'type="FakeQuantize"') >= 8
+    with pytest.raises(ModelError, match="No scan of the training split"):
+        quantise(convert(load_keras(bundle), bundle), bundle, [])
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_int8_is_published_as_it_was_judged(
+    bundle: Bundle, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    judged: list[tuple[float, float]] = []
+    monkeypatch.setattr(judge, "good_enough", lambda *figures: judged.append(figures) or published)
+    exported = export(bundle.url, samples, samples)
+    found = exported.inference["int8"]
+    (dice,) = ({name: of for name, of in found["mean_dice"].items() if name != "int8"},)
+    drops = [value - found["mean_dice"]["int8"][region] for region, value in next(iter(dice.values())).items()]
+    assert judged[0][0] == pytest.approx(max(drops), abs=1e-4)
+    assert found["published"] is published
+    assert (set(INT8_FILES) <= set(exported.files)) is published
+    assert (exported.inference["precision"] == "int8") is published
+    exported.verify()
+    if published:
+        packed = PredictorSpec(bundle.url).pack()
+        assert packed.spec.precision == "int8"
+        assert packed.open(1).segment(samples[0].scan, samples[0].slices).labels.any()
+        assert set(INT8_FILES).isdisjoint(export(bundle.url).files), "a plain export takes INT8 back"
+    else:
+        with pytest.raises(ModelError, match="export --int8"):
+            PredictorSpec(bundle.url, precision="int8").pack()
+
+
+def test_int8_needs_a_truth_to_be_judged_by(bundle: Bundle) -> None:
+    unlabelled = [sample(20, labelled=False)]
+    found = export(bundle.url, unlabelled, unlabelled).inference
+    assert found["int8"] == {"published": False, "reason": "no labelled validation scans to measure Dice on"}
