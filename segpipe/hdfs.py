@@ -6,9 +6,7 @@ security; in a YARN container the delegation tokens of the job are used. See doc
 
 from __future__ import annotations
 
-import ctypes
 import io
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from typing import Any
 from hdfs_native.fsspec import HdfsFileSystem
 
 from segpipe.errors import StorageError
+from segpipe.forking import watched
 
 _REMEDIES = {
     "SafeModeException": "wait until the name node has left safe mode (`hdfs dfsadmin -safemode get` tells)",
@@ -33,20 +32,6 @@ _UNREACHABLE = "check HADOOP_CONF_DIR and that the name node is up (./spark-subm
 _RPC_ERROR = re.compile(r'^RPCError\("(?P<type>[\w.$]+)", "(?P<message>.*)"\)$', re.DOTALL)
 
 
-# A client's threads do not follow a fork, but its destructor waits for them: the child would hang for ever, in fsspec's
-# own fork handler or when it ends. So the parent keeps each client, and a child never lets go of it.
-_clients: list[Any] = []
-
-
-def _abandon_in_child() -> None:
-    for client in _clients:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
-    _clients.clear()
-
-
-os.register_at_fork(after_in_child=_abandon_in_child)
-
-
 class Hdfs(HdfsFileSystem):
     """The `hdfs://` of segpipe: paths are taken literally, a rename replaces, errors are one line with a remedy."""
 
@@ -54,9 +39,9 @@ class Hdfs(HdfsFileSystem):
 
     def __init__(self, host: str | None = None, port: int | None = None, **options: Any):
         """Connect by the cluster's configuration; `options` are Hadoop settings that come before its files."""
-        with _one_line(f"hdfs://{host or ''}{f':{port}' if port else ''}"):
+        with _one_line(f"hdfs://{host or ''}{f':{port}' if port else ''}"), watched() as clients:
             super().__init__(host, port, **(_PATIENCE | options))
-        _clients.append(self.client.inner)
+            clients.append(self.client.inner)
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -99,21 +100,55 @@ def test_names_that_look_like_web_addresses_are_taken_literally(hdfs_folder: str
 
 
 def test_a_forked_child_of_a_process_that_used_hdfs_ends_and_can_use_it_itself(hdfs_folder: str) -> None:
+    """What the parent read last leaves a connection to a data node, which the child must not take for its own."""
     fs, folder = files.filesystem(hdfs_folder)
     path = files.join(folder, "file")
     files.replace(fs, path, b"parent")
+    assert fs.cat_file(path) == b"parent"
 
     def child() -> None:
         fs, _ = files.filesystem(hdfs_folder)
         files.replace(fs, path, fs.cat_file(path) + b" child")
 
     process = multiprocessing.get_context("fork").Process(target=child)
+    began = time.monotonic()
     process.start()
     process.join(timeout=60)
     ended = process.exitcode
     process.kill()
     assert ended == 0
+    assert time.monotonic() - began < 20
     assert fs.cat_file(path) == b"parent child"
+
+
+def test_a_parent_reads_on_while_its_children_come_and_go(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    data = os.urandom(1 << 22)
+    files.replace(fs, files.join(folder, "file"), data)
+    ended = threading.Event()
+
+    def read() -> int:
+        count = 0
+        while not ended.is_set():
+            assert fs.cat_file(files.join(folder, "file")) == data
+            count += 1
+        return count
+
+    def child() -> None:
+        fs, _ = files.filesystem(hdfs_folder)
+        assert fs.cat_file(files.join(folder, "file")) == data
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        reads = pool.submit(read)
+        for _ in range(10):
+            process = multiprocessing.get_context("fork").Process(target=child)
+            process.start()
+            process.join(timeout=30)
+            assert process.exitcode == 0
+        ended.set()
+        assert reads.result(timeout=30) > 0
+    assert time.monotonic() - began < 40
 
 
 def test_missing_folders_are_empty_and_removal_is_forgiving(hdfs_folder: str) -> None:
