@@ -17,7 +17,7 @@ import tomllib
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from functools import partial
@@ -43,9 +43,10 @@ DONE, FAILED, QUARANTINED, INTERRUPTED, TERMINATED = 0, 1, 3, 130, 143
 class Context:
     """What a job works with: the Spark session (started when first asked for) and the progress display."""
 
-    def __init__(self, job: str, spark: SparkSession | None = None):
+    def __init__(self, job: str, spark: SparkSession | None = None, conf: Mapping[str, str] | None = None):
         self.job = job
         self._spark = spark
+        self._conf = conf
         self._owns_spark = False
 
     @property
@@ -54,7 +55,7 @@ class Context:
         if self._spark is None:
             from segpipe.spark.session import build
 
-            self._spark = build(f"segpipe {self.job}")
+            self._spark = build(f"segpipe {self.job}", extra_conf=self._conf)
             self._owns_spark = True
             _catch_signals()  # pyspark has put its own handler in place
         return self._spark
@@ -96,11 +97,13 @@ def execute(
     argv: Sequence[str] | None = None,
     context: Context | None = None,
     check: Callable[[S], None] = lambda settings: None,
+    spark_conf: Callable[[S], Mapping[str, str]] = lambda settings: {},
 ) -> int:
     """Parse `argv`, call `run(settings, context)`, and give the exit code; every error becomes one line on stderr.
 
     `check` says in an instant what would fail later; spark-submit.sh asks for it before it starts a JVM. `context` is
-    that of a surrounding program (tests, notebooks) which keeps its session.
+    that of a surrounding program (tests, notebooks) which keeps its session. `spark_conf` gives settings that this job
+    needs of the session, over what spark-submit was told.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = "--verbose" in argv
@@ -117,7 +120,7 @@ def execute(
         if not verbose:
             _quiet_logging()
         _catch_signals()
-        context = Context(job)
+        context = Context(job, conf=spark_conf(settings))
         try:
             if "CONTAINER_ID" in os.environ:  # YARN calls it a failure when its driver never starts Spark
                 _ = context.spark

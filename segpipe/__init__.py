@@ -1,3 +1,22 @@
 """segpipe: archives of brain MRI to answers on a Spark cluster."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segpipe.analysis import OpenedWarehouse
+
 __version__ = "0.1.0"
+
+
+def open_warehouse(path: str) -> OpenedWarehouse:
+    """The warehouse at a folder or URL (file://, hdfs://, s3a://), for notebooks and scripts; reads nothing yet.
+
+    >>> open_warehouse("demo/tables").segmentations.where(split="test").pandas()  # doctest: +SKIP
+
+    Raises NotFound where there is none.
+    """
+    from segpipe.analysis import OpenedWarehouse
+
+    return OpenedWarehouse(str(path))

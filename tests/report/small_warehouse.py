@@ -88,7 +88,9 @@ def write_results(folder: Path, cases: list[Case]) -> Results:
     for name, table in tables.TABLES.items():
         (folder / "warehouse" / name).mkdir(parents=True)
         content = pa.Table.from_pylist(rows[name], table.schema)
-        pq.write_table(content, folder / "warehouse" / name / "part-0.parquet", compression="zstd")
+        rows_of_a_scan = len(cases[0].truth) if name == "slices" else None  # a row group of slices holds one scan
+        path = folder / "warehouse" / name / "part-0.parquet"
+        pq.write_table(content, path, compression="zstd", row_group_size=rows_of_a_scan)
     return Results(folder / "warehouse", _model(folder / "model"), cases)
 
 

@@ -1,0 +1,181 @@
+"""Pictures for notebooks, with matplotlib: slices with outlines, three planes and a surface, learning curves.
+
+Truth is blue and solid, prediction orange and dashed, as in the report.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segpipe.core.regions import LabelConvention, to_regions
+from segpipe.core.surface import surface, thinned, thinned_affine
+from segpipe.errors import NotFound
+from segpipe.report.overlays import telling_slices, window
+from segpipe.storage import url_to_fs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from segpipe.analysis.scan import Scan
+
+TRUTH, PREDICTED = "#3f9fe0", "#f08c00"
+_SURFACE_MM = 3.0
+_MARGIN = 3
+
+
+def slices_of(scan: Scan, modality: str | None = None, model: str | None = None, count: int = 5) -> Figure:
+    """A row of the slices that show most of a scan's whole tumour, with the outlines of truth and prediction."""
+    truth, predicted = outer_regions(scan, model)
+    image = scan.image(modality or default_modality(scan))
+    union, wrong = truth | predicted, truth ^ predicted
+    box = scan.row["brain_box"]
+    indices = telling_slices(union.sum(axis=(1, 2)), wrong.sum(axis=(1, 2)), (box[0], box[1]), count)
+    rows, columns = (
+        window((box[2 * axis], box[2 * axis + 1]), *_extent(union, axis), scan.shape[axis], _MARGIN) for axis in (1, 2)
+    )
+    figure, axes = _figure(len(indices))
+    low, high = contrast(scan, image)
+    for axis, index in zip(axes, indices, strict=True):
+        _slice(axis, image[index, rows, columns], low, high, scan.spacing_mm[1] / scan.spacing_mm[2])
+        _outline(axis, truth[index, rows, columns], TRUTH, "-")
+        _outline(axis, predicted[index, rows, columns], PREDICTED, "--")
+        axis.set_title(f"slice {index}", fontsize=9)
+    figure.suptitle(_caption(scan, modality), fontsize=10)
+    return figure
+
+
+def picture_of(scan: Scan, modality: str | None = None, model: str | None = None) -> Figure:
+    """Three planes through the middle of the tumour, and its surface in that of the brain: a still of the viewer."""
+    truth, predicted = outer_regions(scan, model)
+    image = scan.image(modality or default_modality(scan))
+    union = truth | predicted
+    centre = np.argwhere(union).mean(axis=0).round().astype(int) if union.any() else np.array(scan.shape) // 2
+    figure, axes = _figure(4, solid=3)
+    low, high = contrast(scan, image)
+    for axis, place in zip(axes[:3], range(3), strict=True):
+        across = [other for other in range(3) if other != place]
+        planes = [np.take(array, centre[place], axis=place) for array in (image, truth, predicted)]
+        lower = "upper"
+        if scan.orientation[across[0]] == "S":  # the head stands upright
+            planes, lower = planes, "lower"
+        _slice(axis, planes[0], low, high, scan.spacing_mm[across[0]] / scan.spacing_mm[across[1]], lower)
+        _outline(axis, planes[1], TRUTH, "-")
+        _outline(axis, planes[2], PREDICTED, "--")
+        axis.set_title(f"{('slice', 'row', 'column')[place]} {centre[place]}", fontsize=9)
+    brain = image > 0 if (image == 0).mean() > 0.2 else image > np.percentile(image, 60)
+    for array, colour, alpha in ((brain, "#8899aa", 0.08), (truth, TRUTH, 0.35), (predicted, PREDICTED, 0.45)):
+        _surface(axes[3], array, scan, colour, alpha)
+    axes[3].set_axis_off()
+    axes[3].set_aspect("equal")
+    axes[3].set_box_aspect(None, zoom=1.5)
+    axes[3].view_init(elev=18, azim=-55)
+    figure.suptitle(_caption(scan, modality), fontsize=10)
+    return figure
+
+
+def history_of(model: str) -> pd.DataFrame:
+    """One row per epoch of a training: the model directory's history.csv (path or URL), missing values as NaN.
+
+    Raises NotFound where there is none.
+    """
+    import pandas as pd
+
+    fs, folder = url_to_fs(model)
+    try:
+        text = fs.cat_file(f"{folder.rstrip('/')}/history.csv").decode("utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"Model {model} has no history.csv", "name a folder that `train` wrote") from None
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return pd.DataFrame(rows).apply(pd.to_numeric, errors="coerce").set_index("epoch")
+
+
+def curves(history: pd.DataFrame) -> Figure:
+    """Loss and validation Dice over the epochs of `history_of`; epochs that were not validated are left out."""
+    losses = [name for name in history if "loss" in name]
+    dices = [name for name in history if "dice" in name]
+    figure, axes = _figure(2, height=3.2)
+    for axis, names, label in zip(axes, (losses, dices), ("loss", "validation Dice"), strict=True):
+        for name in names:
+            known = history[name].dropna()
+            axis.plot(known.index, known, marker="o", markersize=3, label=name.replace("_", " "))
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid(alpha=0.3)
+        if names:
+            axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def outer_regions(scan: Scan, model: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The whole tumour (or lesion) as it is and as it was predicted, bool (S, H, W) each; nothing where unknown."""
+    predicted = np.zeros(scan.shape, bool)
+    if scan.models:
+        predicted = _outer(scan.prediction(model), scan.prediction_convention(model))
+    mask = scan.mask
+    truth = np.zeros(scan.shape, bool) if mask is None else _outer(mask, scan.convention)
+    return truth, predicted
+
+
+def default_modality(scan: Scan) -> str:
+    """The modality that shows lesions best: FLAIR, else the first."""
+    return next((name for name in scan.modalities if "flair" in name.lower()), scan.modalities[0])
+
+
+def contrast(scan: Scan, image: np.ndarray) -> tuple[float, float]:
+    """Values to show as black and white: percentiles of what is not background."""
+    inside = image[image != 0]
+    if not inside.size:
+        return 0.0, 1.0
+    low, high = np.nanpercentile(inside, (1, 99.7))
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def _outer(labels: np.ndarray, convention: LabelConvention | None) -> np.ndarray:
+    return to_regions(labels, convention)[..., 0].astype(bool) if convention else labels > 0
+
+
+def _extent(union: np.ndarray, axis: int) -> tuple[int, int]:
+    used = np.flatnonzero(union.any(axis=tuple(other for other in range(3) if other != axis)))
+    return (int(used[0]), int(used[-1]) + 1) if len(used) else (union.shape[axis], 0)
+
+
+def _figure(count: int, height: float = 2.7, solid: int | None = None) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with `count` axes in a row, that of number `solid` in 3D; kept out of pyplot, so it is shown once."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(3.0, 11.0 / max(count, 4) * count), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [
+        figure.add_subplot(1, count, place + 1, projection="3d" if place == solid else None) for place in range(count)
+    ]
+    return figure, axes
+
+
+def _slice(axis: Axes, plane: np.ndarray, low: float, high: float, aspect: float, origin: str = "upper") -> None:
+    axis.imshow(plane, cmap="gray", vmin=low, vmax=high, aspect=aspect, origin=origin, interpolation="bilinear")
+    axis.set_axis_off()
+
+
+def _outline(axis: Axes, plane: np.ndarray, colour: str, style: str) -> None:
+    if plane.any():
+        axis.contour(plane.astype(float), levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3)
+
+
+def _surface(axis: Axes, inside: np.ndarray, scan: Scan, colour: str, alpha: float) -> None:
+    steps = tuple(max(1, round(_SURFACE_MM / step)) for step in scan.spacing_mm)
+    assert len(steps) == 3
+    mesh = surface(thinned(inside.astype(np.float32), steps)).moved(thinned_affine(scan.affine, steps))
+    if len(mesh.faces):
+        x, y, z = mesh.vertices.T
+        axis.plot_trisurf(x, y, z, triangles=mesh.faces, color=colour, alpha=alpha, linewidth=0, antialiased=False)
+
+
+def _caption(scan: Scan, modality: str | None) -> str:
+    return f"{scan.scan_id} ({scan.split}), {modality or default_modality(scan)}: truth blue, prediction orange, dashed"

@@ -1,0 +1,216 @@
+"""One scan: its volumes, labels and predictions as arrays or NIfTI images, with the affine that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segpipe.analysis import html
+from segpipe.core.orientation import reorient, reorient_affine
+from segpipe.core.regions import CONVENTIONS, LabelConvention
+from segpipe.core.volume import scale
+from segpipe.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from nibabel.nifti1 import Nifti1Image
+
+    from segpipe.analysis.opened import OpenedWarehouse
+
+MASK, PREDICTION = "mask", "prediction"
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A row of `scans` with its arrays: all (slice, row, column), read when first asked for and kept.
+
+    `affine` maps (slice, row, column, 1) to RAS+ mm and belongs to every array of the scan.
+    """
+
+    opened: OpenedWarehouse
+    row: dict[str, Any]
+
+    @property
+    def scan_id(self) -> str:
+        """cohort:subject:session."""
+        return str(self.row["scan_id"])
+
+    @property
+    def subject(self) -> str:
+        """The patient."""
+        return str(self.row["subject"])
+
+    @property
+    def split(self) -> str:
+        """train, validation or test."""
+        return str(self.row["split"])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What can be asked of `image`, in the order of the channels of `images`."""
+        return tuple(self.row["modalities"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+        slices, rows, columns = self.row["shape"]
+        return slices, rows, columns
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of voxels along slice, row and column, mm."""
+        along_slice, along_row, along_column = self.row["spacing_mm"]
+        return along_slice, along_row, along_column
+
+    @property
+    def orientation(self) -> str:
+        """Where slice, row and column grow to, such as SPL."""
+        return str(self.row["orientation"])
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(slice, row, column, 1) to RAS+ mm, (4, 4) float64."""
+        return np.reshape(self.row["affine"], (4, 4)).astype(np.float64)
+
+    @property
+    def convention(self) -> LabelConvention | None:
+        """What the labels of `mask` mean; None without a mask."""
+        return CONVENTIONS.get(self.row["label_convention"])
+
+    @property
+    def models(self) -> list[str]:
+        """The ids of the models that segmented this scan, sorted."""
+        found = self.opened.segmentations.where(scan_id=self.scan_id).select("model_id").arrow()
+        return sorted(set(found["model_id"].to_pylist()))
+
+    def image(self, modality: str) -> np.ndarray:
+        """One modality in scaled values, float32 (S, H, W), by its name in any case.
+
+        Raises NotFound for a modality that the scan lacks.
+        """
+        name = next((name for name in self.modalities if name.lower() == modality.lower()), None)
+        if name is None:
+            known = ", ".join(self.modalities)
+            raise NotFound(f"Scan {self.scan_id} has no modality {modality}", f"take one of {known}")
+        file = next(file for file in self.row["files"] if file["role"] == name)
+        return scale(self._planes[name], file["slope"], file["inter"])
+
+    def images(self) -> np.ndarray:
+        """All modalities in scaled values, float32 (S, H, W, C), in the order of `modalities`."""
+        return np.stack([self.image(modality) for modality in self.modalities], axis=-1)
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """The true label map, uint8 (S, H, W), in `convention`; None where the scan has no mask."""
+        return self._planes[MASK].astype(np.uint8) if MASK in self._planes else None
+
+    def prediction(self, model: str | None = None) -> np.ndarray:
+        """The label map that a model predicted, uint8 (S, H, W); the only model when not named.
+
+        Raises NotFound where the model has not segmented the scan, UsageError where several have and none is named.
+        """
+        return self._predictions(self._model(model))[0]
+
+    def prediction_convention(self, model: str | None = None) -> LabelConvention | None:
+        """What the labels of `prediction` mean; raises as `prediction` does."""
+        return self._predictions(self._model(model))[1]
+
+    def nifti(self, what: str, model: str | None = None) -> Nifti1Image:
+        """A modality, `mask` or `prediction` as a NIfTI image, turned as the source file was: it lies over that file.
+
+        Raises NotFound where the scan has no such volume.
+        """
+        import nibabel as nib
+
+        if what == MASK:
+            array = self.mask
+            if array is None:
+                raise NotFound(f"Scan {self.scan_id} has no mask", "ask for a modality or a prediction")
+        else:
+            array = self.prediction(model) if what == PREDICTION else self.image(what)
+        target = self._source_orientation
+        affine = reorient_affine(self.affine, self.shape, self.orientation, target)
+        image = nib.Nifti1Image(np.ascontiguousarray(reorient(array, self.orientation, target)), affine)
+        image.header.set_xyzt_units("mm")
+        return image
+
+    def results(self, model: str | None = None) -> pd.DataFrame:
+        """The rows of `segmentations` of this scan, of all models or one."""
+        view = self.opened.segmentations.where(scan_id=self.scan_id)
+        return (view.where(model_id=model) if model else view).pandas()
+
+    def plot(self, modality: str | None = None, model: str | None = None, slices: int = 5) -> Figure:
+        """A row of slices that show most, with the outlines of truth and prediction where there are any."""
+        from segpipe.analysis.plots import slices_of
+
+        return slices_of(self, modality, model, slices)
+
+    def view(self, modality: str | None = None, model: str | None = None) -> Any:
+        """The scan in 3D with truth and prediction: a widget to turn and slice, or a picture where none can run."""
+        from segpipe.analysis.viewer import view
+
+        return view(self, modality, model)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        return f"<scan {self.scan_id}: {', '.join(self.modalities)}, {size}, {self.split}>"
+
+    def _repr_html_(self) -> str:
+        items = {
+            "split": self.split,
+            "modalities": ", ".join(self.modalities),
+            "shape": " × ".join(map(str, self.shape)),
+            "spacing": " × ".join(f"{step:g}" for step in self.spacing_mm) + " mm",
+            "labels": self.row["label_convention"] or "none",
+            "models": ", ".join(self.models) or "none",
+        }
+        results = self.opened.segmentations.where(scan_id=self.scan_id)
+        columns = ("model_id", "region", "volume_ml", "truth_volume_ml", "dice", "hd95_mm", "qc_flags")
+        rows = results.select(*columns).arrow().to_pylist()
+        return html.facts(f"Scan {self.scan_id}", items) + (
+            html.table(columns, (row.values() for row in rows)) if rows else ""
+        )
+
+    @cached_property
+    def _planes(self) -> dict[str, np.ndarray]:
+        from segpipe.spark.restore import read_planes
+
+        return read_planes(self.opened.warehouse, self.row)
+
+    @cached_property
+    def _kept(self) -> dict[str, tuple[np.ndarray, LabelConvention | None]]:
+        return {}
+
+    @property
+    def _source_orientation(self) -> str:
+        files = [file for file in self.row["files"] if file["role"] in (self.row["resampled_to"], self.modalities[0])]
+        chosen = next((file for file in files if file["role"] == self.row["resampled_to"]), files[0])
+        return str(chosen["orientation"])
+
+    def _model(self, model: str | None) -> str:
+        known = self.models
+        if model is None and len(known) > 1:
+            raise UsageError(
+                f"Scan {self.scan_id} was segmented by {len(known)} models", f"name one: {', '.join(known)}"
+            )
+        if not known or (model is not None and model not in known):
+            remedy = f"take one of {', '.join(known)}" if known else "run `segment` first"
+            who = f"Model {model} has not" if model else "No model has"
+            raise NotFound(f"{who} segmented scan {self.scan_id}", remedy)
+        return model or known[0]
+
+    def _predictions(self, model: str) -> tuple[np.ndarray, LabelConvention | None]:
+        if model not in self._kept:
+            view = self.opened.predictions.where(scan_id=self.scan_id, model_id=model)
+            rows = view.select("slice_index", "label_convention", "mask").arrow()
+            labels = np.zeros(self.shape, np.uint8)
+            for index, plane in zip(rows["slice_index"].to_pylist(), rows["mask"], strict=True):
+                labels[index] = np.frombuffer(plane.as_buffer(), np.uint8).reshape(self.shape[1:])
+            names = set(rows["label_convention"].to_pylist()) - {None}
+            stated = CONVENTIONS.get(names.pop()) if len(names) == 1 else None
+            self._kept[model] = labels, stated or self.convention
+        return self._kept[model]

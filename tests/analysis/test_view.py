@@ -1,0 +1,180 @@
+"""The same rows, whichever library asks for them."""
+
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+import segpipe
+from segpipe.analysis import OpenedWarehouse
+from segpipe.errors import NotFound, TableError, UsageError
+from segpipe.warehouse.filesystem import filesystem
+from segpipe.warehouse.tables import SCANS, TABLES
+from tests.report.small_warehouse import MODEL_ID, Results
+
+TEST_ROWS = {
+    ("Synthetic_07_000", "whole_tumour"),
+    ("Synthetic_07_010", "whole_tumour"),
+    ("Synthetic_07_013", "whole_tumour"),
+}
+
+
+def text_of(page: str) -> str:
+    """The text of HTML, after a check that its tags nest."""
+    words: list[str] = []
+    tags: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            tags.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert tags.pop() == tag
+
+        def handle_data(self, data: str) -> None:
+            words.append(data)
+
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert not tags
+    return " ".join(words)
+
+
+def test_every_table_has_its_property_and_its_key(opened: OpenedWarehouse) -> None:
+    for name in TABLES:
+        assert getattr(opened, name).name == opened[name].name == name
+        assert name in dir(opened)
+    assert opened._ipython_key_completions_() == list(TABLES)
+
+
+def test_pandas_arrow_duckdb_and_spark_give_the_same_rows(opened: OpenedWarehouse, spark: SparkSession) -> None:
+    view = opened.segmentations.where(split="test", region="whole_tumour").select("subject", "region")
+    answers = {
+        "arrow": [tuple(row.values()) for row in view.arrow().to_pylist()],
+        "pandas": list(view.pandas().itertuples(index=False, name=None)),
+        "duckdb": view.duckdb().fetchall(),
+        "spark": [tuple(row) for row in view.spark(spark).collect()],
+    }
+    for rows in answers.values():
+        assert len(rows) == len(view) == 3
+        assert set(rows) == TEST_ROWS
+
+
+def test_null_and_several_values_select_alike_everywhere(opened: OpenedWarehouse, spark: SparkSession) -> None:
+    for conditions in (
+        {"model_id": [MODEL_ID, None]},
+        {"model_id": None},
+        {"job": ["train", "segment"], "model_id": [None]},
+    ):
+        view = opened.runs.where(**conditions).select("job")
+        wanted = sorted(row["job"] for row in view.arrow().to_pylist())
+        assert len(view) == len(wanted)
+        assert sorted(job for (job,) in view.duckdb().fetchall()) == wanted
+        assert sorted(row.job for row in view.spark(spark).collect()) == wanted
+    assert sorted(opened.runs.where(model_id=None).pandas()["job"]) == ["ingest"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_reads_in_every_library(name: str, opened: OpenedWarehouse, spark: SparkSession) -> None:
+    view = opened[name]
+    rows = len(view)
+    assert rows == view.arrow().num_rows == len(view.pandas()) == view.spark(spark).count()
+    assert len(view.duckdb().df()) == rows
+    assert view.spark(spark).columns == view.duckdb().columns == TABLES[name].schema.names
+
+
+def test_spark_knows_what_columns_mean(opened: OpenedWarehouse, spark: SparkSession) -> None:
+    field = opened.segmentations.spark(spark).schema["volume_ml"]
+    assert field.metadata["comment"] == "predicted volume"
+
+
+def test_sql_over_tables_by_name(opened: OpenedWarehouse, spark: SparkSession) -> None:
+    query = (
+        "select s.split, count(distinct g.scan_id) as scans from Segmentations g join scans s on s.scan_id = g.scan_id"
+        " group by s.split order by 1"
+    )
+    expected = [("test", 3), ("train", 2)]
+    assert opened.sql(query).fetchall() == expected
+    assert [tuple(row) for row in opened.spark_sql(query, spark).collect()] == expected
+
+
+def test_tables_are_those_of_the_moment(results: Results, tmp_path: Path) -> None:
+    shutil.copytree(results.warehouse, tmp_path / "w")
+    opened = segpipe.open_warehouse(str(tmp_path / "w"))
+    assert opened.sql("select count(*) from runs").fetchall() == [(3,)]
+    shutil.copy(tmp_path / "w/runs/part-0.parquet", tmp_path / "w/runs/part-1.parquet")
+    assert len(opened.runs) == 6
+    assert opened.sql("select count(*) from runs").fetchall() == [(6,)]
+
+
+def test_empty_tables_read_as_empty(tmp_path: Path, spark: SparkSession) -> None:
+    opened = segpipe.open_warehouse(str(tmp_path))
+    assert len(opened.scans) == len(opened.scans.pandas()) == opened.scans.spark(spark).count() == 0
+    assert opened.sql("select * from scans").fetchall() == []
+    assert opened.cohorts == opened.models == []
+    assert "none" in text_of(opened._repr_html_())
+
+
+def test_warehouse_behind_a_url(results: Results) -> None:
+    fs, root = filesystem("memory://opened")
+    fs.put(str(results.warehouse), root, recursive=True)
+    opened = segpipe.open_warehouse("memory://opened")
+    assert len(opened.scans) == 5
+    assert opened.sql("select count(*) from slices").fetchall() == [(50,)]
+    assert opened.segmentations.where(split="test").duckdb().aggregate("count(*)").fetchall() == [(9,)]
+
+
+def test_subject_in_two_splits_is_refused_in_every_library(
+    results: Results, tmp_path: Path, spark: SparkSession
+) -> None:
+    shutil.copytree(results.warehouse, tmp_path / "w")
+    path = tmp_path / "w/scans/part-0.parquet"
+    rows = pq.read_table(path).to_pylist()
+    moved = next(row for row in rows if row["session"] == "2020")
+    moved["split"] = "validation"
+    pq.write_table(pa.Table.from_pylist(rows, SCANS.schema), path)
+    opened = segpipe.open_warehouse(str(tmp_path / "w"))
+    asked = [opened.scans.pandas, opened.slices.arrow, opened.segmentations.duckdb, lambda: opened.scans.spark(spark)]
+    for ask in (*asked, lambda: opened.sql("select * from scans"), lambda: opened.scan("Synthetic_07_000")):
+        with pytest.raises(TableError, match="spans the splits"):
+            ask()
+    assert len(opened.runs) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda w: w.scans.where(splt="test"), "no column `splt`: did you mean `split`?"),
+        (lambda w: w.scans.select("scan_id", "colour"), "no column `colour`"),
+        (lambda w: w.scans.where(brain_voxels="many"), "'many' is no value of `brain_voxels`"),
+        (lambda w: w.scans.where(modalities="T1"), "filter it in pandas"),
+        (lambda w: w["scan"], "no table scan"),
+    ],
+    ids=["misspelt", "unknown", "type", "list", "table"],
+)
+def test_wrong_questions_are_told_apart(wrong: object, message: str, opened: OpenedWarehouse) -> None:
+    with pytest.raises((UsageError, NotFound)) as error:
+        wrong(opened)  # type: ignore[operator]
+    assert message in str(error.value)
+
+
+def test_missing_warehouse_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="is not there"):
+        segpipe.open_warehouse(str(tmp_path / "none"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_reprs_are_short_and_html_is_whole(opened: OpenedWarehouse) -> None:
+    assert "5 scans" in repr(opened)
+    assert "1 quarantine" in repr(opened)
+    assert repr(opened.scans) == "<scans: one row per subject's session: one scan, 5 rows>"
+    page = text_of(opened.slices.where(split="test")._repr_html_())
+    assert "30" in page
+    assert "stored voxels, one byte-separated plane per channel" in page
+    assert len(opened.slices._repr_html_()) < 10_000
+    assert MODEL_ID in text_of(opened._repr_html_())
