@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from jobs.common import DONE, QUARANTINED, Context, check_model, check_warehouse, execute
+from jobs.common import DONE, QUARANTINED, Context, check_model, check_source, check_warehouse, execute
+from segpipe.errors import UsageError
 from segpipe.settings import SegmentSettings
 
 
@@ -22,8 +23,12 @@ def run(settings: SegmentSettings, context: Context) -> int:
 
 
 def check(settings: SegmentSettings) -> None:
-    """Refuse a warehouse that is not there and a folder that is no model."""
-    check_warehouse(settings.warehouse)
+    """Refuse a warehouse or source that is not there, a folder that is no model, and DICOM SEG without its DICOM."""
+    if settings.source is not None:
+        check_source(settings.source)
+    elif settings.dicom_seg is not None:
+        raise UsageError("--dicom-seg needs the DICOM files that masks refer to", "give their archive as --source")
+    check_warehouse(settings.warehouse, make=settings.source is not None)
     check_model(settings.model)
 
 

@@ -180,6 +180,23 @@ class SegmentSettings:
         choices=("auto", "float32", "bfloat16", "int8"),
     )
     overwrite: bool = option("replace what this model has already segmented", False)
+    source: str | None = option(
+        "folder, manifest or URL of an archive to segment directly, without storing its slices; the scans of the tables"
+        " when not given"
+    )
+    layout: str = option("how the archive of --source is laid out", "auto", choices=LAYOUTS)
+    resample_to: str | None = option(
+        "modality whose grid the others of --source are resampled to; scans on mixed grids are quarantined otherwise"
+    )
+    max_voxels: int = option(
+        "largest number of voxels of one file of --source; larger ones are quarantined", 1 << 30, least=1
+    )
+    nifti: str | None = option(
+        "folder or URL for masks as NIfTI files in the grid and label convention of their source; none when not given"
+    )
+    dicom_seg: str | None = option(
+        "folder or URL for masks as DICOM SEG files, for DICOM scans; needs --source; none when not given"
+    )
     lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
     strict: bool = option("exit with 3 when a scan was quarantined", False)
 

@@ -103,3 +103,6 @@ class Model(Protocol):
 
     @property
     def label_convention(self) -> str: ...
+
+    @property
+    def split_rule(self) -> str: ...

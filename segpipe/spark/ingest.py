@@ -8,7 +8,6 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,13 @@ import numpy as np
 import pyarrow.dataset as ds
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import Reason, UsageError
+from segpipe.errors import UsageError
 from segpipe.readers import sources
 from segpipe.readers.sources import Listing, Rejected, ScanSource
 from segpipe.settings import IngestSettings
+from segpipe.spark import attempts
+from segpipe.spark.attempts import RETRIED
 from segpipe.spark.ingest_task import (
-    LOCAL_TRIES,
     MB,
     Job,
     PartOutcome,
@@ -39,13 +39,10 @@ from segpipe.warehouse.tables import QUARANTINE, SLICES
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from segpipe.spark.progress import Progress
+    from segpipe.spark.progress import Bar, Progress
 
 _TABLE_BYTES_PER_SOURCE_BYTE = 0.85
 """What a byte of a gzipped source takes in `slices`, measured on BraTS 2021; only the size of parts hangs on it."""
-
-_RETRIED = (Reason.UNREADABLE, Reason.CRASHED)
-"""Reasons that need not lie in the input itself, so that an unchanged input is tried again by the next run."""
 
 
 @dataclass(frozen=True)
@@ -194,39 +191,26 @@ def _reported(warehouse: Warehouse, cohort: str) -> tuple[set[str], set[str]]:
         return set(), set()
     wanted = (ds.field("cohort") == cohort) & (ds.field("job") == "ingest")
     rows = warehouse.table(QUARANTINE.name).to_table(["fingerprint", "reason"], filter=wanted).to_pylist()
-    return {row["fingerprint"] for row in rows}, {row["fingerprint"] for row in rows if row["reason"] not in _RETRIED}
+    return {row["fingerprint"] for row in rows}, {row["fingerprint"] for row in rows if row["reason"] not in RETRIED}
 
 
 def _run_tasks(spark: SparkSession, plan: _Plan, job: Job, progress: Progress | None) -> list[PartOutcome]:
-    """Run one Spark task per part, all cancelled when this ends early.
-
-    A local Spark does not try a task again whose worker died, so the whole job gets its tries here; what is committed
-    is not done twice.
-    """
+    """Run one Spark task per part; what is committed is not done twice."""
     if not plan.tasks:
         return []
-    context = spark.sparkContext
-    tries = LOCAL_TRIES if context.master.startswith("local") else 1
+
+    def work(bar: Bar) -> list[PartOutcome]:
+        told = attempts.tally(spark, bar, len(plan.rejected))
+
+        def write(task: PartTask) -> PartOutcome:
+            outcome = write_part(task, job)
+            told.add((len(task.sources), len(outcome.quarantined)))
+            return outcome
+
+        return spark.sparkContext.parallelize(plan.tasks, len(plan.tasks)).map(write).collect()
+
     total = sum(len(task.sources) for task in plan.tasks)
-    context.addJobTag(job.run_id)
-    try:
-        with progress(total, "ingest") if progress is not None else nullcontext():
-            for left in reversed(range(tries)):
-                try:
-                    tasks = context.parallelize(plan.tasks, len(plan.tasks))
-                    return tasks.map(lambda task: write_part(task, job)).collect()
-                except Exception as error:
-                    if not left or not _is_worker_death(error):
-                        raise
-    finally:
-        context.cancelJobsWithTag(job.run_id)
-        context.removeJobTag(job.run_id)
-    raise AssertionError("unreachable")
-
-
-def _is_worker_death(error: Exception) -> bool:
-    text = str(getattr(error, "java_exception", error))
-    return any(sign in text for sign in ("Python worker exited unexpectedly", "SocketException", "EOFException"))
+    return attempts.collect(spark, job.run_id, total, "ingest", progress, work)
 
 
 def _quarantine_listed(job: Job, rejected: Sequence[Rejected]) -> None:

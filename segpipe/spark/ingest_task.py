@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
-import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from segpipe.readers import scan as scan_reader
 from segpipe.readers.scan import Scan
 from segpipe.readers.sources import ScanSource
 from segpipe.settings import IngestSettings
+from segpipe.spark.attempts import Watch
 from segpipe.warehouse import filesystem as files
 from segpipe.warehouse import parts, slices
 from segpipe.warehouse.lock import Fence
@@ -30,11 +29,6 @@ from segpipe.warehouse.store import Warehouse, group_rows
 from segpipe.warehouse.tables import QUARANTINE, SCANS, SLICES
 
 MB = 1_000_000
-
-DEADLY = 2
-"""A scan on which this many workers died in one run is quarantined."""
-
-LOCAL_TRIES = DEADLY + 2
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ def write_part(task: PartTask, job: Job) -> PartOutcome:
     written: list[str] = []
     rejected: list[dict[str, Any]] = []
     with PartWriter(warehouse, (SLICES, SCANS), task.name, job.run_id, job.fence) as part:
-        with _Watch(warehouse, task, job) as watch:
+        with Watch(warehouse, job.run_id, task.name, "ingest") as watch:
             for source in task.sources:
                 try:
                     watch.enter(job.scan_id(source))
@@ -148,10 +142,10 @@ def write_quarantine(job: Job, name: str, rows: Sequence[dict[str, Any]]) -> Non
 
 def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]) -> None:
     start = time.perf_counter()
-    scan = _load(source, job)
+    scan = load(source, job)
     seconds["read"] += time.perf_counter() - start
     start = time.perf_counter()
-    row = _scan_row(scan, job)
+    row = scan_row(scan, job)
     group_bytes = job.settings.row_group_mb * MB
     for batch in slices.row_groups(row, list(scan.images.values()), scan.mask, scan.brain, group_bytes):
         part.write(SLICES.name, batch)
@@ -159,7 +153,7 @@ def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: default
     seconds["write"] += time.perf_counter() - start
 
 
-def _load(source: ScanSource, job: Job) -> Scan:
+def load(source: ScanSource, job: Job) -> Scan:
     """The scan, or BadInput whatever is wrong with it: an input must never stop the others.
 
     Where the source itself does not answer any more, the run stops instead: no scan is to blame for that. The text of a
@@ -190,7 +184,8 @@ def _check_source(url: str) -> None:
     fs.info(root)
 
 
-def _scan_row(scan: Scan, job: Job) -> dict[str, Any]:
+def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
+    """The row of `scans`."""
     source = scan.source
     return {
         "scan_id": job.scan_id(source),
@@ -261,36 +256,6 @@ def _outcome(
     return PartOutcome(
         task.name, tuple(written), tuple(rejected), len(task.sources), source_bytes, table_bytes, dict(seconds)
     )
-
-
-class _Watch:
-    """Remembers on which scan a worker is, so that the next attempt knows on which one it died.
-
-    Every attempt keeps one file below the run's staging folder, with the id of the scan that it is working on.
-    """
-
-    def __init__(self, warehouse: Warehouse, task: PartTask, job: Job):
-        self._fs = warehouse.fs
-        self._folder = warehouse.path(parts.STAGING, job.run_id, f"{task.name}.at")
-        self._file = files.join(self._folder, uuid.uuid4().hex)
-        self._deaths: Counter[str] = Counter()
-
-    def __enter__(self) -> _Watch:
-        self._fs.makedirs(self._folder, exist_ok=True)
-        for name in files.names(self._fs, self._folder):
-            with contextlib.suppress(FileNotFoundError):  # another attempt, alive and done
-                self._deaths[self._fs.cat_file(files.join(self._folder, name)).decode()] += 1
-        return self
-
-    def enter(self, scan_id: str) -> None:
-        """Work on a scan begins. Raises BadInput where too many workers died on it."""
-        if self._deaths[scan_id] >= DEADLY:
-            problem = f"Scan {scan_id} killed {self._deaths[scan_id]} workers, most likely for want of memory"
-            raise BadInput(Reason.CRASHED, problem, "give the workers more memory and run ingest again")
-        self._fs.pipe_file(self._file, scan_id.encode())
-
-    def __exit__(self, *error: object) -> None:
-        files.remove(self._fs, self._file)
 
 
 def _hash(*values: object) -> str:

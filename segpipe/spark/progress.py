@@ -139,11 +139,24 @@ def _terminal(bar: Bar, stop: threading.Event, poll: Callable[[], None], stream:
 
 
 def _lines(bar: Bar, stop: threading.Event, poll: Callable[[], None], stream: TextIO) -> None:
-    shown, last = "", time.monotonic()
+    shown, begun = "", time.monotonic()
+    last = begun
     while not stop.wait(POLL_SECONDS):
         poll()
         if str(bar) != shown and time.monotonic() - last >= LINE_SECONDS:
             shown, last = str(bar), time.monotonic()
-            print(shown, file=stream, flush=True)
+            print(f"{shown}  {time_left(bar.done, bar.total, last - begun)}".rstrip(), file=stream, flush=True)
     if str(bar) != shown:
         print(bar, file=stream, flush=True)
+
+
+def time_left(done: float, total: float, seconds: float) -> str:
+    """How long the rest takes if it goes on as it did in the first `seconds`; empty where nobody can tell.
+
+    >>> time_left(10, 40, 60.0), time_left(39, 40, 60.0), time_left(0, 40, 60.0)
+    ('about 3 min left', 'about 2 s left', '')
+    """
+    if not 0 < done < total:
+        return ""
+    left = seconds * (total - done) / done
+    return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from segpipe.core.orientation import CANONICAL
 from segpipe.core.prediction import Model, PredictorFactory
 from segpipe.core.regions import CONVENTIONS
+from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, ModelError
-from segpipe.settings import SegmentSettings
+from segpipe.readers import sources
+from segpipe.readers.archive import Listing, ScanSource
+from segpipe.settings import IngestSettings, SegmentSettings
+from segpipe.spark import attempts, ingest_task
+from segpipe.spark.attempts import RETRIED
 from segpipe.spark.segment_task import (
     Job,
     ScanOutcome,
     SegmentTask,
+    opened,
     quarantine_row,
     segment_part,
     write_quarantine,
@@ -26,27 +33,31 @@ from segpipe.spark.segment_task import (
 from segpipe.warehouse import parts
 from segpipe.warehouse.lock import lock
 from segpipe.warehouse.runs import RunRecord
-from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
+from segpipe.warehouse.scan_slices import ScanPlace, scan_places
 from segpipe.warehouse.store import Warehouse, cohort_slug
 from segpipe.warehouse.tables import QUARANTINE, SEGMENTATIONS
 
 if TYPE_CHECKING:
-    from pyspark import Broadcast
-    from pyspark.sql import SparkSession
+    from pyspark import Accumulator, Broadcast
+    from pyspark.sql import Row, SparkSession
 
-    from segpipe.spark.progress import Progress
+    from segpipe.spark.progress import Bar, Progress
+    from segpipe.warehouse.lock import Fence
 
 _TASKS_PER_CORE = 4
 _MOST_SCANS = 128
 """Scans of one part: what a killed task loses, and what keeps files from being many and small."""
 
-_TASK_SCHEMA = "name string, replaces boolean, scans array<struct<scan_id string, part string, row_groups array<int>>>"
+_SCAN_COLUMNS = ("scan_id", "modalities", "orientation", "fingerprint")
 _OUTCOME_SCHEMA = "scan_id string, slices int, seconds double, infer_seconds double, reason string"
 
 
 @dataclass(frozen=True)
 class SegmentOutcome:
-    """What a segmentation did: scan_ids that were segmented or rejected, and how many were so before."""
+    """What a segmentation did: scan_ids that were segmented or rejected, and how many were so before.
+
+    Rejected files of an archive that form no scan are named by their paths.
+    """
 
     segmented: tuple[str, ...]
     skipped: int
@@ -64,6 +75,8 @@ def segment(
 ) -> SegmentOutcome:
     """Segment every scan of the cohort that this model has not segmented yet, or that has changed since.
 
+    The scans are those of the tables, or, with `settings.source`, those of an archive, whose slices are not stored.
+
     Killed at any moment and run again, it ends in the tables of an uninterrupted run; another model's rows are never
     touched. `predictor` holds the model and travels to the workers, each of which opens it once. Scans that the model
     cannot take become rows of `quarantine`. Raises NotFound where the cohort has no scans, and WarehouseBusy where
@@ -73,18 +86,50 @@ def segment(
         raise ModelError(f"Label convention {model.label_convention!r} is unknown", "train with this version")
     warehouse = Warehouse(settings.warehouse)
     run.model_id = model.model_id
+    listing = None
+    if settings.source is not None:
+        with run.stage("list"):
+            listing = sources.find(settings.source, settings.layout)
     name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
     with lock(warehouse, name, settings.lock_wait_seconds, run.run_id) as fence:
         job = Job.of(settings.warehouse, settings.cohort, model, fence)
         with run.stage("plan"):
             warehouse.recover()
-            plan = make_plan(warehouse, job, settings.overwrite, spark.sparkContext.defaultParallelism)
+            known = _reported(warehouse, job)
+            job = replace(job, reader=_reader(warehouse, settings, model, fence), reported=frozenset(known))
+            plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
             write_quarantine(job, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
-            outcomes = _run_tasks(spark, plan.tasks, job, predictor, progress)
+            outcomes = _run_tasks(spark, plan, job, predictor, progress)
         with run.stage("tidy up"):
             parts.settle_attempts(warehouse, run.run_id)
         return _account(plan, outcomes, run)
+
+
+def _reader(warehouse: Warehouse, settings: SegmentSettings, model: Model, fence: Fence) -> ingest_task.Job | None:
+    """What reads scans straight from the source as ingest does; None without one.
+
+    The split of a scan follows the rule of the cohort where it stands in the tables, else that of the model's training,
+    so that what a model has learnt from is never called test.
+    """
+    if settings.source is None:
+        return None
+    rules = [row["split_rule"] for row in warehouse.index(settings.cohort).values()] + [model.split_rule]
+    axis = next(name for name, codes in CANONICAL.items() if codes == model.orientation)
+    reading = IngestSettings(
+        source=settings.source,
+        warehouse=settings.warehouse,
+        cohort=settings.cohort,
+        layout=settings.layout,
+        axis=axis,
+        resample_to=settings.resample_to,
+        max_voxels=settings.max_voxels,
+    )
+    try:
+        rule = SplitRule.parse(rules[0])
+    except ValueError:
+        rule = SplitRule(reading.split_salt, reading.train_fraction, reading.validation_fraction)
+    return ingest_task.Job(reading, rule, fence)
 
 
 @dataclass(frozen=True)
@@ -97,38 +142,78 @@ class Plan:
     known_bad: int
 
 
-def make_plan(warehouse: Warehouse, job: Job, overwrite: bool, cores: int) -> Plan:
-    """Sort the scans of a cohort into done, unfit and to do; what is done before stays in the part that holds it."""
-    scans = warehouse.scans(job.cohort, ("scan_id", "modalities", "orientation")).to_pylist()
-    index = warehouse.index(job.cohort)
-    places = scan_places(warehouse, job.cohort)
+@dataclass(frozen=True)
+class _Candidate:
+    """A scan that could be segmented; `unfit` says why the model cannot take it, where that is seen at sight."""
+
+    scan_id: str
+    fingerprint: str
+    scan: ScanPlace | ScanSource
+    unfit: BadInput | None = None
+
+
+def make_plan(
+    warehouse: Warehouse,
+    job: Job,
+    listing: Listing | None,
+    known: Mapping[str, str],
+    overwrite: bool,
+    cores: int,
+) -> Plan:
+    """Sort the scans of a cohort, or of an archive's `listing`, into done, unfit and to do.
+
+    What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
+    quarantine: an unchanged scan of an archive is looked at again only where the fault need not lie in it.
+    """
     done = _done(warehouse, job)
-    reported = _reported(warehouse, job)
     skipped = known_bad = 0
-    again: defaultdict[str, list[ScanPlace]] = defaultdict(list)
-    new: list[ScanPlace] = []
-    unfit: dict[str, BadInput] = {}
-    for scan in scans:
-        scan_id, fingerprint = scan["scan_id"], index[scan["scan_id"]]["fingerprint"]
-        old = done.get(scan_id)
-        if old is not None and old["fingerprint"] == fingerprint and not overwrite:
+    again: defaultdict[str, list[ScanPlace | ScanSource]] = defaultdict(list)
+    new: list[ScanPlace | ScanSource] = []
+    unfit: list[_Candidate] = []
+    for one in _stored(warehouse, job) if listing is None else _archived(listing, job):
+        old = done.get(one.scan_id)
+        reason = known.get(job.bad_fingerprint(one.fingerprint))
+        if old is not None and old["fingerprint"] == one.fingerprint and not overwrite:
             skipped += 1
-            continue
-        try:
-            job.fit(scan_id, scan["modalities"], scan["orientation"])
-        except BadInput as error:
-            if job.bad_fingerprint(fingerprint) in reported:
-                known_bad += 1
-            else:
-                unfit[scan_id] = error
-            continue
-        if old is not None:
-            again[old["part"]].append(places[scan_id])
+        elif reason is not None and (one.unfit or (listing is not None and reason not in RETRIED)):
+            known_bad += 1
+        elif one.unfit is not None:
+            unfit.append(one)
+        elif old is not None:
+            again[old["part"]].append(one.scan)
         else:
-            new.append(places[scan_id])
+            new.append(one.scan)
     rewrites = [SegmentTask(name, tuple(group), replaces=True) for name, group in sorted(again.items())]
-    rows = _unfit_rows(warehouse, unfit, places, job)
+    rows = _unfit_rows(warehouse, unfit, job)
+    for rejected in listing.rejected if listing is not None else ():
+        if job.bad_fingerprint(rejected.fingerprint) in known:
+            known_bad += 1
+        else:
+            error = BadInput(rejected.reason, rejected.message, rejected.remedy)
+            rows.append(quarantine_row(job, None, rejected.paths, rejected.fingerprint, error))
     return Plan(rewrites + _additions(new, job, cores), rows, skipped, known_bad)
+
+
+def _stored(warehouse: Warehouse, job: Job) -> list[_Candidate]:
+    """The scans of the tables, neighbours in `slices` beside each other."""
+    scans = {row["scan_id"]: row for row in warehouse.scans(job.cohort, _SCAN_COLUMNS).to_pylist()}
+    places = scan_places(warehouse, job.cohort).values()
+    found = []
+    for place in sorted(places, key=lambda place: (place.part, place.row_groups)):
+        row = scans[place.scan_id]
+        unfit = None
+        try:
+            job.fit(place.scan_id, row["modalities"], row["orientation"])
+        except BadInput as error:
+            unfit = error
+        found.append(_Candidate(place.scan_id, row["fingerprint"], place, unfit))
+    return found
+
+
+def _archived(listing: Listing, job: Job) -> list[_Candidate]:
+    """The scans of an archive; whether the model can take one is seen when it is read."""
+    assert job.reader is not None  # there is a listing where there is a source
+    return [_Candidate(job.scan_id(scan), job.reader.fingerprint(scan), scan) for scan in listing.scans]
 
 
 def _done(warehouse: Warehouse, job: Job) -> dict[str, Mapping[str, str]]:
@@ -146,69 +231,67 @@ def _done(warehouse: Warehouse, job: Job) -> dict[str, Mapping[str, str]]:
     }
 
 
-def _reported(warehouse: Warehouse, job: Job) -> set[str]:
-    """Fingerprints of the scans that stand in quarantine for a model."""
+def _reported(warehouse: Warehouse, job: Job) -> dict[str, str]:
+    """Reasons of what stands in quarantine for segmentations of the cohort, by fingerprint."""
     if not warehouse.parts(QUARANTINE.name):
-        return set()
+        return {}
     wanted = (ds.field("cohort") == job.cohort) & (ds.field("job") == "segment")
-    return set(warehouse.table(QUARANTINE.name).to_table(["fingerprint"], filter=wanted)["fingerprint"].to_pylist())
+    rows = warehouse.table(QUARANTINE.name).to_table(["fingerprint", "reason"], filter=wanted).to_pylist()
+    return {row["fingerprint"]: row["reason"] for row in rows}
 
 
-def _unfit_rows(
-    warehouse: Warehouse, unfit: Mapping[str, BadInput], places: Mapping[str, ScanPlace], job: Job
-) -> list[dict[str, Any]]:
-    by_part: defaultdict[str, list[str]] = defaultdict(list)
-    for scan_id in unfit:
-        by_part[places[scan_id].part].append(scan_id)
+def _unfit_rows(warehouse: Warehouse, unfit: Sequence[_Candidate], job: Job) -> list[dict[str, Any]]:
+    errors = {one.scan_id: one.unfit for one in unfit}
     rows = []
-    for part, wanted in by_part.items():
-        found = scan_rows(warehouse, part, wanted)
-        rows += [quarantine_row(job, found[scan_id], unfit[scan_id]) for scan_id in wanted]
+    for scan in opened(warehouse, [one.scan for one in unfit], job):
+        error = errors[scan.scan_id]
+        assert error is not None
+        rows.append(quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error))
     return rows
 
 
-def _additions(new: Sequence[ScanPlace], job: Job, cores: int) -> list[SegmentTask]:
-    """New parts, of scans that are neighbours in `slices`: several per core, for scans differ in how long they take."""
+def _additions(new: Sequence[ScanPlace | ScanSource], job: Job, cores: int) -> list[SegmentTask]:
+    """New parts, of scans that are neighbours: several per core, for scans differ in how long they take."""
     size = min(_MOST_SCANS, -(-len(new) // (cores * _TASKS_PER_CORE))) or 1
-    ordered = sorted(new, key=lambda place: (place.part, place.row_groups))
-    groups = [tuple(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+    groups = [tuple(new[start : start + size]) for start in range(0, len(new), size)]
     prefix = f"{cohort_slug(job.cohort)}.{job.model_id}.{job.run_id}"
     return [SegmentTask(f"{prefix}.{number:05d}", group) for number, group in enumerate(groups)]
 
 
 def _run_tasks(
-    spark: SparkSession, tasks: Sequence[SegmentTask], job: Job, predictor: PredictorFactory, progress: Progress | None
+    spark: SparkSession, plan: Plan, job: Job, predictor: PredictorFactory, progress: Progress | None
 ) -> list[ScanOutcome]:
-    """One partition, and so one Spark task, per part; all cancelled when this ends early."""
-    if not tasks:
+    """One partition, and so one Spark task, per part."""
+    if not plan.tasks:
         return []
     context = spark.sparkContext
     threads = int(context.getConf().get("spark.task.cpus", "1"))
     shared = context.broadcast(predictor)
-    rows = context.parallelize([asdict(task) for task in tasks], len(tasks))
-    todo = spark.createDataFrame(rows, _TASK_SCHEMA)
-    context.addJobTag(job.run_id)
+    packed = [(bytearray(pickle.dumps(task)),) for task in plan.tasks]
+
+    def work(bar: Bar) -> list[Row]:
+        told = attempts.tally(spark, bar, len(plan.unfit))
+        todo = spark.createDataFrame(context.parallelize(packed, len(packed)), "task binary")
+        return todo.mapInArrow(segment_udf(shared, job, threads, told), _OUTCOME_SCHEMA).collect()
+
+    total = sum(len(task.scans) for task in plan.tasks)
     try:
-        with progress(sum(len(task.scans) for task in tasks), "segment") if progress else nullcontext():
-            found = todo.mapInArrow(segment_udf(shared, job, threads), _OUTCOME_SCHEMA).collect()
+        found = attempts.collect(spark, job.run_id, total, "segment", progress, work)
     finally:
-        context.cancelJobsWithTag(job.run_id)
-        context.removeJobTag(job.run_id)
         shared.unpersist()
     return [ScanOutcome(**row.asDict()) for row in found]
 
 
 def segment_udf(
-    predictor: Broadcast[PredictorFactory], job: Job, threads: int
+    predictor: Broadcast[PredictorFactory], job: Job, threads: int, told: Accumulator[tuple[int, int]]
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function that mapInArrow calls in each Python worker: rows of tasks in, one row per scan out."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for row in batch.to_pylist():
-                places = tuple(ScanPlace(one["scan_id"], one["part"], tuple(one["row_groups"])) for one in row["scans"])
-                task = SegmentTask(row["name"], places, row["replaces"])
-                outcomes = segment_part(task, job, predictor.value.open(threads))
+            for packed in batch["task"]:
+                outcomes = segment_part(pickle.loads(packed.as_py()), job, predictor.value.open(threads))
+                told.add((len(outcomes), sum(one.reason is not None for one in outcomes)))
                 yield pa.RecordBatch.from_pylist([asdict(outcome) for outcome in outcomes], _outcome_schema())
 
     return run
@@ -223,7 +306,7 @@ def _outcome_schema() -> pa.Schema:
 def _account(plan: Plan, outcomes: Sequence[ScanOutcome], run: RunRecord) -> SegmentOutcome:
     segmented = tuple(sorted(one.scan_id for one in outcomes if one.reason is None))
     bad = [one.scan_id for one in outcomes if one.reason is not None]
-    quarantined = tuple(sorted([*bad, *(row["scan_id"] for row in plan.unfit)]))
+    quarantined = tuple(sorted([*bad, *(row["scan_id"] or ", ".join(row["paths"]) for row in plan.unfit)]))
     run.count("scans_segmented", len(segmented))
     run.count("scans_skipped", plan.skipped)
     run.count("slices", sum(one.slices for one in outcomes))

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import segpipe
-from segpipe.core.prediction import Model, Predictor, Segmented
+from segpipe.core.prediction import Model, Predictor, Segmented, SliceBatch, Slices
 from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import BadInput, Reason
+from segpipe.readers.archive import ScanSource
+from segpipe.readers.scan import Scan
+from segpipe.spark import ingest_task
+from segpipe.spark.attempts import Watch
 from segpipe.spark.measures import region_rows
 from segpipe.warehouse import parts
 from segpipe.warehouse.lock import Fence
@@ -27,11 +32,16 @@ from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import PREDICTIONS, QUARANTINE, SEGMENTATIONS
 
 _GROUP_BYTES = 16_000_000
+_LOADED_SLICES = 16
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every task of a run must know."""
+    """What every task of a run must know.
+
+    `reader` is set where scans come straight from an archive; it reads them as ingest does. `reported` are the
+    fingerprints of what stands in quarantine already.
+    """
 
     warehouse: str
     cohort: str
@@ -40,6 +50,8 @@ class Job:
     orientation: str
     label_convention: str
     fence: Fence
+    reader: ingest_task.Job | None = None
+    reported: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, warehouse: str, cohort: str, model: Model, fence: Fence) -> Job:
@@ -69,6 +81,12 @@ class Job:
                 "ingest it with the --axis that the model was trained on",
             )
 
+    def scan_id(self, scan: ScanPlace | ScanSource) -> str:
+        """The id of a scan, wherever it is read from."""
+        if isinstance(scan, ScanPlace):
+            return scan.scan_id
+        return f"{self.cohort}:{scan.subject}:{scan.session}"
+
     def bad_fingerprint(self, scan_fingerprint: str) -> str:
         """What must be equal for a scan to be as unfit again: scan, model and this version."""
         content = "\0".join((scan_fingerprint, self.model_id, segpipe.__version__))
@@ -80,7 +98,7 @@ class SegmentTask:
     """The scans to segment into one part; `replaces` says that the part exists and keeps its other scans."""
 
     name: str
-    scans: tuple[ScanPlace, ...]
+    scans: tuple[ScanPlace | ScanSource, ...]
     replaces: bool = False
 
 
@@ -105,33 +123,41 @@ def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[Scan
     parts.settle_attempts(warehouse, job.run_id, task.name)
     done = _committed(warehouse, task, job)
     if done:
-        return [ScanOutcome(scan.scan_id) for scan in task.scans if scan.scan_id in done]
+        return [
+            ScanOutcome(scan_id, reason=None if scan_id in done else str(Reason.CRASHED))
+            for scan_id in map(job.scan_id, task.scans)
+        ]
     outcomes: list[ScanOutcome] = []
     rejected: list[dict[str, Any]] = []
     with PartWriter(warehouse, (PREDICTIONS, SEGMENTATIONS), task.name, job.run_id, job.fence) as part:
-        for place, scan in _with_rows(warehouse, task.scans):
-            try:
-                outcomes.append(_segment_scan(warehouse, part, place, scan, job, predictor))
-            except BadInput as error:
-                outcomes.append(ScanOutcome(place.scan_id, reason=str(error.reason)))
-                rejected.append(quarantine_row(job, scan, error))
+        with Watch(warehouse, job.run_id, task.name, "segment") as watch:
+            for scan in opened(warehouse, task.scans, job):
+                try:
+                    watch.enter(scan.scan_id)
+                    outcomes.append(_segment_scan(part, scan, job, predictor))
+                except BadInput as error:
+                    outcomes.append(ScanOutcome(scan.scan_id, reason=str(error.reason)))
+                    rejected.append(quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error))
         if task.replaces:
             _copy_others(part, warehouse, {one.scan_id for one in outcomes if one.reason is None})
-        write_quarantine(job, f"{job.run_id}-{task.name}", rejected)
+        fresh = [row for row in rejected if row["fingerprint"] not in job.reported]
+        write_quarantine(job, f"{job.run_id}-{task.name}", fresh)
     return outcomes
 
 
-def quarantine_row(job: Job, scan: dict[str, Any], error: BadInput) -> dict[str, Any]:
-    """A row of `quarantine` for a scan that this model cannot segment."""
+def quarantine_row(
+    job: Job, scan_id: str | None, paths: Sequence[str], fingerprint: str, error: BadInput
+) -> dict[str, Any]:
+    """A row of `quarantine` for a scan that this model cannot segment; `fingerprint` is that of the scan."""
     return {
         "run_id": job.run_id,
         "job": "segment",
         "cohort": job.cohort,
-        "scan_id": scan["scan_id"],
-        "paths": [file["path"] for file in scan["files"]],
+        "scan_id": scan_id,
+        "paths": list(paths),
         "reason": str(error.reason),
         "message": str(error),
-        "fingerprint": job.bad_fingerprint(scan["fingerprint"]),
+        "fingerprint": job.bad_fingerprint(fingerprint),
         "time": datetime.now(UTC),
     }
 
@@ -143,28 +169,133 @@ def write_quarantine(job: Job, name: str, rows: Sequence[dict[str, Any]]) -> Non
             part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
 
 
-def _with_rows(warehouse: Warehouse, places: Sequence[ScanPlace]) -> Iterator[tuple[ScanPlace, dict[str, Any]]]:
-    """Each scan with its row of `scans`, read part by part."""
+# Scans from the tables, and scans straight from an archive
+
+
+class OpenedScan(Protocol):
+    """A scan that is about to be segmented."""
+
+    @property
+    def scan_id(self) -> str: ...
+
+    @property
+    def paths(self) -> list[str]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def read(self) -> tuple[dict[str, Any], Slices]:
+        """Its row of `scans` and its slices. Raises BadInput where it cannot be read or the model cannot take it."""
+        ...
+
+
+def opened(warehouse: Warehouse, scans: Sequence[ScanPlace | ScanSource], job: Job) -> Iterator[OpenedScan]:
+    """The scans, one after the other; rows of `scans` are read part by part."""
     by_part: defaultdict[str, list[ScanPlace]] = defaultdict(list)
-    for place in places:
-        by_part[place.part].append(place)
+    for scan in scans:
+        if isinstance(scan, ScanPlace):
+            by_part[scan.part].append(scan)
     for part, members in by_part.items():
         rows = scan_rows(warehouse, part, [place.scan_id for place in members])
-        yield from ((place, rows[place.scan_id]) for place in members)
+        yield from (_StoredScan(warehouse, place, rows[place.scan_id], job) for place in members)
+    for scan in scans:
+        if isinstance(scan, ScanSource):
+            assert job.reader is not None  # only a run with a source plans such scans
+            yield _ArchivedScan(scan, job, job.reader)
 
 
-def _segment_scan(
-    warehouse: Warehouse, part: PartWriter, place: ScanPlace, scan: dict[str, Any], job: Job, predictor: Predictor
-) -> ScanOutcome:
+@dataclass(frozen=True)
+class _StoredScan:
+    """A scan whose slices stand in the tables."""
+
+    warehouse: Warehouse
+    place: ScanPlace
+    row: dict[str, Any]
+    job: Job
+
+    @property
+    def scan_id(self) -> str:
+        return self.place.scan_id
+
+    @property
+    def paths(self) -> list[str]:
+        return [file["path"] for file in self.row["files"]]
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.row["fingerprint"])
+
+    def read(self) -> tuple[dict[str, Any], Slices]:
+        self.job.fit(self.scan_id, self.row["modalities"], self.row["orientation"])
+        return self.row, ScanSlices(self.warehouse, self.place, self.row, self.job.modalities)
+
+
+@dataclass(frozen=True)
+class _ArchivedScan:
+    """A scan that stands in an archive only."""
+
+    source: ScanSource
+    job: Job
+    reader: ingest_task.Job
+
+    @property
+    def scan_id(self) -> str:
+        return self.reader.scan_id(self.source)
+
+    @property
+    def paths(self) -> list[str]:
+        return list(self.source.paths)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.reader.fingerprint(self.source)
+
+    def read(self) -> tuple[dict[str, Any], Slices]:
+        scan = ingest_task.load(self.source, self.reader)
+        self.job.fit(self.scan_id, scan.modalities, scan.orientation)
+        return ingest_task.scan_row(scan, self.reader), _LoadedSlices(scan, self.job.modalities)
+
+
+class _LoadedSlices:
+    """The slices of a scan in memory that show brain."""
+
+    def __init__(self, scan: Scan, modalities: Sequence[str]):
+        self._channels = [scan.images[name] for name in modalities]
+        self._brain = np.flatnonzero(scan.brain_pixels)
+        self.truth = None if scan.mask is None else scan.mask.astype(np.uint8)
+
+    def __iter__(self) -> Iterator[SliceBatch]:
+        for start in range(0, len(self._brain), _LOADED_SLICES):
+            chosen = self._brain[start : start + _LOADED_SLICES]
+            yield chosen.tolist(), [channel[chosen] for channel in self._channels]
+
+
+# One scan
+
+
+def _segment_scan(part: PartWriter, opened_scan: OpenedScan, job: Job, predictor: Predictor) -> ScanOutcome:
     start = time.perf_counter()
-    job.fit(place.scan_id, scan["modalities"], scan["orientation"])
-    source = ScanSlices(warehouse, place, scan, job.modalities)
-    found = predictor.segment(scan_input(scan, job.modalities), source)
-    inferred = time.perf_counter()
+    scan, slices = opened_scan.read()
+    with _no_scan_stops_others(opened_scan.scan_id):
+        found = predictor.segment(scan_input(scan, job.modalities), slices)
+        inferred = time.perf_counter()
+        measured = _measure(scan, found, slices.truth, job)
     for rows in _prediction_rows(scan, found, job):
         part.write(PREDICTIONS.name, rows)
-    part.write(SEGMENTATIONS.name, _measure(scan, found, source.truth, job))
-    return ScanOutcome(place.scan_id, scan["shape"][0], time.perf_counter() - start, inferred - start)
+    part.write(SEGMENTATIONS.name, measured)
+    return ScanOutcome(opened_scan.scan_id, scan["shape"][0], time.perf_counter() - start, inferred - start)
+
+
+@contextlib.contextmanager
+def _no_scan_stops_others(scan_id: str) -> Iterator[None]:
+    """Make whatever goes wrong BadInput, but for faults of the file system, which are to be tried again."""
+    try:
+        yield
+    except (BadInput, OSError):
+        raise
+    except Exception as error:
+        problem = f"Scan {scan_id} made the model or its measures fail ({type(error).__name__}: {error})"
+        raise BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the scan") from error
 
 
 def _prediction_rows(scan: dict[str, Any], found: Segmented, job: Job) -> Iterator[pa.RecordBatch]:

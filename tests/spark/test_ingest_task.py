@@ -11,7 +11,8 @@ from segpipe.core.splits import SplitRule
 from segpipe.readers import sources
 from segpipe.settings import IngestSettings
 from segpipe.spark import ingest_task
-from segpipe.spark.ingest_task import DEADLY, Job, PartTask, write_part
+from segpipe.spark.attempts import DEADLY
+from segpipe.spark.ingest_task import Job, PartTask, write_part
 from segpipe.warehouse.lock import lock
 from segpipe.warehouse.store import Warehouse
 from tests.spark.examples import COHORT, archive, tables
@@ -84,7 +85,7 @@ def test_a_source_that_vanished_stops_the_run_and_blames_no_scan(task, job, tmp_
 
 def test_an_attempt_after_a_commit_reads_nothing(task, job, monkeypatch):
     first = write_part(task, job)
-    monkeypatch.setattr(ingest_task, "_load", lambda source, job: pytest.fail("a finished scan was read again"))
+    monkeypatch.setattr(ingest_task, "load", lambda source, job: pytest.fail("a finished scan was read again"))
     assert write_part(task, job).written == first.written
 
 

@@ -20,6 +20,7 @@ from segpipe.models.bundle import Bundle
 from segpipe.readers.generate import write_brats
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.runtimes.openvino import export
+from segpipe.spark.attempts import DEADLY
 from segpipe.warehouse.slices import stream
 from tests.runtimes.models import scan_input, tiny_bundle
 from tests.spark.cohorts import COHORT, Cohort
@@ -242,44 +243,138 @@ def test_a_damaged_slice_stops_only_its_scan(
 
 @dataclass
 class Dies:
-    """A predictor whose process dies on the third scan that any process sees; they note them in the folder `seen`."""
+    """A predictor whose process dies on scans of these means, `times` times in all; they leave marks in `seen`."""
 
     real: PredictorFactory
     seen: Path
+    means: tuple[tuple[float, ...], ...]
+    times: int
 
     def open(self, threads: int) -> Predictor:
-        return _Dying(self.real.open(threads), self.seen)
+        return _Dying(self.real.open(threads), self)
 
 
 @dataclass
 class _Dying:
     real: Predictor
-    seen: Path
+    how: Dies
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
-        found = self.real.segment(scan, batches)
-        marks = len(list(self.seen.iterdir()))
-        (self.seen / f"{os.getpid()}-{marks}").touch()
-        if marks >= 2:
+        deaths = len(list(self.how.seen.iterdir()))
+        if scan.mean in self.how.means and deaths < self.how.times:
+            (self.how.seen / str(deaths)).touch()
             os._exit(9)
-        return found
+        return self.real.segment(scan, batches)
 
 
-def test_killed_workers_leave_nothing_half_done(
+def mean_of(cohort: Cohort, number: int, model: Bundle) -> tuple[str, tuple[float, ...]]:
+    row = cohort.rows("scans", "scan_id")[number]
+    by_name = {one["modality"]: one["mean"] for one in row["intensity"]}
+    return row["scan_id"], tuple(by_name[name] for name in model.modalities)
+
+
+def test_a_worker_that_dies_is_replaced(ingested: Cohort, segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = ingested.copy(tmp_path)
+    (tmp_path / "seen").mkdir()
+    packed = PredictorSpec(model.url, precision="float32").pack()
+    means = tuple(mean_of(cohort, number, model)[1] for number in (1, 3))
+    outcome, _ = cohort.segment(model.url, predictor=Dies(packed, tmp_path / "seen", means, times=1))
+    assert len(list((tmp_path / "seen").iterdir())) == 1
+    assert (len(outcome.segmented), outcome.quarantined) == (4, ())
+    assert cohort.content() == segmented.content()
+    assert not list(Path(cohort.url, "_staging").iterdir())
+
+
+def test_a_scan_that_kills_workers_is_quarantined(
     ingested: Cohort, segmented: Cohort, model: Bundle, tmp_path: Path
 ) -> None:
     cohort = ingested.copy(tmp_path)
     (tmp_path / "seen").mkdir()
     packed = PredictorSpec(model.url, precision="float32").pack()
-    with pytest.raises(Exception, match=r"exited unexpectedly|Connection reset|EOF"):
-        cohort.segment(model.url, predictor=Dies(packed, tmp_path / "seen"))
-    done = {row["scan_id"] for row in cohort.rows("segmentations", "scan_id")}
-    assert len(done) < 4
-    outcome, _ = cohort.segment(model.url)
-    assert set(outcome.segmented).isdisjoint(done)
-    assert outcome.skipped == len(done)
+    deadly, mean = mean_of(cohort, 2, model)
+    outcome, _ = cohort.segment(model.url, predictor=Dies(packed, tmp_path / "seen", (mean,), times=DEADLY))
+    assert outcome.quarantined == (deadly,)
+    (row,) = cohort.rows("quarantine", "scan_id")
+    assert (row["scan_id"], row["reason"]) == (deadly, "crashed")
+    wanted = [row for row in segmented.content()["segmentations"] if row["scan_id"] != deadly]
+    assert cohort.content()["segmentations"] == wanted
+    again, _ = cohort.segment(model.url)
+    assert (again.segmented, again.skipped) == ((deadly,), 3)
     assert cohort.content() == segmented.content()
-    assert not list(Path(cohort.url, "_staging").iterdir())
+
+
+def test_a_scan_that_breaks_the_network_stops_no_other(ingested: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = ingested.copy(tmp_path)
+    bad, mean = mean_of(cohort, 0, model)
+    packed = PredictorSpec(model.url, precision="float32").pack()
+    outcome, _ = cohort.segment(model.url, predictor=Refuses(packed, mean))
+    assert (outcome.quarantined, len(outcome.segmented)) == ((bad,), 3)
+    assert "ArithmeticError: not this one" in cohort.rows("quarantine", "scan_id")[0]["message"]
+
+
+@dataclass
+class Refuses:
+    """A predictor that raises on one scan."""
+
+    real: PredictorFactory
+    mean: tuple[float, ...]
+
+    def open(self, threads: int) -> Predictor:
+        self.predictor = self.real.open(threads)
+        return self
+
+    def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
+        if scan.mean == self.mean:
+            raise ArithmeticError("not this one")
+        return self.predictor.segment(scan, batches)
+
+
+def from_archive(cohort: Cohort, folder: Path) -> Cohort:
+    """A cohort whose tables are empty."""
+    return Cohort(cohort.spark, cohort.archive, str(folder / "w"))
+
+
+def test_straight_from_an_archive(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = from_archive(segmented, tmp_path)
+    outcome, run = cohort.segment(model.url, source=str(cohort.archive))
+    assert len(outcome.segmented) == 4
+    assert run.counts["slices"] == 4 * 8
+    assert cohort.content() == segmented.content()
+    assert not cohort.warehouse.parts("slices")
+    assert not cohort.warehouse.parts("scans")
+    again, _ = cohort.segment(model.url, source=str(cohort.archive))
+    assert (again.segmented, again.skipped) == ((), 4)
+
+
+def test_tables_and_archive_know_of_each_other(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = segmented.copy(tmp_path)
+    before = cohort.content()
+    outcome, _ = cohort.segment(model.url, source=str(segmented.archive))
+    assert (outcome.segmented, outcome.skipped) == ((), 4)
+    outcome, _ = cohort.segment(model.url, source=str(segmented.archive), overwrite=True)
+    assert len(outcome.segmented) == 4
+    assert cohort.content() == before
+
+
+def test_bad_scans_of_an_archive_are_quarantined_once(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = from_archive(segmented.copy(tmp_path), tmp_path)
+    lacking, broken = sorted(cohort.archive.iterdir())[:2]
+    (lacking / f"{lacking.name}_t2.nii.gz").unlink()
+    (broken / f"{broken.name}_t1.nii.gz").write_bytes(b"no image")
+    alone = cohort.archive / "Alone_001"
+    alone.mkdir()
+    shutil.copyfile(broken / f"{broken.name}_seg.nii.gz", alone / "Alone_001_seg.nii.gz")
+    outcome, _ = cohort.segment(model.url, source=str(cohort.archive))
+    assert (len(outcome.segmented), len(outcome.quarantined)) == (2, 3)
+    rows = cohort.rows("quarantine", "reason")
+    assert [row["reason"] for row in rows] == ["missing_modality", "missing_modality", "not_an_image"]
+    assert [row["scan_id"] for row in rows[::2]] in (
+        [f"{COHORT}:{lacking.name}:1", f"{COHORT}:{broken.name}:1"],
+        [None, f"{COHORT}:{broken.name}:1"],
+    )
+    again, _ = cohort.segment(model.url, source=str(cohort.archive))
+    assert (again.quarantined, again.known_bad, again.skipped) == ((), 3, 2)
+    assert cohort.rows("quarantine", "reason") == rows
 
 
 def test_the_model_travels_with_the_job(ingested: Cohort, segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
