@@ -105,6 +105,23 @@ from segpipe.spark.session import cached_code
 print(cached_code(Path(sys.argv[1])))' "$cache") || fail "Cannot write the code's zip into $cache: set XDG_CACHE_HOME to a folder that can be written" 1
 }
 
+choose_properties() { # the profile that fits the master, its conf file, and the master that this names
+    if [[ -z $PROPERTIES ]]; then
+        if [[ -z $PROFILE ]]; then
+            case $MASTER in
+                '' | local*) PROFILE=local ;;
+                spark://*) PROFILE=standalone ;;
+                yarn) PROFILE=yarn ;;
+            esac
+        fi
+        [[ -z $PROFILE || ! -f $ROOT/conf/spark-$PROFILE.conf ]] || PROPERTIES=$ROOT/conf/spark-$PROFILE.conf
+        [[ -z $PROPERTIES ]] || OPTIONS+=(--properties-file "$PROPERTIES")
+    fi
+    if [[ -z $MASTER && -n $PROPERTIES ]]; then
+        MASTER=$(sed -n 's/^[[:space:]]*spark\.master[[:space:]=]\{1,\}\([^[:space:]]*\).*/\1/p' "$PROPERTIES" | tail -n 1)
+    fi
+}
+
 # ---- the command line: spark-submit's options, the job, the job's options
 
 OPTIONS=()
@@ -204,7 +221,9 @@ for ARGUMENT in "$@"; do
     fi
 done
 if [[ $JOB == doctor ]]; then
-    export SEGPIPE_PROFILE=${PROFILE:-local} SEGPIPE_MASTER=$MASTER
+    choose_properties
+    SEGPIPE_SUBMIT_OPTIONS=$(printf '%s\n' ${OPTIONS[@]+"${OPTIONS[@]}"})
+    export SEGPIPE_SUBMIT_OPTIONS SEGPIPE_PROFILE=${PROFILE:-local} SEGPIPE_MASTER=$MASTER
     exec "$PYTHON" "$ROOT/jobs/doctor.py" "$@"
 fi
 CHECK=paths
@@ -216,20 +235,7 @@ export SPARK_HOME=$SPARK_PACKAGE
 export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$ROOT/conf} # log4j2.properties; an administrator's own folder stays in force
 export PYTHONHOME=${PYTHONHOME:-}                   # Orca hands it to its workers, which die where it is not set
 
-if [[ -z $PROPERTIES ]]; then
-    if [[ -z $PROFILE ]]; then
-        case $MASTER in
-            '' | local*) PROFILE=local ;;
-            spark://*) PROFILE=standalone ;;
-            yarn) PROFILE=yarn ;;
-        esac
-    fi
-    [[ -z $PROFILE || ! -f $ROOT/conf/spark-$PROFILE.conf ]] || PROPERTIES=$ROOT/conf/spark-$PROFILE.conf
-    [[ -z $PROPERTIES ]] || OPTIONS+=(--properties-file "$PROPERTIES")
-fi
-if [[ -z $MASTER && -n $PROPERTIES ]]; then
-    MASTER=$(sed -n 's/^[[:space:]]*spark\.master[[:space:]=]\{1,\}\([^[:space:]]*\).*/\1/p' "$PROPERTIES" | tail -n 1)
-fi
+choose_properties
 
 case ${MASTER:-local} in
     local*)

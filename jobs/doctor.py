@@ -1,24 +1,22 @@
 """What this machine or cluster lacks, each with its remedy."""
 
+import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
 from jobs.common import DONE, FAILED, Context, execute
-
-
-@dataclass(frozen=True)
-class DoctorSettings:
-    """What this machine or cluster lacks, each with its remedy; exit code 1 when something necessary is missing."""
+from segpipe.settings import DoctorSettings
 
 
 def run(settings: DoctorSettings, context: Context) -> int:
     """Print the table of checks."""
     from segpipe.doctor import diagnose
+    from segpipe.spark.submitted import settings_of
 
-    return FAILED if diagnose(context.say) else DONE
+    submitted = settings_of(os.environ.get("SEGPIPE_SUBMIT_OPTIONS", "").splitlines())
+    return FAILED if diagnose(context.say, submitted, settings.workers) else DONE
 
 
 def main(argv: list[str] | None = None) -> int:

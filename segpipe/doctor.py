@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -36,11 +36,19 @@ class Finding:
     remedy: str = ""
 
 
-def examine(timeout_seconds: float = 90.0) -> Iterator[Finding]:
-    """All checks, in the order of the table. The slow ones (Spark, imports) run beside each other in processes."""
+def examine(
+    timeout_seconds: float = 90.0, conf: Mapping[str, str] | None = None, workers: int | None = None
+) -> Iterator[Finding]:
+    """All checks, in the order of the table. The slow ones (Spark, imports) run beside each other in processes.
+
+    `conf` is what spark-submit was told; where that is YARN, the cluster is examined, also for a training of `workers`,
+    and instead of starting a Spark of its own.
+    """
+    conf = conf or {}
+    on_yarn = conf.get("spark.master") == "yarn"
     with ThreadPoolExecutor(2) as pool:
         imports = pool.submit(_probe_imports, timeout_seconds)
-        spark = pool.submit(_probe_spark, timeout_seconds)
+        spark = pool.submit(_probe_yarn, conf, workers) if on_yarn else pool.submit(_probe_spark, timeout_seconds)
         yield python()
         yield java()
         yield from compiler()
@@ -212,6 +220,12 @@ def _probe_spark(timeout_seconds: float) -> list[Finding]:
     return _probe(_SPARK_PROBE, _SPARK_ROWS, timeout_seconds)
 
 
+def _probe_yarn(conf: Mapping[str, str], workers: int | None) -> list[Finding]:
+    from segpipe import doctor_yarn
+
+    return list(doctor_yarn.examine(conf, workers))
+
+
 def _probe_imports(timeout_seconds: float) -> list[Finding]:
     return _probe(_IMPORT_PROBE, _IMPORT_ROWS, timeout_seconds)
 
@@ -264,9 +278,9 @@ def table(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def diagnose(say: Callable[[str], None]) -> int:
-    """Print the table and a closing line; gives the number of faults."""
-    findings = list(examine())
+def diagnose(say: Callable[[str], None], conf: Mapping[str, str] | None = None, workers: int | None = None) -> int:
+    """Print the table and a closing line; gives the number of faults. See `examine`."""
+    findings = list(examine(conf=conf, workers=workers))
     say(table(findings))
     faults = sum(finding.state == "fault" for finding in findings)
     notes = sum(finding.state == "note" for finding in findings)

@@ -256,3 +256,12 @@ class DemoSettings:
     trainer: str = option("how the training is distributed", "orca", choices=TRAINERS)
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
     epochs: int | None = option("passes over the training split; fitted to the cohort when not given", least=1)
+
+
+@dataclass(frozen=True)
+class DoctorSettings:
+    """What this machine or cluster lacks, each with its remedy; exit code 1 when something necessary is missing."""
+
+    workers: int | None = option(
+        "training workers for which a YARN cluster must have room; without it, the executors of the profile", least=1
+    )
