@@ -48,8 +48,8 @@ def test_help_names_every_setting_with_its_default(job: str) -> None:
         assert " ".join(help_of(setting).split()) in text.replace("- ", "-")
 
 
-def test_every_job_but_doctor_has_a_settings_class() -> None:
-    assert set(job_names()) == {*CLASSES, "doctor"}
+def test_every_job_has_a_settings_class() -> None:
+    assert set(job_names()) == set(CLASSES)
 
 
 def test_flags_win_over_the_site_file_and_that_over_the_defaults(site: Path) -> None:
