@@ -9,9 +9,12 @@ from jobs.common import explain, job_names, parse, parser_of
 from segpipe.errors import SegpipeError, UsageError
 from segpipe.settings import (
     DemoSettings,
+    DoctorSettings,
     EvaluateSettings,
     ExportSettings,
     IngestSettings,
+    RegisterSettings,
+    ReportSettings,
     RestoreSettings,
     SegmentSettings,
     TrainSettings,
@@ -27,6 +30,9 @@ CLASSES = {
     "evaluate": EvaluateSettings,
     "restore": RestoreSettings,
     "demo": DemoSettings,
+    "doctor": DoctorSettings,
+    "register": RegisterSettings,
+    "report": ReportSettings,
 }
 INGEST = ["--source", "a", "--warehouse", "w", "--cohort", "c"]
 TRAIN = ["--warehouse", "w", "--cohort", "c", "--model", "m"]
