@@ -75,6 +75,8 @@ class Feed:
         dataset = tf.data.Dataset.from_generator(examples, output_signature=signature)
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        # Nothing here is to be tuned, and whoever lets go of a dataset waits for its tuner: up to a minute.
+        options.autotune.enabled = False
         return dataset.batch(batch, drop_remainder=True).prefetch(_PREFETCH_BATCHES).with_options(options)
 
     def _example(self, place: int, epoch: int, step: int, lane: int) -> Example:

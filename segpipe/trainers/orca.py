@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,8 +101,31 @@ def _silence(spark: "SparkSession") -> Iterator[None]:
 def _distributed(worker: Any) -> Any:
     import tensorflow as tf
 
+    _switch_off_tuner()
     strategy = tf.distribute.get_strategy()
     return strategy.distribute_datasets_from_function(lambda context: worker.feed.dataset())
+
+
+def _switch_off_tuner() -> None:
+    """Keep TensorFlow from tuning the small dataset that it puts between ours and the replica, in this process.
+
+    There is nothing to tune in it, but whoever lets go of its iterator waits for the tuner's next look: up to a minute
+    at the end of every fit. TensorFlow has no option for it; where it has no such function any more, nothing is done.
+    """
+    import tensorflow as tf
+    from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
+
+    create = getattr(iterators, "_create_device_dataset", None)
+    if create is None or hasattr(create, "__wrapped__"):
+        return
+
+    @wraps(create)
+    def untuned(*arguments: Any) -> Any:
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return create(*arguments).with_options(options)
+
+    iterators._create_device_dataset = untuned
 
 
 def _estimator(plan: TrainPlan, spark: "SparkSession", model_creator: Any) -> Any:
