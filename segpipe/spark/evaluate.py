@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from segpipe.errors import ModelError, NotFound, TableError
+from segpipe.errors import ModelError, NotFound
 from segpipe.settings import EvaluateSettings
 from segpipe.spark.measures import region_rows
 from segpipe.warehouse.filesystem import filesystem, join
+from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
 from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS, SLICES
+from segpipe.warehouse.tables import SEGMENTATIONS, SLICES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,10 +65,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Task:
-    """A part of `predictions`; for each scan in it, where its slices stand, and its row groups here."""
+    """Scans whose predictions stand in one part: where their slices and their predictions are."""
 
-    part: str
-    scans: tuple[tuple[ScanPlace, tuple[int, ...]], ...]
+    scans: tuple[tuple[ScanPlace, PredictedPlace], ...]
 
 
 def evaluate(
@@ -153,28 +152,13 @@ def _model_id(url: str) -> str:
 
 
 def _tasks(warehouse: Warehouse, cohort: str, model_id: str, wanted: set[str]) -> list[_Task]:
-    """The parts of `predictions` that hold the scans, from their names and footers."""
-    places = scan_places(warehouse, cohort)
-    tasks = []
-    wanted_rows = (ds.field("cohort") == cohort) & (ds.field("model_id") == model_id)
-    table = warehouse.table(SEGMENTATIONS.name).to_table(["scan_id", "__filename"], filter=wanted_rows)
-    names = {row["__filename"].rpartition("/")[2].removesuffix(".parquet") for row in table.to_pylist()}
-    for name in sorted(names):
-        groups: defaultdict[str, list[int]] = defaultdict(list)
-        for number, scan_id in enumerate(_scans_of(warehouse, name)):
-            if scan_id in wanted and scan_id in places:
-                groups[scan_id].append(number)
-        if groups:
-            tasks.append(_Task(name, tuple((places[scan_id], tuple(found)) for scan_id, found in groups.items())))
-    return tasks
-
-
-def _scans_of(warehouse: Warehouse, part: str) -> list[str]:
-    """The scan of each row group of a part of `predictions`, from the statistics in its footer."""
-    with warehouse.fs.open(warehouse.path(PREDICTIONS.name, f"{part}.parquet"), "rb") as file:
-        metadata = pq.read_metadata(file)
-    column = metadata.schema.names.index("scan_id")
-    return [metadata.row_group(number).column(column).statistics.min for number in range(metadata.num_row_groups)]
+    """The scans, by the part of `predictions` that holds them; those whose slices are not stored are left out."""
+    places = scan_places(warehouse, cohort) if warehouse.index(cohort) else {}
+    by_part: defaultdict[str, list[tuple[ScanPlace, PredictedPlace]]] = defaultdict(list)
+    for scan_id, predicted in predicted_places(warehouse, cohort, model_id).items():
+        if scan_id in wanted and scan_id in places:
+            by_part[predicted.part].append((places[scan_id], predicted))
+    return [_Task(tuple(scans)) for scans in by_part.values()]
 
 
 def _run_tasks(
@@ -207,31 +191,14 @@ def measure_part(task: _Task, url: str, stored: Mapping[str, Sequence[Mapping[st
     `stored` has the rows as they stand: probabilities are taken from there, for without the network they cannot be had.
     """
     warehouse = Warehouse(url)
-    for place, groups in task.scans:
+    for place, predicted in task.scans:
         scan = scan_rows(warehouse, place.part, [place.scan_id])[place.scan_id]
-        labels, convention = _labels(warehouse, task.part, groups, tuple(scan["shape"]))
+        labels, convention = label_map(warehouse, predicted, scan["shape"])
         known = {row["region"]: row for row in stored[place.scan_id]}
         means = {region: row["mean_probability"] for region, row in known.items()}
         highest = {region: row["max_probability"] for region, row in known.items()}
         for row in region_rows(scan, labels, convention, _truth(warehouse, place, scan), means, highest):
             yield row | {name: known[row["region"]][name] for name in _UNMEASURED}
-
-
-def _labels(warehouse: Warehouse, part: str, groups: Sequence[int], shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
-    """A scan's predicted label map, uint8 (slices, rows, columns), and its convention."""
-    labels = np.zeros(shape, np.uint8)
-    path = warehouse.path(PREDICTIONS.name, f"{part}.parquet")
-    with warehouse.fs.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file)
-        for number in groups:
-            rows = parquet.read_row_group(number, ["slice_index", "mask", "label_convention"], use_threads=False)
-            for index, mask in zip(rows["slice_index"].to_pylist(), rows["mask"], strict=True):
-                plane = np.frombuffer(mask.as_buffer(), np.uint8)
-                if index >= shape[0] or plane.size != shape[1] * shape[2]:
-                    raise TableError(f"A mask in {path} does not fit its scan of {shape} voxels", "run segment again")
-                labels[index] = plane.reshape(shape[1:])
-            convention = rows["label_convention"][0].as_py()
-    return labels, convention
 
 
 def _truth(warehouse: Warehouse, place: ScanPlace, scan: Mapping[str, Any]) -> np.ndarray | None:

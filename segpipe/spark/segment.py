@@ -21,6 +21,7 @@ from segpipe.readers.archive import Listing, ScanSource
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.spark import attempts, ingest_task
 from segpipe.spark.attempts import RETRIED
+from segpipe.spark.masks import MaskOutcome, write_masks
 from segpipe.spark.segment_task import (
     Job,
     ScanOutcome,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from segpipe.warehouse.lock import Fence
 
 _TASKS_PER_CORE = 4
+_SHOWN_PROBLEMS = 3
 _MOST_SCANS = 128
 """Scans of one part: what a killed task loses, and what keeps files from being many and small."""
 
@@ -101,9 +103,20 @@ def segment(
             write_quarantine(job, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
             outcomes = _run_tasks(spark, plan, job, predictor, progress)
+        if settings.nifti is not None or settings.dicom_seg is not None:
+            with run.stage("write masks"):
+                _tell_masks(write_masks(spark, settings, job, listing, progress), run)
         with run.stage("tidy up"):
             parts.settle_attempts(warehouse, run.run_id)
         return _account(plan, outcomes, run)
+
+
+def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> None:
+    run.count("mask_files_written", sum(one.written for one in outcomes))
+    run.count("mask_files_kept", sum(one.kept for one in outcomes))
+    problems = [one.problem for one in outcomes if one.problem is not None]
+    run.count("mask_files_failed", len(problems))
+    run.lines += problems[:_SHOWN_PROBLEMS]
 
 
 def _reader(warehouse: Warehouse, settings: SegmentSettings, model: Model, fence: Fence) -> ingest_task.Job | None:

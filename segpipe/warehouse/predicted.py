@@ -1,0 +1,82 @@
+"""Label maps in `predictions`: where each scan's slices stand, and the volume that they make."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from segpipe.errors import TableError
+from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
+
+
+@dataclass(frozen=True)
+class PredictedPlace:
+    """Where a scan's predictions stand: part and row groups; which scan and run they were made from and by."""
+
+    scan_id: str
+    part: str
+    row_groups: tuple[int, ...]
+    fingerprint: str
+    run_id: str
+
+
+def predicted_places(warehouse: Warehouse, cohort: str, model_id: str) -> dict[str, PredictedPlace]:
+    """What a model has predicted of a cohort, by scan_id, from `segmentations` and the footers of `predictions`."""
+    if not warehouse.parts(SEGMENTATIONS.name):
+        return {}
+    wanted = (ds.field("cohort") == cohort) & (ds.field("model_id") == model_id)
+    columns = ["scan_id", "fingerprint", "run_id", "__filename"]
+    rows = warehouse.table(SEGMENTATIONS.name).to_table(columns, filter=wanted).to_pylist()
+    by_part: defaultdict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+    for row in rows:
+        by_part[row["__filename"].rpartition("/")[2].removesuffix(".parquet")][row["scan_id"]] = row
+    found = {}
+    for part, members in sorted(by_part.items()):
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for number, scan_id in enumerate(_scans_of(warehouse, part)):
+            groups[scan_id].append(number)
+        for scan_id, row in members.items():
+            found[scan_id] = PredictedPlace(scan_id, part, tuple(groups[scan_id]), row["fingerprint"], row["run_id"])
+    return found
+
+
+def label_map(warehouse: Warehouse, place: PredictedPlace, shape: Sequence[int]) -> tuple[np.ndarray, str]:
+    """A scan's predicted label map, uint8 of `shape` (slices, rows, columns), and the name of its label convention.
+
+    Raises TableError where the slices are not those of such a scan.
+    """
+    labels = np.zeros(tuple(shape), np.uint8)
+    seen = 0
+    convention = ""
+    path = warehouse.path(PREDICTIONS.name, f"{place.part}.parquet")
+    with warehouse.fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+        for number in place.row_groups:
+            rows = parquet.read_row_group(number, ["slice_index", "mask", "label_convention"], use_threads=False)
+            for index, mask in zip(rows["slice_index"].to_pylist(), rows["mask"], strict=True):
+                plane = np.frombuffer(mask.as_buffer(), np.uint8)
+                if index >= shape[0] or plane.size != shape[1] * shape[2]:
+                    raise TableError(
+                        f"A mask in {path} does not fit its scan of {tuple(shape)} voxels", "run segment again"
+                    )
+                labels[index] = plane.reshape(labels.shape[1:])
+                seen += 1
+            convention = rows["label_convention"][0].as_py()
+    if seen != shape[0]:
+        raise TableError(
+            f"{path} has {seen} slices of {place.scan_id} instead of {shape[0]}", "run segment with --overwrite"
+        )
+    return labels, convention
+
+
+def _scans_of(warehouse: Warehouse, part: str) -> list[str]:
+    """The scan of each row group of a part of `predictions`, from the statistics in its footer."""
+    with warehouse.fs.open(warehouse.path(PREDICTIONS.name, f"{part}.parquet"), "rb") as file:
+        metadata = pq.read_metadata(file)
+    column = metadata.schema.names.index("scan_id")
+    return [metadata.row_group(number).column(column).statistics.min for number in range(metadata.num_row_groups)]
