@@ -26,8 +26,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks import report
+from benchmarks._real import brats_subjects
 from segpipe.core.splits import SplitRule
-from segpipe.errors import NotFound
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Warehouse
@@ -57,16 +57,13 @@ def main() -> None:
 
 def _copies(folder: Path) -> Path:
     """Copies of the real scans under new subjects, in the page cache by having been written."""
-    real = Path(os.environ.get("SEGPIPE_REAL_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")) / "brats2021"
-    subjects = sorted(path.name for path in real.glob("*") if path.is_dir())
-    if not subjects:
-        raise NotFound(f"No real scans in {real}", "set SEGPIPE_REAL_DATA to the folder that holds brats2021/")
+    subjects = brats_subjects()
     for number in range(SCANS_IN_ALL):
         subject = subjects[number % len(subjects)]
         target = folder / f"Copy_{number:03d}"
         target.mkdir(parents=True)
-        for path in (real / subject).glob("*.nii.gz"):
-            shutil.copyfile(path, target / path.name.replace(subject, target.name))
+        for path in subject.glob("*.nii.gz"):
+            shutil.copyfile(path, target / path.name.replace(subject.name, target.name))
     return folder
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
+from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError, UsageError
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
@@ -92,6 +93,8 @@ def _check(settings: TrainSettings) -> None:
 
 def _check_splits(settings: TrainSettings, rows: list[dict[str, Any]]) -> None:
     for split in _SPLITS:
+        if split == "validation" and rows and SplitRule.parse(rows[0]["split_rule"]).validation == 0:
+            continue  # asked for: all epochs are done, and the last one is kept
         if not any(row["split"] == split for row in rows):
             raise NotFound(
                 f"Cohort {settings.cohort!r} has no scan with a mask in its {split} split",
