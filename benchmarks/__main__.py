@@ -9,15 +9,16 @@ from segpipe.errors import SegpipeError, UsageError
 
 
 def names() -> list[str]:
-    """The benchmarks that there are, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+    """The benchmarks that there are, sorted; `train-orca` is the module `train_orca`."""
+    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark that the one argument names; 0 done, 1 failed, 2 wrong usage."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        importlib.import_module(f"benchmarks.{_name(arguments)}").main()
+        importlib.import_module(f"benchmarks.{_name(arguments).replace('-', '_')}").main()
     except SegpipeError as error:
         print(error, file=sys.stderr)
         return error.exit_code

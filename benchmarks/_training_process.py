@@ -1,0 +1,108 @@
+"""One measurement of training in a process of its own: `WHAT TABLES THREADS`; the last line it prints is JSON."""
+
+import itertools
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks._training import COHORT
+from segpipe.settings import TrainSettings
+from segpipe.trainers.contract import TrainPlan
+from segpipe.trainers.feed import Feed
+from segpipe.trainers.plan import make_plan
+
+WORKERS = 2
+STEPS = 24
+EPOCHS = 4
+FEED_STEPS = 60
+
+
+def main() -> None:
+    """Measure what the first argument says."""
+    what, tables, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    settings = TrainSettings(
+        warehouse=tables, cohort=COHORT, model="unused", trainer="local", epochs=EPOCHS, steps_per_epoch=STEPS
+    )
+    plan = make_plan(settings)
+    found = MEASUREMENTS[what](plan, threads)
+    print(json.dumps(found))
+
+
+def plain(plan: TrainPlan, threads: int) -> dict[str, Any]:
+    """The default network in `model.fit`, fed from arrays, with a worker's share of the batch."""
+    import tensorflow as tf
+
+    from segpipe.models.losses import dice_cross_entropy
+    from segpipe.models.unet import build_unet
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    settings = plan.settings
+    batch = settings.batch_size // WORKERS
+    images, regions = _examples(plan, STEPS // 2)
+    model = build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed)
+    model.compile(tf.keras.optimizers.Adam(settings.learning_rate, global_clipnorm=12.0), loss=dice_cross_entropy())
+    dataset = tf.data.Dataset.from_tensor_slices((images, regions)).batch(batch).repeat().prefetch(2)
+    seconds = []
+    for _ in range(EPOCHS):
+        start = time.perf_counter()
+        model.fit(dataset, steps_per_epoch=STEPS, verbose=0)
+        seconds.append(time.perf_counter() - start)
+    gradient_bytes = sum(int(np.prod(weight.shape)) * 4 for weight in model.trainable_weights)
+    return {
+        "images_per_second": STEPS * batch / float(np.median(seconds[1:])),
+        "step_seconds": float(np.median(seconds[1:])) / STEPS,
+        "gradient_bytes": gradient_bytes,
+    }
+
+
+def feed(plan: TrainPlan, threads: int) -> dict[str, Any]:
+    """The feed alone, decoding and augmentation included, after one pass over the tables and during the first."""
+    source = Feed(plan, 0, WORKERS)
+    rates = []
+    for epoch in range(2):
+        start = time.perf_counter()
+        count = sum(len(examples) for examples in itertools.islice(source.epoch(epoch), FEED_STEPS))
+        rates.append(count / (time.perf_counter() - start))
+    return {"first_images_per_second": rates[0], "images_per_second": rates[1]}
+
+
+def trained(trainer: str, plan: TrainPlan) -> dict[str, Any]:
+    """Images/s of every epoch of a real training with two workers of one thread each."""
+    from segpipe.spark.session import build
+    from segpipe.trainers import train
+    from segpipe.trainers.orca import bigdl_jars
+    from segpipe.trainers.records import read_history
+    from segpipe.warehouse.runs import record_run
+
+    conf = {"spark.ui.enabled": "false", "spark.jars": bigdl_jars(), "spark.task.cpus": "1"}
+    spark = build("benchmark training", master=f"local[{WORKERS}]", extra_conf=conf)
+    with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as model:
+        settings = replace(plan.settings, trainer=trainer, workers=WORKERS, model=f"{model}/model")
+        with record_run(None, "train", settings) as run:
+            train(settings, spark, run)
+        history = read_history(settings.model)
+    spark.stop()
+    return {"images_per_second": [row["images_per_second"] for row in history]}
+
+
+def _examples(plan: TrainPlan, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    examples = [one for batch in itertools.islice(Feed(plan, 0, WORKERS).epoch(0), steps) for one in batch]
+    images, regions = zip(*examples, strict=True)
+    return np.stack(images), np.stack(regions)
+
+
+MEASUREMENTS = {
+    "plain": plain,
+    "feed": feed,
+    "orca": lambda plan, threads: trained("orca", plan),
+    "horovod": lambda plan, threads: trained("horovod", plan),
+}
+
+if __name__ == "__main__":
+    main()
