@@ -1,12 +1,15 @@
-"""The pictures of the report: learning curve, volumes, and strips of slices with outlines."""
+"""The pictures of the report: learning curve, volumes, strips of slices with outlines, and surfaces to turn."""
 
+import json
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 
+from segpipe.core.intensity import brain_mask
 from segpipe.core.regions import CONVENTIONS, LabelConvention, to_regions
-from segpipe.report import charts, overlays, results
+from segpipe.report import charts, overlays, results, solids
 from segpipe.report.results import Model, Row, Source
 
 
@@ -111,6 +114,34 @@ def strip(source: Source, scan: Row, model: Model, convention: LabelConvention, 
         )
     mine = [row for row in rows if row["scan_id"] == scan["scan_id"]]
     return {"name": results.scan_name(scan), "panels": panels, "rows": mine}
+
+
+def solid(source: Source, scan: Row, model: Model, convention: LabelConvention, rows: Sequence[Row]) -> Row:
+    """Brain and regions of one scan as surfaces, with its name and the Dice of each region."""
+    masks = results.read_masks(source, scan, model.model_id)
+    kinds = {"predicted": to_regions(masks.predicted, convention).astype(bool)}
+    if (truth := _true_regions(scan, masks, convention)) is not None:
+        kinds["truth"] = truth
+    modality = results.surface_modality(scan["modalities"])
+    planes = results.read_channel(source, scan, modality, range(scan["shape"][0]))
+    image = np.stack([planes[index] for index in range(scan["shape"][0])])
+    regions = {
+        kind: {name: maps[..., place] for place, name in enumerate(convention.region_names) if maps[..., place].any()}
+        for kind, maps in kinds.items()
+    }
+    affine = np.reshape(scan["affine"], (4, 4))
+    window = results.contrast_window(scan, modality)
+    content = solids.solids(image, brain_mask([image]), regions, affine, window)
+    dices = [
+        f"{row['region'].replace('_', ' ')}: Dice {'–' if row['dice'] is None else format(row['dice'], '.3f')}"
+        for row in rows
+        if row["scan_id"] == scan["scan_id"]
+    ]
+    return {
+        "name": results.scan_name(scan),
+        "facts": ", ".join(dices),
+        "json": Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")),
+    }
 
 
 def _true_regions(scan: Row, masks: results.Masks, convention: LabelConvention) -> np.ndarray | None:

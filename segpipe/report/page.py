@@ -10,12 +10,13 @@ from typing import Any
 from segpipe import __version__
 from segpipe.errors import SegpipeError
 from segpipe.report import results
-from segpipe.report.figures import history_charts, strip, volume_charts
+from segpipe.report.figures import history_charts, solid, strip, volume_charts
 from segpipe.report.results import Model, Row, Source
 from segpipe.warehouse.filesystem import filesystem, replace
 from segpipe.warehouse.store import Warehouse
 
 SPLITS = ("test", "validation", "train")
+_GRIDS = 8
 
 
 def build(
@@ -27,17 +28,19 @@ def build(
     note: str | None = None,
     strips: int = 24,
     slices_per_strip: int = 5,
+    surfaces: int = 6,
 ) -> str:
     """Write the report of `model` (directory, or model_id) on a cohort to the file or URL `output`; gives `output`.
 
     `note` is shown as a banner at the top: say there what a reader must know of the data, such as that it
-    is synthetic. Pictures are made of the `strips` worst held-out scans; the table holds all.
-    Raises NotFound where there is nothing to report, TableError or ModelError where what there is contradicts itself.
+    is synthetic. Pictures are made of the `strips` worst held-out scans, surfaces of the `surfaces` worst; the table
+    holds all. Raises NotFound where there is nothing to report, TableError or ModelError where what there is
+    contradicts itself.
     """
     tables = Warehouse(str(warehouse))
     described = results.find_model(str(model))
     scans, rows = results.find_results(tables, cohort, described)
-    page = _render(_content(tables, cohort, described, scans, rows, note, strips, slices_per_strip))
+    page = _render(_content(tables, cohort, described, scans, rows, note, (strips, slices_per_strip, surfaces)))
     _write(str(output), page)
     return str(output)
 
@@ -49,9 +52,9 @@ def _content(
     scans: dict[str, Row],
     rows: list[Row],
     note: str | None,
-    strips: int,
-    slices_per_strip: int,
+    numbers: tuple[int, int, int],
 ) -> dict[str, Any]:
+    strips, slices_per_strip, surfaces = numbers
     convention = results.convention_of(model, scans.values())
     regions = [region for region in convention.region_names if any(row["region"] == region for row in rows)]
     split = next(split for split in SPLITS if any(row["split"] == split for row in rows))
@@ -60,6 +63,8 @@ def _content(
     modality = results.background_modality(next(iter(scans.values()))["modalities"])
     source = Source(tables)
     measures = [results.measures(judged, region) for region in regions]
+    rejected = results.quarantined(tables, cohort)
+    grids = results.grids_of(scans.values())
     return {
         "cohort": cohort,
         "model_id": model.model_id,
@@ -68,7 +73,11 @@ def _content(
         "version": __version__,
         "note": note,
         "judged": f"{split} patients",
-        "cards": _cards(tables, cohort, scans, measures[0], split),
+        "cards": _cards(scans, measures[0], split, sum(row["inputs"] for row in rejected)),
+        "cohort_splits": results.splits_of(scans.values(), rows, regions[0]),
+        "grids": grids[:_GRIDS],
+        "more_grids": len(grids[_GRIDS:]),
+        "rejected": rejected,
         "measures": measures,
         "charts": history_charts(model) + volume_charts(rows, regions, split),
         "regions": regions,
@@ -77,6 +86,7 @@ def _content(
         "strips": [
             strip(source, scans[row["scan_id"]], model, convention, judged, slices_per_strip) for row in order[:strips]
         ],
+        "solids": [solid(source, scans[row["scan_id"]], model, convention, judged) for row in order[:surfaces]],
         "not_shown": max(0, len(order) - strips),
         "splits": [name for name in SPLITS if any(row["split"] == name for row in rows)],
         "rows": [
@@ -92,7 +102,7 @@ def _content(
     }
 
 
-def _cards(tables: Warehouse, cohort: str, scans: dict[str, Row], first: results.Measures, split: str) -> list[Row]:
+def _cards(scans: dict[str, Row], first: results.Measures, split: str, rejected: int) -> list[Row]:
     patients = {scan["subject"]: scan["split"] for scan in scans.values()}
     slices = sum(scan["shape"][0] for scan in scans.values())
     counts = [f"{sum(found == name for found in patients.values())} {name}" for name in reversed(SPLITS)]
@@ -104,7 +114,7 @@ def _cards(tables: Warehouse, cohort: str, scans: dict[str, Row], first: results
             "value": f"{len(scans):,}",
             "detail": f"{slices:,} slices",
         },
-        {"label": "inputs in quarantine", "value": f"{results.count_quarantined(tables, cohort):,}"},
+        {"label": "inputs in quarantine", "value": f"{rejected:,}"},
     ]
     if first.mean_dice is not None:
         detail = f"{first.scans} {split} {'scan' if first.scans == 1 else 'scans'}"
@@ -146,7 +156,8 @@ def _render(content: dict[str, Any]) -> str:
     )
     environment.filters["spaced"] = _spaced
     template = environment.from_string(_text("template.html"))
-    return template.render(**content, style=Markup(_text("style.css")), script=Markup(_text("page.js")))
+    script = Markup(_text("page.js") + _text("solids.js"))
+    return template.render(**content, style=Markup(_text("style.css")), script=script)
 
 
 def _text(name: str) -> str:

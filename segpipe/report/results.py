@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 
 _SCAN_COLUMNS = (
     "scan_id", "subject", "session", "split", "split_rule", "orientation", "label_convention", "modalities", "shape",
-    "spacing_mm", "brain_box", "files", "intensity",
+    "spacing_mm", "affine", "brain_box", "files", "intensity",
 )  # fmt: skip
 _RESULT_COLUMNS = (
     "scan_id", "subject", "session", "split", "region", "volume_ml", "truth_volume_ml", "tp", "fp", "fn", "dice",
@@ -196,6 +197,11 @@ def background_modality(modalities: Sequence[str]) -> str:
     return next((name for name in modalities if "flair" in name.lower()), modalities[0])
 
 
+def surface_modality(modalities: Sequence[str]) -> str:
+    """The modality in which folds of the brain's surface are seen best: T1, else the first."""
+    return next((name for name in modalities if name.lower() in ("t1", "t1w", "t1n")), modalities[0])
+
+
 def contrast_window(scan: Row, modality: str) -> tuple[float, float]:
     """Scaled values to show as black and white, from percentiles of the brain, with room for bright lesions."""
     row = next(row for row in scan["intensity"] if row["modality"] == modality)
@@ -209,10 +215,59 @@ def runs_of(warehouse: Warehouse, cohort: str, model_id: str) -> list[Row]:
     return warehouse.table("runs").to_table(filter=mine).sort_by("started").to_pylist()
 
 
-def count_quarantined(warehouse: Warehouse, cohort: str) -> int:
-    """Inputs of a cohort in quarantine, each counted once however often it was tried."""
-    found = warehouse.table("quarantine").to_table(columns=["fingerprint"], filter=ds.field("cohort") == cohort)
-    return len(found["fingerprint"].unique())
+def quarantined(warehouse: Warehouse, cohort: str) -> list[Row]:
+    """Inputs of a cohort in quarantine by reason, most frequent first: reason, inputs, example.
+
+    An input counts once however often it was tried, with the reason of its last try.
+    """
+    columns = ["fingerprint", "reason", "message", "paths", "time"]
+    rows = warehouse.table("quarantine").to_table(columns, filter=ds.field("cohort") == cohort).sort_by("time")
+    last = {(row["fingerprint"], tuple(row["paths"])): row for row in rows.to_pylist()}
+    reasons: dict[str, list[Row]] = {}
+    for row in last.values():
+        reasons.setdefault(row["reason"], []).append(row)
+    found = sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [{"reason": reason, "inputs": len(rows), "example": rows[0]["message"]} for reason, rows in found]
+
+
+def splits_of(scans: Iterable[Row], rows: Sequence[Row], region: str) -> list[Row]:
+    """Per split: patients, scans, slices, scans with labels, and the median of the true volumes of `region`."""
+    found = []
+    every = list(scans)
+    for split in ("train", "validation", "test"):
+        mine = [scan for scan in every if scan["split"] == split]
+        volumes = _known(row["truth_volume_ml"] for row in rows if row["split"] == split and row["region"] == region)
+        if mine:
+            found.append(
+                {
+                    "split": split,
+                    "patients": len({scan["subject"] for scan in mine}),
+                    "scans": len(mine),
+                    "slices": sum(scan["shape"][0] for scan in mine),
+                    "labelled": sum(scan["label_convention"] is not None for scan in mine),
+                    "volume_ml": median(volumes) if volumes else None,
+                }
+            )
+    return found
+
+
+def grids_of(scans: Iterable[Row]) -> list[Row]:
+    """The different grids of the scans, most frequent first: shape, spacing in mm, orientation, modalities, scans."""
+    counts: Counter[tuple[Any, ...]] = Counter(
+        (
+            tuple(scan["shape"]),
+            tuple(round(step, 2) for step in scan["spacing_mm"]),
+            scan["orientation"],
+            tuple(scan["modalities"]),
+        )
+        for scan in scans
+    )
+    return [
+        {"shape": shape, "spacing_mm": spacing, "orientation": orientation, "modalities": modalities, "scans": number}
+        for (shape, spacing, orientation, modalities), number in sorted(
+            counts.items(), key=lambda item: (-item[1], item[0])
+        )
+    ]
 
 
 def _history(fs: Any, path: str) -> tuple[dict[str, float], ...]:

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,10 +17,9 @@ from segpipe.errors import ModelError, NotFound, SegpipeError
 from segpipe.report import build
 from segpipe.report.overlays import grey
 from segpipe.warehouse.filesystem import filesystem
+from tests.report.conftest import NOTE
 from tests.report.small_warehouse import BRATS, COHORT, MODEL_ID, RULE, Case, Results, generate, write_results
 from tests.report.test_overlays import filled
-
-NOTE = "Synthetic scans: generated, no patient."
 
 
 class Tree(HTMLParser):
@@ -50,12 +48,6 @@ class Tree(HTMLParser):
 
     def of_class(self, name: str) -> list[dict[str, str | None]]:
         return [attrs for _, attrs in self.tags if name in (attrs.get("class") or "").split()]
-
-
-@pytest.fixture(scope="session")
-def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("page") / "new" / "report.html"
-    return Path(build(str(results.warehouse), COHORT, str(results.model), output, note=NOTE))
 
 
 def read(output: str) -> str:
@@ -237,19 +229,6 @@ def test_unwritable_output_leaves_nothing_behind(results: Results, tmp_path: Pat
         build(str(results.warehouse), COHORT, str(results.model), tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "kept"
-
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> list[str]:
-    """The command line of a headless browser without network; the test is skipped where there is none."""
-    if BROWSER is None:
-        pytest.skip("no chromium on this machine")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    more = "--disable-component-update --disable-sync --hide-scrollbars --force-color-profile=srgb"
-    return [BROWSER, *flags.split(), *more.split(), f"--user-data-dir={tmp_path / 'profile'}"]
 
 
 def test_script_runs_in_a_browser(browser: list[str], page: Path) -> None:

@@ -1,0 +1,41 @@
+"""One HTML page about a model on a cohort."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
+
+from jobs.common import DONE, Context, check_warehouse, execute
+from segpipe.settings import ReportSettings
+
+
+def run(settings: ReportSettings, context: Context) -> int:
+    """Write the page and say where it is."""
+    from segpipe.report import build
+
+    with context.recorded("report", settings.warehouse, settings) as record, record.stage("write"):
+        build(
+            settings.warehouse,
+            settings.cohort,
+            settings.model,
+            settings.output,
+            note=settings.note,
+            strips=settings.cases,
+            surfaces=settings.surfaces,
+        )
+        record.lines.append(f"report: {settings.output}")
+    return DONE
+
+
+def check(settings: ReportSettings) -> None:
+    """Refuse a warehouse that is not there."""
+    check_warehouse(settings.warehouse)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program: gives its exit code."""
+    return execute("report", ReportSettings, run, argv, check=check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""`register`, and then Spark's own spark-sql, which knows nothing of segpipe."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.register import check
+from segpipe.errors import UsageError
+from segpipe.settings import RegisterSettings
+from segpipe.spark.catalog import PROPERTIES, create_statement, metastore_folder
+from segpipe.spark.java import java_home
+from segpipe.warehouse.tables import RUNS, TABLES
+from tests.jobs.test_spark_submit import call
+from tests.report.small_warehouse import generate, write_results
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def no_hive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No Hadoop or Hive configuration of this machine."""
+    for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_CONF_DIR", "PYSPARK_GATEWAY_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def spark_sql(properties: Path, query: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What a person with spark-sql on the path sees; the project is neither the folder nor on Python's path."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SPARK", "HADOOP"))
+    }
+    environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "JAVA_HOME": str(java_home())}
+    command = ["spark-sql", "--properties-file", str(properties), "--database", "brain_archive", "-e", query]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_spark_sql_finds_the_tables_by_name(tmp_path: Path, no_hive: None) -> None:
+    made = write_results(tmp_path / "it's here", [generate(7, number, (10, 24, 20)) for number in (10, 13)])
+    before = {path: path.read_bytes() for path in made.warehouse.rglob("*.parquet")}
+    words = ("register", "--warehouse", made.warehouse, "--database", "brain_archive")
+    first = call("--master", "local[1]", *words, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    again = call("--master", "local[1]", *words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "tables 6" in again.stdout
+    properties = made.warehouse / "_metastore" / PROPERTIES
+    assert str(properties) in again.stdout
+    query = (
+        "select split, count(*) from segmentations group by split;"
+        " select job, outcome from runs where job = 'register'; describe segmentations; show tables"
+    )
+    asked = spark_sql(properties, query, tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    answer = asked.stdout
+    assert "test\t6" in answer
+    assert answer.count("register\tdone") == 2  # read in place: the runs of register itself are there
+    assert "predicted volume" in answer
+    assert all(f"\n{name}\n" in f"\n{answer}" for name in TABLES)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert not (tmp_path / "metastore_db").exists()
+    assert not (tmp_path / "spark-warehouse").exists()
+
+
+def test_statement_quotes_what_a_path_may_hold() -> None:
+    statement = create_statement("d", RUNS, "file:///it's")
+    assert "LOCATION 'file:///it\\'s'" in statement
+    assert "`counts` map<string,bigint> COMMENT 'rows and bytes in and out, quarantined, skipped, …'" in statement
+
+
+def test_metastore_is_the_one_asked_for_then_hives_then_one_in_the_warehouse(
+    tmp_path: Path, no_hive: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RegisterSettings(warehouse=str(tmp_path))
+    assert metastore_folder(settings) == tmp_path / "_metastore"
+    (tmp_path / "hive-site.xml").touch()
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    assert metastore_folder(settings) is None
+    asked = RegisterSettings(warehouse=str(tmp_path), metastore=str(tmp_path / "m"))
+    assert metastore_folder(asked) == tmp_path / "m"
+
+
+def test_remote_warehouse_without_a_metastore_is_refused(no_hive: None) -> None:
+    with pytest.raises(UsageError, match=r"hive-site\.xml"):
+        metastore_folder(RegisterSettings(warehouse="memory://w"))
+
+
+def test_name_that_hive_does_not_take_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="letters, digits"):
+        check(RegisterSettings(warehouse=str(tmp_path), database="a-b"))
+
+
+def test_table_of_somebody_else_is_left_alone(tmp_path: Path, no_hive: None) -> None:
+    made = write_results(tmp_path / "one", [generate(7, 10, (10, 24, 20))])
+    shutil.copytree(made.warehouse, tmp_path / "two")
+    script = f"""
+import sys
+from segpipe.settings import RegisterSettings
+from segpipe.spark import catalog
+from segpipe.spark.session import build
+from segpipe.warehouse.runs import record_run
+from segpipe.errors import TableError
+settings = RegisterSettings({str(made.warehouse)!r}, "shared")
+spark = build("test", master="local[1]", extra_conf=catalog.hive_conf(settings))
+spark.sql("create database shared")
+spark.sql("create table shared.runs (theirs int) using parquet")
+spark.sql("insert into shared.runs values (7)")
+with record_run(None, "register", settings) as record:
+    try:
+        catalog.register(spark, settings, record)
+    except TableError as error:
+        print(error)
+print(spark.sql("select * from shared.runs").collect(), spark.catalog.tableExists("shared.scans"))
+spark.sql("drop table shared.runs")
+for warehouse in ({str(made.warehouse)!r}, {str(tmp_path / "two")!r}):
+    moved = RegisterSettings(warehouse, "shared", {str(made.warehouse / "_metastore")!r})
+    with record_run(None, "register", moved) as record:
+        catalog.register(spark, moved, record)
+print(spark.sql("describe extended shared.scans").where("col_name = 'Location'").collect()[0][1])
+spark.stop()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The catalogue has a table shared.runs that `register` did not make" in done.stdout
+    assert "[Row(theirs=7)] False" in done.stdout
+    assert done.stdout.rstrip().endswith("/two/scans")
