@@ -140,14 +140,23 @@ class TrainSettings(NetworkSettings):
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
     epochs: int = option("number of passes over the training split", 30, least=1)
     steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
-    batch_size: int = option("slices per step over all workers together", 16, least=1)
+    batch_size: int = option("slices (or patches, usually 2) per step over all workers together", 16, least=1)
     learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3, above=0)
     foreground_share: float = option("least share of slices with a label in a batch, 0 to 1", 0.5, least=0, most=1)
+    patch_size: int = option(
+        "longest edge of a patch, voxels, in steps of 2^depth; only for --dimensions 3", 64, least=4, most=512
+    )
+    tile_overlap: float = option(
+        "share by which neighbouring tiles overlap in validation; only for --dimensions 3", 0.25, least=0, most=0.9
+    )
     augment: bool = option("flip, rotate, scale and shift intensities while training", True)
     validate_every: int = option("epochs from one validation to the next; the last is always validated", 1, least=1)
     patience: int = option("epochs without a better validation Dice before stopping; 0 never stops early", 0, least=0)
     seed: int = option("seed of initial weights, order and augmentation", 0, least=0)
     retries: int = option("how often a failed worker group is started again from the last checkpoint", 3, least=0)
+    checkpoint_minutes: float = option(
+        "minutes from one checkpoint to the next inside an epoch; there is always one after it", 10.0, above=0
+    )
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,14 @@ class EvaluateSettings:
     cohort: str = option("name of the cohort to judge", "", required=True, name=True)
     model: str = option("model directory, or the model_id of rows in `predictions`", "", required=True)
     split: str = option("which patients to report", "test", choices=("train", "validation", "test", "all"))
+    other: str | None = option("model directory or model_id to compare with, on the scans that both have segmented")
+    empty_truth: str = option(
+        "Dice of a patient without a true region: penalise is 0 where something was predicted and none otherwise,"
+        " reward is 0 and 1, skip is none",
+        "penalise",
+        choices=("penalise", "reward", "skip"),
+    )
+    least_lesion_voxels: int = option("smallest lesion that lesion-wise Dice looks at, voxels", 0, least=0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from segpipe.core.lesions import LesionScore, mean_dice
 from segpipe.errors import ModelError, NotFound
 from segpipe.settings import EvaluateSettings
 from segpipe.spark.measures import region_rows
@@ -24,7 +25,7 @@ from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
 from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import SEGMENTATIONS, SLICES
+from segpipe.warehouse.tables import LATER_COLUMNS, SEGMENTATIONS, SLICES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,14 +34,21 @@ if TYPE_CHECKING:
 
 _UNMEASURED = ("run_id", "model_id")
 _SHOWN = 3
+_LEAST_PAIRS = 6
+_EMPTY_RULES = {
+    "penalise": "patients without a true region: Dice 0 where something was predicted, else left out",
+    "reward": "patients without a true region: Dice 0 where something was predicted, else 1",
+    "skip": "patients without a true region are left out of Dice",
+}
 
 
 @dataclass(frozen=True)
 class RegionSummary:
     """How a region fares over the scans that have a truth.
 
-    Dice is over the scans where truth or prediction have a voxel, HD95 over those where both have; `both_empty` and
-    `missed` (truth without prediction) count scans, `false_alarms` predictions without truth. None: over no scan.
+    Dice is over the scans that have one by the rule asked for, HD95 over those where truth and prediction have a voxel,
+    lesion-wise Dice over those with a lesion, true or false. `both_empty` and `missed` (truth without prediction) count
+    scans, `false_alarms` predictions without truth. None: over no scan.
     """
 
     region: str
@@ -48,19 +56,44 @@ class RegionSummary:
     mean_dice: float | None
     median_dice: float | None
     mean_hd95_mm: float | None
+    mean_lesion_dice: float | None
     both_empty: int
     missed: int
     false_alarms: int
 
 
+@dataclass(frozen=True)
+class RegionComparison:
+    """Two models on the scans that both have segmented and that have a Dice by the rule asked for.
+
+    `mean_difference` is the model's Dice less the other's; `better` and `worse` count the scans where it is above and
+    below; `p_value` is that of Wilcoxon's signed-rank test, None for fewer than six scans that differ.
+    """
+
+    region: str
+    scans: int
+    mean_dice: float | None
+    other_mean_dice: float | None
+    mean_difference: float | None
+    better: int
+    worse: int
+    p_value: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """`rows` has the columns of `segmentations`; `differences` name the values that the table holds otherwise."""
+    """`rows` has the columns of `segmentations`; `differences` name the values that the table holds otherwise.
+
+    `as_stored` are the scans whose slices are not in the tables, so that their measures stand as segment wrote them.
+    """
 
     model_id: str
     rows: pa.Table
     summary: tuple[RegionSummary, ...]
     differences: tuple[str, ...]
+    as_stored: tuple[str, ...] = ()
+    other_model_id: str | None = None
+    comparison: tuple[RegionComparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,57 +108,137 @@ def evaluate(
 ) -> Evaluation:
     """Measure what a model predicted for a split of a cohort against the masks in `slices`, without a network.
 
-    Nothing is written. Raises NotFound where this model has predicted nothing of that split, and ModelError where
-    `settings.model` is neither a model directory nor a model_id of the table.
+    With `settings.other` that model is measured too and compared on the scans that both have. Nothing is written.
+    Raises NotFound where a model has predicted nothing of that split, and ModelError where one is neither a model
+    directory nor a model_id of the table.
     """
     warehouse = Warehouse(settings.warehouse)
-    stored = _stored(warehouse, settings)
-    run.model_id = model_id = next(iter(stored.values()))["model_id"]
+    found = _measure(spark, warehouse, settings, settings.model, run, progress)
+    run.model_id = found.model_id
+    if settings.other is not None:
+        other = _measure(spark, warehouse, settings, settings.other, run, progress)
+        comparison = compare(found.rows.to_pylist(), other.rows.to_pylist(), settings.empty_truth)
+        found = replace(found, other_model_id=other.model_id, comparison=tuple(comparison))
+    _account(found, settings, run)
+    return found
+
+
+def _measure(
+    spark: SparkSession,
+    warehouse: Warehouse,
+    settings: EvaluateSettings,
+    model: str,
+    run: RunRecord,
+    progress: Progress | None,
+) -> Evaluation:
+    stored = _stored(warehouse, settings, model)
+    model_id = next(iter(stored.values()))["model_id"]
     with run.stage("plan"):
-        wanted = {scan_id for scan_id, _ in stored}
-        tasks = _tasks(warehouse, settings.cohort, model_id, wanted)
+        tasks = _tasks(warehouse, settings.cohort, model_id, {scan_id for scan_id, _ in stored})
     with run.stage("measure"):
         found = _run_tasks(spark, tasks, settings.warehouse, stored, progress)
-    rows = sorted(found, key=lambda row: (row["scan_id"], row["region"]))
-    differences = tuple(text for row in rows for text in _differences(row, stored[row["scan_id"], row["region"]]))
-    regions = list(dict.fromkeys(row["region"] for row in found))
-    evaluation = Evaluation(
-        model_id, pa.Table.from_pylist(rows, SEGMENTATIONS.schema), tuple(summarise(rows, regions)), differences
+    differences = tuple(text for row in found for text in _differences(row, stored[row["scan_id"], row["region"]]))
+    measured = {row["scan_id"] for row in found}
+    left = [row for (scan_id, _), row in stored.items() if scan_id not in measured]
+    rows = sorted([*found, *left], key=lambda row: (row["scan_id"], row["region"]))
+    regions = list(dict.fromkeys(region for _, region in stored))
+    return Evaluation(
+        model_id,
+        pa.Table.from_pylist(rows, SEGMENTATIONS.schema),
+        tuple(summarise(rows, regions, settings.empty_truth, settings.least_lesion_voxels)),
+        differences,
+        tuple(sorted({row["scan_id"] for row in left})),
     )
-    _account(evaluation, settings, run)
-    return evaluation
 
 
-def summarise(rows: Iterable[Mapping[str, Any]], regions: Sequence[str]) -> list[RegionSummary]:
+def dice_by_rule(row: Mapping[str, Any], empty_truth: str) -> float | None:
+    """The Dice of a row of `segmentations` by a rule for patients without a true region; None where it has none.
+
+    >>> [dice_by_rule({"truth_voxels": 0, "voxels": 5, "dice": 0.0}, rule) for rule in ("penalise", "reward", "skip")]
+    [0.0, 0.0, None]
+    >>> [dice_by_rule({"truth_voxels": 0, "voxels": 0, "dice": None}, rule) for rule in ("penalise", "reward", "skip")]
+    [None, 1.0, None]
+    """
+    if row["truth_voxels"] is None or (row["truth_voxels"] == 0 and empty_truth == "skip"):
+        return None
+    if row["truth_voxels"] == 0 and row["voxels"] == 0:
+        return 1.0 if empty_truth == "reward" else None
+    return float(row["dice"])
+
+
+def summarise(
+    rows: Iterable[Mapping[str, Any]],
+    regions: Sequence[str],
+    empty_truth: str = "penalise",
+    least_lesion_voxels: int = 0,
+) -> list[RegionSummary]:
     """The summary of each region, from rows of `segmentations`."""
     judged: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         if row["truth_voxels"] is not None:
             judged[row["region"]].append(row)
-    return [_summary(region, judged[region]) for region in regions]
+    return [_summary(region, judged[region], empty_truth, least_lesion_voxels) for region in regions]
 
 
-def _summary(region: str, rows: Sequence[Mapping[str, Any]]) -> RegionSummary:
-    dice = [row["dice"] for row in rows if row["dice"] is not None]
+def _summary(region: str, rows: Sequence[Mapping[str, Any]], empty_truth: str, least: int) -> RegionSummary:
+    dice = [value for row in rows if (value := dice_by_rule(row, empty_truth)) is not None]
     distances = [row["hd95_mm"] for row in rows if row["hd95_mm"] is not None]
+    lesion_dice = [value for row in rows if (value := _lesion_dice(row, least)) is not None]
     return RegionSummary(
         region=region,
         scans=len(rows),
         mean_dice=fmean(dice) if dice else None,
         median_dice=median(dice) if dice else None,
         mean_hd95_mm=fmean(distances) if distances else None,
+        mean_lesion_dice=fmean(lesion_dice) if lesion_dice else None,
         both_empty=sum(not row["truth_voxels"] and not row["voxels"] for row in rows),
         missed=sum(bool(row["truth_voxels"]) and not row["voxels"] for row in rows),
         false_alarms=sum(not row["truth_voxels"] and bool(row["voxels"]) for row in rows),
     )
 
 
-def _stored(warehouse: Warehouse, settings: EvaluateSettings) -> dict[tuple[str, str], dict[str, Any]]:
+def _lesion_dice(row: Mapping[str, Any], least_voxels: int) -> float | None:
+    if row.get("lesion_scores") is None:
+        return None
+    scores = [LesionScore(**score) for score in row["lesion_scores"]]
+    value = mean_dice(scores, row["false_lesions"], least_voxels)
+    return None if math.isnan(value) else value
+
+
+def compare(
+    rows: Iterable[Mapping[str, Any]], other_rows: Iterable[Mapping[str, Any]], empty_truth: str = "penalise"
+) -> list[RegionComparison]:
+    """Two models' rows of `segmentations`, region by region, paired by scan."""
+    others = {(row["scan_id"], row["region"]): dice_by_rule(row, empty_truth) for row in other_rows}
+    pairs: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        one, other = dice_by_rule(row, empty_truth), others.get((row["scan_id"], row["region"]))
+        pairs[row["region"]] += [(one, other)] if one is not None and other is not None else []
+    return [_comparison(region, found) for region, found in pairs.items()]
+
+
+def _comparison(region: str, pairs: Sequence[tuple[float, float]]) -> RegionComparison:
+    from scipy.stats import wilcoxon
+
+    differences = [one - other for one, other in pairs if one != other]
+    return RegionComparison(
+        region=region,
+        scans=len(pairs),
+        mean_dice=fmean(one for one, _ in pairs) if pairs else None,
+        other_mean_dice=fmean(other for _, other in pairs) if pairs else None,
+        mean_difference=fmean(one - other for one, other in pairs) if pairs else None,
+        better=sum(difference > 0 for difference in differences),
+        worse=sum(difference < 0 for difference in differences),
+        p_value=float(wilcoxon(differences).pvalue) if len(differences) >= _LEAST_PAIRS else None,
+    )
+
+
+def _stored(warehouse: Warehouse, settings: EvaluateSettings, model: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Rows of `segmentations` by scan_id and region, of the model, cohort and split asked for."""
     table = warehouse.table(SEGMENTATIONS.name) if warehouse.parts(SEGMENTATIONS.name) else None
     wanted = ds.field("cohort") == settings.cohort
     known = set() if table is None else set(table.to_table(["model_id"], filter=wanted)["model_id"].to_pylist())
-    model_id = settings.model if settings.model in known else _model_id(settings.model)
+    model_id = model if model in known else _model_id(model)
     if table is not None and model_id in known:
         wanted &= ds.field("model_id") == model_id
         if settings.split != "all":
@@ -217,13 +330,15 @@ def _differences(row: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]
     return [
         f"{row['scan_id']} {row['region']} {name}: {stored[name]} in the table, {row[name]} now"
         for name in SEGMENTATIONS.schema.names
-        if not _same(row[name], stored[name])
+        if not _same(row[name], stored[name]) and not (name in LATER_COLUMNS and stored[name] is None)
     ]
 
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
     return bool(one == other)
@@ -231,16 +346,29 @@ def _same(one: Any, other: Any) -> bool:
 
 def _account(evaluation: Evaluation, settings: EvaluateSettings, run: RunRecord) -> None:
     run.count("scans", len(set(evaluation.rows["scan_id"].to_pylist())))
+    run.count("scans_not_measured_again", len(evaluation.as_stored))
     run.count("values_that_differ_from_the_table", len(evaluation.differences))
     run.lines.append(f"{settings.split} split of {settings.cohort}, model {evaluation.model_id}")
+    run.lines.append(_EMPTY_RULES[settings.empty_truth])
     for one in evaluation.summary:
         if not one.scans:
             run.lines.append(f"{one.region}: no scan has a truth")
             continue
         run.lines.append(
             f"{one.region}: Dice {_text(one.mean_dice)} (median {_text(one.median_dice)}), HD95 "
-            f"{_text(one.mean_hd95_mm, 1)} mm over {one.scans} scans; {one.both_empty} empty in both, left out,"
-            f" {one.missed} missed, {one.false_alarms} false alarms"
+            f"{_text(one.mean_hd95_mm, 1)} mm, lesion-wise Dice {_text(one.mean_lesion_dice)} over {one.scans} scans;"
+            f" {one.both_empty} empty in both, {one.missed} missed, {one.false_alarms} false alarms"
+        )
+    for pair in evaluation.comparison:
+        run.lines.append(
+            f"{pair.region}: Dice {_text(pair.mean_dice)} beside {_text(pair.other_mean_dice)} of model"
+            f" {evaluation.other_model_id} over {pair.scans} scans, difference {_text(pair.mean_difference)}; better in"
+            f" {pair.better}, worse in {pair.worse}, p {_text(pair.p_value)}"
+        )
+    if evaluation.as_stored:
+        run.lines.append(
+            f"{len(evaluation.as_stored)} scans were segmented straight from an archive: their slices are not in the"
+            " tables, so their measures stand as segment wrote them"
         )
     run.lines += evaluation.differences[:_SHOWN]
 

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 
 from segpipe.core import metrics
+from segpipe.core.lesions import lesion_wise
+from segpipe.core.orientation import spacing_mm
 from segpipe.core.quality import qc_flags
 from segpipe.core.regions import CONVENTIONS, to_regions
 
-_AGREEMENT = ("truth_voxels", "truth_volume_ml", "tp", "fp", "fn", "dice", "hd95_mm")
+_AGREEMENT = (
+    *("truth_voxels", "truth_volume_ml", "tp", "fp", "fn", "dice", "hd95_mm"),
+    *("lesion_scores", "false_lesions"),
+)
 
 Probabilities = Mapping[str, float | None]
 
@@ -41,7 +46,7 @@ def region_rows(
     for region, mask in regions.items():
         measures = metrics.measure(mask, affine)
         true = true_regions.get(region)
-        agreement = dict.fromkeys(_AGREEMENT) if true is None else asdict(metrics.compare(mask, true, affine))
+        agreement = dict.fromkeys(_AGREEMENT) if true is None else _agreement(mask, true, affine)
         row = {
             **{name: scan[name] for name in ("scan_id", "cohort", "subject", "session", "split", "fingerprint")},
             "region": region,
@@ -53,6 +58,15 @@ def region_rows(
         }
         rows.append({name: _null(value) for name, value in row.items()})
     return rows
+
+
+def _agreement(mask: np.ndarray, truth: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
+    found = lesion_wise(mask, truth, spacing_mm(affine).tolist())
+    scores = [{name: _null(value) for name, value in score._asdict().items()} for score in found.scores]
+    return asdict(metrics.compare(mask, truth, affine)) | {
+        "lesion_scores": scores,
+        "false_lesions": found.false_voxels,
+    }
 
 
 def _surroundings(labels: np.ndarray) -> tuple[slice, slice, slice]:

@@ -29,7 +29,7 @@ from segpipe.warehouse.lock import Fence
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.scan_slices import ScanPlace, ScanSlices, scan_input, scan_rows
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import PREDICTIONS, QUARANTINE, SEGMENTATIONS
+from segpipe.warehouse.tables import PREDICTIONS, QUARANTINE, SEGMENTATIONS, with_later_columns
 
 _GROUP_BYTES = 16_000_000
 _LOADED_SLICES = 16
@@ -354,4 +354,4 @@ def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) ->
             old = pq.ParquetFile(file)
             for number in range(old.num_row_groups):
                 if old.read_row_group(number, ["scan_id"])["scan_id"][0].as_py() not in rewritten:
-                    part.write(table.name, old.read_row_group(number, use_threads=False))
+                    part.write(table.name, with_later_columns(old.read_row_group(number, use_threads=False), table))

@@ -20,15 +20,28 @@ class Table:
     schema: pa.Schema
 
     def check(self, schema: pa.Schema, where: str) -> None:
-        """Raise TableError naming every column of `schema` that is missing or of another type."""
+        """Raise TableError naming every column of `schema` that is missing or of another type.
+
+        Columns of `LATER_COLUMNS` may be missing: they are null in files that an earlier version wrote.
+        """
         faults = []
         for field in self.schema:
+            if field.name not in schema.names and field.name in LATER_COLUMNS:
+                continue
             if field.name not in schema.names:
                 faults.append(f"lacks column `{field.name}`")
             elif not _compatible(schema.field(field.name).type, field.type):
                 faults.append(f"holds `{field.name}` as {schema.field(field.name).type}, not {field.type}")
         if faults:
             raise TableError(f"Table {self.name} in {where} {'; '.join(faults)}", "write it again with this version")
+
+
+def with_later_columns(rows: pa.Table, table: Table) -> pa.Table:
+    """Rows of a table with the columns, all null, that an earlier version did not write."""
+    for field in table.schema:
+        if field.name in LATER_COLUMNS and field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows
 
 
 def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
@@ -50,39 +63,54 @@ _IDENTITY = (
     ("subject", _STR, False, "the patient; a keyed hash for DICOM sources"),
 )
 
-FILE = pa.struct(
-    [
-        pa.field("role", _STR),  # a modality, or `mask`
-        pa.field("path", _STR),  # relative to the source given at ingest
-        pa.field("bytes", _I64),
-        pa.field("modified", _STR),  # what the file system says of the version: mtime, etag or checksum
-        pa.field("sha256", _STR),  # of the file's bytes
-        pa.field("dtype", _STR),  # as stored in the file, numpy notation with byte order
-        pa.field("shape", pa.list_(_I32)),  # of the file, index order of the file
-        pa.field("channel", _I32),  # flat index over the axes behind the third; 0 for 3D files
-        pa.field("orientation", _STR),  # of the file's first three axes, such as LPS
-        pa.field("affine", pa.list_(_F64)),  # of the file, 16 values row by row
-        pa.field("slope", _F64),
-        pa.field("inter", _F64),
-        pa.field("container", _STR),
-        pa.field("header", _BIN),
-        pa.field("extensions", _BIN),
-    ]
+
+def _struct(*fields: tuple[str, pa.DataType, str]) -> pa.StructType:
+    return pa.struct([pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in fields])
+
+
+FILE = _struct(
+    ("role", _STR, "a modality, or `mask`"),
+    ("path", _STR, "relative to the source given at ingest"),
+    ("bytes", _I64, "size of the file"),
+    ("modified", _STR, "what the file system says of the version: mtime, etag or checksum"),
+    ("sha256", _STR, "of the file's bytes"),
+    ("dtype", _STR, "as stored in the file, numpy notation with byte order"),
+    ("shape", pa.list_(_I32), "of the file, index order of the file"),
+    ("channel", _I32, "flat index over the axes behind the third; 0 for 3D files"),
+    ("orientation", _STR, "of the file's first three axes, such as LPS"),
+    ("affine", pa.list_(_F64), "of the file, 16 values row by row"),
+    ("slope", _F64, "a stored value means value * slope + inter"),
+    ("inter", _F64, "see slope"),
+    ("container", _STR, "what header and extensions are: nifti1, nifti2, analyze, mgh, dicom, …"),
+    ("header", _BIN, "the file's own bytes; empty for DICOM"),
+    ("extensions", _BIN, "the file's own bytes behind the header"),
 )
 
-INTENSITY = pa.struct(
-    [
-        pa.field("modality", _STR),
-        pa.field("voxels", _I64),
-        pa.field("mean", _F64),
-        pa.field("std", _F64),
-        pa.field("min", _F64),
-        pa.field("p01", _F64),
-        pa.field("median", _F64),
-        pa.field("p99", _F64),
-        pa.field("max", _F64),
-    ]
+INTENSITY = _struct(
+    ("modality", _STR, "as in `modalities`"),
+    ("voxels", _I64, "finite voxels of the brain"),
+    ("mean", _F64, "of their scaled values"),
+    ("std", _F64, "standard deviation"),
+    ("min", _F64, "least value"),
+    ("p01", _F64, "1st percentile"),
+    ("median", _F64, "50th percentile"),
+    ("p99", _F64, "99th percentile"),
+    ("max", _F64, "greatest value"),
 )
+
+_LABEL = _struct(("label", _I32, "a number of the label convention"), ("voxels", _I64, "voxels with it"))
+_PIXELS = _struct(("region", _STR, "such as whole_tumour"), ("pixels", _I32, "predicted pixels of the slice"))
+
+LESION_SCORE = _struct(
+    ("truth_voxels", _I64, "of the true lesion"),
+    ("voxels", _I64, "of the predicted components that reach it; 0 where it was missed"),
+    ("tp", _I64, "voxels in both"),
+    ("dice", _F64, "0 where it was missed"),
+    ("hd95_mm", _F64, "null where it was missed"),
+)
+
+LATER_COLUMNS = ("lesion_scores", "false_lesions")
+"""Nullable columns that came after the first version of their table."""
 
 SCANS = _table(
     "scans",
@@ -103,7 +131,7 @@ SCANS = _table(
     ("resampled_to", _STR, True, "modality whose grid all others were resampled to; null for native grids"),
     ("files", pa.list_(FILE), False, "the source files, one per modality and mask"),
     ("intensity", pa.list_(INTENSITY), False, "statistics over the brain voxels, in scaled values"),
-    ("label_counts", pa.list_(pa.struct([("label", _I32), ("voxels", _I64)])), True, "null without mask"),
+    ("label_counts", pa.list_(_LABEL), True, "null without mask"),
     ("fingerprint", _STR, False, "hash of the paths, sizes and versions of the source files"),
     ("run_id", _STR, False, "the ingest that wrote the row"),
 )
@@ -148,7 +176,7 @@ PREDICTIONS = _table(
     ("width", _I32, False, "columns"),
     ("label_convention", _STR, True, "the model's, which `mask` is in; a name of segpipe.core.regions.CONVENTIONS"),
     ("mask", _BIN, False, "label map, uint8, row by row, in the model's label convention"),
-    ("region_pixels", pa.list_(pa.struct([("region", _STR), ("pixels", _I32)])), False, "predicted pixels"),
+    ("region_pixels", pa.list_(_PIXELS), False, "predicted pixels"),
     ("run_id", _STR, False, "the run that wrote the row"),
 )
 
@@ -177,6 +205,13 @@ SEGMENTATIONS = _table(
     ("fn", _I64, True, "voxels true only"),
     ("dice", _F64, True, "null where both are empty: decide at query time"),
     ("hd95_mm", _F64, True, "null where either is empty"),
+    (
+        "lesion_scores",
+        pa.list_(LESION_SCORE),
+        True,
+        "one per true lesion, largest first, see segpipe.core.lesions; empty where the true region is",
+    ),
+    ("false_lesions", pa.list_(_I64), True, "voxels of each predicted component that reaches no true lesion"),
     ("fingerprint", _STR, True, "of the scan that was segmented; `scans` has another one once its source has changed"),
     ("run_id", _STR, False, "the run that wrote the row"),
 )
