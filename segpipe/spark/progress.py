@@ -31,6 +31,7 @@ class Bar:
         self.done = 0.0
         self.note = ""
         self.counted = False
+        self._told: list[str] = []
         self._lock = threading.Lock()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -39,6 +40,17 @@ class Bar:
             self.counted = True
             self.done = self.done + count
             self.note = note or self.note
+
+    def tell(self, line: str) -> None:
+        """Show a line that stays, above the bar."""
+        with self._lock:
+            self._told.append(line)
+
+    def take_told(self) -> list[str]:
+        """The lines that `tell` got since the last time."""
+        with self._lock:
+            told, self._told = self._told, []
+            return told
 
     def reach(self, done: float) -> None:
         """Set what Spark has done, where nothing is counted by `advance`."""
@@ -132,10 +144,14 @@ def _terminal(bar: Bar, stop: threading.Event, poll: Callable[[], None], stream:
     )
     with Progress(*columns, console=Console(file=stream)) as display:
         task = display.add_task(bar.label, total=bar.total, note="")
-        while not stop.wait(POLL_SECONDS):
-            poll()
+        last = False
+        while not last:
+            last = stop.wait(POLL_SECONDS)
+            if not last:
+                poll()
+            for line in bar.take_told():
+                display.console.print(line, markup=False, highlight=False)
             display.update(task, completed=int(bar.done), note=bar.note)
-        display.update(task, completed=int(bar.done), note=bar.note)
 
 
 def _lines(bar: Bar, stop: threading.Event, poll: Callable[[], None], stream: TextIO) -> None:
@@ -143,11 +159,21 @@ def _lines(bar: Bar, stop: threading.Event, poll: Callable[[], None], stream: Te
     last = begun
     while not stop.wait(POLL_SECONDS):
         poll()
+        if _print_told(bar, stream):
+            shown = str(bar)
         if str(bar) != shown and time.monotonic() - last >= LINE_SECONDS:
             shown, last = str(bar), time.monotonic()
             print(f"{shown}  {time_left(bar.done, bar.total, last - begun)}".rstrip(), file=stream, flush=True)
+    _print_told(bar, stream)
     if str(bar) != shown:
         print(bar, file=stream, flush=True)
+
+
+def _print_told(bar: Bar, stream: TextIO) -> bool:
+    told = bar.take_told()
+    for line in told:
+        print(f"{bar.label}: {line}", file=stream, flush=True)
+    return bool(told)
 
 
 def time_left(done: float, total: float, seconds: float) -> str:

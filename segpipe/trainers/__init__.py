@@ -1,7 +1,7 @@
 """Local, Orca and Horovod training behind one contract."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields, replace
 from importlib import import_module
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["TRAINERS", "train"]
 
 _POLL_SECONDS = 1.0
+_RECENT_EPOCHS = 5  # the time left is told from these
+_REASON_LENGTH = 200
 
 
 def train(
@@ -61,14 +63,21 @@ def resumed(plan: "TrainPlan") -> "TrainPlan":
     from segpipe.trainers.identity import check_identity
 
     model = plan.settings.model
-    epochs = checkpoints.epochs(model)
-    if not epochs:
+    positions = checkpoints.positions(model)
+    if not positions:
         _refuse_foreign_model(model)
         return plan
-    meta = checkpoints.read_meta(model, epochs[-1])
+    meta = checkpoints.read_meta(model, positions[-1])
     check_identity(plan, meta["identity"])
-    history = tuple(meta["history"])
-    return replace(plan, initial_epoch=epochs[-1], history=history, finished=meta["finished"])
+    return replace(
+        plan,
+        initial_epoch=positions[-1].epoch,
+        initial_step=positions[-1].step,
+        initial_loss=meta["epoch_loss"],
+        initial_seconds=meta["epoch_seconds"],
+        history=tuple(meta["history"]),
+        finished=meta["finished"],
+    )
 
 
 def _refuse_foreign_model(url: str) -> None:
@@ -84,7 +93,7 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
 
     trainer = import_module(f"segpipe.trainers.{plan.settings.trainer}")
     take_failure(plan.settings.model)
-    with _followed(plan, progress):
+    with _followed(plan, progress) as tell:
         for attempt in range(plan.settings.retries + 1):
             if plan.finished:
                 return
@@ -96,16 +105,24 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
                 if isinstance(error, SegpipeError) or attempt == plan.settings.retries:
                     raise
                 run.count("retries")
+                tell(_lost(error, resumed(plan)))
             plan = resumed(plan)
 
 
+def _lost(error: Exception, plan: "TrainPlan") -> str:
+    """What failed, in a line, and where the training goes on."""
+    reason = next((line for line in str(getattr(error, "java_exception", error)).splitlines() if line.strip()), "")
+    inside = f", step {plan.initial_step + 1}" if plan.initial_step else ""
+    return f"workers lost ({reason[:_REASON_LENGTH]}), going on in epoch {plan.initial_epoch + 1}{inside}"
+
+
 @contextmanager
-def _followed(plan: "TrainPlan", progress: Any) -> Iterator[None]:
+def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None]]:
     """Show each epoch when it stands in history.csv: workers on other machines have no other way to tell."""
     from segpipe.trainers.records import read_history
 
     if progress is None or plan.finished:
-        yield
+        yield lambda line: None
         return
     stop = threading.Event()
     shown = plan.initial_epoch
@@ -115,9 +132,10 @@ def _followed(plan: "TrainPlan", progress: Any) -> Iterator[None]:
         def show() -> None:
             nonlocal shown
             rows = read_history(plan.settings.model)
-            if len(rows) > shown:
-                bar.advance(len(rows) - shown, epoch_line(rows[-1]))
-                shown = len(rows)
+            for place in range(shown, len(rows)):
+                bar.advance()
+                bar.tell(epoch_line(rows[: place + 1], plan.settings.epochs))
+            shown = max(shown, len(rows))
 
         def follow() -> None:
             while not stop.wait(_POLL_SECONDS):
@@ -126,22 +144,38 @@ def _followed(plan: "TrainPlan", progress: Any) -> Iterator[None]:
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
         try:
-            yield
+            yield bar.tell
         finally:
             stop.set()
             thread.join()
             show()
 
 
-def epoch_line(row: dict[str, float]) -> str:
-    """An epoch in a line: loss, validation Dice per region, speed."""
+def epoch_line(rows: Sequence[Mapping[str, float]], epochs: int) -> str:
+    """The last epoch of a history in a line: loss, validation Dice per region, speed, and how long the rest takes."""
+    row = rows[-1]
     scores = [
         f"{name.removeprefix('dice_')} {value:.3f}"
         for name, value in row.items()
         if name.startswith("dice_") and value == value
     ]
     dice = f"  Dice {', '.join(scores)}" if scores else ""
-    return f"loss {row['loss']:.3f}{dice}  {row['images_per_second']:.0f} images/s"
+    recent = rows[-_RECENT_EPOCHS:]
+    seconds = sum(past["seconds"] + past["validation_seconds"] for past in recent) / len(recent) * (epochs - len(rows))
+    left = f"  {_duration(seconds)} left" if len(rows) < epochs else ""
+    speed = f"{row['images_per_second']:.3g} images/s"
+    return f"epoch {len(rows)} of {epochs}  loss {row['loss']:.3f}{dice}  {speed}{left}"
+
+
+def _duration(seconds: float) -> str:
+    """About how long, in the unit that a person would take.
+
+    >>> _duration(42), _duration(600), _duration(20_000)
+    ('42 s', '10 min', '5.6 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _save(plan: "TrainPlan") -> "Bundle":
@@ -153,8 +187,8 @@ def _save(plan: "TrainPlan") -> "Bundle":
     from segpipe.warehouse.runs import versions
 
     settings = plan.settings
-    meta = checkpoints.read_meta(settings.model, checkpoints.epochs(settings.model)[-1])
-    best = checkpoints.read(settings.model, meta["best_epoch"])
+    meta = checkpoints.read_meta(settings.model, checkpoints.positions(settings.model)[-1])
+    best = checkpoints.read(settings.model, checkpoints.Position(meta["best_epoch"]))
     row = meta["history"][meta["best_epoch"] - 1]
     metrics = {
         "best_epoch": meta["best_epoch"],

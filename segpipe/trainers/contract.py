@@ -35,7 +35,8 @@ class SliceIndex:
     """Where the slices of a split stand: one entry per slice, arrays (N,).
 
     `scan` and `group` point into `TrainPlan.scans` and `TrainPlan.groups`, `row` is the row in its row group,
-    `foreground` says whether the slice has a label.
+    `foreground` says whether the slice has a label. In 3D an entry is a patch, see `segpipe.trainers.patches`: `group`
+    is the scan as well, and `row` the number of the patch in it.
     """
 
     scan: np.ndarray
@@ -55,7 +56,8 @@ class TrainPlan:
     modalities: tuple[str, ...]
     orientation: str
     convention_name: str
-    crop: tuple[int, int]
+    crop: tuple[int, ...]
+    """What the network sees: rows and columns of a slice; in 3D slices, rows and columns of a patch."""
     scans: tuple[ScanPlan, ...]
     groups: tuple[tuple[str, int], ...]
     """Path of a part file and number of a row group in it."""
@@ -65,6 +67,12 @@ class TrainPlan:
     split_rule: str = ""
     initial_epoch: int = 0
     """Epochs that are done; their checkpoint is what the training goes on from."""
+    initial_step: int = 0
+    """Steps of the next epoch that are done as well."""
+    initial_loss: float = 0.0
+    """Mean loss of these steps."""
+    initial_seconds: float = 0.0
+    """How long these steps took."""
     finished: bool = False
     history: tuple[dict[str, Any], ...] = field(default=())
     """Rows of history.csv up to `initial_epoch`."""

@@ -18,7 +18,7 @@ Example = tuple[np.ndarray, np.ndarray]
 
 _PREFETCH_BATCHES = 4
 _REMEMBERED = 64
-_CACHE_BYTES = 512 << 20
+CACHE_BYTES = 512 << 20
 
 
 class Feed:
@@ -28,7 +28,7 @@ class Feed:
     what it needs in memory depends on batch and row group, not on the cohort.
     """
 
-    def __init__(self, plan: TrainPlan, rank: int, size: int, cache_bytes: int = _CACHE_BYTES):
+    def __init__(self, plan: TrainPlan, rank: int, size: int, cache_bytes: int = CACHE_BYTES):
         self._plan = plan
         self._lanes = range(rank, plan.settings.batch_size, size)
         self._groups = RowGroups(plan, cache_bytes, keep=len(self._lanes))
@@ -43,12 +43,15 @@ class Feed:
         """The scans that a recent step took its slices from; empty when it is too long ago."""
         return next((scans for *when, scans in self._recent if when == [epoch, step]), [])
 
-    def epoch(self, epoch: int) -> Iterator[list[Example]]:
-        """The batches of an epoch: lists of image float32 (H, W, C) and regions uint8 (H, W, R)."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Example]]:
+        """The batches of an epoch from a step on: lists of image float32 (H, W, C) and regions uint8 (H, W, R).
+
+        In 3D these are patches, with D slices in front.
+        """
         plan, settings = self._plan, self._plan.settings
         share = settings.foreground_share
         order = epoch_order(plan.slices, settings.batch_size, share, plan.steps, settings.seed, epoch)
-        for step, lanes in enumerate(order):
+        for step, lanes in enumerate(order[first_step:], first_step):
             chosen = [int(lanes[lane]) for lane in self._lanes]
             self._recent.append(
                 (epoch, step, sorted({plan.scans[plan.slices.scan[place]].scan_id for place in chosen}))
@@ -56,17 +59,17 @@ class Feed:
             yield [self._example(place, epoch, step, lane) for lane, place in zip(self._lanes, chosen, strict=True)]
 
     def dataset(self) -> "tf.data.Dataset":
-        """All epochs from `plan.initial_epoch` on as one endless dataset of batches."""
+        """All epochs from where `plan` begins as one endless dataset of batches."""
         import tensorflow as tf
 
         plan, batch = self._plan, self.batch_size
 
         def examples() -> Iterator[Example]:
-            epoch = plan.initial_epoch
+            epoch, step = plan.initial_epoch, plan.initial_step
             while True:
-                for examples in self.epoch(epoch):
+                for examples in self.epoch(epoch, step):
                     yield from examples
-                epoch += 1
+                epoch, step = epoch + 1, 0
 
         signature = (
             tf.TensorSpec((*plan.crop, len(plan.modalities)), tf.float32),
@@ -92,7 +95,8 @@ class Feed:
 class RowGroups:
     """Decoded crops of row groups, the least recently used given up first.
 
-    At least `keep` row groups stay, however large, for so many are walked through at the same time.
+    At least `keep` row groups stay, however large, for so many are walked through at the same time. A subclass may hold
+    something larger than row groups.
     """
 
     def __init__(self, plan: TrainPlan, cache_bytes: int, keep: int):
@@ -105,15 +109,22 @@ class RowGroups:
 
     def slice(self, group: int, row: int) -> Example:
         """Stored voxels (H, W, C) of any dtype and labels uint8 (H, W) of one row, cropped."""
+        images, labels = self.held(group)
+        return images[row], labels[row]
+
+    def held(self, group: int) -> Example:
+        """All rows of a group: stored voxels (N, H, W, C) of any dtype and labels uint8 (N, H, W)."""
         if group in self._held:
             self._held.move_to_end(group)
         else:
             self._add(group)
-        image, labels = self._held[group]
-        return image[row], labels[row]
+        return self._held[group]
+
+    def _read(self, group: int) -> Example:
+        return read_group(self._plan, self._scan_of[group], group)
 
     def _add(self, group: int) -> None:
-        images, labels = read_group(self._plan, self._scan_of[group], group)
+        images, labels = self._read(group)
         self._held[group] = images, labels
         self._bytes += images.nbytes + labels.nbytes
         while self._bytes > self._limit and len(self._held) > self._keep:
@@ -138,7 +149,7 @@ def read_group(plan: TrainPlan, scan: ScanPlan, group: int) -> Example:
     return np.concatenate(images), np.concatenate(labels)
 
 
-def crop(slices: np.ndarray, scan: ScanPlan, size: tuple[int, int]) -> np.ndarray:
+def crop(slices: np.ndarray, scan: ScanPlan, size: tuple[int, ...]) -> np.ndarray:
     """Slices (N, H, W) cut to `size` around the middle of the scan's brain box; stored zeros outside the image."""
     window = np.zeros((len(slices), *size), slices.dtype)
     (there_rows, here_rows), (there_columns, here_columns) = windows(scan, size)

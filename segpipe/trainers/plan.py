@@ -12,6 +12,7 @@ from segpipe.errors import NotFound, TableError, UsageError
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
 from segpipe.trainers.order import steps_for_all
+from segpipe.trainers.patches import patch_index, patch_shape
 from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import SlicePart, Warehouse
 
@@ -52,7 +53,13 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     for place, scan_id in enumerate(scan.scan_id for part in parts for scan in part.scans for _ in scan.row_groups):
         groups_of.setdefault(scan_id, []).append(place)
     scans = tuple(_scan(row, tuple(groups_of[row["scan_id"]])) for row in rows)
-    slices = _index(warehouse, parts, groups, scans)
+    crop: tuple[int, ...]
+    if settings.dimensions == 3:
+        crop = patch_shape(scans, 1 << settings.depth, settings.patch_size)
+        slices = patch_index(scans, [any(entry["voxels"] for entry in row["label_counts"]) for row in rows], crop)
+    else:
+        crop = crop_size(scans, 1 << settings.depth)
+        slices = _index(warehouse, parts, groups, scans)
     if not slices.foreground.any():
         raise TableError(
             f"No training slice of cohort {settings.cohort!r} has a label",
@@ -63,7 +70,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         modalities=tuple(modalities),
         orientation=orientation,
         convention_name=convention,
-        crop=crop_size(scans, 1 << settings.depth),
+        crop=crop,
         scans=scans,
         groups=groups,
         slices=slices,
@@ -80,8 +87,11 @@ def crop_size(scans: Sequence[ScanPlan], multiple: int) -> tuple[int, int]:
 
 
 def _check(settings: TrainSettings) -> None:
-    if settings.dimensions != 2:
-        raise UsageError("Training feeds slices, not volumes", "use --dimensions 2")
+    if settings.dimensions == 3 and settings.patch_size < 1 << settings.depth:
+        raise UsageError(
+            f"A patch of {settings.patch_size} voxels cannot be halved {settings.depth} times",
+            f"use --patch-size {1 << settings.depth} or more, or a smaller --depth",
+        )
     workers = settings.workers if settings.trainer != "local" else 1
     if settings.batch_size % workers:
         fit = max(workers, settings.batch_size // workers * workers)

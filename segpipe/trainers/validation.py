@@ -6,8 +6,10 @@ import numpy as np
 
 from segpipe.core.metrics import counts, dice
 from segpipe.core.regions import to_labels, to_regions
+from segpipe.core.tiles import predict
 from segpipe.trainers.contract import Group, ScanPlan, TrainPlan
 from segpipe.trainers.feed import crop, normalise_stored, uncrop
+from segpipe.trainers.patches import box_slices, read_scan
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -24,7 +26,8 @@ class Validator:
         self._plan = plan
         self._group = group
         self._scans = plan.of_split("validation")
-        signature = [tf.TensorSpec((_BATCH, *plan.crop, len(plan.modalities)), tf.float32)]
+        batch = _BATCH if len(plan.crop) == 2 else 1
+        signature = [tf.TensorSpec((batch, *plan.crop, len(plan.modalities)), tf.float32)]
         self._infer = tf.function(lambda image: model(image, training=False), input_signature=signature)
 
     def dice(self) -> dict[str, dict[str, float]]:
@@ -62,6 +65,11 @@ class Validator:
                 total += np.array([tuple(pair) for pair in pairs])
         return total
 
+    def _nested(self, probability: np.ndarray) -> np.ndarray:
+        """Regions bool (..., R) of probabilities, nested as their label map has them."""
+        convention = self._plan.convention
+        return to_regions(to_labels(probability > 0.5, convention), convention).astype(bool)
+
     def _segment(self, image: np.ndarray) -> np.ndarray:
         """Regions bool (N, H, W, R) of normalised slices (N, H, W, C), nested as their label map has them."""
         found = []
@@ -69,9 +77,26 @@ class Validator:
             batch = image[start : start + _BATCH]
             padded = np.zeros((_BATCH, *image.shape[1:]), np.float32)
             padded[: len(batch)] = batch
-            found.append(self._infer(padded).numpy()[: len(batch)] > 0.5)
-        convention = self._plan.convention
-        return to_regions(to_labels(np.concatenate(found), convention), convention).astype(bool)
+            found.append(self._infer(padded).numpy()[: len(batch)])
+        return self._nested(np.concatenate(found))
+
+
+class TileValidator(Validator):
+    """The same with a 3D network: overlapping tiles of the brain's box, blended."""
+
+    def _count(self, scan: ScanPlan) -> np.ndarray:
+        plan = self._plan
+        image, labels = read_scan(plan, scan)
+        probability = predict(
+            image,
+            lambda tiles: self._infer(normalise_stored(tiles, scan)).numpy(),
+            plan.crop,
+            plan.settings.tile_overlap,
+        )
+        truth = to_regions(labels, plan.convention).astype(bool)
+        found = np.zeros(truth.shape, bool)
+        found[box_slices(scan)] = self._nested(probability)
+        return np.array([tuple(counts(found[..., r], truth[..., r])) for r in range(len(plan.regions))])
 
 
 def mean_dice(scores: dict[str, dict[str, float]], regions: tuple[str, ...]) -> dict[str, float]:

@@ -17,16 +17,20 @@ from segpipe.models.losses import dice_cross_entropy
 from segpipe.models.unet import build_unet
 from segpipe.trainers import checkpoints
 from segpipe.trainers.contract import Group, TrainPlan
+from segpipe.trainers.events import write_events
 from segpipe.trainers.feed import Feed
 from segpipe.trainers.identity import identity
+from segpipe.trainers.patches import PatchFeed
 from segpipe.trainers.records import write_failure, write_history
-from segpipe.trainers.validation import Validator, mean_dice
+from segpipe.trainers.validation import TileValidator, Validator, mean_dice
 
 tf.get_logger().setLevel("ERROR")  # Orca goes through what TensorFlow calls deprecated, in every worker
 
 _WARM_UP_SHARE = 0.05
 _FINAL_SHARE = 0.01
 _CLIP_NORM = 12.0
+_LOOKS = 50  # so often in an epoch the workers ask each other whether it is time for a checkpoint
+_MOST_LOOK_STEPS = 16
 
 
 class Worker:
@@ -46,8 +50,9 @@ class Worker:
 
     @cached_property
     def feed(self) -> Feed:
-        """This worker's share of the slices."""
-        return Feed(self.plan, self.group.rank, self.group.size)
+        """This worker's share of the slices, or of the patches."""
+        kind = Feed if self.plan.settings.dimensions == 2 else PatchFeed
+        return kind(self.plan, self.group.rank, self.group.size)
 
     def build_model(self) -> tf.keras.Model:
         """The U-Net, compiled, and where the checkpoint left it."""
@@ -56,8 +61,9 @@ class Worker:
         model = build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed)
         optimizer = self.group.optimizer(learning_rate=learning_rates(plan), global_clipnorm=_CLIP_NORM)
         model.compile(optimizer, loss=dice_cross_entropy(self.group.total))
-        if plan.initial_epoch:
-            checkpoints.restore(checkpoints.read(settings.model, plan.initial_epoch), model)
+        start = checkpoints.Position(plan.initial_epoch, plan.initial_step)
+        if start > (0, 0):
+            checkpoints.restore(checkpoints.read(settings.model, start), model)
         return model
 
     def fit(self, model: tf.keras.Model) -> None:
@@ -86,26 +92,36 @@ def learning_rates(plan: TrainPlan) -> tf.keras.optimizers.schedules.LearningRat
 class Journal(tf.keras.callbacks.Callback):
     """Watches the loss, validates, and keeps checkpoint and history in the model directory; only rank 0 writes.
 
-    All workers come to the same numbers, so all stop after the same epoch.
+    All workers come to the same numbers, so all stop after the same epoch, and all read the weights at the same step.
     """
 
     def __init__(self, worker: Worker):
         super().__init__()
         self._worker = worker
         self._history = list(worker.plan.history)
-        self._epoch = 0
+        self._epoch = worker.plan.initial_epoch
+        self._look_steps = min(_MOST_LOOK_STEPS, max(1, worker.plan.steps // _LOOKS))
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Make what validates; the model is known from here on."""
-        self._validator = Validator(self._worker.plan, self._worker.group, self.model)
+        """Make what validates, for the model is known from here on, and skip the steps that are done."""
+        plan = self._worker.plan
+        kind = Validator if plan.settings.dimensions == 2 else TileValidator
+        self._validator = kind(plan, self._worker.group, self.model)
+        self._saved = time.monotonic()
+        if plan.initial_step:
+            self.model._training_state = _StartInside(plan)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the clock."""
+        plan = self._worker.plan
+        going_on = epoch == plan.initial_epoch
         self._epoch = epoch
-        self._started = time.perf_counter()
+        self._first_step = plan.initial_step if going_on else 0
+        self._looked = self._first_step
+        self._started = time.perf_counter() - (plan.initial_seconds if going_on else 0.0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Stop everything when the loss is no number any more."""
+        """Stop everything when the loss is no number any more; write a checkpoint when it is time for one."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             scans = self._worker.feed.scans_of(self._epoch, batch)
@@ -115,12 +131,16 @@ class Journal(tf.keras.callbacks.Callback):
             remedy = "look at these scans, or train with a smaller --learning-rate"
             write_failure(self._worker.plan.settings.model, problem, remedy)
             raise SegpipeError(problem, remedy)
+        done = batch + 1
+        if done // self._look_steps > self._looked // self._look_steps and done < self._worker.plan.steps:
+            self._looked = done
+            self._checkpoint_inside(done, loss)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Validate, decide whether to go on, and write down where the training stands."""
         plan, group = self._worker.plan, self._worker.group
         seconds = time.perf_counter() - self._started
-        loss = float(group.sum(np.array((logs or {})["loss"], np.float64))) / group.size
+        loss = self._epoch_loss(plan.steps, float(group.sum(np.array((logs or {})["loss"], np.float64))) / group.size)
         due = (epoch + 1) % plan.settings.validate_every == 0 or epoch + 1 == plan.settings.epochs
         row: dict[str, Any] = {
             "epoch": epoch + 1,
@@ -136,21 +156,57 @@ class Journal(tf.keras.callbacks.Callback):
         best = best_epoch(self._history, plan.regions)
         stop = 0 < plan.settings.patience <= epoch + 1 - best
         self.model.stop_training = stop
+        finished = stop or epoch + 1 == plan.settings.epochs
+        self._write(checkpoints.Position(epoch + 1), best_epoch=best, finished=finished, scores=scores)
         if group.rank == 0:
-            finished = stop or epoch + 1 == plan.settings.epochs
-            self._write(epoch + 1, best, finished, scores)
+            write_history(plan.settings.model, self._history)
+            write_events(plan.settings.model, row)
 
-    def _write(self, epoch: int, best: int, finished: bool, scores: dict[str, dict[str, float]]) -> None:
+    def _checkpoint_inside(self, step: int, loss: float) -> None:
+        """Write a checkpoint in the midst of an epoch, when the clock of rank 0 says so."""
+        group = self._worker.group
+        due = group.rank == 0 and time.monotonic() - self._saved >= self._worker.plan.settings.checkpoint_minutes * 60
+        agreed, losses = group.sum(np.array([due, loss], np.float64))
+        if agreed:
+            self._write(
+                checkpoints.Position(self._epoch, step),
+                best_epoch=best_epoch(self._history, self._worker.plan.regions) if self._history else 0,
+                epoch_loss=self._epoch_loss(step, losses / group.size),
+                epoch_seconds=time.perf_counter() - self._started,
+            )
+
+    def _epoch_loss(self, step: int, mean: float) -> float:
+        """The mean loss of an epoch up to `step`, of which `mean` is that of the steps of this run."""
+        if not self._first_step:
+            return mean
+        return (self._worker.plan.initial_loss * self._first_step + mean * (step - self._first_step)) / step
+
+    def _write(self, position: checkpoints.Position, best_epoch: int, finished: bool = False, **more: Any) -> None:
         plan = self._worker.plan
+        arrays = checkpoints.state(self.model)
         meta = {
             "identity": identity(plan),
             "history": self._history,
-            "best_epoch": best,
+            "best_epoch": best_epoch,
             "finished": finished,
-            "scores": scores,
+            "epoch_loss": 0.0,
+            "epoch_seconds": 0.0,
+            **more,
         }
-        checkpoints.write(plan.settings.model, epoch, self.model, meta)
-        write_history(plan.settings.model, self._history)
+        if self._worker.group.rank == 0:
+            checkpoints.write(plan.settings.model, position, arrays, meta)
+        self._saved = time.monotonic()
+
+
+class _StartInside:
+    """Tells Keras to begin inside an epoch, in the place of what its own BackupAndRestore puts there."""
+
+    def __init__(self, plan: TrainPlan):
+        self._start = plan.initial_epoch, plan.initial_step
+
+    def maybe_load_initial_counters_from_ckpt(self, *_arguments: Any, **_options: Any) -> tuple[int, int]:
+        """First epoch, and first step in it."""
+        return self._start
 
 
 def best_epoch(history: list[dict[str, Any]], regions: tuple[str, ...]) -> int:

@@ -26,16 +26,47 @@ def losses(bundle: Bundle) -> list[float]:
     return [row["loss"] for row in read_history(bundle.url)]
 
 
-def train_one_epoch_of(settings: TrainSettings) -> None:
-    """Leave the model directory as a training of two epochs does that is killed in its second."""
+class Killed(BaseException):
+    """Ends a training between two steps."""
+
+
+def train_until(settings: TrainSettings, epoch: int, step: int) -> None:
+    """Leave the model directory as a training does that ends before that step, both counted from 0."""
+    import tensorflow as tf
+
+    from segpipe.trainers import resumed
     from segpipe.trainers.contract import Alone
     from segpipe.trainers.plan import make_plan
     from segpipe.trainers.worker import Journal, Worker
 
-    worker = Worker(make_plan(settings), Alone)
+    class Killer(tf.keras.callbacks.Callback):
+        now = 0
+
+        def on_epoch_begin(self, number: int, logs: Any = None) -> None:
+            self.now = number
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if (self.now, batch) == (epoch, step):
+                raise Killed
+
+    worker = Worker(resumed(make_plan(settings)), Alone)
     model = worker.build_model()
-    steps = worker.plan.steps
-    model.fit(worker.feed.dataset(), epochs=1, steps_per_epoch=steps, callbacks=[Journal(worker)], verbose=0)
+    plan = worker.plan
+    with pytest.raises(Killed):
+        model.fit(
+            worker.feed.dataset(),
+            epochs=plan.settings.epochs,
+            initial_epoch=plan.initial_epoch,
+            steps_per_epoch=plan.steps,
+            callbacks=[Journal(worker), Killer()],
+            verbose=0,
+        )
+
+
+def newest(model: str) -> tuple[int, int]:
+    from segpipe.trainers.checkpoints import positions
+
+    return positions(model)[-1]
 
 
 @pytest.fixture(scope="session")
@@ -64,15 +95,45 @@ def test_trains_the_same_network_whatever_the_trainer(settings, spark, reference
 
 
 @EVERY
-def test_goes_on_from_a_checkpoint(settings, spark, reference: Bundle, trainer: str):
+def test_goes_on_from_the_middle_of_an_epoch(settings, spark, reference: Bundle, trainer: str):
     """As if it had never been stopped: optimizer state, learning rate and order of slices included."""
-    train_one_epoch_of(settings())
+    every_step = 1e-9
+    train_until(settings(checkpoint_minutes=every_step), epoch=1, step=2)
+    assert newest(settings().model) == (1, 2)
     bundle, _ = run(settings(trainer=trainer), spark)
 
     np.testing.assert_allclose(losses(bundle), losses(reference), atol=1e-4)
     assert [row["learning_rate"] for row in read_history(bundle.url)] == pytest.approx(
         [row["learning_rate"] for row in read_history(reference.url)], rel=1e-4
     )
+    if trainer == "local":
+        assert bundle.weights_sha256 == reference.weights_sha256
+
+
+@pytest.mark.parametrize("stops", [[(0, 1), (0, 2), (1, 1)], [(1, 0)]], ids=["inside epochs", "between epochs"])
+def test_however_often_it_is_stopped_not_a_bit_differs(settings, reference: Bundle, stops: list[tuple[int, int]]):
+    for stop in stops:
+        train_until(settings(checkpoint_minutes=1e-9), *stop)
+        assert newest(settings().model) == stop
+    bundle, _ = run(settings(), None)
+    assert bundle.weights_sha256 == reference.weights_sha256
+    np.testing.assert_allclose(losses(bundle), losses(reference), rtol=1e-5)
+    assert newest(settings().model) == (2, 0)
+
+
+def test_no_checkpoint_inside_an_epoch_before_it_is_time(settings):
+    train_until(settings(checkpoint_minutes=60), epoch=1, step=2)
+    assert newest(settings().model) == (1, 0)
+
+
+def test_a_damaged_checkpoint_is_named(settings):
+    from segpipe.errors import ModelError
+
+    train_until(settings(), epoch=1, step=0)
+    path = Path(settings().model, "checkpoints", "epoch-00001.npz")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"epoch-00001.npz is damaged .*: remove it"):
+        run(settings(), None)
 
 
 def test_a_finished_training_is_not_done_twice(settings):

@@ -38,11 +38,6 @@ def test_a_batch_that_cannot_be_shared(settings, workers: int):
         make_plan(settings(trainer="orca", workers=workers))
 
 
-def test_three_dimensions(settings):
-    with pytest.raises(UsageError, match="--dimensions 2"):
-        make_plan(settings(dimensions=3))
-
-
 def test_no_such_cohort(settings):
     with pytest.raises(NotFound, match="'other'"):
         make_plan(settings(cohort="other"))

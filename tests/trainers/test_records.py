@@ -1,0 +1,42 @@
+"""What a training leaves for people to follow it by."""
+
+from pathlib import Path
+
+import pytest
+
+from segpipe.trainers import epoch_line
+from segpipe.trainers.events import write_events
+
+ROW = {
+    "epoch": 1,
+    "loss": 0.5,
+    "learning_rate": 0.001,
+    "images_per_second": 41.23,
+    "seconds": 60.0,
+    "dice_lesion": 0.75,
+    "dice_core": float("nan"),
+    "validation_seconds": 20.0,
+}
+
+
+@pytest.mark.parametrize("url", ["{}/model", "file://{}/model"])
+def test_tensorboard_reads_every_epoch(tmp_path: Path, url: str):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for epoch in (1, 2, 10, 2):  # epoch 2 is done again, as after a kill
+        write_events(url.format(tmp_path), ROW | {"epoch": epoch, "loss": 1 / epoch})
+    events = EventAccumulator(str(tmp_path / "model" / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "learning_rate", "speed/images_per_second", "dice/lesion"}
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        (1, 1.0),
+        (2, 0.5),
+        (10, pytest.approx(0.1)),
+    ]
+    assert [event.value for event in events.Scalars("dice/lesion")] == [0.75] * 3
+
+
+def test_an_epoch_in_a_line_with_the_time_left():
+    assert epoch_line([ROW], 31) == "epoch 1 of 31  loss 0.500  Dice lesion 0.750  41.2 images/s  40 min left"
+    assert epoch_line([ROW, ROW | {"seconds": 0.0, "validation_seconds": 0.0}], 3).endswith("  40 s left")
+    assert epoch_line([ROW], 1) == "epoch 1 of 1  loss 0.500  Dice lesion 0.750  41.2 images/s"
