@@ -59,8 +59,8 @@ class Agreement:
     hd95_mm: float
 
 
-def measure(mask: np.ndarray, affine: Affine) -> Measures:
-    """All measures of a mask; NaN and None where it is empty."""
+def measure(mask: np.ndarray, affine: Affine, parts: "Components | None" = None) -> Measures:
+    """All measures of a mask; NaN and None where it is empty. `parts` are its components where they are known."""
     crop, inner = _crop(mask, affine)
     longest, perpendicular = diameters_mm(crop, _spacing(inner))
     return Measures(
@@ -68,7 +68,7 @@ def measure(mask: np.ndarray, affine: Affine) -> Measures:
         volume_ml=volume_ml(crop, inner),
         centroid_mm=centroid_mm(crop, inner),
         box_mm=box_mm(crop, inner),
-        lesions=lesions(crop),
+        lesions=len((parts or components(crop)).sizes),
         longest_diameter_mm=longest,
         perpendicular_diameter_mm=perpendicular,
     )
@@ -119,16 +119,32 @@ def hd95_mm(pred: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) ->
     one, other = (_surface_mm(mask, spacing_mm) for mask in (pred, truth))
     if not len(one) or not len(other):
         return float("nan")
-    there = cKDTree(other).query(one)[0]
-    back = cKDTree(one).query(other)[0]
+    # An unbalanced tree answers the same and is built in half the time.
+    there = cKDTree(other, balanced_tree=False, compact_nodes=False).query(one)[0]
+    back = cKDTree(one, balanced_tree=False, compact_nodes=False).query(other)[0]
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
-def lesions(mask: np.ndarray) -> int:
-    """The number of connected components; voxels that touch at a corner are connected (26 neighbours)."""
+class Components(NamedTuple):
+    """The connected components of a mask, numbered from 1 on: int32 (S, H, W), and the voxels of each, int64 (n,)."""
+
+    parts: np.ndarray
+    sizes: np.ndarray
+
+
+def components(mask: np.ndarray) -> Components:
+    """The connected components of a mask; voxels that touch at a corner are connected (26 neighbours)."""
     from scipy.ndimage import label
 
-    return int(label(mask[_box(mask)], np.ones((3, 3, 3)))[1])
+    box = _box(mask)
+    parts = np.zeros(mask.shape, np.int32)
+    parts[box], number = label(mask[box], np.ones((3, 3, 3)))
+    return Components(parts, np.bincount(parts[box].ravel(), minlength=number + 1)[1:])
+
+
+def lesions(mask: np.ndarray) -> int:
+    """The number of connected components; see `components`."""
+    return len(components(mask).sizes)
 
 
 def volume_ml(mask: np.ndarray, affine: Affine) -> float:

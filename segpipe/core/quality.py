@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from segpipe.core.metrics import Components, components
+
 TOUCHES_BORDER = "touches_border"
 DISCONNECTED = "disconnected"
 IMPLAUSIBLE_VOLUME = "implausible_volume"
@@ -13,8 +15,14 @@ MOST_BRAIN_SHARE = 0.5
 LEAST_PROBABILITY = 0.7
 
 
-def qc_flags(mask: np.ndarray, volume_ml: float, brain_ml: float, mean_probability: float | None) -> list[str]:
-    """Flags of a region's mask, bool (S, H, W); none for an empty one.
+def qc_flags(
+    mask: np.ndarray,
+    volume_ml: float,
+    brain_ml: float,
+    mean_probability: float | None,
+    parts: Components | None = None,
+) -> list[str]:
+    """Flags of a region's mask, bool (S, H, W); none for an empty one. `parts` are its components, where known.
 
     `touches_border`: a voxel lies on the outermost layer of the volume, so that some may lie beyond it.
     `disconnected`: the largest of its 26-connected parts holds less than half of it. `implausible_volume`:
@@ -27,18 +35,13 @@ def qc_flags(mask: np.ndarray, volume_ml: float, brain_ml: float, mean_probabili
         return []
     found = {
         TOUCHES_BORDER: any(np.take(mask, (0, -1), axis=axis).any() for axis in range(3)),
-        DISCONNECTED: _main_share(mask) < LEAST_MAIN_SHARE,
+        DISCONNECTED: _main_share((parts or components(mask)).sizes) < LEAST_MAIN_SHARE,
         IMPLAUSIBLE_VOLUME: not LEAST_VOLUME_ML <= volume_ml <= MOST_BRAIN_SHARE * brain_ml,
         LOW_CONFIDENCE: mean_probability is not None and mean_probability < LEAST_PROBABILITY,
     }
     return [flag for flag, raised in found.items() if raised]
 
 
-def _main_share(mask: np.ndarray) -> float:
+def _main_share(sizes: np.ndarray) -> float:
     """Share of the voxels that the largest connected part holds."""
-    from scipy.ndimage import find_objects, label
-
-    crop = mask[find_objects(mask.astype(np.uint8))[0]]
-    parts, _ = label(crop, np.ones((3, 3, 3)))
-    sizes = np.bincount(parts.ravel())[1:]
     return float(sizes.max() / sizes.sum())

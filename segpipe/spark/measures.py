@@ -44,26 +44,28 @@ def region_rows(
     brain_ml = scan["brain_voxels"] * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     rows = []
     for region, mask in regions.items():
-        measures = metrics.measure(mask, affine)
+        parts = metrics.components(mask)
+        measures = metrics.measure(mask, affine, parts)
         true = true_regions.get(region)
-        agreement = dict.fromkeys(_AGREEMENT) if true is None else _agreement(mask, true, affine)
+        agreement = dict.fromkeys(_AGREEMENT) if true is None else _agreement(mask, true, affine, parts)
         row = {
             **{name: scan[name] for name in ("scan_id", "cohort", "subject", "session", "split", "fingerprint")},
             "region": region,
             **asdict(measures),
             "mean_probability": mean_probability.get(region),
             "max_probability": max_probability.get(region),
-            "qc_flags": qc_flags(mask, measures.volume_ml, brain_ml, mean_probability.get(region)),
+            "qc_flags": qc_flags(mask, measures.volume_ml, brain_ml, mean_probability.get(region), parts),
             **agreement,
         }
         rows.append({name: _null(value) for name, value in row.items()})
     return rows
 
 
-def _agreement(mask: np.ndarray, truth: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
-    found = lesion_wise(mask, truth, spacing_mm(affine).tolist())
+def _agreement(mask: np.ndarray, truth: np.ndarray, affine: np.ndarray, parts: metrics.Components) -> dict[str, Any]:
+    whole = metrics.compare(mask, truth, affine)
+    found = lesion_wise(mask, truth, spacing_mm(affine).tolist(), predicted=parts, hd95_mm=whole.hd95_mm)
     scores = [{name: _null(value) for name, value in score._asdict().items()} for score in found.scores]
-    return asdict(metrics.compare(mask, truth, affine)) | {
+    return asdict(whole) | {
         "lesion_scores": scores,
         "false_lesions": found.false_voxels,
     }

@@ -129,17 +129,20 @@ def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[Scan
         ]
     outcomes: list[ScanOutcome] = []
     rejected: list[dict[str, Any]] = []
+    measured: list[pa.Table] = []
     with PartWriter(warehouse, (PREDICTIONS, SEGMENTATIONS), task.name, job.run_id, job.fence) as part:
         with Watch(warehouse, job.run_id, task.name, "segment") as watch:
             for scan in opened(warehouse, task.scans, job):
                 try:
                     watch.enter(scan.scan_id)
-                    outcomes.append(_segment_scan(part, scan, job, predictor))
+                    outcomes.append(_segment_scan(part, measured, scan, job, predictor))
                 except BadInput as error:
                     outcomes.append(ScanOutcome(scan.scan_id, reason=str(error.reason)))
                     rejected.append(quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error))
         if task.replaces:
-            _copy_others(part, warehouse, {one.scan_id for one in outcomes if one.reason is None})
+            measured.append(_copy_others(part, warehouse, {one.scan_id for one in outcomes if one.reason is None}))
+        if measured:  # in one row group, for a reader pays for each
+            part.write(SEGMENTATIONS.name, pa.concat_tables(measured))
         fresh = [row for row in rejected if row["fingerprint"] not in job.reported]
         write_quarantine(job, f"{job.run_id}-{task.name}", fresh)
     return outcomes
@@ -273,16 +276,19 @@ class _LoadedSlices:
 # One scan
 
 
-def _segment_scan(part: PartWriter, opened_scan: OpenedScan, job: Job, predictor: Predictor) -> ScanOutcome:
+def _segment_scan(
+    part: PartWriter, measured: list[pa.Table], opened_scan: OpenedScan, job: Job, predictor: Predictor
+) -> ScanOutcome:
+    """Write a scan's predictions to the part, and add its measures to `measured` once they are written."""
     start = time.perf_counter()
     scan, slices = opened_scan.read()
     with _no_scan_stops_others(opened_scan.scan_id):
         found = predictor.segment(scan_input(scan, job.modalities), slices)
         inferred = time.perf_counter()
-        measured = _measure(scan, found, slices.truth, job)
+        measures = _measure(scan, found, slices.truth, job)
     for rows in _prediction_rows(scan, found, job):
         part.write(PREDICTIONS.name, rows)
-    part.write(SEGMENTATIONS.name, measured)
+    measured.append(measures)
     return ScanOutcome(opened_scan.scan_id, scan["shape"][0], time.perf_counter() - start, inferred - start)
 
 
@@ -347,11 +353,14 @@ def _committed(warehouse: Warehouse, task: SegmentTask, job: Job) -> set[str]:
     return {row["scan_id"] for row in rows if row["run_id"] == job.run_id}
 
 
-def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> None:
-    """Copy the rows of a part's other scans, a row group at a time."""
-    for table in (PREDICTIONS, SEGMENTATIONS):
-        with warehouse.fs.open(warehouse.path(table.name, f"{part.name}.parquet"), "rb") as file:
-            old = pq.ParquetFile(file)
-            for number in range(old.num_row_groups):
-                if old.read_row_group(number, ["scan_id"])["scan_id"][0].as_py() not in rewritten:
-                    part.write(table.name, with_later_columns(old.read_row_group(number, use_threads=False), table))
+def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> pa.Table:
+    """Copy the predictions of a part's other scans, a row group at a time; gives their rows of `segmentations`."""
+    with warehouse.fs.open(warehouse.path(PREDICTIONS.name, f"{part.name}.parquet"), "rb") as file:
+        old = pq.ParquetFile(file)
+        for number in range(old.num_row_groups):
+            if old.read_row_group(number, ["scan_id"])["scan_id"][0].as_py() not in rewritten:
+                part.write(PREDICTIONS.name, old.read_row_group(number, use_threads=False))
+    with warehouse.fs.open(warehouse.path(SEGMENTATIONS.name, f"{part.name}.parquet"), "rb") as file:
+        rows = with_later_columns(pq.read_table(file, use_threads=False), SEGMENTATIONS)
+    kept = [scan_id not in rewritten for scan_id in rows["scan_id"].to_pylist()]
+    return rows.filter(pa.array(kept, pa.bool_())).select(SEGMENTATIONS.schema.names).cast(SEGMENTATIONS.schema)
