@@ -33,6 +33,8 @@ class Validator:
     def dice(self) -> dict[str, dict[str, float]]:
         """Dice of each region by scan_id, NaN where truth and prediction are empty; the same on every worker."""
         plan, group = self._plan, self._group
+        if not self._scans:
+            return {}  # TensorFlow crashes on the sum of nothing over several workers
         table = np.zeros((len(self._scans), len(plan.regions), 3), np.int64)
         for place in range(group.rank, len(self._scans), group.size):
             table[place] = self._count(plan.scans[self._scans[place]])

@@ -23,10 +23,11 @@ def all_train(spark, glioma_archive: Path, tmp_path: Path) -> str:
     return url
 
 
-def test_every_epoch_is_done_and_the_last_is_kept(settings, all_train: str) -> None:
-    chosen = settings(warehouse=all_train, patience=1)
+@pytest.mark.parametrize(("trainer", "workers"), [("local", 1), ("orca", 2)])
+def test_every_epoch_is_done_and_the_last_is_kept(spark, settings, all_train: str, trainer: str, workers: int) -> None:
+    chosen = settings(warehouse=all_train, patience=1, trainer=trainer, workers=workers)
     with record_run(None, "train", chosen) as run:
-        bundle = train(chosen, None, run)
+        bundle = train(chosen, spark, run)
     assert bundle.subjects == {"train": 6, "validation": 0}
     assert bundle.metrics["best_epoch"] == chosen.epochs == len(read_history(chosen.model))
     assert set(bundle.metrics["validation_dice"].values()) == {None}
