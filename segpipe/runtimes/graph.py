@@ -43,6 +43,26 @@ def segmenter(model: Any, convention: LabelConvention, channels: int, multiple: 
     return segment
 
 
+def tiler(model: Any, channels: int) -> Any:
+    """A `tf.function` that does what `tiled.TileNetwork` asks for: its inputs, and `probability` (N, d, h, w, R).
+
+    `model` is a 3D Keras model from normalised (N, d, h, w, C) to region probabilities.
+    """
+    import tensorflow as tf
+
+    signature = [
+        tf.TensorSpec([None, None, None, None, channels], tf.float32, name="image"),
+        tf.TensorSpec([channels], tf.float32, name="mean"),
+        tf.TensorSpec([channels], tf.float32, name="inverse_std"),
+    ]
+
+    @tf.function(input_signature=signature)
+    def probabilities(image: Any, mean: Any, inverse_std: Any) -> dict[str, Any]:
+        return {"probability": tf.cast(model((image - mean) * inverse_std, training=False), tf.float32)}
+
+    return probabilities
+
+
 def _between(tf: Any, bounds: Any, length: Any) -> Any:
     """1 from the first bound up to before the second, else 0: (length,) float32."""
     places = tf.range(length)

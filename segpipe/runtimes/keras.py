@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segpipe.errors import ModelError
+from segpipe.core.prediction import Predictor
 from segpipe.models.bundle import KERAS, Bundle, load_keras
-from segpipe.runtimes.graph import OUTPUTS, segmenter
-from segpipe.runtimes.openvino import convention
-from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
+from segpipe.runtimes.graph import OUTPUTS
+from segpipe.runtimes.openvino import network_function, on_network
+from segpipe.runtimes.slicewise import Constants, Outputs
 
 if TYPE_CHECKING:
     from segpipe.runtimes.contract import PackedPredictor
@@ -31,20 +31,16 @@ def files(precision: str) -> tuple[tuple[str, ...], str]:
     return (KERAS,), "copy it again from where it was trained"
 
 
-def predictor(packed: PackedPredictor, threads: int) -> SlicewisePredictor:
+def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     """The predictor of a bundle's Keras model."""
     bundle = packed.bundle
-    if bundle.network["dimensions"] != 2:
-        raise ModelError(f"Model {bundle.url} is a 3D network, which cannot segment yet", "train with --dimensions 2")
     _use(threads)
     with tempfile.TemporaryDirectory(prefix="segpipe-model-") as scratch:
         for name, data in packed.files.items():
             (Path(scratch) / name).write_bytes(data)
         model = load_keras(replace(bundle, url=scratch))
-    function = segmenter(model, convention(bundle), len(bundle.modalities), bundle.multiple, bundle.threshold)
-    return SlicewisePredictor(
-        KerasNetwork(function), tuple(bundle.regions), bundle.crop, bundle.multiple, packed.spec.batch_size
-    )
+    kind = KerasTiles if bundle.network["dimensions"] == 3 else KerasNetwork
+    return on_network(kind(network_function(model, bundle)), bundle, packed.spec.batch_size)
 
 
 class KerasNetwork:
@@ -60,6 +56,23 @@ class KerasNetwork:
 
     def wait(self) -> None:
         """See `slicewise.Network`."""
+
+
+class KerasTiles:
+    """A `tiled.TileNetwork` that does each request at once."""
+
+    def __init__(self, function: Any):
+        self._function = function
+
+    def start(
+        self, tiles: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray, done: Callable[[np.ndarray], None]
+    ) -> None:
+        """See `tiled.TileNetwork`."""
+        found = self._function(tiles.astype(np.float32, copy=False), mean, inverse_std)
+        done(found["probability"].numpy())
+
+    def wait(self) -> None:
+        """See `tiled.TileNetwork`."""
 
 
 def _use(threads: int) -> None:

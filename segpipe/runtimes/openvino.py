@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segpipe.core.prediction import Sample
+from segpipe.core.prediction import Predictor, Sample
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import ModelError
 from segpipe.models.bundle import Bundle, load_keras
-from segpipe.runtimes.graph import OUTPUTS, segmenter
+from segpipe.runtimes.graph import OUTPUTS, segmenter, tiler
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
+from segpipe.runtimes.tiled import OVERLAP, TiledPredictor
 from segpipe.settings import NetworkSettings
 from segpipe.storage import url_to_fs
 
@@ -50,7 +51,9 @@ def export(bundle_url: str, validation: Sequence[Sample] = (), calibration: Sequ
     contents = convert(load_keras(bundle), bundle)
     chosen = judge.choose(bundle, contents, validation)
     int8, published = None, False
-    if calibration is not None:
+    if calibration is not None and bundle.network["dimensions"] == 3:
+        chosen["int8"] = {"published": False, "reason": "3D networks are not quantised in this version"}
+    elif calibration is not None:
         int8 = quantise(contents, bundle, calibration)
         chosen["int8"] = judge.judge_int8(bundle, contents, int8, chosen["precision"], validation)
         published = chosen["int8"]["published"]
@@ -80,15 +83,11 @@ def files(precision: str) -> tuple[tuple[str, ...], str]:
 
 
 def convert(model: Any, bundle: Bundle) -> tuple[bytes, bytes]:
-    """The IR of a Keras model, the bytes of its .xml and .bin; see `graph.segmenter`, but `image` is int16."""
+    """The IR of a Keras model, the bytes of its .xml and .bin; see `network_function`, but `image` is int16."""
     import tensorflow as tf
 
-    if bundle.network["dimensions"] != 2:
-        raise ModelError(
-            f"Model {bundle.url} is a 3D network, which cannot be exported yet", "train with --dimensions 2"
-        )
     model = _in_float32(model, bundle)
-    function = segmenter(model, convention(bundle), len(bundle.modalities), bundle.multiple, bundle.threshold)
+    function = network_function(model, bundle)
     with tempfile.TemporaryDirectory(prefix="segpipe-export-") as scratch:
         module = tf.Module()
         module.function = function
@@ -154,18 +153,31 @@ class _Recorder:
         """See `slicewise.Network`."""
 
 
-def predictor(packed: PackedPredictor, threads: int) -> SlicewisePredictor:
+def network_function(model: Any, bundle: Bundle) -> Any:
+    """From stored voxels to what a runtime needs: `graph.segmenter` of a 2D model, `graph.tiler` of a 3D one."""
+    if bundle.network["dimensions"] == 3:
+        return tiler(model, len(bundle.modalities))
+    return segmenter(model, convention(bundle), len(bundle.modalities), bundle.multiple, bundle.threshold)
+
+
+def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
+    """The predictor of a network that does what `network_function` does."""
+    if bundle.network["dimensions"] == 3:
+        overlap = bundle.training.get("tile_overlap", OVERLAP)
+        return TiledPredictor(network, convention(bundle), bundle.crop, overlap, bundle.threshold)
+    return SlicewisePredictor(network, tuple(bundle.regions), bundle.crop, bundle.multiple, batch_size)
+
+
+def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     """The predictor of a bundle's IR."""
     xml, weights = (packed.files[name] for name in files(packed.spec.precision)[0])
     return on_ir((xml, weights), packed.bundle, threads, packed.spec.precision, packed.spec.batch_size)
 
 
-def on_ir(
-    contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int
-) -> SlicewisePredictor:
+def on_ir(contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int) -> Predictor:
     """The predictor of an IR, the bytes of its .xml and .bin."""
-    network = OpenVinoNetwork(*contents, threads, precision)
-    return SlicewisePredictor(network, tuple(bundle.regions), bundle.crop, bundle.multiple, batch_size)
+    kind = OpenVinoTiles if bundle.network["dimensions"] == 3 else OpenVinoNetwork
+    return on_network(kind(*contents, threads, precision), bundle, batch_size)
 
 
 def convention(bundle: Bundle) -> LabelConvention:
@@ -174,8 +186,8 @@ def convention(bundle: Bundle) -> LabelConvention:
     return LabelConvention(bundle.label_convention, labels, bundle.regions)
 
 
-class OpenVinoNetwork:
-    """A `slicewise.Network` on an IR, compiled once per input shape and dtype; shapes long unused are forgotten."""
+class _Requests:
+    """Requests to an IR, compiled once per input shape and dtype; shapes long unused are forgotten."""
 
     def __init__(self, xml: bytes, weights: bytes, threads: int, precision: str = "float32"):
         import openvino
@@ -191,14 +203,14 @@ class OpenVinoNetwork:
         }
         self._queues: OrderedDict[tuple, Any] = OrderedDict()
 
-    def start(self, image: np.ndarray, constants: Constants, done: Callable[[Outputs], None]) -> None:
-        """See `slicewise.Network`; blocks while all requests are busy."""
-        inputs = {"image": image, **vars(constants)}
+    def _submit(self, inputs: dict[str, np.ndarray], deliver: Callable[[Any], None]) -> None:
+        """Begin a request, whose end `deliver` is told of; blocks while all requests are busy."""
         # the inputs are shared, not copied, and live as long as the request holds them as its user data
-        self._queue(image.shape, image.dtype).start_async(inputs, (done, inputs), share_inputs=True)
+        image = inputs["image"]
+        self._queue(image.shape, image.dtype).start_async(inputs, (deliver, inputs), share_inputs=True)
 
     def wait(self) -> None:
-        """See `slicewise.Network`."""
+        """Return when all requests are done; raises what a request raised."""
         for queue in self._queues.values():
             queue.wait_all()
 
@@ -224,8 +236,31 @@ class OpenVinoNetwork:
         return queue
 
 
-def _deliver(request: Any, data: tuple[Callable[[Outputs], None], Any]) -> None:
-    data[0](Outputs(**{name: request.get_tensor(name).data for name in OUTPUTS}))
+class OpenVinoNetwork(_Requests):
+    """A `slicewise.Network` on an IR."""
+
+    def start(self, image: np.ndarray, constants: Constants, done: Callable[[Outputs], None]) -> None:
+        """See `slicewise.Network`."""
+
+        def deliver(request: Any) -> None:
+            done(Outputs(**{name: request.get_tensor(name).data for name in OUTPUTS}))
+
+        self._submit({"image": image, **vars(constants)}, deliver)
+
+
+class OpenVinoTiles(_Requests):
+    """A `tiled.TileNetwork` on an IR."""
+
+    def start(
+        self, tiles: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray, done: Callable[[np.ndarray], None]
+    ) -> None:
+        """See `tiled.TileNetwork`."""
+        inputs = {"image": tiles, "mean": mean, "inverse_std": inverse_std}
+        self._submit(inputs, lambda request: done(request.get_tensor("probability").data))
+
+
+def _deliver(request: Any, data: tuple[Callable[[Any], None], Any]) -> None:
+    data[0](request)
 
 
 def _in_float32(model: Any, bundle: Bundle) -> Any:

@@ -22,7 +22,7 @@ def tiny_bundle(
     url: str,
     convention: str = "brats",
     modalities: tuple[str, ...] = MODALITIES,
-    crop: tuple[int, int] = (32, 32),
+    crop: tuple[int, ...] = (32, 32),
     trained_steps: int = 0,
     bias: float = 0.0,
     **network: Any,
