@@ -50,10 +50,11 @@ class TiledPredictor:
         mean, inverse_std = scan.stored_statistics()
         volume = _volume(batches, box, shape, mean)
         blended = _InOrder(Blender(shape, self.tile, regions))
-        for number, origin in enumerate(origins(shape, self.tile, self.overlap) if volume is not None else ()):
-            tile = cut(volume, origin, self.tile)[None]
-            self.network.start(tile, mean, inverse_std, blended.sink(number, origin))
-        self.network.wait()
+        if volume is not None:
+            for number, origin in enumerate(origins(shape, self.tile, self.overlap)):
+                tile = cut(volume, origin, self.tile)[None]
+                self.network.start(tile, mean, inverse_std, blended.sink(number, origin))
+            self.network.wait()
         return self._decide(scan, blended.blender.result(), tuple(box))
 
     def _decide(self, scan: ScanInput, probability: np.ndarray, box: tuple[slice, ...]) -> Segmented:
