@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 SCRIPTS := spark-submit.sh tools/setup.sh .ci/run
 UV := uv==0.13.9
 
-.PHONY: help setup demo pictures test test-hadoop lint format lock clean hadoop-up hadoop-down
+.PHONY: help setup demo pictures notebooks reference test test-hadoop lint format lock clean hadoop-up hadoop-down
 
 help:  ## this list
 	@sed -n 's/^\([a-zA-Z%-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,8 +38,15 @@ format: setup  ## put the code into shape
 bench-%: setup  ## one figure of merit beside its reference: make bench-NAME
 	@$(PYTHON) -m benchmarks $*
 
-pictures: setup  ## the pictures of the README, from what `make demo` left behind
+pictures: setup  ## the pictures of README and docs, from what `make demo` left behind
 	@$(PYTHON) -m segpipe.report.picture
+	@$(PYTHON) -m segpipe.analysis.pictures
+
+notebooks: setup  ## run the notebooks on what `make demo` left behind, into build/notebooks
+	@$(PYTHON) -m segpipe.analysis.notebooks notebooks/*.py
+
+reference: setup  ## write docs/reference from the code
+	@$(PYTHON) tools/reference.py
 
 hadoop-up: setup  ## a Hadoop cluster on loopback
 	@$(PYTHON) tools/hadoop/cluster.py up

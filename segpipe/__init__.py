@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
+
     from segpipe.analysis import OpenedWarehouse
 
 __version__ = "0.1.0"
 
 
-def open_warehouse(path: str) -> OpenedWarehouse:
+def open_warehouse(path: str | os.PathLike[str]) -> OpenedWarehouse:
     """The warehouse at a folder or URL (file://, hdfs://, s3a://), for notebooks and scripts; reads nothing yet.
 
     >>> open_warehouse("demo/tables").segmentations.where(split="test").pandas()  # doctest: +SKIP

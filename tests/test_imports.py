@@ -20,9 +20,13 @@ ROOMS = {
     "segpipe.trainers": HEAVY | {"nibabel"},
     "segpipe.spark.progress": HEAVY,
     "segpipe.spark.session": HEAVY,
+    "segpipe.analysis": HEAVY | {"nibabel", "scipy", "duckdb", "IPython", "ipyniivue"},
+    "segpipe.report": HEAVY | {"nibabel", "scipy"},
     "jobs.ingest": HEAVY | {"numpy", "pyarrow", "nibabel"},
     "jobs.train": HEAVY | {"numpy", "pyarrow", "nibabel"},
     "jobs.segment": HEAVY | {"numpy", "pyarrow", "nibabel"},
+    "jobs.report": HEAVY | {"numpy", "pyarrow", "nibabel"},
+    "jobs.register": HEAVY | {"numpy", "pyarrow", "nibabel"},
     "jobs.doctor": HEAVY | {"numpy", "pyarrow", "nibabel"},
 }
 

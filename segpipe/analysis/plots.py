@@ -5,8 +5,6 @@ Truth is blue and solid, prediction orange and dashed, as in the report.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,9 +12,7 @@ import numpy as np
 
 from segpipe.core.regions import LabelConvention, to_regions
 from segpipe.core.surface import surface, thinned, thinned_affine
-from segpipe.errors import NotFound
 from segpipe.report.overlays import telling_slices, window
-from segpipe.storage import url_to_fs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,24 +76,8 @@ def picture_of(scan: Scan, modality: str | None = None, model: str | None = None
     return figure
 
 
-def history_of(model: str) -> pd.DataFrame:
-    """One row per epoch of a training: the model directory's history.csv (path or URL), missing values as NaN.
-
-    Raises NotFound where there is none.
-    """
-    import pandas as pd
-
-    fs, folder = url_to_fs(model)
-    try:
-        text = fs.cat_file(f"{folder.rstrip('/')}/history.csv").decode("utf-8")
-    except FileNotFoundError:
-        raise NotFound(f"Model {model} has no history.csv", "name a folder that `train` wrote") from None
-    rows = list(csv.DictReader(io.StringIO(text)))
-    return pd.DataFrame(rows).apply(pd.to_numeric, errors="coerce").set_index("epoch")
-
-
 def curves(history: pd.DataFrame) -> Figure:
-    """Loss and validation Dice over the epochs of `history_of`; epochs that were not validated are left out."""
+    """Loss and validation Dice over the epochs of `training.history_of`, without epochs that were not validated."""
     losses = [name for name in history if "loss" in name]
     dices = [name for name in history if "dice" in name]
     figure, axes = _figure(2, height=3.2)
@@ -147,11 +127,9 @@ def _extent(union: np.ndarray, axis: int) -> tuple[int, int]:
 
 def _figure(count: int, height: float = 2.7, solid: int | None = None) -> tuple[Figure, Sequence[Axes]]:
     """A figure with `count` axes in a row, that of number `solid` in 3D; kept out of pyplot, so it is shown once."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from segpipe.analysis.picture import Picture
 
-    figure = Figure(figsize=(max(3.0, 11.0 / max(count, 4) * count), height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(max(3.0, 11.0 / max(count, 4) * count), height), layout="constrained")
     axes = [
         figure.add_subplot(1, count, place + 1, projection="3d" if place == solid else None) for place in range(count)
     ]

@@ -149,6 +149,12 @@ class Scan:
 
         return slices_of(self, modality, model, slices)
 
+    def picture(self, modality: str | None = None, model: str | None = None) -> Figure:
+        """Three planes through the lesion and its surface in that of the brain, with truth and prediction."""
+        from segpipe.analysis.plots import picture_of
+
+        return picture_of(self, modality, model)
+
     def view(self, modality: str | None = None, model: str | None = None) -> Any:
         """The scan in 3D with truth and prediction: a widget to turn and slice, or a picture where none can run."""
         from segpipe.analysis.viewer import view

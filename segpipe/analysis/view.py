@@ -113,7 +113,7 @@ class TableView:
 
     def __repr__(self) -> str:
         where = "".join(f", {name} in {list(values)}" for name, values in self.conditions)
-        return f"<{self.name}: one row per {self.table.row.removeprefix('a ')}, {len(self):,} rows{where}>"
+        return f"<{self.name}: {len(self):,} rows, each {self.table.row}{where}>"
 
     def _repr_html_(self) -> str:
         shown = [self.table.schema.field(name) for name in self.columns][:_WIDE]

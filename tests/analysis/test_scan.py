@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import segpipe
-from segpipe.analysis import OpenedWarehouse, plots
+from segpipe.analysis import OpenedWarehouse, plots, training
 from segpipe.analysis.viewer import niivue, view, widget_can_run
 from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import NotFound, UsageError
@@ -116,9 +116,10 @@ def test_widget_holds_image_truth_and_prediction(opened: OpenedWarehouse) -> Non
 
 
 def test_history_has_a_row_per_epoch(results: Results) -> None:
-    history = plots.history_of(str(results.model))
+    history = training.history_of(str(results.model))
     assert len(history) == 12
+    assert training.model_id_of(str(results.model)) == MODEL_ID
     assert history["dice_whole_tumour"].notna().sum() == 6
     assert len(plots.curves(history).axes) == 2
     with pytest.raises(NotFound, match="history"):
-        plots.history_of(str(results.warehouse))
+        training.history_of(str(results.warehouse))

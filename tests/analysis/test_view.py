@@ -172,7 +172,7 @@ def test_missing_warehouse_is_not_made(tmp_path: Path) -> None:
 def test_reprs_are_short_and_html_is_whole(opened: OpenedWarehouse) -> None:
     assert "5 scans" in repr(opened)
     assert "1 quarantine" in repr(opened)
-    assert repr(opened.scans) == "<scans: one row per subject's session: one scan, 5 rows>"
+    assert repr(opened.scans) == "<scans: 5 rows, each a subject's session: one scan>"
     page = text_of(opened.slices.where(split="test")._repr_html_())
     assert "30" in page
     assert "stored voxels, one byte-separated plane per channel" in page

@@ -75,7 +75,11 @@ def test_help_of_a_job_starts_no_java(bare_path: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("ingset",), "Unknown job `ingset`: choose one of demo doctor evaluate export ingest register report restore segment train"),
+        (
+            ("ingset",),
+            "Unknown job `ingset`: choose one of demo doctor evaluate export ingest register report restore segment"
+            " train",
+        ),
         (("common",), "Unknown job `common`"),
         (("../jobs/ingest",), "Unknown job `../jobs/ingest`"),
         (("--master",), "Option --master lacks its value"),
