@@ -154,20 +154,30 @@ def volume_ml(mask: np.ndarray, affine: Affine) -> float:
 
 def centroid_mm(mask: np.ndarray, affine: Affine) -> Point | None:
     """The mean of the voxel centres, RAS+ x, y, z mm; None for an empty mask."""
-    points = np.argwhere(mask)
-    if not len(points):
+    number = int(np.count_nonzero(mask))
+    if not number:
         return None
-    x, y, z = _to_world(points.mean(axis=0), affine).tolist()
+    layers = (np.count_nonzero(mask, axis=tuple({0, 1, 2} - {axis})) for axis in range(3))
+    middle = [float(np.arange(len(layer)) @ layer) / number for layer in layers]
+    x, y, z = _to_world(np.array(middle), affine).tolist()
     return x, y, z
 
 
 def box_mm(mask: np.ndarray, affine: Affine) -> tuple[float, ...] | None:
     """Least x, y, z and greatest x, y, z of the voxel centres, RAS+ mm; None for an empty mask."""
-    points = np.argwhere(mask)
-    if not len(points):
+    if not mask.any():
         return None
-    world = _to_world(points, affine)
+    world = _to_world(_line_ends(mask), affine)
     return (*world.min(axis=0).tolist(), *world.max(axis=0).tolist())
+
+
+def _line_ends(mask: np.ndarray) -> np.ndarray:
+    """Indices (n, 3) of the first and last voxel of each line of a mask, not empty: all corners of its convex hull."""
+    slices, rows = np.nonzero(mask.any(axis=2))
+    lines = mask[slices, rows]
+    first = lines.argmax(axis=1)
+    last = mask.shape[2] - 1 - lines[:, ::-1].argmax(axis=1)
+    return np.concatenate([np.stack([slices, rows, end], axis=1) for end in (first, last)])
 
 
 def diameters_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> Diameters:
