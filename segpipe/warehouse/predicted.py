@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 from segpipe.errors import TableError
 from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
+
+_FOOTER_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,14 @@ def predicted_places(warehouse: Warehouse, cohort: str, model_id: str) -> dict[s
     by_part: defaultdict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     for row in rows:
         by_part[row["__filename"].rpartition("/")[2].removesuffix(".parquet")][row["scan_id"]] = row
+    names = sorted(by_part)
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        scans = list(pool.map(lambda part: _scans_of(warehouse, part), names))
     found = {}
-    for part, members in sorted(by_part.items()):
+    for part, in_groups in zip(names, scans, strict=True):
+        members = by_part[part]
         groups: defaultdict[str, list[int]] = defaultdict(list)
-        for number, scan_id in enumerate(_scans_of(warehouse, part)):
+        for number, scan_id in enumerate(in_groups):
             groups[scan_id].append(number)
         for scan_id, row in members.items():
             found[scan_id] = PredictedPlace(scan_id, part, tuple(groups[scan_id]), row["fingerprint"], row["run_id"])

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.spark.ingest import ingest
+from segpipe.spark.progress import Progress
 from segpipe.spark.segment import SegmentOutcome, segment
 from segpipe.warehouse.runs import RunRecord, record_run
 from segpipe.warehouse.store import Warehouse
@@ -42,11 +43,13 @@ class Cohort:
         with record_run(self.warehouse, "ingest", settings) as run:
             ingest(self.spark, settings, run)
 
-    def segment(self, model: str, predictor: Any = None, **options: Any) -> tuple[SegmentOutcome, RunRecord]:
+    def segment(
+        self, model: str, predictor: Any = None, progress: Progress | None = None, **options: Any
+    ) -> tuple[SegmentOutcome, RunRecord]:
         settings = SegmentSettings(warehouse=self.url, cohort=COHORT, model=model, precision="float32", **options)
         packed = PredictorSpec(model, settings.runtime, settings.batch_size, settings.precision).pack()
         with record_run(self.warehouse, "segment", settings) as run:
-            return segment(self.spark, settings, predictor or packed, packed.bundle, run), run
+            return segment(self.spark, settings, predictor or packed, packed.bundle, run, progress), run
 
     def rows(self, table: str, *keys: str) -> list[dict[str, Any]]:
         """All rows of a table, in the order of these columns."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from segpipe.readers.generate import write_brats
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.runtimes.openvino import export
 from segpipe.spark.attempts import DEADLY
+from segpipe.spark.progress import Bar
 from segpipe.warehouse.slices import stream
 from tests.runtimes.models import scan_input, tiny_bundle
 from tests.spark.cohorts import COHORT, Cohort
@@ -310,6 +313,23 @@ def test_a_scan_that_breaks_the_network_stops_no_other(ingested: Cohort, model: 
     outcome, _ = cohort.segment(model.url, predictor=Refuses(packed, mean))
     assert (outcome.quarantined, len(outcome.segmented)) == ((bad,), 3)
     assert "ArithmeticError: not this one" in cohort.rows("quarantine", "scan_id")[0]["message"]
+
+
+def test_progress_tells_of_scans_and_quarantine(ingested: Cohort, model: Bundle, tmp_path: Path) -> None:
+    cohort = ingested.copy(tmp_path)
+    _, mean = mean_of(cohort, 0, model)
+    packed = PredictorSpec(model.url, precision="float32").pack()
+    bars: list[Bar] = []
+
+    @contextmanager
+    def shown(total: int, label: str) -> Iterator[Bar]:
+        bars.append(Bar(total, label))
+        yield bars[-1]
+
+    cohort.segment(model.url, predictor=Refuses(packed, mean), progress=shown)
+    (bar,) = bars
+    assert (bar.label, bar.done, bar.total) == ("segment", 4, 4)
+    assert re.fullmatch(r"[\d.e+]+ scans/s, 1 quarantined", bar.note)
 
 
 @dataclass
