@@ -97,7 +97,11 @@ class IngestSettings:
     source: str = option("folder, manifest or URL (file://, hdfs://, s3a://) of the archive", "", required=True)
     warehouse: str = option("folder or URL that holds the tables; made when missing", "", required=True)
     cohort: str = option("name of the cohort in the tables", "", required=True, name=True)
-    layout: str = option("how the archive is laid out", "auto", choices=LAYOUTS)
+    layout: str = option(
+        "how the archive is laid out; DICOM needs a secret in the environment variable SEGPIPE_SUBJECT_KEY",
+        "auto",
+        choices=LAYOUTS,
+    )
     axis: str = option("direction of the slices", "axial", choices=AXES)
     resample_to: str | None = option(
         "modality whose grid the others are resampled to; scans on mixed grids are quarantined otherwise"
