@@ -125,7 +125,7 @@ choose_properties() { # the profile that fits the master, its conf file, and the
 # ---- the command line: spark-submit's options, the job, the job's options
 
 OPTIONS=()
-PROFILE='' MASTER='' DEPLOY_MODE=client PROPERTIES='' JARS='' PY_FILES='' FILES='' JOB=''
+PROFILE='' MASTER='' DEPLOY_MODE=client PROPERTIES='' JARS='' PY_FILES='' FILES='' KEYTAB='' JOB=''
 
 take() { # option value: remember what this script needs to know; lists are merged and passed later
     case $1 in
@@ -139,10 +139,12 @@ take() { # option value: remember what this script needs to know; lists are merg
                 --remote) fail "Option --remote (Spark Connect) does not work with segpipe: give --master" 2 ;;
                 --deploy-mode) DEPLOY_MODE=$2 ;;
                 --properties-file) PROPERTIES=$2 ;;
+                --keytab) KEYTAB=$2 ;;
                 --conf | -c)
                     case $2 in
                         spark.master=*) [[ -n $MASTER ]] || MASTER=${2#*=} ;;
                         spark.submit.deployMode=*) DEPLOY_MODE=${2#*=} ;;
+                        spark.kerberos.keytab=*) KEYTAB=${2#*=} ;;
                     esac
                     ;;
             esac
@@ -212,6 +214,11 @@ fi
 
 find_python
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+if [[ -n $KEYTAB ]]; then # Spark logs in by itself; Python gets its tickets from the same keys, and keeps them in memory
+    KEYTAB=${KEYTAB#file://}
+    [[ -r $KEYTAB ]] || fail "Keytab $KEYTAB cannot be read: give --keytab a file that you may read" 2
+    export KRB5_CLIENT_KTNAME=$KEYTAB KRB5CCNAME=MEMORY:segpipe
+fi
 export TF_USE_LEGACY_KERAS=1 TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 
 # Wrong usage and missing places are told at once, without a JVM; --help needs none either, and doctor starts its own Spark.
@@ -266,6 +273,7 @@ if [[ $MASTER == yarn ]]; then # nodes have Java and nothing else: all the rest 
     STAGED=$("$PYTHON" -m segpipe.spark.yarn --deploy-mode "$DEPLOY_MODE" --jars "$JARS" ${OPTIONS[@]+"${OPTIONS[@]}"}) ||
         exit $?
     mapfile -t STAGED <<<"$STAGED"
+    OUTCOME=$(printf '%s\n' "${STAGED[@]}" | sed -n 's/^spark[.]yarn[.]appMasterEnv[.]SEGPIPE_OUTCOME=//p')
     OPTIONS=(--name "segpipe $JOB" ${OPTIONS[@]+"${OPTIONS[@]}"} ${STAGED[@]+"${STAGED[@]}"}) # YARN names it before it runs
     JARS=''
 fi
@@ -274,7 +282,10 @@ fi
 [[ -z $FILES ]] || OPTIONS+=(--files "$FILES")
 
 SUBMIT=("$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs/$JOB.py" "$@")
-[[ $DEPLOY_MODE != cluster ]] || exec "${SUBMIT[@]}" # the job runs elsewhere, this is its launcher's output
+if [[ $DEPLOY_MODE == cluster ]]; then # the job runs elsewhere; on YARN its words come back by way of HDFS
+    [[ $MASTER == yarn ]] || exec "${SUBMIT[@]}"
+    exec "$PYTHON" -m segpipe.spark.outcome "$OUTCOME" "${SUBMIT[@]}"
+fi
 
 # spark-submit merges the job's stderr into its stdout, and Spark's workers talk into its stderr. So the job opens the
 # real ones again itself (jobs/common.py), which stand as 3 and 4, and the talk goes into a file.
@@ -315,11 +326,7 @@ while kill -0 "$SUBMITTED" 2>/dev/null; do # a signal ended the wait, not the jo
     wait "$SUBMITTED" || CODE=$?
 done
 if [[ $CODE -ne 0 && ! -f $SEGPIPE_PID_FILE && -f $TALK ]]; then # the job never came to speak for itself
-    CAUSE=$(grep 'Caused by: ' "$TALK" | tail -n 1 || true)
-    [[ -n $CAUSE ]] || CAUSE=$(grep -E 'Exception|Error|rror:|nvalid' "$TALK" | grep -m 1 -v '^[[:space:]]*at ' || true)
-    [[ -n $CAUSE ]] || CAUSE=$(tail -n 1 "$TALK")
-    printf 'segpipe: spark-submit failed (%s): check its options; add --verbose behind the job for all it said\n' \
-        "${CAUSE#Exception in thread \"main\" }" >&2
+    "$PYTHON" -m segpipe.spark.refusals "$TALK"
 fi
 exec 3>&- 4>&-
 [[ ${#CATS[@]} -eq 0 ]] || wait "${CATS[@]}" || true

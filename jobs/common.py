@@ -19,7 +19,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -84,6 +84,12 @@ class Context:
         """A line for the person at the terminal."""
         print(text, flush=True)
 
+    def ended_by_yarn(self, error: Exception) -> Exception | None:
+        """What YARN says, where `error` comes of its having ended the application."""
+        from segpipe.spark.session import ended_by_yarn
+
+        return None if self._spark is None else ended_by_yarn(self._spark, error)
+
     def close(self) -> None:
         """Stop the session that this context started."""
         if self._owns_spark and self._spark is not None:
@@ -105,10 +111,28 @@ def execute(
     that of a surrounding program (tests, notebooks) which keeps its session. `spark_conf` gives settings that this job
     needs of the session, over what spark-submit was told.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    from segpipe.spark.outcome import sent_home
+
+    with sent_home() as send:
+        code = _execute(
+            job, settings_class, run, sys.argv[1:] if argv is None else list(argv), context, check, spark_conf
+        )
+        send(code)
+    return code
+
+
+def _execute(
+    job: str,
+    settings_class: type[S],
+    run: Callable[[S, Context], int | None],
+    argv: Sequence[str],
+    context: Context | None,
+    check: Callable[[S], None],
+    spark_conf: Callable[[S], Mapping[str, str]],
+) -> int:
     verbose = "--verbose" in argv
     try:
-        settings = parse(job, settings_class, argv)
+        settings = _of_attempt(parse(job, settings_class, argv))
         asked = os.environ.get("SEGPIPE_CHECK_ONLY")
         if asked != "usage":
             check(settings)
@@ -125,6 +149,10 @@ def execute(
             if "CONTAINER_ID" in os.environ:  # YARN calls it a failure when its driver never starts Spark
                 _ = context.spark
             return run(settings, context) or DONE
+        except Exception as error:
+            if reason := context.ended_by_yarn(error):
+                raise reason from error
+            raise
         finally:
             context.close()
     except KeyboardInterrupt as interrupt:
@@ -135,6 +163,16 @@ def execute(
             traceback.print_exc()
         print(f"segpipe {job}: {explain(error)}", file=sys.stderr, flush=True)
         return error.exit_code if isinstance(error, SegpipeError) else FAILED
+
+
+def _of_attempt(settings: S) -> S:
+    """The settings of a driver that YARN starts again: it waits until the lock of the one before it has run out."""
+    attempt = re.match(r"container(?:_e\d+)?_\d+_\d+_(\d+)_", os.environ.get("CONTAINER_ID", ""))
+    if attempt is None or int(attempt[1]) < 2 or not hasattr(settings, "lock_wait_seconds"):
+        return settings
+    from segpipe.warehouse.lock import LEASE_SECONDS
+
+    return replace(settings, lock_wait_seconds=max(settings.lock_wait_seconds, 1.5 * LEASE_SECONDS))  # type: ignore
 
 
 def explain(error: BaseException) -> str:

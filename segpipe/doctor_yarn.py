@@ -121,8 +121,12 @@ def kerberos(site: Mapping[str, str], conf: Mapping[str, str]) -> Iterator[Findi
         remedy = "apt install libgssapi-krb5-2 (or krb5-libs)"
         yield Finding("Kerberos", "fault", "no GSSAPI library, without which Python cannot read HDFS", remedy)
     keytab = conf.get("spark.kerberos.keytab")
-    if keytab is not None and not os.access(keytab.removeprefix("file://"), os.R_OK):
-        yield Finding("Kerberos", "fault", f"keytab {keytab} cannot be read", "give --keytab a file that you may read")
+    if keytab is not None:
+        if os.access(keytab.removeprefix("file://"), os.R_OK):
+            yield Finding("Kerberos", "ok", f"keytab {keytab}")
+        else:
+            remedy = "give --keytab a file that you may read"
+            yield Finding("Kerberos", "fault", f"keytab {keytab} cannot be read", remedy)
         return
     done = None
     try:

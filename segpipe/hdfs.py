@@ -29,6 +29,8 @@ _REMEDIES = {
 # Fifteen attempts, the default, are three minutes of silence before a dead name node is reported; these are 40 s.
 _PATIENCE = {"dfs.client.failover.max.attempts": "6"}
 _UNREACHABLE = "check HADOOP_CONF_DIR and that the name node is up (./spark-submit.sh doctor)"
+_NO_TICKET = "kinit, or give --principal and --keytab before the job's name"
+_GSSAPI_ERROR = re.compile(r'GSSAPIError\(.*"(?P<message>[^"]*)"\)+$', re.DOTALL)
 _RPC_ERROR = re.compile(r'^RPCError\("(?P<type>[\w.$]+)", "(?P<message>.*)"\)$', re.DOTALL)
 
 
@@ -152,6 +154,8 @@ def _first_line(text: str) -> str:
 
 
 def _storage_error(path: str, text: str) -> StorageError:
+    if unknown := _GSSAPI_ERROR.search(text):
+        return StorageError(f"HDFS asks for Kerberos at {path} ({unknown['message']})", _NO_TICKET)
     refused = _RPC_ERROR.match(text)
     kind = refused["type"].rpartition(".")[2] if refused else next((name for name in _REMEDIES if name in text), "")
     message = _first_line(refused["message"] if refused else text)

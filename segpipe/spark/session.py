@@ -7,14 +7,17 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segpipe.errors import SegpipeError
+from segpipe.spark.refusals import refusal
 
 if TYPE_CHECKING:
+    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +48,13 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
     for key, value in settings.items():
         builder = builder.config(key, value)
     try:
-        session = builder.getOrCreate()
+        with warnings.catch_warnings():
+            # In cluster mode Spark also looks for the code where it was on the submitting machine, and says so.
+            warnings.filterwarnings("ignore", "Failed to add file", RuntimeWarning)
+            session = builder.getOrCreate()
     except Exception as error:
+        if known := refusal(str(getattr(error, "java_exception", error))):
+            raise known from error
         raise SegpipeError(
             f"Spark did not start ({root_cause(error)})", "see `./spark-submit.sh doctor` for what this machine lacks"
         ) from error
@@ -56,12 +64,44 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
 
 def _runs_on_yarn() -> bool:
     """Whether spark-submit was told so: nodes must not look for a folder of the submitting machine."""
+    conf = submitted_conf()
+    return conf is not None and conf.get("spark.master", "") == "yarn"
+
+
+def submitted_conf() -> SparkConf | None:
+    """What spark-submit was told, readable before a session takes anything of the cluster; None in plain Python."""
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        return False
+        return None
     from pyspark import SparkConf, SparkContext
 
     SparkContext._ensure_initialized()
-    return SparkConf().get("spark.master", "") == "yarn"
+    return SparkConf()
+
+
+def ended_by_yarn(spark: SparkSession, error: Exception) -> SegpipeError | None:
+    """Why YARN took the application away in the middle of the job, where `error` comes of that."""
+    text = str(getattr(error, "java_exception", error))
+    if "stopped SparkContext" not in text and "SparkContext was shut down" not in text:
+        return None
+    context = spark.sparkContext
+    if context.master != "yarn":
+        return None
+    hadoop = context._jvm.org.apache.hadoop.yarn
+    client = hadoop.client.api.YarnClient.createYarnClient()
+    client.init(context._jsc.hadoopConfiguration())
+    client.start()
+    try:
+        identity = hadoop.api.records.ApplicationId.fromString(context.applicationId)
+        said = str(client.getApplicationReport(identity).getDiagnostics())
+    finally:
+        client.stop()
+    if known := refusal(said):
+        return known
+    first = next((line.strip() for line in said.splitlines() if line.strip()), "no reason given")
+    return SegpipeError(
+        f"YARN ended {context.applicationId} ({first})",
+        f"see its log: yarn logs -applicationId {context.applicationId}",
+    )
 
 
 def read_conf(path: Path) -> dict[str, str]:

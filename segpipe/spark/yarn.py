@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from segpipe.errors import SegpipeError, UsageError
-from segpipe.spark import environment
+from segpipe.spark import environment, outcome
 from segpipe.spark.session import read_conf
 from segpipe.warehouse import filesystem as files
 
@@ -110,6 +110,8 @@ def submit_options(conf: Mapping[str, str], deploy_mode: str, jars: Sequence[str
         add("spark.eventLog.dir", f"{folder}/events")
     for where in ("spark.executorEnv", "spark.yarn.appMasterEnv"):
         add(f"{where}.HADOOP_CONF_DIR", _CONTAINER_CONF)
+    if deploy_mode == "cluster":
+        add(f"spark.yarn.appMasterEnv.{outcome.VARIABLE}", f"{folder}/outcomes/{uuid.uuid4().hex}.json")
     if jars:
         options.extend(("--jars", ",".join(_stage_jar(folder, jar) for jar in jars)))
     return options

@@ -12,7 +12,10 @@ from segpipe.settings import flag_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")))
-VALUED = ("--master", "--profile", "--queue", "--deploy-mode", "--conf", "--num-executors", "--executor-cores")
+VALUED = (
+    "--master", "--profile", "--queue", "--deploy-mode", "--conf", "--num-executors", "--executor-cores", "--principal",
+    "--keytab",
+)  # fmt: skip
 
 
 def ids(path: Path) -> str:

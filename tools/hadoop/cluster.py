@@ -5,6 +5,8 @@
     python tools/hadoop/cluster.py down      end every process it started; HDFS keeps its files
     python tools/hadoop/cluster.py reset     down, then delete HDFS and all other state
 
+With --kerberos, `up` starts a cluster that asks for tickets, with a KDC of its own (tools/hadoop/kerberos.py).
+
 Each daemon is a process of its own with its own directories and ports. Where Linux allows it, the node managers and
 their containers see neither this checkout's code nor the Python it runs on, as on machines of their own. Everything
 lives in one state folder: `.hadoop` beside the Makefile, or where SEGPIPE_HADOOP points.
@@ -13,6 +15,7 @@ lives in one state folder: `.hadoop` beside the Makefile, or where SEGPIPE_HADOO
 import argparse
 import contextlib
 import fcntl
+import getpass
 import hashlib
 import json
 import os
@@ -25,8 +28,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -34,6 +37,11 @@ from xml.sax.saxutils import escape
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # run as a script
+    sys.path.insert(0, str(ROOT))
+
+from tools.hadoop.kerberos import Realm, missing_tools  # noqa: E402
+
 POM = Path(__file__).with_name("pom.xml")
 LOG4J = Path(__file__).with_name("log4j.properties")
 MASTER = "127.0.0.1"
@@ -95,6 +103,8 @@ PORTS = {
     )
 }
 
+KDC_PORT = {"kdc": 8800}
+
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
@@ -142,6 +152,14 @@ class Cluster:
     state: Path
     ports: Mapping[str, int]
     node_memory_mb: int = 10240
+    kerberos: bool = False
+    apart: bool = True
+    """Whether nodes are kept from this machine's Python and code; else they have them as if an administrator had."""
+
+    @property
+    def realm(self) -> Realm:
+        """The realm whose tickets a cluster with Kerberos asks for."""
+        return Realm(self.state / "kdc", self.ports["kdc"])
 
     @property
     def conf(self) -> Path:
@@ -242,8 +260,9 @@ class Cluster:
                 # containers when it is told to stop.
                 "yarn.nodemanager.recovery.enabled": "true",
                 "yarn.nodemanager.recovery.supervised": "false",
-                # Containers inherit nothing of the daemon's own set-up but Java.
-                "yarn.nodemanager.env-whitelist": "JAVA_HOME",
+                # Containers inherit nothing of the daemon's own set-up but Java, and where the realm is that real nodes
+                # find in /etc.
+                "yarn.nodemanager.env-whitelist": "JAVA_HOME,KRB5_CONFIG,JAVA_TOOL_OPTIONS",
                 "yarn.nodemanager.localizer.fetch.thread-count": "2",
                 "yarn.log-aggregation-enable": "false",
             },
@@ -260,11 +279,17 @@ class Cluster:
     def write_configuration(self) -> None:
         """Write the clients' configuration and each daemon's own."""
         shared = self.sites()
+        if self.kerberos:
+            shared = _merged(shared, self.realm.sites(getpass.getuser()))
         _write_sites(self.conf, shared)
         for daemon in self.daemons():
-            own = {name: values | dict(daemon.overrides.get(name, {})) for name, values in shared.items()}
+            own = _merged(shared, daemon.overrides)
             _write_sites(self.state / daemon.name / "conf", own)
             shutil.copy(LOG4J, self.state / daemon.name / "conf" / "log4j.properties")
+
+
+def _merged(sites: Mapping[str, Mapping[str, str]], more: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    return {name: dict(values) | dict(more.get(name, {})) for name, values in sites.items()}
 
 
 def _write_sites(folder: Path, sites: Mapping[str, Mapping[str, str]]) -> None:
@@ -334,7 +359,8 @@ def _environment(cluster: Cluster, java: Path) -> dict[str, str]:
     home = cluster.state / "home"
     home.mkdir(exist_ok=True)
     kept = {key: os.environ[key] for key in ("USER", "LOGNAME", "LANG", "TZ") if key in os.environ}
-    return kept | {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "JAVA_HOME": str(java)}
+    kept |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "JAVA_HOME": str(java)}
+    return kept | (cluster.realm.environment if cluster.kerberos else {})
 
 
 def _java_command(cluster: Cluster, daemon: Daemon, jars: str, java: Path, *arguments: str) -> list[str]:
@@ -398,7 +424,7 @@ def start(cluster: Cluster, daemon: Daemon) -> None:
     if daemon.name == "namenode":
         _format_name_node(cluster, daemon, jars, java)
     command = _java_command(cluster, daemon, jars, java)
-    if daemon.name.startswith("nodemanager"):
+    if daemon.name.startswith("nodemanager") and cluster.apart:
         command = _apart(command, hidden_from_nodes(java))
     with cluster.log(daemon.name).open("ab") as log:
         child = subprocess.Popen(
@@ -410,8 +436,33 @@ def start(cluster: Cluster, daemon: Daemon) -> None:
             cwd=cluster.state / daemon.name,
             start_new_session=True,
         )
-    started = psutil.Process(child.pid).create_time()
-    _record(cluster, daemon.name).write_text(json.dumps({"pid": child.pid, "started": started}))
+    _keep(cluster, daemon.name, child.pid)
+
+
+def start_kdc(cluster: Cluster) -> None:
+    """Start the KDC of a cluster with Kerberos unless it runs already."""
+    if process_of(cluster, "kdc"):
+        return
+    if missing := missing_tools():
+        raise ClusterError(
+            f"{', '.join(missing)} missing: install Kerberos (Debian: krb5-kdc, krb5-admin-server, krb5-user)"
+        )
+    cluster.realm.make()
+    with cluster.log("kdc").open("ab") as log:
+        child = subprocess.Popen(
+            cluster.realm.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(cluster, find_java()),
+            start_new_session=True,
+        )
+    _keep(cluster, "kdc", child.pid)
+
+
+def _keep(cluster: Cluster, name: str, pid: int) -> None:
+    started = psutil.Process(pid).create_time()
+    _record(cluster, name).write_text(json.dumps({"pid": pid, "started": started}))
 
 
 def end(cluster: Cluster, names: list[str], seconds: float = 20) -> None:
@@ -439,9 +490,31 @@ def kill(cluster: Cluster, name: str) -> None:
     _record(cluster, name).unlink(missing_ok=True)
 
 
-def containers(cluster: Cluster) -> list[psutil.Process]:
+def power_cut(cluster: Cluster, worker: int) -> None:
+    """SIGKILL all that runs on a worker: its node manager, the containers of that, and its data node."""
+    kill(cluster, f"nodemanager-{worker}")
+    killed = containers(cluster, [worker])
+    for process in killed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    kill(cluster, f"datanode-{worker}")
+    psutil.wait_procs(killed, timeout=20)
+
+
+def hdfs_admin(cluster: Cluster, *words: str) -> str:
+    """Run `hdfs dfsadmin` as the user who started the cluster and give what it prints; ClusterError where it fails."""
+    java = find_java()
+    classpath = os.pathsep.join((str(cluster.state / "namenode" / "conf"), class_path(cluster.state)))
+    command = [str(java / "bin" / "java"), *JVM, "-cp", classpath, "org.apache.hadoop.hdfs.tools.DFSAdmin", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(cluster, java), check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"dfsadmin {' '.join(words)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def containers(cluster: Cluster, workers: Sequence[int] = WORKERS) -> list[psutil.Process]:
     """Processes that work inside a container's directory: what a killed node manager leaves behind."""
-    roots = [str(cluster.state / f"nodemanager-{worker}" / "local") + os.sep for worker in WORKERS]
+    roots = [str(cluster.state / f"nodemanager-{worker}" / "local") + os.sep for worker in workers]
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -525,7 +598,7 @@ def load(state: Path | None = None) -> Cluster:
         saved = json.loads((state / "cluster.json").read_text())
     except FileNotFoundError:
         raise ClusterError(f"There is no cluster in {state}: start it with `make hadoop-up`") from None
-    return Cluster(state, saved["ports"], saved["node_memory_mb"])
+    return Cluster(state, **saved)
 
 
 def is_up(state: Path | None = None) -> bool:
@@ -545,31 +618,42 @@ def _exclusive(state: Path) -> Iterator[None]:
         yield
 
 
-def up(state: Path | None = None, node_memory_mb: int = 10240, seconds: float = 180) -> Cluster:
-    """Start what does not run of the cluster in `state` and wait until it is healthy."""
+def up(
+    state: Path | None = None,
+    node_memory_mb: int = 10240,
+    kerberos: bool = False,
+    apart: bool = True,
+    seconds: float = 180,
+) -> Cluster:
+    """Start what does not run of the cluster in `state` and wait until it is healthy.
+
+    A cluster that runs stays as it is, whatever else is asked for.
+    """
     state = state or default_state()
     find_java()
     with _exclusive(state):
         class_path(state)
-        cluster = _plan(state, node_memory_mb)
+        cluster = _plan(Cluster(state, PORTS, node_memory_mb, kerberos, apart))
+        if cluster.kerberos:
+            start_kdc(cluster)
         for daemon in cluster.daemons():
             start(cluster, daemon)
         wait_until_healthy(cluster, seconds)
     return cluster
 
 
-def _plan(state: Path, node_memory_mb: int) -> Cluster:
-    """The cluster as it runs, or one with free ports where nothing of it does."""
-    wanted: Mapping[str, int] = PORTS
+def _plan(asked: Cluster) -> Cluster:
+    """The cluster as it runs, or the one asked for with free ports where nothing of it does."""
+    wanted: Mapping[str, int] = asked.ports
     with contextlib.suppress(ClusterError):
-        known = load(state)
-        if is_up(state):
+        known = load(asked.state)
+        if is_up(asked.state):
             return known
         wanted = known.ports
-    cluster = Cluster(state, choose_ports(wanted), node_memory_mb)
-    (state / "cluster.json").write_text(
-        json.dumps({"ports": cluster.ports, "node_memory_mb": node_memory_mb}, indent=1)
-    )
+    cluster = replace(asked, ports=choose_ports({**(KDC_PORT if asked.kerberos else {}), **wanted}))
+    saved = asdict(cluster)
+    del saved["state"]
+    (cluster.state / "cluster.json").write_text(json.dumps(saved, indent=1))
     cluster.write_configuration()
     return cluster
 
@@ -586,7 +670,7 @@ def down(state: Path | None = None) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(orphans, timeout=20)
-        end(cluster, ["resourcemanager", *(f"datanode-{worker}" for worker in WORKERS), "namenode"])
+        end(cluster, ["resourcemanager", *(f"datanode-{worker}" for worker in WORKERS), "namenode", "kdc"])
 
 
 def _describe(cluster: Cluster) -> str:
@@ -595,7 +679,8 @@ def _describe(cluster: Cluster) -> str:
     rows |= {f"node manager {worker}": cluster.web(f"nodemanager-{worker}") for worker in WORKERS}
     rows |= {"file system": cluster.file_system, "logs": f"{cluster.state}/*/daemon.log"}
     table = "\n".join(f"  {label:<17}{value}" for label, value in rows.items())
-    return f"{table}\n\nexport HADOOP_CONF_DIR={cluster.conf}"
+    settings = {"HADOOP_CONF_DIR": str(cluster.conf)} | (cluster.realm.environment if cluster.kerberos else {})
+    return f"{table}\n\n" + "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items())
 
 
 def _status(state: Path) -> int:
@@ -624,12 +709,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=180, help="how long to wait for health, seconds (default: %(default)s)"
     )
+    parser.add_argument("--kerberos", action="store_true", help="ask for tickets; needs Debian's KDC")
     options = parser.parse_args(argv)
     state = options.state.absolute()
     try:
         if options.command == "up":
             began = time.monotonic()
-            cluster = up(state, options.node_memory_mb, options.seconds)
+            cluster = up(state, options.node_memory_mb, options.kerberos, seconds=options.seconds)
             print(f"hadoop: healthy after {time.monotonic() - began:.0f} s\n{_describe(cluster)}")
         elif options.command == "status":
             return _status(state)
