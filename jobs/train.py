@@ -11,17 +11,23 @@ from segpipe.settings import TrainSettings
 
 def run(settings: TrainSettings, context: Context) -> int:
     """Train on the cohort's training split and write the model directory."""
+    from segpipe.spark.session import submitted_conf
     from segpipe.trainers import train
+    from segpipe.trainers.cluster import check_cluster
 
     with context.recorded("train", settings.warehouse, settings) as record:
-        spark = None if settings.trainer == "local" else context.spark
-        train(settings, spark, record, context.progress)
+        if settings.trainer != "local" and (conf := submitted_conf()):
+            check_cluster(conf, settings.workers)  # before a session takes executors
+        train(settings, lambda: context.spark, record, context.progress)
     return DONE
 
 
 def check(settings: TrainSettings) -> None:
-    """Refuse a warehouse that is not there."""
+    """Refuse a warehouse that is not there, and settings that cannot work together."""
+    from segpipe.trainers.plan import check_settings
+
     check_warehouse(settings.warehouse)
+    check_settings(settings)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -129,6 +129,11 @@ class NetworkSettings:
     normalisation: str = option(
         "normalisation after each convolution", "instance", choices=("instance", "group", "batch", "none")
     )
+    padding: str = option(
+        "how convolutions treat the border: zeros beyond it, or what is inside weighted up (partial convolution)",
+        "zeros",
+        choices=("zeros", "partial"),
+    )
     upsampling: str = option("how the decoder doubles the resolution", "transposed", choices=("transposed", "resized"))
     precision: str = option("compute precision", "float32", choices=("float32", "bfloat16"))
 
@@ -153,6 +158,7 @@ class TrainSettings(NetworkSettings):
     tile_overlap: float = option(
         "share by which neighbouring tiles overlap in validation; only for --dimensions 3", 0.25, least=0, most=0.9
     )
+    deep_supervision: bool = option("let lower levels of the decoder learn to segment as well", False)
     augment: bool = option("flip, rotate, scale and shift intensities while training", True)
     validate_every: int = option("epochs from one validation to the next; the last is always validated", 1, least=1)
     patience: int = option("epochs without a better validation Dice before stopping; 0 never stops early", 0, least=0)

@@ -44,11 +44,49 @@ class InstanceNormalisation(tf.keras.layers.Layer):
         return super().get_config()
 
 
-def build_unet(settings: NetworkSettings, channels: int, regions: int, seed: int = 0) -> tf.keras.Model:
+class _PartialPadding:
+    """Makes a convolution of odd size count only what lies inside the image (Liu et al. 2018, arXiv 1811.11718).
+
+    Where part of the window lies beyond the border, the zeros there dim the result; it is multiplied with the number of
+    voxels of the window over the number of those inside. The bias is added afterwards.
+    """
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """The convolution without its bias."""
+        result = super().convolution_op(inputs, kernel)  # type: ignore[misc]
+        spatial = kernel.shape.rank - 2
+        for axis, size in enumerate(kernel.shape[:spatial], 1):
+            if size == 1:
+                continue
+            length = tf.shape(inputs)[axis]
+            place, reach = tf.range(length), size // 2
+            inside = tf.minimum(place + reach + 1, length) - tf.maximum(place - reach, 0)
+            ratio = tf.cast(size, tf.float32) / tf.cast(inside, tf.float32)
+            shape = [-1 if other == axis else 1 for other in range(spatial + 2)]
+            result *= tf.cast(tf.reshape(ratio, shape), result.dtype)
+        return result
+
+
+@tf.keras.utils.register_keras_serializable("segpipe")
+class PartialConv2D(_PartialPadding, tf.keras.layers.Conv2D):
+    """A 2D convolution with partial-convolution padding."""
+
+
+@tf.keras.utils.register_keras_serializable("segpipe")
+class PartialConv3D(_PartialPadding, tf.keras.layers.Conv3D):
+    """A 3D convolution with partial-convolution padding."""
+
+
+def build_unet(
+    settings: NetworkSettings, channels: int, regions: int, seed: int = 0, supervised_levels: int = 0
+) -> tf.keras.Model:
     """A U-Net from images (N, [D,] H, W, channels) to probabilities float32 (N, [D,] H, W, regions).
 
     Fully convolutional: every side must be a multiple of 2^depth. A voxel may lie in several regions, so each has its
     own sigmoid. Same settings and seed, same initial weights. Raises UsageError for settings that make no network.
+
+    For training there may be further outputs, of so many lower levels of the decoder, each half as long as the one
+    before (deep supervision, Lee et al. 2015, arXiv 1409.5185); they change nothing in the first.
     """
     _check(settings)
     policy = tf.keras.mixed_precision.Policy("mixed_bfloat16" if settings.precision == "bfloat16" else "float32")
@@ -63,15 +101,14 @@ def build_unet(settings: NetworkSettings, channels: int, regions: int, seed: int
     x = layers.block(x, "bottom", settings.filters << settings.depth)
     if settings.dropout:
         x = tf.keras.layers.Dropout(settings.dropout, seed=seed, name="bottom_dropout", dtype=policy)(x)
+    decoded: list[tf.Tensor] = []
     for level in reversed(range(settings.depth)):
         x = layers.double(x, f"up{level}_double", settings.filters << level)
         x = tf.keras.layers.Concatenate(name=f"up{level}_join", dtype=policy)([skips[level], x])
         x = layers.block(x, f"up{level}", settings.filters << level)
-    bias = tf.keras.initializers.Constant(_RARE)
-    logits = layers.convolution(regions, 1, "logits", bias=bias, dtype="float32")(x)
-    return tf.keras.Model(
-        image, tf.keras.layers.Activation("sigmoid", name="regions", dtype="float32")(logits), name="unet"
-    )
+        decoded.insert(0, x)
+    outputs = [layers.regions(x, regions, str(level or "")) for level, x in enumerate(decoded[: supervised_levels + 1])]
+    return tf.keras.Model(image, outputs if supervised_levels else outputs[0], name="unet")
 
 
 class _Layers:
@@ -83,7 +120,8 @@ class _Layers:
         self._seed = seed * 1000
         dimensions = settings.dimensions
         keras = tf.keras.layers
-        self._convolution = {2: keras.Conv2D, 3: keras.Conv3D}[dimensions]
+        kinds = {"zeros": (keras.Conv2D, keras.Conv3D), "partial": (PartialConv2D, PartialConv3D)}
+        self._convolution = kinds[settings.padding][dimensions - 2]
         self._transposed = {2: keras.Conv2DTranspose, 3: keras.Conv3DTranspose}[dimensions]
         self._pool = {2: keras.MaxPool2D, 3: keras.MaxPool3D}[dimensions]
         self._resize = {2: keras.UpSampling2D, 3: keras.UpSampling3D}[dimensions]
@@ -110,6 +148,12 @@ class _Layers:
             x = self._normalised(x, f"{name}{turn}_normalisation", filters)
             x = tf.keras.layers.LeakyReLU(_SLOPE, name=f"{name}{turn}_activation", dtype=self._policy)(x)
         return x
+
+    def regions(self, x: tf.Tensor, count: int, suffix: str) -> tf.Tensor:
+        """A probability per voxel and region, float32."""
+        bias = tf.keras.initializers.Constant(_RARE)
+        logits = self.convolution(count, 1, f"logits{suffix}", bias=bias, dtype="float32")(x)
+        return tf.keras.layers.Activation("sigmoid", name=f"regions{suffix}", dtype="float32")(logits)
 
     def halve(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """Half the resolution, by the greatest of each 2 x 2 (x 2)."""

@@ -26,7 +26,7 @@ _REASON_LENGTH = 200
 
 def train(
     settings: TrainSettings,
-    spark: "SparkSession | None",
+    spark: "SparkSession | Callable[[], SparkSession] | None",
     run: "RunRecord",
     progress: Callable[[int, str], AbstractContextManager[Any]] | None = None,
 ) -> "Bundle":
@@ -34,19 +34,21 @@ def train(
 
     Goes on from the newest checkpoint in the model directory, and starts a failed group of workers again from there up
     to `retries` times. `spark` may be None for trainer local. Everything that can be refused is refused before workers
-    start.
+    start, and what needs no session before there is one, where `spark` is a function that starts it.
     """
     from segpipe.trainers.cluster import check_cluster
     from segpipe.trainers.plan import make_plan
 
-    if settings.trainer != "local":
-        if spark is None:
-            raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
-        check_cluster(spark.sparkContext.getConf(), settings.workers)
+    if settings.trainer != "local" and spark is None:
+        raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
     with run.stage("plan"):
         plan = resumed(make_plan(settings))
+    session: Any = None
+    if settings.trainer != "local" and not plan.finished:
+        session = spark() if callable(spark) else spark
+        check_cluster(session.sparkContext.getConf(), settings.workers)
     with run.stage("train"):
-        _train_to_end(plan, spark, run, progress)
+        _train_to_end(plan, session, run, progress)
     with run.stage("save"):
         bundle = _save(plan)
     run.model_id = bundle.model_id
@@ -89,6 +91,7 @@ def _refuse_foreign_model(url: str) -> None:
 
 
 def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any) -> None:
+    from segpipe.trainers.cluster import await_slots
     from segpipe.trainers.records import take_failure
 
     trainer = import_module(f"segpipe.trainers.{plan.settings.trainer}")
@@ -97,6 +100,8 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
         for attempt in range(plan.settings.retries + 1):
             if plan.finished:
                 return
+            if plan.settings.trainer != "local":
+                await_slots(spark, plan.settings.workers)
             try:
                 trainer.train(plan, spark)
             except Exception as error:
@@ -181,8 +186,8 @@ def _duration(seconds: float) -> str:
 def _save(plan: "TrainPlan") -> "Bundle":
     """The bundle of the best epoch; the one that stands already, where it is that."""
     from segpipe.models.bundle import Bundle, save_bundle, weights_sha256
-    from segpipe.models.unet import build_unet
     from segpipe.trainers import checkpoints
+    from segpipe.trainers.network import trained_network
     from segpipe.trainers.records import HISTORY, history_bytes
     from segpipe.warehouse.runs import versions
 
@@ -200,6 +205,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
         },
     }
     convention = plan.convention
+    model = trained_network(plan, best.weights)
     bundle = Bundle(
         url=settings.model,
         modalities=plan.modalities,
@@ -217,7 +223,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
             split: len({plan.scans[s].subject for s in plan.of_split(split)}) for split in ("train", "validation")
         },
         metrics=metrics,
-        weights_sha256=weights_sha256(best.weights),
+        weights_sha256=weights_sha256(model.get_weights()),
         versions=versions(),
     )
     try:
@@ -226,8 +232,6 @@ def _save(plan: "TrainPlan") -> "Bundle":
             return standing
     except ModelError:
         pass  # none yet, or one that a kill left half-written
-    model = build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed)
-    model.set_weights(best.weights)
     return save_bundle(bundle, model, {HISTORY: history_bytes(meta["history"])})
 
 

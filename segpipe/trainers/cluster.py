@@ -3,12 +3,17 @@
 import math
 import os
 import re
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+_GRANT_SECONDS = 180.0
+_LOOK_SECONDS = 0.2
 
 
 def check_cluster(conf: "SparkConf", workers: int) -> None:
@@ -22,6 +27,26 @@ def check_cluster(conf: "SparkConf", workers: int) -> None:
             f"{workers} workers need {workers} slots, {conf.get('spark.master', '')} has {slots}",
             _remedy(conf, workers, slots),
         )
+
+
+def await_slots(spark: "SparkSession", workers: int, seconds: float = _GRANT_SECONDS) -> None:
+    """Return once the cluster runs `workers` tasks at the same time; raise UsageError where it does not in time.
+
+    What the configuration asks for a cluster may be slow to grant, or never grant: a full queue, machines that are too
+    small, executors that were lost.
+    """
+    context: Any = spark.sparkContext._jsc.sc()
+    profile = context.resourceProfileManager().defaultResourceProfile()
+    deadline = time.monotonic() + seconds
+    while (slots := int(context.maxNumConcurrentTasks(profile))) < workers:
+        if time.monotonic() >= deadline:
+            conf = spark.sparkContext.getConf()
+            fewer = f"use --workers {slots}, " if slots else ""
+            raise UsageError(
+                f"{conf.get('spark.master')} gave {slots} of {workers} slots within {seconds:g} s",
+                f"{fewer}wait until others are done, or ask for less with --conf spark.executor.memory",
+            )
+        time.sleep(_LOOK_SECONDS)
 
 
 def session_slots(conf: "SparkConf") -> int | None:

@@ -1,5 +1,6 @@
 """Training with Horovod on Spark: Spark tasks host the processes, Gloo adds the gradients up."""
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,12 +59,14 @@ class HorovodGroup:
 
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
+        self._totals = itertools.count()
 
     def total(self, tensor: "tf.Tensor") -> "tf.Tensor":
         """The sum of a tensor over all workers, inside a training step."""
         import horovod.tensorflow as hvd
 
-        return hvd.allreduce(tensor, op=hvd.Sum, name="total")
+        # Each call has a name of its own, the same for all workers, for they all trace the same step.
+        return hvd.allreduce(tensor, op=hvd.Sum, name=f"total{next(self._totals)}")
 
     def sum(self, numbers: np.ndarray) -> np.ndarray:
         """The sum of an array over all workers, between steps."""

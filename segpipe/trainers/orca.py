@@ -103,7 +103,7 @@ def _distributed(worker: Any) -> Any:
 
     _switch_off_tuner()
     strategy = tf.distribute.get_strategy()
-    return strategy.distribute_datasets_from_function(lambda context: worker.feed.dataset())
+    return strategy.distribute_datasets_from_function(lambda context: worker.dataset())
 
 
 def _switch_off_tuner() -> None:

@@ -39,7 +39,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     Raises UsageError for settings that cannot work, NotFound for a missing cohort or an empty split, and TableError for
     scans that do not go together. Reads the scans table and two count columns of the slices, no image.
     """
-    _check(settings)
+    check_settings(settings)
     warehouse = Warehouse(settings.warehouse)
     rows = warehouse.scans(settings.cohort, _COLUMNS).to_pylist()
     rows = [row for row in rows if row["split"] in _SPLITS and row["label_counts"] is not None]
@@ -86,13 +86,19 @@ def crop_size(scans: Sequence[ScanPlan], multiple: int) -> tuple[int, int]:
     return -(-rows // multiple) * multiple, -(-columns // multiple) * multiple
 
 
-def _check(settings: TrainSettings) -> None:
+def check_settings(settings: TrainSettings) -> None:
+    """Raise UsageError for settings that cannot work together, whatever the tables."""
     if settings.dimensions == 3 and settings.patch_size < 1 << settings.depth:
         raise UsageError(
             f"A patch of {settings.patch_size} voxels cannot be halved {settings.depth} times",
             f"use --patch-size {1 << settings.depth} or more, or a smaller --depth",
         )
     workers = settings.workers if settings.trainer != "local" else 1
+    if settings.normalisation == "batch" and workers > 1:
+        raise UsageError(
+            f"Batch normalisation would see only a part of the batch in each of {workers} workers",
+            "use --normalisation instance, or --workers 1",
+        )
     if settings.batch_size % workers:
         fit = max(workers, settings.batch_size // workers * workers)
         raise UsageError(
@@ -120,7 +126,7 @@ def _same(settings: TrainSettings, rows: list[dict[str, Any]], name: str) -> Any
             raise TableError(
                 f"Scans of cohort {settings.cohort!r} differ in {name}: {first['scan_id']} has {_text(first[name])}, "
                 f"{row['scan_id']} has {_text(row[name])}",
-                "ingest them as two cohorts",
+                "ingest them as two cohorts, with a --cohort for each",
             )
     if name == "label_convention" and first[name] not in CONVENTIONS:
         known = ", ".join(CONVENTIONS)

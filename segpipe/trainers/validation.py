@@ -28,7 +28,8 @@ class Validator:
         self._scans = plan.of_split("validation")
         batch = _BATCH if len(plan.crop) == 2 else 1
         signature = [tf.TensorSpec((batch, *plan.crop, len(plan.modalities)), tf.float32)]
-        self._infer = tf.function(lambda image: model(image, training=False), input_signature=signature)
+        network = tf.keras.Model(model.input, model.outputs[0]) if len(getattr(model, "outputs", [])) > 1 else model
+        self._infer = tf.function(lambda image: network(image, training=False), input_signature=signature)
 
     def dice(self) -> dict[str, dict[str, float]]:
         """Dice of each region by scan_id, NaN where truth and prediction are empty; the same on every worker."""

@@ -14,12 +14,12 @@ import tensorflow as tf
 
 from segpipe.errors import SegpipeError
 from segpipe.models.losses import dice_cross_entropy
-from segpipe.models.unet import build_unet
 from segpipe.trainers import checkpoints
 from segpipe.trainers.contract import Group, TrainPlan
 from segpipe.trainers.events import write_events
 from segpipe.trainers.feed import Feed
 from segpipe.trainers.identity import identity
+from segpipe.trainers.network import build_network, loss_weights, with_targets
 from segpipe.trainers.patches import PatchFeed
 from segpipe.trainers.records import write_failure, write_history
 from segpipe.trainers.validation import TileValidator, Validator, mean_dice
@@ -54,13 +54,18 @@ class Worker:
         kind = Feed if self.plan.settings.dimensions == 2 else PatchFeed
         return kind(self.plan, self.group.rank, self.group.size)
 
+    def dataset(self) -> tf.data.Dataset:
+        """What `fit` takes: this worker's batches of images and what each output of the network should say."""
+        return with_targets(self.feed.dataset(), self.plan.settings)
+
     def build_model(self) -> tf.keras.Model:
         """The U-Net, compiled, and where the checkpoint left it."""
         plan = self.plan
         settings = plan.settings
-        model = build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed)
+        model = build_network(plan)
         optimizer = self.group.optimizer(learning_rate=learning_rates(plan), global_clipnorm=_CLIP_NORM)
-        model.compile(optimizer, loss=dice_cross_entropy(self.group.total))
+        weights = loss_weights(settings)
+        model.compile(optimizer, loss=[dice_cross_entropy(self.group.total) for _ in weights], loss_weights=weights)
         start = checkpoints.Position(plan.initial_epoch, plan.initial_step)
         if start > (0, 0):
             checkpoints.restore(checkpoints.read(settings.model, start), model)
@@ -70,7 +75,7 @@ class Worker:
         """Train in this process."""
         plan = self.plan
         model.fit(
-            self.feed.dataset(),
+            self.dataset(),
             epochs=plan.settings.epochs,
             initial_epoch=plan.initial_epoch,
             steps_per_epoch=plan.steps,

@@ -59,6 +59,55 @@ def test_an_image_does_not_depend_on_its_batch():
     np.testing.assert_allclose(network(batch, training=True)[1:2], network(batch[1:2], training=True), atol=1e-6)
 
 
+def test_supervised_levels_are_further_outputs_of_the_same_network():
+    from segpipe.models.unet import build_unet
+
+    plain = build(depth=3)
+    supervised = build_unet(NetworkSettings(filters=4, depth=3), 4, 3, 0, supervised_levels=2)
+    image = np.random.default_rng(0).normal(size=(2, 24, 16, 4)).astype(np.float32)
+    outputs = supervised(image)
+    assert [tuple(output.shape) for output in outputs] == [(2, 24, 16, 3), (2, 12, 8, 3), (2, 6, 4, 3)]
+    np.testing.assert_array_equal(outputs[0], plain(image))
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_partial_padding_does_not_dim_the_border(dimensions: int):
+    """The mean of a window of what is inside: constant images stay, also at the border and for a single row."""
+    import tensorflow as tf
+
+    from segpipe.models.unet import PartialConv2D, PartialConv3D
+
+    kind = {2: PartialConv2D, 3: PartialConv3D}[dimensions]
+    mean = kind(1, 3, padding="same", kernel_initializer=tf.keras.initializers.Constant(3.0**-dimensions))
+    for shape in [(1, 5, 4, 6)[: dimensions + 1], (2, 1, 3, 2)[: dimensions + 1]]:
+        np.testing.assert_allclose(mean(np.full((*shape, 1), 7, np.float32)).numpy(), 7, rtol=1e-5)
+
+
+def test_partial_padding_by_hand():
+    from segpipe.models.unet import PartialConv2D
+
+    total = PartialConv2D(1, 3, padding="same", kernel_initializer="ones", bias_initializer="ones")
+    image = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
+    found = total(image).numpy()[0, ..., 0]
+    assert found[1, 1] == 36 + 1
+    assert found[0, 0] == (0 + 1 + 3 + 4) * 9 / 4 + 1
+    assert found[0, 1] == (0 + 1 + 2 + 3 + 4 + 5) * 9 / 6 + 1
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_partial_padding_is_a_setting_that_is_saved(tmp_path, dimensions: int):
+    import tensorflow as tf
+
+    network = build(dimensions=dimensions, padding="partial", normalisation="none")
+    zeros = build(dimensions=dimensions, normalisation="none")
+    image = np.random.default_rng(0).normal(size=(1, *[16] * dimensions, 4)).astype(np.float32)
+    assert network.count_params() == zeros.count_params()
+    assert not np.allclose(network(image), zeros(image))
+    network.save(tmp_path / "m.keras", save_format="keras")
+    again = tf.keras.models.load_model(tmp_path / "m.keras", compile=False)
+    np.testing.assert_array_equal(again(image), network(image))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_instance_normalisation_gives_zero_mean_and_unit_deviation(dtype: str):
     from segpipe.models.unet import InstanceNormalisation

@@ -79,7 +79,9 @@ def reference(tables: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @EVERY
-def test_trains_the_same_network_whatever_the_trainer(settings, spark, reference: Bundle, trainer: str):
+def test_trains_the_same_network_whatever_the_trainer_and_the_same_bits_twice(
+    settings, spark, reference: Bundle, trainer: str
+):
     bundle, record = run(settings(trainer=trainer), spark)
 
     np.testing.assert_allclose(losses(bundle), losses(reference), atol=1e-4)
@@ -92,22 +94,8 @@ def test_trains_the_same_network_whatever_the_trainer(settings, spark, reference
     assert load_keras(bundle)(np.zeros((1, *bundle.crop, 4), np.float32)).shape == (1, *bundle.crop, 3)
     assert record.model_id == bundle.model_id
     json.dumps(bundle.metrics, allow_nan=False)
-
-
-@EVERY
-def test_goes_on_from_the_middle_of_an_epoch(settings, spark, reference: Bundle, trainer: str):
-    """As if it had never been stopped: optimizer state, learning rate and order of slices included."""
-    every_step = 1e-9
-    train_until(settings(checkpoint_minutes=every_step), epoch=1, step=2)
-    assert newest(settings().model) == (1, 2)
-    bundle, _ = run(settings(trainer=trainer), spark)
-
-    np.testing.assert_allclose(losses(bundle), losses(reference), atol=1e-4)
-    assert [row["learning_rate"] for row in read_history(bundle.url)] == pytest.approx(
-        [row["learning_rate"] for row in read_history(reference.url)], rel=1e-4
-    )
-    if trainer == "local":
-        assert bundle.weights_sha256 == reference.weights_sha256
+    again, _ = run(settings(trainer=trainer, model=f"{bundle.url}-again"), spark)
+    assert again.weights_sha256 == bundle.weights_sha256
 
 
 @pytest.mark.parametrize("stops", [[(0, 1), (0, 2), (1, 1)], [(1, 0)]], ids=["inside epochs", "between epochs"])
@@ -159,11 +147,70 @@ def test_stops_early_when_nothing_gets_better(settings):
     assert len(losses(bundle)) < 9
 
 
-def test_a_loss_that_is_no_number_names_epoch_and_scans(settings):
+@pytest.mark.parametrize("trainer", ["local", "orca"])
+def test_a_loss_that_is_no_number_names_epoch_and_scans(settings, spark, trainer: str):
+    """At once: what comes of the data is not retried."""
     from segpipe.errors import SegpipeError
 
-    with pytest.raises(
-        SegpipeError, match=r"loss became nan in epoch 1, step \d, on slices of tiny:Synthetic.*--learn"
+    wrong = {"learning_rate": 1e38, "epochs": 1, "steps_per_epoch": 5, "normalisation": "none", "retries": 3}
+    with (
+        record_run(None, "train", settings()) as record,
+        pytest.raises(SegpipeError, match=r"loss became nan in epoch 1, step \d, on slices of tiny:Synthetic.*--learn"),
     ):
-        run(settings(learning_rate=1e38, epochs=1, steps_per_epoch=5, normalisation="none"), None)
+        trainers.train(settings(trainer=trainer, **wrong), spark, record)
+    assert not record.counts["retries"]
     assert not (Path(settings().model) / "bundle.json").exists()
+
+
+def test_a_3d_network_is_stopped_goes_on_and_segments_as_it_was_validated(settings, spark, tables: str):
+    """Under another trainer, too."""
+    solid = {"dimensions": 3, "patch_size": 8, "batch_size": 2, "checkpoint_minutes": 1e-9}
+    whole, _ = run(settings(**solid), None)
+    assert whole.crop == (8, 8, 8)
+    assert {f"dice_{region}" for region in whole.regions} <= set(read_history(whole.url)[0])
+    for trainer in ("local", "orca"):
+        other = settings(**solid, model=f"{whole.url}-{trainer}", trainer=trainer)
+        train_until(other, epoch=1, step=1)
+        bundle, _ = run(other, spark)
+        np.testing.assert_allclose(losses(bundle), losses(whole), atol=1e-4)
+        if trainer == "local":
+            assert bundle.weights_sha256 == whole.weights_sha256
+    for scan, scores in whole.metrics["validation_dice_by_scan"].items():
+        found = dice_of_segmenting(whole, tables)[scan]
+        assert found == pytest.approx({name: nan_of(value) for name, value in scores.items()}, abs=2e-3, nan_ok=True)
+
+
+def nan_of(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def dice_of_segmenting(bundle: Bundle, tables: str) -> dict[str, dict[str, float]]:
+    """Dice of each region of the validation scans by scan_id, by the runtime of the job `segment`."""
+    from segpipe.core.metrics import counts, dice
+    from segpipe.core.regions import CONVENTIONS, to_regions
+    from segpipe.runtimes.contract import PredictorSpec
+    from segpipe.warehouse.scan_slices import samples
+    from segpipe.warehouse.store import Warehouse
+
+    predictor = PredictorSpec(bundle.url, "keras").pack().open(threads=1)
+    found = {}
+    for sample in samples(Warehouse(tables), "tiny", "validation", bundle, 9):
+        labels = predictor.segment(sample.scan, sample.slices).labels
+        pairs = [
+            to_regions(mask, CONVENTIONS[bundle.label_convention]).astype(bool)
+            for mask in (labels, sample.slices.truth)
+        ]
+        found[sample.scan_id] = {
+            region: dice(*counts(*(pair[..., place] for pair in pairs))) for place, region in enumerate(bundle.regions)
+        }
+    return found
+
+
+def test_deep_supervision_and_partial_padding(settings, spark):
+    """The same everywhere; what only training needs is no part of the model."""
+    deep = {"deep_supervision": True, "padding": "partial", "epochs": 1}
+    local, _ = run(settings(**deep), spark)
+    assert load_keras(local)(np.zeros((1, *local.crop, 4), np.float32)).shape == (1, *local.crop, 3)
+    for trainer in ("orca", "horovod"):
+        shared, _ = run(settings(**deep, trainer=trainer, model=f"{local.url}-{trainer}"), spark)
+        assert losses(shared) == pytest.approx(losses(local), abs=1e-4)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from segpipe.errors import ModelError, NotFound, TableError, UsageError
-from segpipe.trainers.cluster import check_cluster, session_slots
+from segpipe.trainers.cluster import await_slots, check_cluster, session_slots
 from segpipe.trainers.plan import make_plan
 from segpipe.warehouse.tables import SCANS
 
@@ -144,3 +144,63 @@ def test_a_session_that_cannot_hold_two_workers(session: Any, remedy: str):
 
 def test_a_session_that_can():
     check_cluster(conf("local[2]"), 2)
+
+
+def test_a_cluster_that_grants_too_little(spark):
+    await_slots(spark, 2)
+    with pytest.raises(UsageError, match=r"gave 2 of 3 slots within 0.5 s: use --workers 2,"):
+        await_slots(spark, 3, seconds=0.5)
+
+
+def test_nothing_is_started_for_what_is_refused(settings):
+    """Neither for settings nor for tables does a session take executors."""
+    from segpipe import trainers
+    from segpipe.warehouse.runs import record_run
+
+    def session() -> Any:
+        raise AssertionError("a session was started")
+
+    for wrong in ({"batch_size": 13}, {"cohort": "other"}):
+        asked = settings(trainer="orca", **wrong)
+        with record_run(None, "train", asked) as run, pytest.raises((UsageError, NotFound)):
+            trainers.train(asked, session, run)
+
+
+def test_a_trainer_that_needs_spark(settings):
+    from segpipe import trainers
+    from segpipe.warehouse.runs import record_run
+
+    asked = settings(trainer="orca")
+    with record_run(None, "train", asked) as run, pytest.raises(UsageError, match="--trainer local"):
+        trainers.train(asked, None, run)
+
+
+def test_a_patch_that_cannot_be_halved(settings):
+    with pytest.raises(UsageError, match="--patch-size 16 or more"):
+        make_plan(settings(dimensions=3, patch_size=8, depth=4))
+
+
+def test_no_foreground(settings, tables: str, tmp_path: Path):
+    """The slices say so, whatever `scans` counts."""
+    url = str(tmp_path / "edited")
+    shutil.copytree(tables, url)
+    for path in (Path(url) / "slices").glob("*.parquet"):
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        place = schema.get_field_index("foreground_pixels")
+        groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+        with pq.ParquetWriter(path, schema) as writer:
+            for group in groups:
+                nothing = pa.array([0] * len(group), pa.int32())
+                writer.write_table(group.set_column(place, schema.field(place), nothing))
+    with pytest.raises(TableError, match=r"No training slice of cohort 'tiny' has a label: .*--split-salt"):
+        make_plan(settings(warehouse=url))
+
+
+@pytest.mark.parametrize("trainer", ["orca", "horovod"])
+def test_batch_normalisation_over_several_workers(settings, trainer: str):
+    """Its statistics would be those of a worker's part of the batch, and differ among the workers."""
+    make_plan(settings(trainer="local", normalisation="batch"))
+    make_plan(settings(trainer=trainer, workers=1, normalisation="batch"))
+    with pytest.raises(UsageError, match="use --normalisation instance, or --workers 1"):
+        make_plan(settings(trainer=trainer, normalisation="batch"))

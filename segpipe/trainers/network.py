@@ -1,0 +1,53 @@
+"""The network of a training: what is trained, what it is compared with, and what is kept of it."""
+
+from typing import TYPE_CHECKING
+
+from segpipe.models.unet import build_unet
+from segpipe.settings import TrainSettings
+from segpipe.trainers.contract import TrainPlan
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+_MOST_LEVELS = 2  # below these, a tumour is a few voxels
+
+
+def supervised_levels(settings: TrainSettings) -> int:
+    """How many levels of the decoder besides the last have an output of their own in training."""
+    return min(_MOST_LEVELS, settings.depth - 1) if settings.deep_supervision else 0
+
+
+def loss_weights(settings: TrainSettings) -> list[float]:
+    """What each output counts: half as much as the one twice as large, 1 together.
+
+    >>> loss_weights(TrainSettings(depth=2, deep_supervision=True))
+    [0.6666666666666666, 0.3333333333333333]
+    """
+    weights = [0.5**level for level in range(supervised_levels(settings) + 1)]
+    return [weight / sum(weights) for weight in weights]
+
+
+def build_network(plan: TrainPlan) -> "tf.keras.Model":
+    """The U-Net with all outputs that training looks at."""
+    settings = plan.settings
+    levels = supervised_levels(settings)
+    return build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed, levels)
+
+
+def trained_network(plan: TrainPlan, weights: "list[np.ndarray]") -> "tf.keras.Model":
+    """The U-Net with these weights of a checkpoint, and its one output that segments."""
+    import tensorflow as tf
+
+    model = build_network(plan)
+    model.set_weights(weights)
+    return tf.keras.Model(model.input, model.outputs[0], name=model.name) if len(model.outputs) > 1 else model
+
+
+def with_targets(dataset: "tf.data.Dataset", settings: TrainSettings) -> "tf.data.Dataset":
+    """Batches of images and regions, the regions once for each output: every second voxel of the one before."""
+    levels = supervised_levels(settings)
+    if not levels:
+        return dataset
+    steps = [(slice(None), *[slice(None, None, 1 << level)] * settings.dimensions) for level in range(levels + 1)]
+    return dataset.map(lambda image, regions: (image, tuple(regions[step] for step in steps)))
