@@ -62,7 +62,15 @@ def submit(command: Sequence[str], url: str) -> int:
     """Run spark-submit until the job has ended in the cluster, say what the job said, and give its exit code."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # Spark hands it on
     try:
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     except KeyboardInterrupt:
         print("segpipe: the job goes on in the cluster: `yarn application -list` names it", file=sys.stderr)
         return 130

@@ -46,17 +46,17 @@ _KNOWN = (
         f"give less --executor-memory or --conf spark.executor.memoryOverhead, {_LARGEST}",
     ),
     (
-        r"SafeModeException: (.*?)(?:\. Name node is in safe mode|\.?\s*$)",
+        r"SafeModeException\)?: (.*?)(?:\. Name node is in safe mode|\.?\s*$)",
         "HDFS is in safe mode ({1})",
         "wait until the name node has left it (`hdfs dfsadmin -safemode get` tells)",
     ),
     (
-        r"[DN]SQuotaExceededException: (The \w+ quota .*? is exceeded)",
+        r"[DN]SQuotaExceededException\)?: (The \w+ quota .*? is exceeded)",
         "HDFS refused: {1}",
         "delete files below that folder, or ask the administrator for a larger quota",
     ),
     (
-        r"AccessControlException: (Permission denied: user=\S+, access=\w+, inode=\"[^\"]*\")",
+        r"AccessControlException\)?: (Permission denied: user=\S+, access=\w+, inode=\"[^\"]*\")",
         "HDFS refused: {1}",
         "ask the owner of that folder for access, or the administrator for a home folder on HDFS",
     ),
