@@ -72,23 +72,69 @@ def feed(plan: TrainPlan, threads: int) -> dict[str, Any]:
     return {"first_images_per_second": rates[0], "images_per_second": rates[1]}
 
 
-def trained(trainer: str, plan: TrainPlan) -> dict[str, Any]:
-    """Images/s of every epoch of a real training with two workers of one thread each."""
-    from segpipe.spark.session import build
+def trained(trainer: str, plan: TrainPlan, workers: int = WORKERS) -> dict[str, Any]:
+    """Images/s of every epoch of a real training whose workers have one thread each, the same share of a batch each."""
     from segpipe.trainers import train
-    from segpipe.trainers.orca import bigdl_jars
     from segpipe.trainers.records import read_history
     from segpipe.warehouse.runs import record_run
 
-    conf = {"spark.ui.enabled": "false", "spark.jars": bigdl_jars(), "spark.task.cpus": "1"}
-    spark = build("benchmark training", master=f"local[{WORKERS}]", extra_conf=conf)
+    spark = _spark(workers)
     with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as model:
-        settings = replace(plan.settings, trainer=trainer, workers=WORKERS, model=f"{model}/model")
+        share = plan.settings.batch_size // WORKERS
+        changes = {"trainer": trainer, "workers": workers, "batch_size": share * workers, "model": f"{model}/model"}
+        settings = replace(plan.settings, **changes)
         with record_run(None, "train", settings) as run:
             train(settings, spark, run)
         history = read_history(settings.model)
     spark.stop()
     return {"images_per_second": [row["images_per_second"] for row in history]}
+
+
+def all_reduce(plan: TrainPlan, threads: int) -> dict[str, Any]:
+    """Seconds in which two processes add up tensors of several sizes with Horovod, by way of the loopback."""
+    import horovod.spark
+
+    spark = _spark(WORKERS)
+    megabytes = [0.1, 1.0, 8.0, 32.0]
+    seconds = horovod.spark.run(
+        _time_all_reduce,
+        args=(megabytes,),
+        num_proc=WORKERS,
+        use_gloo=True,
+        executable=spark.sparkContext.pythonExec,
+        env={"TF_USE_LEGACY_KERAS": "1"},
+        verbose=0,
+    )[0]
+    spark.stop()
+    return {"bytes": [int(size * 1e6) for size in megabytes], "seconds": seconds}
+
+
+def _time_all_reduce(megabytes: list[float]) -> list[float]:
+    import horovod.tensorflow as hvd
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    hvd.init()
+    medians = []
+    for size in megabytes:
+        tensor = tf.zeros(int(size * 1e6) // 4)
+        seconds = []
+        for turn in range(12):
+            start = time.perf_counter()
+            hvd.allreduce(tensor, op=hvd.Sum, name=f"{size}")
+            if turn > 1:
+                seconds.append(time.perf_counter() - start)
+        medians.append(float(np.median(seconds)))
+    hvd.shutdown()
+    return medians
+
+
+def _spark(workers: int) -> Any:
+    from segpipe.spark.session import build
+    from segpipe.trainers.orca import bigdl_jars
+
+    conf = {"spark.ui.enabled": "false", "spark.jars": bigdl_jars(), "spark.task.cpus": "1"}
+    return build("benchmark training", master=f"local[{workers}]", extra_conf=conf)
 
 
 def _examples(plan: TrainPlan, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +148,8 @@ MEASUREMENTS = {
     "feed": feed,
     "orca": lambda plan, threads: trained("orca", plan),
     "horovod": lambda plan, threads: trained("horovod", plan),
+    "horovod-alone": lambda plan, threads: trained("horovod", plan, 1),
+    "all-reduce": all_reduce,
 }
 
 if __name__ == "__main__":
