@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segpipe.analysis.plots import contrast, default_modality, outer_regions, picture_of
+from segpipe.analysis.plots import PREDICTED, TRUTH, contrast, default_modality, outer_regions, picture_of
 from segpipe.core.orientation import reorient, reorient_affine
 
 if TYPE_CHECKING:
     from segpipe.analysis.scan import Scan
 
 _HEIGHT = 480
-_MAPS = (("truth", "blue"), ("prediction", "warm"))
+_LAYERS = (("truth", TRUTH), ("prediction", PREDICTED))
+_ALPHA = 130
 
 
 def widget_can_run() -> bool:
@@ -37,21 +38,37 @@ def niivue(scan: Scan, modality: str | None = None, model: str | None = None) ->
 
     Nothing is fetched from elsewhere. Raises ImportError where ipyniivue is not installed.
     """
-    from ipyniivue import NiiVue, SliceType
+    from ipyniivue import NiiVue, ShowRender, SliceType
 
     name = modality or default_modality(scan)
     image = scan.image(name)
     low, high = contrast(scan, image)
     volumes = [{"name": f"{name}.nii.gz", "data": _packed(scan, image), "cal_min": low, "cal_max": high}]
-    for (label, colours), region in zip(_MAPS, outer_regions(scan, model), strict=True):
-        if region.any():
-            packed = _packed(scan, region.astype(np.uint8))
-            bounds = {"cal_min": 0.0, "cal_max": 1.0, "colormap": colours, "opacity": 0.5}
-            volumes.append({"name": f"{label}.nii.gz", "data": packed, **bounds})
-    widget = NiiVue(height=_HEIGHT)
+    truth, predicted = outer_regions(scan, model)
+    shown = [
+        (label, colour, region)
+        for (label, colour), region in zip(_LAYERS, (truth, predicted), strict=True)
+        if region.any()
+    ]
+    volumes += [
+        {"name": f"{label}.nii.gz", "data": _packed(scan, region.astype(np.uint8))} for label, _, region in shown
+    ]
+    widget = NiiVue(height=_HEIGHT, multiplanar_show_render=ShowRender.ALWAYS, is_radiological_convention=True)
     widget.set_slice_type(SliceType.MULTIPLANAR)
     widget.load_volumes(volumes)
+    for volume, (label, colour, _) in zip(widget.volumes[1:], shown, strict=True):
+        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+        lut = {"R": [0, red], "G": [0, green], "B": [0, blue], "A": [0, _ALPHA], "labels": ["", label]}
+        volume.set_colormap_label(lut)
+    if (truth | predicted).any():
+        widget.scene.crosshair_pos = _middle(scan, truth | predicted)
     return widget
+
+
+def _middle(scan: Scan, region: np.ndarray) -> list[float]:
+    """Where the middle of a region lies in the volume: shares of its extent along x, y, z, from 0 to 1."""
+    turned = reorient(region, scan.orientation, "RAS")
+    return [float(value) for value in (np.argwhere(turned).mean(axis=0) + 0.5) / turned.shape]
 
 
 def _packed(scan: Scan, array: np.ndarray) -> bytes:
