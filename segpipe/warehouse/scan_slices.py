@@ -83,7 +83,9 @@ class ScanSlices:
                 assert batch.brain_pixels is not None
                 brain = np.flatnonzero(batch.brain_pixels)
                 if len(brain):
-                    yield batch.slice_index[brain].tolist(), [batch.image[at][brain] for at in self._channels]
+                    gapless = len(brain) == brain[-1] + 1 - brain[0]  # as most are: then nothing is copied
+                    chosen = slice(brain[0], brain[-1] + 1) if gapless else brain
+                    yield batch.slice_index[chosen].tolist(), [batch.image[at][chosen] for at in self._channels]
         except TableError as error:
             raise BadInput(Reason.CORRUPT, error.problem, error.remedy) from error
 
