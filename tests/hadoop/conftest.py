@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from segpipe.warehouse import filesystem as files
+from tests.hadoop.yarn_jobs import NETWORK, Chain, put, submit, yarn
 from tools.hadoop import cluster as hadoop
 
 
@@ -42,3 +46,56 @@ def hdfs_folder(cluster: hadoop.Cluster) -> Iterator[str]:
     fs.makedirs(path)
     yield url
     fs.rm(path, recursive=True)
+
+
+@pytest.fixture(scope="session")
+def chain(cluster: hadoop.Cluster, glioma_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A cohort ingested on YARN in client mode, and by local mode."""
+    local = tmp_path_factory.mktemp("yarn")
+    folder = f"{cluster.file_system}/tests/{local.name}-{os.getpid()}"
+    put(glioma_archive, f"{folder}/source")
+    yarn("ingest", "--source", f"{folder}/source", "--warehouse", f"{folder}/warehouse", "--cohort", "glioma")
+    submit("ingest", "--source", str(glioma_archive), "--warehouse", str(local / "warehouse"), "--cohort", "glioma")
+    return Chain(glioma_archive, folder, local)
+
+
+@pytest.fixture(scope="session")
+def orca_model(chain: Chain, cluster: hadoop.Cluster) -> str:
+    """A model trained by Orca in cluster mode and exported in client mode."""
+    model = f"{chain.folder}/orca"
+    words = [
+        "--warehouse",
+        chain.warehouse,
+        "--cohort",
+        "glioma",
+        "--model",
+        model,
+        "--trainer",
+        "orca",
+        "--workers",
+        "2",
+    ]
+    yarn("train", *words, *NETWORK, mode="cluster")
+    yarn("export", "--model", model)
+    return model
+
+
+_DEAD = """
+import time
+from segpipe.errors import StorageError
+from segpipe.warehouse import filesystem as files
+began = time.monotonic()
+try:
+    files.filesystem("hdfs://127.0.0.1:1/")[0].ls("/")
+except StorageError as error:
+    print(round(time.monotonic() - began), error)
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dead_name_node() -> Iterator[subprocess.Popen[str]]:
+    """A process that asks a name node which is not there, and prints seconds and error; it takes most of a minute."""
+    command = [sys.executable, "-c", _DEAD]
+    with subprocess.Popen(command, cwd=hadoop.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()

@@ -1,0 +1,118 @@
+"""What the tests of jobs on YARN share: submitting, and comparing tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from segpipe.warehouse import filesystem as files
+from segpipe.warehouse.store import Warehouse
+from tools.hadoop import cluster as hadoop
+
+NETWORK = ["--epochs", "1", "--steps-per-epoch", "2", "--filters", "4", "--depth", "2", "--batch-size", "4"]
+PER_RUN = ("run_id", "fingerprint")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A cohort ingested on YARN and by local mode: where these jobs read and write."""
+
+    source: Path
+    folder: str
+    local: Path
+
+    @property
+    def warehouse(self) -> str:
+        return f"{self.folder}/warehouse"
+
+
+def submit(*words: str) -> str:
+    """Run spark-submit.sh and give its standard output; a failure shows all it said."""
+    done = subprocess.run(
+        [hadoop.ROOT / "spark-submit.sh", *words], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def yarn(*words: str, mode: str = "client") -> str:
+    """Run a job on YARN and give what it said."""
+    return submit("--profile", "yarn", "--deploy-mode", mode, *words)
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    """A job on YARN, under way."""
+    command = [hadoop.ROOT / "spark-submit.sh", "--profile", "yarn", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def done(job: subprocess.Popen[str]) -> str:
+    """What a job said that has ended well; a failure shows all of it."""
+    out, err = job.communicate()
+    assert job.returncode == 0, out + err
+    return out
+
+
+def refused(*words: str) -> str:
+    """The one line of a job on YARN that is refused, within a minute."""
+    began = time.monotonic()
+    job = started(*words)
+    out, err = job.communicate()
+    assert time.monotonic() - began < 60
+    assert (job.returncode, out) == (1, ""), out + err
+    (line,) = [line for line in err.splitlines() if not line.startswith(("ingest: ", "segment: "))]
+    return line
+
+
+def nodes_of_last_job(cluster: hadoop.Cluster, name: str) -> set[str]:
+    """The node managers on which executors of the newest application of that name ran."""
+    with urllib.request.urlopen(f"{cluster.web('resourcemanager')}/ws/v1/cluster/apps") as answer:
+        apps = [app for app in json.load(answer)["apps"]["app"] if app["name"] == name]
+    last = max(apps, key=lambda app: app["startedTime"])["id"]
+    return {
+        f"nodemanager-{worker}"
+        for worker in hadoop.WORKERS
+        if list((cluster.state / f"nodemanager-{worker}" / "logs" / last).glob("container_*"))
+    }
+
+
+def rows(warehouse: str, table: str, *by: str) -> pa.Table:
+    """A table in a fixed order, without what differs from run to run."""
+    found = Warehouse(warehouse).table(table).to_table()
+    found = found.drop_columns([name for name in PER_RUN if name in found.column_names])
+    return found.sort_by([(name, "ascending") for name in by])
+
+
+def without_times(scans: pa.Table) -> list[dict[str, object]]:
+    """Rows of `scans` without the times at which the copies of the source files were made."""
+    found = scans.to_pylist()
+    for row in found:
+        for file in row["files"]:
+            del file["modified"]
+    return found
+
+
+def put(source: Path, url: str) -> None:
+    """Copy a folder to HDFS."""
+    fs, folder = files.filesystem(url)
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            target = files.join(folder, *path.relative_to(source).parts)
+            fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            fs.pipe_file(target, path.read_bytes())
+
+
+def get(url: str, target: Path) -> None:
+    """Copy a folder from HDFS."""
+    fs, folder = files.filesystem(url)
+    for path in fs.find(folder):
+        local = target / Path(path).relative_to(folder)
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.write_bytes(fs.cat_file(path))
