@@ -19,7 +19,7 @@ def run(settings: SegmentSettings, context: Context) -> int:
         predictor = PredictorSpec(settings.model, settings.runtime, settings.batch_size, settings.precision).pack()
         record.parameters["precision"] = predictor.spec.precision
         outcome = segment(context.spark, settings, predictor, predictor.bundle, record, context.progress)
-    return QUARANTINED if settings.strict and outcome.quarantined else DONE
+    return QUARANTINED if settings.strict and outcome.rejected else DONE
 
 
 def check(settings: SegmentSettings) -> None:

@@ -66,6 +66,11 @@ class SegmentOutcome:
     quarantined: tuple[str, ...]
     known_bad: int
 
+    @property
+    def rejected(self) -> int:
+        """All scans that this model cannot segment, also those that earlier runs told of; `--strict` looks at it."""
+        return len(self.quarantined) + self.known_bad
+
 
 def segment(
     spark: SparkSession,

@@ -206,6 +206,7 @@ def test_scans_that_do_not_fit_are_quarantined_once(segmented: Cohort, model: Bu
     assert "T2" in row["message"]
     again, _ = cohort.segment(model.url)
     assert (again.quarantined, again.known_bad, again.skipped) == ((), 1, 3)
+    assert outcome.rejected == again.rejected == 1
     assert cohort.rows("quarantine", "scan_id") == [row]
 
 
