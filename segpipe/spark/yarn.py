@@ -74,8 +74,8 @@ def staged(folder: str, name: str, write: Callable[[BinaryIO], None]) -> str:
     """
     fs, path = files.filesystem(f"{folder}/{name}")
     if not fs.exists(path):
-        print(f"segpipe: putting {name} into {folder} (once)", file=sys.stderr, flush=True)
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        print(f"segpipe: putting {name} into {folder} (once)", file=sys.stderr, flush=True)
         draft = f"{path}.{uuid.uuid4().hex}.draft"
         try:
             with fs.open(draft, "wb") as target:

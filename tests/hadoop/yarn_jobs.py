@@ -17,6 +17,7 @@ from segpipe.warehouse.store import Warehouse
 from tools.hadoop import cluster as hadoop
 
 NETWORK = ["--epochs", "1", "--steps-per-epoch", "2", "--filters", "4", "--depth", "2", "--batch-size", "4"]
+_PROGRESS = ("ingest: ", "segment: ", "segpipe: putting ")
 PER_RUN = ("run_id", "fingerprint")
 
 
@@ -67,7 +68,7 @@ def refused(*words: str) -> str:
     out, err = job.communicate()
     assert time.monotonic() - began < 60
     assert (job.returncode, out) == (1, ""), out + err
-    (line,) = [line for line in err.splitlines() if not line.startswith(("ingest: ", "segment: "))]
+    (line,) = [line for line in err.splitlines() if not line.startswith(_PROGRESS)]
     return line
 
 
