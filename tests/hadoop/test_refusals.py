@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from segpipe.warehouse import filesystem as files
 from tests.hadoop.yarn_jobs import refused
 from tools.hadoop import cluster as hadoop
 
@@ -50,3 +51,11 @@ def test_what_yarn_cannot_give_is_one_line(
     line = refused(*options, *_ingest(glioma_archive))
     assert problem in line
     assert remedy in line
+
+
+def test_a_full_quota_is_one_line(cluster: hadoop.Cluster, glioma_archive: Path, hdfs_folder: str) -> None:
+    _, path = files.filesystem(hdfs_folder)
+    hadoop.hdfs_admin(cluster, "-setSpaceQuota", "100k", path)
+    line = refused("ingest", "--source", str(glioma_archive), "--warehouse", hdfs_folder, "--cohort", "glioma")
+    assert "DSQuotaExceededException" in line
+    assert line.endswith("ask the administrator for a larger space quota")
