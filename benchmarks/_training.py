@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,17 @@ def measured(what: str, tables: str, threads: int = 1, environment: dict[str, st
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def together(what: str, tables: str, processes: int) -> list[dict[str, Any]]:
+    """The same measurement in several processes at once, that share nothing but the machine."""
+    with ThreadPoolExecutor(processes) as pool:
+        return list(pool.map(lambda _: measured(what, tables), range(processes)))
+
+
 def beside_plain_keras(trainer: str) -> tuple[float, float]:
-    """Images/s of two workers fed from Parquet, and twice those of plain Keras fed from memory: medians of rounds."""
+    """Images/s of two workers fed from Parquet, and twice those of plain Keras fed from memory: medians of rounds.
+
+    Also told: two plain processes at once, which is what the machine leaves of twice one.
+    """
     import statistics
     import tempfile
 
@@ -70,8 +80,10 @@ def beside_plain_keras(trainer: str) -> tuple[float, float]:
             plain = 2 * measured("plain", url)["images_per_second"]
             epochs = measured(trainer, url)["images_per_second"]
             steady = statistics.median(epochs[1:])
+            both = sum(one["images_per_second"] for one in together("plain", url, 2))
             told = ", ".join(f"{rate:.1f}" for rate in epochs)
-            print(f"round {number + 1}: {trainer} {told} images/s by epoch, plain Keras twice {plain:.1f}", flush=True)
+            print(f"round {number + 1}: {trainer} {told} images/s by epoch", flush=True)
+            print(f"  plain Keras: twice one process {plain:.1f}, two processes at once {both:.1f}", flush=True)
             ours.append(steady)
             reference.append(plain)
     return statistics.median(ours), statistics.median(reference)
