@@ -11,12 +11,12 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 from hdfs_native.fsspec import HdfsFileSystem
 
 from segpipe.errors import StorageError
-from segpipe.forking import watched
+from segpipe.native import Guarded, watched
 
 _REMEDIES = {
     "SafeModeException": "wait until the name node has left safe mode (`hdfs dfsadmin -safemode get` tells)",
@@ -44,6 +44,7 @@ class Hdfs(HdfsFileSystem):
         with _one_line(f"hdfs://{host or ''}{f':{port}' if port else ''}"), watched() as clients:
             super().__init__(host, port, **(_PATIENCE | options))
             clients.append(self.client.inner)
+        self.client.inner = cast(Any, Guarded(self.client.inner))
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:

@@ -215,3 +215,27 @@ def test_a_process_that_read_tables_ends_well(hdfs_folder: str) -> None:
     for _ in range(8):
         done = subprocess.run([sys.executable, "-c", program, hdfs_folder], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_a_process_whose_threads_still_read_ends_well(hdfs_folder: str) -> None:
+    """Such threads, TensorFlow's for one, would come back into an interpreter that is being taken down, and abort."""
+    program = (
+        "import sys, threading\n"
+        "from segpipe.warehouse import filesystem as files\n"
+        "fs, path = files.filesystem(sys.argv[1])\n"
+        "files.replace(fs, path + '/file', b'x' * 100_000)\n"
+        "begun = threading.Event()\n"
+        "def read():\n"
+        "    while True:\n"
+        "        fs.cat_file(path + '/file')\n"
+        "        fs.ls(path)\n"
+        "        begun.set()\n"
+        "for _ in range(4):\n"
+        "    threading.Thread(target=read, daemon=True).start()\n"
+        "begun.wait()\n"
+        "print('end')"
+    )
+    for _ in range(3):
+        command = [sys.executable, "-c", program, hdfs_folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
