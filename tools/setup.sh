@@ -91,8 +91,8 @@ install_packages() {
         force=(--force-reinstall)
     fi
     touch "$UNFINISHED"
-    # pyspark alone comes as source; what builds it is pinned too, so it comes first.
-    awk '/^[a-z]/ { keep = $1 ~ /^(setuptools|wheel)==/ } keep' requirements.lock >"$VENV/build-tools.lock"
+    # pyspark alone comes as source; what builds it (wheel needs packaging) is pinned too, so it comes first.
+    awk '/^[a-z]/ { keep = $1 ~ /^(setuptools|wheel|packaging)==/ } keep' requirements.lock >"$VENV/build-tools.lock"
     if ! { pip_install 'build tools' --only-binary :all: ${force[@]+"${force[@]}"} -r "$VENV/build-tools.lock" &&
         pip_install packages --only-binary :all: --no-binary pyspark --no-build-isolation \
             ${force[@]+"${force[@]}"} -r requirements.lock; }; then
