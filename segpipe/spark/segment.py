@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _TASKS_PER_CORE = 4
 _SHOWN_PROBLEMS = 3
-_MOST_SCANS = 128
+MOST_SCANS = 256
 """Scans of one part: what a killed task loses, and what keeps files from being many and small."""
 
 _SCAN_COLUMNS = ("scan_id", "modalities", "orientation", "fingerprint")
@@ -270,7 +270,7 @@ def _unfit_rows(warehouse: Warehouse, unfit: Sequence[_Candidate], job: Job) -> 
 
 def _additions(new: Sequence[ScanPlace | ScanSource], job: Job, cores: int) -> list[SegmentTask]:
     """New parts, of scans that are neighbours: several per core, for scans differ in how long they take."""
-    size = min(_MOST_SCANS, -(-len(new) // (cores * _TASKS_PER_CORE))) or 1
+    size = min(MOST_SCANS, -(-len(new) // (cores * _TASKS_PER_CORE))) or 1
     groups = [tuple(new[start : start + size]) for start in range(0, len(new), size)]
     prefix = f"{cohort_slug(job.cohort)}.{job.model_id}.{job.run_id}"
     return [SegmentTask(f"{prefix}.{number:05d}", group) for number, group in enumerate(groups)]

@@ -15,7 +15,7 @@ MOST_SCANS = 2
 
 if __name__ == "__main__":
     archive, warehouse, model = sys.argv[1:]
-    segment._MOST_SCANS = MOST_SCANS
+    segment.MOST_SCANS = MOST_SCANS
     spark = build("segmentation to be killed", master="local[2]", extra_conf={"spark.ui.enabled": "false"})
     print("ready", flush=True)
     Cohort(spark, Path(archive), warehouse).segment(model, source=archive)

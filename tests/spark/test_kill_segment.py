@@ -26,7 +26,7 @@ from segpipe.spark import segment
 from tests.runtimes.models import tiny_bundle
 from tests.spark.cohorts import COHORT, Cohort
 from tests.spark.segment_process import MOST_SCANS
-from tests.spark.test_kill import ROOT, SEED, VICTIMS, kill
+from tests.spark.test_kill import LOCAL_VICTIMS, ROOT, SEED, kill
 
 KILLS = int(os.environ.get("SEGPIPE_KILLS", "2"))
 SUBJECTS = 16
@@ -56,7 +56,7 @@ def test_a_killed_segmentation_is_finished_by_the_next(
 ) -> None:
     whole, seconds = uninterrupted
     rng = np.random.default_rng([SEED, 1, number])
-    victim = VICTIMS[number % len(VICTIMS)]
+    victim = LOCAL_VICTIMS[number % len(LOCAL_VICTIMS)]
     cohort = Cohort(whole.spark, whole.archive, str(tmp_path / "w"))
     with started(cohort, model) as process:
         wait_for_parts(process, cohort, int(rng.integers(0, SUBJECTS // MOST_SCANS)))
@@ -66,7 +66,7 @@ def test_a_killed_segmentation_is_finished_by_the_next(
             assert cohort.content() == whole.content()
     before = part_files(cohort)
     finished = {scan for path in before if "segmentations" in path for scan in scans_of(path)}
-    monkeypatch.setattr(segment, "_MOST_SCANS", MOST_SCANS)
+    monkeypatch.setattr(segment, "MOST_SCANS", MOST_SCANS)
     outcome, run = cohort.segment(model, source=str(cohort.archive))
     psutil.wait_procs(family, timeout=60)
     assert cohort.content() == whole.content()
