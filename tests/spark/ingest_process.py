@@ -1,4 +1,4 @@
-"""An ingest in a process of its own, for tests that kill it: SOURCE WAREHOUSE.
+"""An ingest in a process of its own, for tests that kill it: SOURCE WAREHOUSE MASTER.
 
 Prints `ready` once Spark is up; ends with the exit code that the job would have.
 """
@@ -13,7 +13,8 @@ PART_MB = 0.1
 """Less than a whole number, so that a small archive has many parts."""
 
 if __name__ == "__main__":
-    spark = build("ingest to be killed", master="local[2]", extra_conf={"spark.ui.enabled": "false"})
+    conf = {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
+    spark = build("ingest to be killed", master=sys.argv[3], extra_conf=conf)
     print("ready", flush=True)
     run_ingest(spark, Path(sys.argv[1]), Path(sys.argv[2]), part_mb=PART_MB)
     print("done", flush=True)

@@ -1,7 +1,8 @@
 """Exactly once: whatever of an ingest is killed, the same command ends in the tables of an uninterrupted run.
 
-Real processes are killed by SIGKILL at random moments. `SEGPIPE_KILLS` sets how often (default 3, the full proof is
-30), `SEGPIPE_KILL_SEED` which moments; tests/warehouse/test_parts.py kills before every single step of a commit.
+Real processes are killed by SIGKILL at random moments: of a local Spark, and executors of a Spark that has them as
+processes of their own. `SEGPIPE_KILLS` sets how often (default 4, the full proof is 30), `SEGPIPE_KILL_SEED` which
+moments; tests/warehouse/test_parts.py kills before every single step of a commit.
 """
 
 import contextlib
@@ -20,10 +21,15 @@ import pytest
 from tests.spark.examples import archive, leftovers, part_files, run_ingest, spoil, tables
 from tests.spark.ingest_process import PART_MB
 
-KILLS = int(os.environ.get("SEGPIPE_KILLS", "3"))
+KILLS = int(os.environ.get("SEGPIPE_KILLS", "4"))
 SEED = int(os.environ.get("SEGPIPE_KILL_SEED", "0"))
 SUBJECTS = 24
-VICTIMS = ("driver", "worker", "jvm")
+LOCAL_VICTIMS = ("driver", "worker", "jvm")
+VICTIMS = (*LOCAL_VICTIMS, "executor")
+MASTERS = {"executor": "local-cluster[2,1,1024]"}
+SURVIVED = ("worker", "executor")
+"""Spark starts another one, and the run itself comes to its end."""
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -56,11 +62,11 @@ def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, t
     rng = np.random.default_rng([SEED, number])
     victim = VICTIMS[number % len(VICTIMS)]
     warehouse = tmp_path / "w"
-    with started(source, warehouse) as process:
+    with started(source, warehouse, MASTERS.get(victim, "local[2]")) as process:
         wait_for_parts(process, warehouse, int(rng.integers(0, parts)))
         family = kill(process, victim, delay=rng.uniform(0, seconds / parts))
         before = part_files(warehouse)
-        if victim == "worker":  # Spark starts another one, and the run itself comes to its end
+        if victim in SURVIVED:
             assert process.wait() == 0, process.stderr.read()
             assert tables(warehouse) == expected
     finished = sum(map(len, scans_by_part(warehouse).values()))
@@ -80,10 +86,10 @@ def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, t
 
 
 @contextlib.contextmanager
-def started(source: Path, warehouse: Path) -> Iterator[subprocess.Popen]:
+def started(source: Path, warehouse: Path, master: str = "local[2]") -> Iterator[subprocess.Popen]:
     """An ingest in a process of its own whose Spark is up; it does not outlive the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.spark.ingest_process", str(source), str(warehouse)],
+        [sys.executable, "-m", "tests.spark.ingest_process", str(source), str(warehouse), master],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -111,9 +117,15 @@ def kill(process: subprocess.Popen, victim: str, delay: float) -> list[psutil.Pr
         process.wait(delay)
     driver = psutil.Process(process.pid)
     family = [driver, *driver.children(recursive=True)]
-    for one in {"driver": [driver], "jvm": javas(family), "worker": workers(family)[-1:]}[victim]:
+    victims = {
+        "driver": [driver],
+        "jvm": javas(family),
+        "executor": javas(family)[-1:],  # the driver's comes first
+        "worker": workers(family)[-1:],
+    }
+    for one in victims[victim]:
         one.kill()
-    if victim != "worker":
+    if victim not in SURVIVED:
         process.wait(60)
     return family
 
