@@ -1,5 +1,6 @@
 """Training with Horovod on Spark: Spark tasks host the processes, Gloo adds the gradients up."""
 
+import gc
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
     try:
         import horovod.spark
     except ImportError as error:
-        remedy = "run `make setup` where g++ and cmake are installed, or use --trainer orca"
+        remedy = "run `make setup` where g++ and make are installed, or use --trainer orca"
         raise SegpipeError(f"Trainer horovod needs Horovod, which is not installed ({error})", remedy) from error
+    _ask_for_gloo()
     threads = int(spark.conf.get("spark.task.cpus", "1"))
     horovod.spark.run(
         run_worker,
@@ -34,6 +36,22 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
         env={"TF_USE_LEGACY_KERAS": "1"},
         verbose=0,
     )
+
+
+def _ask_for_gloo() -> None:
+    """Have Horovod find out that it has Gloo; it remembers the answer.
+
+    It loads its library in a forked copy of this process. Where TensorFlow has been used before, collecting its garbage
+    there crashes, so that the copy gets none.
+    """
+    from horovod.common.util import gloo_built
+
+    gc.collect()
+    gc.freeze()
+    try:
+        gloo_built(verbose=False)
+    finally:
+        gc.unfreeze()
 
 
 def run_worker(plan: TrainPlan, threads: int) -> None:
