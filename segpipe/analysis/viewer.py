@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HEIGHT = 480
 _LAYERS = (("truth", TRUTH), ("prediction", PREDICTED))
-_ALPHA = 130
+_OPACITY = 0.6
 
 
 def widget_can_run() -> bool:
@@ -51,14 +51,15 @@ def niivue(scan: Scan, modality: str | None = None, model: str | None = None) ->
         if region.any()
     ]
     volumes += [
-        {"name": f"{label}.nii.gz", "data": _packed(scan, region.astype(np.uint8))} for label, _, region in shown
+        {"name": f"{label}.nii.gz", "data": _packed(scan, region.astype(np.uint8)), "opacity": _OPACITY}
+        for label, _, region in shown
     ]
     widget = NiiVue(height=_HEIGHT, multiplanar_show_render=ShowRender.ALWAYS, is_radiological_convention=True)
     widget.set_slice_type(SliceType.MULTIPLANAR)
     widget.load_volumes(volumes)
     for volume, (label, colour, _) in zip(widget.volumes[1:], shown, strict=True):
         red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-        lut = {"R": [0, red], "G": [0, green], "B": [0, blue], "A": [0, _ALPHA], "labels": ["", label]}
+        lut = {"R": [0, red], "G": [0, green], "B": [0, blue], "A": [0, 255], "labels": ["", label]}
         volume.set_colormap_label(lut)
     if (truth | predicted).any():
         widget.scene.crosshair_pos = _middle(scan, truth | predicted)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,18 @@ def write_results(folder: Path, cases: list[Case]) -> Results:
     rows["quarantine"] = [_rejected()]
     for name, table in tables.TABLES.items():
         (folder / "warehouse" / name).mkdir(parents=True)
-        content = pa.Table.from_pylist(rows[name], table.schema)
-        rows_of_a_scan = len(cases[0].truth) if name == "slices" else None  # a row group of slices holds one scan
         path = folder / "warehouse" / name / "part-0.parquet"
-        pq.write_table(content, path, compression="zstd", row_group_size=rows_of_a_scan)
+        with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+            for group in _row_groups(name, rows[name]):
+                writer.write_table(pa.Table.from_pylist(group, table.schema))
     return Results(folder / "warehouse", _model(folder / "model"), cases)
+
+
+def _row_groups(name: str, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """All rows in one group, but of `slices` a group per scan, as ingest writes them."""
+    if name != "slices":
+        return [rows]
+    return [list(group) for _, group in groupby(rows, key=lambda row: row["scan_id"])]
 
 
 def _identity(case: Case) -> dict[str, Any]:
