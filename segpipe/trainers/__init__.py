@@ -22,6 +22,7 @@ __all__ = ["TRAINERS", "train"]
 _POLL_SECONDS = 1.0
 _RECENT_EPOCHS = 5  # the time left is told from these
 _REASON_LENGTH = 200
+_GO_ON = "see why with --verbose; the same command goes on from the last checkpoint"
 
 
 def train(
@@ -107,8 +108,12 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
             except Exception as error:
                 if reason := take_failure(plan.settings.model):
                     raise reason from error
-                if isinstance(error, SegpipeError) or attempt == plan.settings.retries:
+                if isinstance(error, SegpipeError) or plan.settings.trainer == "local":
                     raise
+                if attempt == plan.settings.retries:
+                    raise SegpipeError(
+                        f"The workers failed {attempt + 1} times, at last with: {reason_of(error)}", _GO_ON
+                    ) from error
                 run.count("retries")
                 tell(_lost(error, resumed(plan)))
             plan = resumed(plan)
@@ -116,9 +121,16 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
 
 def _lost(error: Exception, plan: "TrainPlan") -> str:
     """What failed, in a line, and where the training goes on."""
-    reason = next((line for line in str(getattr(error, "java_exception", error)).splitlines() if line.strip()), "")
     inside = f", step {plan.initial_step + 1}" if plan.initial_step else ""
-    return f"workers lost ({reason[:_REASON_LENGTH]}), going on in epoch {plan.initial_epoch + 1}{inside}"
+    return f"workers lost ({reason_of(error)}), going on in epoch {plan.initial_epoch + 1}{inside}"
+
+
+def reason_of(error: Exception) -> str:
+    """The error in a worker in a line where there is one, else the first line of what Spark or Horovod says."""
+    text = str(getattr(error, "java_exception", error))
+    trace = text.rpartition("Traceback (most recent call last):")[2] if "Traceback" in text else text
+    lines = [line.strip() for line in trace.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
+    return (lines[0] if lines else type(error).__name__)[:_REASON_LENGTH]
 
 
 @contextmanager

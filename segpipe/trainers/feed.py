@@ -10,6 +10,7 @@ from segpipe.core.augment import augment
 from segpipe.core.regions import to_regions
 from segpipe.trainers.contract import ScanPlan, TrainPlan
 from segpipe.trainers.order import epoch_order
+from segpipe.trainers.records import telling
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -66,10 +67,11 @@ class Feed:
 
         def examples() -> Iterator[Example]:
             epoch, step = plan.initial_epoch, plan.initial_step
-            while True:
-                for examples in self.epoch(epoch, step):
-                    yield from examples
-                epoch, step = epoch + 1, 0
+            with telling(plan.settings.model):
+                while True:
+                    for examples in self.epoch(epoch, step):
+                        yield from examples
+                    epoch, step = epoch + 1, 0
 
         signature = (
             tf.TensorSpec((*plan.crop, len(plan.modalities)), tf.float32),

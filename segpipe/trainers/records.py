@@ -1,12 +1,14 @@
 """Small files of a training in its model directory: history.csv, and why it failed."""
 
+import contextlib
 import csv
 import io
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
-from segpipe.errors import SegpipeError
+from segpipe.errors import SegpipeError, StorageError
 from segpipe.warehouse.filesystem import filesystem, join, remove, replace
 
 HISTORY = "history.csv"
@@ -40,11 +42,21 @@ def read_history(model_url: str) -> list[dict[str, float]]:
     return [{name: float(cell or "nan") for name, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
 
-def write_failure(model_url: str, problem: str, remedy: str) -> None:
-    """Leave word for the driver why a worker gave up: Spark only carries a stack trace."""
-    fs, folder = filesystem(model_url)
-    fs.makedirs(folder, exist_ok=True)
-    replace(fs, join(folder, _FAILURE), json.dumps([problem, remedy]).encode())
+@contextlib.contextmanager
+def telling(model_url: str) -> Iterator[None]:
+    """Leave word for the driver where a worker gives up for a reason of ours: Spark only carries a stack trace.
+
+    Such a reason lies in data or settings, where another try ends the same; storage that fails may be back by then.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except SegpipeError as error:
+        fs, folder = filesystem(model_url)
+        fs.makedirs(folder, exist_ok=True)
+        replace(fs, join(folder, _FAILURE), json.dumps([error.problem, error.remedy]).encode())
+        raise
 
 
 def take_failure(model_url: str) -> SegpipeError | None:

@@ -21,7 +21,7 @@ from segpipe.trainers.feed import Feed
 from segpipe.trainers.identity import identity
 from segpipe.trainers.network import build_network, loss_weights, with_targets
 from segpipe.trainers.patches import PatchFeed
-from segpipe.trainers.records import write_failure, write_history
+from segpipe.trainers.records import telling, write_history
 from segpipe.trainers.validation import TileValidator, Validator, mean_dice
 
 tf.get_logger().setLevel("ERROR")  # Orca goes through what TensorFlow calls deprecated, in every worker
@@ -134,8 +134,8 @@ class Journal(tf.keras.callbacks.Callback):
                 f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}, on slices of {', '.join(scans)}"
             )
             remedy = "look at these scans, or train with a smaller --learning-rate"
-            write_failure(self._worker.plan.settings.model, problem, remedy)
-            raise SegpipeError(problem, remedy)
+            with telling(self._worker.plan.settings.model):
+                raise SegpipeError(problem, remedy)
         done = batch + 1
         if done // self._look_steps > self._looked // self._look_steps and done < self._worker.plan.steps:
             self._looked = done
@@ -154,7 +154,8 @@ class Journal(tf.keras.callbacks.Callback):
             "images_per_second": plan.steps * plan.settings.batch_size / seconds,
             "seconds": seconds,
         }
-        scores = self._validator.dice() if due else {}
+        with telling(plan.settings.model):
+            scores = self._validator.dice() if due else {}
         row |= {f"dice_{region}": value for region, value in mean_dice(scores, plan.regions).items()}
         row["validation_seconds"] = time.perf_counter() - self._started - seconds
         self._history.append(row)

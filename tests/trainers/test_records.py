@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.trainers import epoch_line
+from segpipe.errors import StorageError, TableError
+from segpipe.trainers import epoch_line, reason_of
 from segpipe.trainers.events import write_events
+from segpipe.trainers.records import take_failure, telling
 
 ROW = {
     "epoch": 1,
@@ -40,3 +42,31 @@ def test_an_epoch_in_a_line_with_the_time_left():
     assert epoch_line([ROW], 31) == "epoch 1 of 31  loss 0.500  Dice lesion 0.750  41.2 images/s  40 min left"
     assert epoch_line([ROW, ROW | {"seconds": 0.0, "validation_seconds": 0.0}], 3).endswith("  40 s left")
     assert epoch_line([ROW], 1) == "epoch 1 of 1  loss 0.500  Dice lesion 0.750  41.2 images/s"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Horovod detected that one or more processes exited", "Horovod detected that one or more processes exited"),
+        (
+            "Job aborted\nTraceback (most recent call last):\n  File 'a'\nKeyError: 1\n\n"
+            "Traceback (most recent call last):\n  File 'b'\nValueError: bad cell\n\n\tat org.apache.spark",
+            "ValueError: bad cell",
+        ),
+        ("", "RuntimeError"),
+    ],
+    ids=["without a trace", "the last trace", "nothing said"],
+)
+def test_why_workers_failed_in_a_line(text: str, reason: str):
+    assert reason_of(RuntimeError(text)) == reason
+
+
+def test_our_reasons_are_told_to_the_driver_and_those_of_storage_are_not(tmp_path: Path):
+    url = str(tmp_path / "model")
+    with pytest.raises(StorageError), telling(url):
+        raise StorageError("HDFS is in safe mode", "wait")
+    assert take_failure(url) is None
+    with pytest.raises(TableError), telling(url):
+        raise TableError("Slices are damaged", "ingest again")
+    assert str(take_failure(url)) == "Slices are damaged: ingest again"
+    assert take_failure(url) is None
