@@ -9,19 +9,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_DEGREES = 15.0
-_SCALES = (0.85, 1.15)
+_DEGREES = 30.0
+_SCALES = (0.7, 1.4)
 _RESAMPLED_SHARE = 0.5
-_GAIN = 0.1
-_SHIFT = 0.1
+_GAIN = 0.3
+_SHIFT = 0.3
+_BENT_SHARE = 0.3
+_BENDS = (0.7, 1.5)
+_BLURRED_SHARE = 0.2
+_BLUR_PIXELS = (0.5, 1.0)
+_NOISY_SHARE = 0.15
+_NOISE = 0.2
 
 
 def augment(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A slice after flips and an intensity shift and, half of the time, a rotation with a scaling in one resampling."""
+    """A slice after flips, changes of intensity and, half of the time, a rotation with a scaling in one resampling.
+
+    Strengths are those that nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z) has settled on, or near them:
+    scanners differ more in contrast than patients do in shape.
+    """
     image, labels = flip(image, labels, rng)
     if rng.random() < _RESAMPLED_SHARE:
         image, labels = _resample(image, labels, _rotation(rng) @ _scaling(rng))
-    return shift_intensity(image, rng), labels
+    return _change_intensity(image, rng), labels
 
 
 def augment_patch(
@@ -45,7 +55,7 @@ def augment_patch(
     else:
         middle = _middle(image.shape, size)
         image, labels = image[middle], np.ascontiguousarray(labels[middle])
-    return shift_intensity(image, rng), labels
+    return _change_intensity(image, rng), labels
 
 
 def surroundings(size: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -68,17 +78,17 @@ def flip(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tup
 
 
 def rotate(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Turned about the middle by up to 15 degrees either way."""
+    """Turned about the middle by up to 30 degrees either way."""
     return _resample(image, labels, _rotation(rng))
 
 
 def scale(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Enlarged about the middle by 0.85 to 1.15; the shape stays."""
+    """Enlarged about the middle by 0.7 to 1.4; the shape stays."""
     return _resample(image, labels, _scaling(rng))
 
 
 def shift_intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each channel times 0.9 to 1.1 and shifted by up to 0.1 deviations."""
+    """Each channel times 0.7 to 1.3 and shifted by up to 0.3 deviations."""
     channels = image.shape[-1]
     gain = rng.uniform(1 - _GAIN, 1 + _GAIN, channels).astype(np.float32)
     return image * gain + rng.uniform(-_SHIFT, _SHIFT, channels).astype(np.float32)
@@ -94,6 +104,41 @@ def _flip_axes(
 def _middle(shape: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     starts = [(length - wanted) // 2 for length, wanted in zip(shape, size, strict=False)]
     return tuple(slice(start, start + wanted) for start, wanted in zip(starts, size, strict=True))
+
+
+def _change_intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return add_noise(shift_intensity(bend_intensity(blur(image, rng), rng), rng), rng)
+
+
+def bend_intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Three channels in ten with another gamma, 0.7 to 1.5, between their extremes; mean and deviation stay."""
+    channels = image.shape[-1]
+    chosen = rng.random(channels) < _BENT_SHARE
+    gammas = np.exp(rng.uniform(*np.log(_BENDS), channels))
+    bent = image.copy()
+    for channel in np.flatnonzero(chosen):
+        values = image[..., channel]
+        low, high, mean, std = values.min(), values.max(), values.mean(), values.std()
+        if not high > low:
+            continue
+        curved = ((values - low) / (high - low)) ** np.float32(gammas[channel])
+        bent[..., channel] = (curved - curved.mean()) * (std / max(curved.std(), 1e-6)) + mean
+    return bent
+
+
+def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One image in five smoothed in its plane by a Gaussian of 0.5 to 1 pixel, as a coarser scan would be."""
+    from scipy.ndimage import gaussian_filter
+
+    chosen, pixels = rng.random() < _BLURRED_SHARE, rng.uniform(*_BLUR_PIXELS)
+    sigmas = (*[0.0] * (image.ndim - 3), pixels, pixels, 0.0)
+    return gaussian_filter(image, sigmas, mode="nearest", truncate=3) if chosen else image
+
+
+def add_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One image in seven with Gaussian noise of up to 0.2 deviations."""
+    chosen, deviation = rng.random() < _NOISY_SHARE, rng.uniform(0, _NOISE)
+    return image + rng.standard_normal(image.shape, np.float32) * np.float32(deviation) if chosen else image
 
 
 def _rotation(rng: np.random.Generator) -> np.ndarray:
