@@ -114,7 +114,7 @@ def bend_intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Three channels in ten with another gamma, 0.7 to 1.5, between their extremes; mean and deviation stay."""
     channels = image.shape[-1]
     chosen = rng.random(channels) < _BENT_SHARE
-    gammas = np.exp(rng.uniform(*np.log(_BENDS), channels))
+    gammas = np.exp(rng.uniform(math.log(_BENDS[0]), math.log(_BENDS[1]), channels))
     bent = image.copy()
     for channel in np.flatnonzero(chosen):
         values = image[..., channel]
