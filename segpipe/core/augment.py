@@ -61,15 +61,19 @@ def augment_patch(
 def surroundings(size: tuple[int, int, int]) -> tuple[int, int, int]:
     """How large a patch must be cut so that `augment_patch` to `size` finds all that may turn into the picture.
 
-    >>> surroundings((32, 64, 64))
-    (32, 94, 94)
+    As many slices, and rows and columns for the largest rotation and the smallest scale together.
     """
-    angle = np.deg2rad(_DEGREES)
-    reach = [across * np.cos(angle) + along * np.sin(angle) for across, along in (size[1:], size[:0:-1])]
+    reach = [_reach(across, along) for across, along in (size[1:], size[:0:-1])]
     rows, columns = (
         length + 2 * math.ceil((far / _SCALES[0] - length) / 2) for far, length in zip(reach, size[1:], strict=True)
     )
     return size[0], rows, columns
+
+
+def _reach(across: int, along: int) -> float:
+    """How long a rectangle of `across` x `along` is, in the direction of `across`, when it is turned at worst."""
+    angle = min(np.deg2rad(_DEGREES), math.atan2(along, across))
+    return across * math.cos(angle) + along * math.sin(angle)
 
 
 def flip(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

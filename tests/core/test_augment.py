@@ -171,3 +171,35 @@ def test_resampling_is_that_of_scipy(move, shape, seed, monkeypatch):
         np.testing.assert_allclose(moved[..., channel], wanted, atol=1e-3)
     wanted = affine_transform(labels, matrix, offset, order=0, mode="grid-constant")
     assert (moved_labels != wanted).sum() <= 2
+
+
+SIZE = (6, 24, 16)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_patch_and_its_labels_move_together_and_only_its_own_flips_change_the_order_of_slices(seed):
+    wide = augment.surroundings(SIZE)
+    rows, columns = np.indices(wide[1:])
+    labels = np.zeros(wide, np.uint8)
+    for number in range(wide[0]):  # a disc that grows from slice to slice
+        labels[number][np.hypot(rows - wide[1] / 2, columns - wide[2] / 2) < 3 + number] = 1
+    image = np.repeat(labels[..., None] * 10.0, 2, axis=-1).astype(np.float32)
+    before = image.copy()
+    moved, moved_labels = augment.augment_patch(image, labels, SIZE, np.random.default_rng(seed))
+    assert (moved.shape, moved.dtype) == ((*SIZE, 2), np.float32)
+    assert (moved_labels.shape, moved_labels.dtype) == (SIZE, np.uint8)
+    np.testing.assert_array_equal(image, before)
+    sizes = moved_labels.reshape(SIZE[0], -1).sum(axis=1).astype(int)
+    assert (np.diff(sizes) >= 0).all() or (np.diff(sizes) <= 0).all()
+    first = moved[..., 0]
+    wrong = (first > (first.min() + first.max()) / 2) != (moved_labels > 0)
+    assert wrong.mean() < 0.12
+
+
+@given(seed=st.integers(0, 2**32), size=st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40)))
+def test_surroundings_hold_all_that_may_turn_into_a_patch(seed, size):
+    """Beyond the given patch labels end; none of that is seen."""
+    wide = augment.surroundings(size)
+    labels = np.full(wide, 2, np.uint8)
+    _, moved = augment.augment_patch(np.zeros((*wide, 1), np.float32), labels, size, np.random.default_rng(seed))
+    assert (moved == 2).all()
