@@ -29,6 +29,7 @@ class Bar:
         self.total = total
         self.label = label
         self.done = 0.0
+        self.begun_at = 0.0
         self.note = ""
         self.counted = False
         self._told: list[str] = []
@@ -40,6 +41,12 @@ class Bar:
             self.counted = True
             self.done = self.done + count
             self.note = note or self.note
+
+    def begin_at(self, done: int) -> None:
+        """Count what an earlier run has done: it says nothing of how long the rest takes."""
+        with self._lock:
+            self.counted = True
+            self.done = self.begun_at = float(done)
 
     def tell(self, line: str) -> None:
         """Show a line that stays, above the bar."""
@@ -163,9 +170,9 @@ def _lines(bar: Bar, stop: threading.Event, poll: Callable[[], None], stream: Te
             shown = str(bar)
         if str(bar) != shown and time.monotonic() - last >= LINE_SECONDS:
             shown, last = str(bar), time.monotonic()
-            print(f"{shown}  {time_left(bar.done, bar.total, last - begun)}".rstrip(), file=stream, flush=True)
-    _print_told(bar, stream)
-    if str(bar) != shown:
+            left = time_left(bar.done - bar.begun_at, bar.total - bar.begun_at, last - begun)
+            print(f"{shown}  {left}".rstrip(), file=stream, flush=True)
+    if not _print_told(bar, stream) and str(bar) != shown:
         print(bar, file=stream, flush=True)
 
 

@@ -144,7 +144,7 @@ def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None
     stop = threading.Event()
     shown = plan.initial_epoch
     with progress(plan.settings.epochs, f"train ({plan.settings.trainer})") as bar:
-        bar.advance(shown)
+        bar.begin_at(shown)
 
         def show() -> None:
             nonlocal shown
