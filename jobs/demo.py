@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit put
 
 import math
 import os
+import tempfile
 import time
 from dataclasses import replace
 
@@ -67,21 +68,42 @@ def _title(context: Context, number: int, text: str) -> None:
 def _generate(settings: DemoSettings, context: Context, folder: str) -> str:
     """Write the cohort, on all cores where Spark runs on this machine; what is there already is kept."""
     from segpipe.readers.generate import write_subject
+    from segpipe.warehouse.filesystem import filesystem, is_local
 
-    folder, seed = os.path.abspath(folder), settings.seed
+    here, seed = is_local(filesystem(folder)[0]), settings.seed
+    folder = os.path.abspath(folder) if here else folder
     context.say(f"generating {settings.subjects} synthetic scans (seed {seed}) in {folder}")
     context.say(SYNTHETIC)
     numbers = range(settings.subjects)
-    if context.spark.sparkContext.master.startswith("local"):
+    if not here or context.spark.sparkContext.master.startswith("local"):
         with context.progress(settings.subjects, "generate"):
             tasks = context.spark.sparkContext.parallelize(numbers, settings.subjects)
-            tasks.foreach(lambda index: write_subject(folder, seed, index, SHAPE))
+            tasks.foreach(lambda index: (write_subject if here else write_there)(folder, seed, index, SHAPE))
     else:
         with context.progress(settings.subjects, "generate") as bar:
             for index in numbers:
                 write_subject(folder, seed, index, SHAPE)
                 bar.advance()
     return folder
+
+
+def write_there(url: str, seed: int, index: int, shape: tuple[int, int, int]) -> None:
+    """Write one generated scan below a URL, unless it is there; its folder appears with all of its files at once."""
+    from segpipe.readers.generate import subject_id, write_subject
+    from segpipe.warehouse import filesystem as files
+
+    fs, root = files.filesystem(url)
+    subject = subject_id(seed, index)
+    if fs.exists(files.join(root, subject)):
+        return
+    draft = files.join(root, f".{subject}.draft")
+    files.remove(fs, draft)
+    fs.makedirs(draft)
+    with tempfile.TemporaryDirectory(prefix="segpipe-demo-") as scratch:
+        write_subject(scratch, seed, index, shape)
+        for path in Path(scratch, subject).iterdir():
+            fs.pipe_file(files.join(draft, path.name), path.read_bytes())
+    fs.mv(draft, files.join(root, subject))
 
 
 def _ingest_settings(source: str, warehouse: str, cohort: str) -> IngestSettings:
