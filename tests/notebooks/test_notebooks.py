@@ -1,6 +1,10 @@
-"""The notebooks run from top to bottom in a kernel, and show what they promise."""
+"""The notebooks run from top to bottom in a kernel, and show what they promise.
+
+Their warehouse holds generated scans and, where there are any, two real ones: four kernels for both.
+"""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +19,16 @@ from tests.report.test_solids import real_case
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").iterdir())
+REAL = Path(os.environ.get("SEGPIPE_REAL_DATA", ROOT / ".." / "shared" / "data")) / "brats2021"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Four subjects, one of them scanned twice, and a second model that predicts the same but is paired."""
+    """Four subjects, one of them scanned twice, real ones, and a second model with half of each Dice."""
     cases = [generate(7, number, (10, 24, 20)) for number in (0, 10, 13)]
     cases += [generate(7, 1, (10, 24, 20), session) for session in ("2019", "2020")]
+    cases += [real_case(folder) for folder in (sorted(REAL.iterdir())[:2] if REAL.is_dir() else ())]
     made = write_results(tmp_path_factory.mktemp("notebooks"), cases)
     for name in ("segmentations", "predictions"):
         rows = pq.read_table(made.warehouse / name / "part-0.parquet")
@@ -49,6 +55,8 @@ def run_on(results: Results, path: Path, folder: Path) -> Path:
         patch.setenv("HOME", str(folder))
         for name in ("SEGPIPE_COHORT", "SEGPIPE_SCAN", "HADOOP_CONF_DIR"):
             patch.delenv(name, raising=False)
+        if path.stem == "04_viewer":
+            patch.setenv("SEGPIPE_SCAN", results.cases[-1].scan_id)
         run(path, folder / f"{path.stem}.ipynb")
     return folder / f"{path.stem}.ipynb"
 
@@ -106,13 +114,10 @@ def test_viewer_shows_a_widget_and_a_picture(outputs: dict[str, list[dict[str, A
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run_on_real_scans(path: Path, real_results: Results, tmp_path: Path) -> None:
-    outputs = shown(run_on(real_results, path, tmp_path))
-    assert "BraTS2021" in text(outputs)
-
-
-@pytest.fixture(scope="module")
-def real_results(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    folders = sorted((real_data / "brats2021").iterdir())[:2]
-    return write_results(tmp_path_factory.mktemp("real"), [real_case(folder) for folder in folders])
+@pytest.mark.parametrize(
+    ("notebook", "said"), [("01_cohort", "155 × 240 × 240"), ("02_training", "BraTS2021"), ("04_viewer", "BraTS2021")]
+)
+def test_real_scans_are_among_what_is_shown(
+    notebook: str, said: str, real_data: Path, outputs: dict[str, list[dict[str, Any]]]
+) -> None:
+    assert said in text(outputs[notebook])
