@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -61,6 +62,17 @@ def test_segment_and_evaluate_give_the_tables_of_local_mode(chain: Chain, orca_m
     submit("segment", "--warehouse", ours, "--cohort", "glioma", "--model", str(model))
     for table, by in (("predictions", ("scan_id", "slice_index")), ("segmentations", ("scan_id", "region"))):
         assert rows(chain.warehouse, table, *by).equals(rows(ours, table, *by))
+
+
+def test_restore_gives_the_voxels_and_headers_of_the_source(chain: Chain) -> None:
+    (scan_id, *_) = Warehouse(chain.warehouse).table("scans").to_table(columns=["scan_id"])["scan_id"].to_pylist()
+    yarn("restore", "--warehouse", chain.warehouse, "--scan", scan_id, "--output", f"{chain.folder}/restored")
+    restored = chain.local / "restored"
+    get(f"{chain.folder}/restored", restored)
+    found = sorted(path.relative_to(restored) for path in restored.rglob("*.nii.gz"))
+    assert len(found) == 5
+    for path in found:
+        assert gzip.decompress((restored / path).read_bytes()) == gzip.decompress((chain.source / path).read_bytes())
 
 
 def test_what_nodes_need_is_put_on_hdfs_once(chain: Chain, cluster: hadoop.Cluster) -> None:
