@@ -139,7 +139,7 @@ class Journal(tf.keras.callbacks.Callback):
         done = batch + 1
         if done // self._look_steps > self._looked // self._look_steps and done < self._worker.plan.steps:
             self._looked = done
-            self._checkpoint_inside(done, loss)
+            self._checkpoint_inside(done)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Validate, decide whether to go on, and write down where the training stands."""
@@ -168,16 +168,17 @@ class Journal(tf.keras.callbacks.Callback):
             write_history(plan.settings.model, self._history)
             write_events(plan.settings.model, row)
 
-    def _checkpoint_inside(self, step: int, loss: float) -> None:
+    def _checkpoint_inside(self, step: int) -> None:
         """Write a checkpoint in the midst of an epoch, when the clock of rank 0 says so."""
         group = self._worker.group
         due = group.rank == 0 and time.monotonic() - self._saved >= self._worker.plan.settings.checkpoint_minutes * 60
-        agreed, losses = group.sum(np.array([due, loss], np.float64))
-        if agreed:
+        if group.sum(np.array(due, np.float64)):
+            # Of a step, Keras gives the sum over Orca's workers; its metric is the mean, as at the end of an epoch.
+            loss = float(group.sum(np.array(self.model.get_metrics_result()["loss"], np.float64))) / group.size
             self._write(
                 checkpoints.Position(self._epoch, step),
                 best_epoch=best_epoch(self._history, self._worker.plan.regions) if self._history else 0,
-                epoch_loss=self._epoch_loss(step, losses / group.size),
+                epoch_loss=self._epoch_loss(step, loss),
                 epoch_seconds=time.perf_counter() - self._started,
             )
 

@@ -64,8 +64,12 @@ class Job:
         return found
 
     def workers(self) -> list[psutil.Process]:
-        """Those that have TensorFlow loaded; the driver of Orca has not."""
-        return [process for process in self.processes() if _maps(process, "libtensorflow_framework")]
+        """Those that have TensorFlow loaded, without the Python of the driver."""
+        return [
+            process
+            for process in self.processes()
+            if _maps(process, "libtensorflow_framework") and "/jobs/train.py" not in " ".join(process.cmdline())
+        ]
 
     def driver(self) -> psutil.Process:
         """The JVM of spark-submit."""
