@@ -49,12 +49,6 @@ def hdfs_folder(cluster: hadoop.Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def staged(cluster: hadoop.Cluster) -> None:
-    """What nodes need stands on HDFS: packing Python takes minutes, once, and no later job waits for it."""
-    subprocess.run([sys.executable, "-m", "segpipe.spark.yarn"], cwd=hadoop.ROOT, capture_output=True, check=True)
-
-
-@pytest.fixture(scope="session")
 def chain(cluster: hadoop.Cluster, glioma_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """A cohort ingested on YARN in client mode, and by local mode."""
     local = tmp_path_factory.mktemp("yarn")

@@ -1,4 +1,7 @@
-"""What jobs on YARN say when the cluster refuses them: one line with the remedy, within a minute."""
+"""What jobs on YARN say when the cluster refuses them: one line with the remedy, within a minute.
+
+A job has run before: the first of all takes minutes more, while Python is packed and every node unpacks it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from segpipe.warehouse import filesystem as files
 from tests.hadoop.yarn_jobs import refused
 from tools.hadoop import cluster as hadoop
 
-pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("staged")]
+pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("chain")]
 
 
 def _ingest(archive: Path) -> tuple[str, ...]:
