@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.dataset as ds
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import UsageError
 from segpipe.readers import sources
 from segpipe.readers.sources import Listing, Rejected, ScanSource
 from segpipe.settings import IngestSettings
-from segpipe.spark import attempts
+from segpipe.spark import attempts, quarantine
 from segpipe.spark.attempts import RETRIED
 from segpipe.spark.ingest_task import (
     MB,
@@ -28,13 +27,12 @@ from segpipe.spark.ingest_task import (
     PartTask,
     quarantine_row,
     write_part,
-    write_quarantine,
 )
 from segpipe.warehouse import parts
 from segpipe.warehouse.lock import lock
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.store import Warehouse, cohort_slug
-from segpipe.warehouse.tables import QUARANTINE, SLICES
+from segpipe.warehouse.tables import SLICES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -132,7 +130,9 @@ class _Plan:
 def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan:
     known = warehouse.index(job.settings.cohort)
     _check_rule(known.values(), job)
-    reported, bad = _reported(warehouse, job.settings.cohort)
+    known_inputs = quarantine.reported(warehouse, "ingest", job.settings.cohort)
+    reported = {fingerprint for fingerprint, _ in known_inputs}
+    bad = {fingerprint for fingerprint, reason in known_inputs if reason not in RETRIED}
     new: list[ScanSource] = []
     changed: dict[str, list[ScanSource]] = defaultdict(list)
     skipped = known_bad = 0
@@ -185,15 +185,6 @@ def _check_rule(rows: Iterable[Mapping[str, str]], job: Job) -> None:
         )
 
 
-def _reported(warehouse: Warehouse, cohort: str) -> tuple[set[str], set[str]]:
-    """Fingerprints of inputs that stand in quarantine: all, and those that need not be looked at again."""
-    if not warehouse.parts(QUARANTINE.name):
-        return set(), set()
-    wanted = (ds.field("cohort") == cohort) & (ds.field("job") == "ingest")
-    rows = warehouse.table(QUARANTINE.name).to_table(["fingerprint", "reason"], filter=wanted).to_pylist()
-    return {row["fingerprint"] for row in rows}, {row["fingerprint"] for row in rows if row["reason"] not in RETRIED}
-
-
 def _run_tasks(spark: SparkSession, plan: _Plan, job: Job, progress: Progress | None) -> list[PartOutcome]:
     """Run one Spark task per part; what is committed is not done twice."""
     if not plan.tasks:
@@ -218,7 +209,7 @@ def _quarantine_listed(job: Job, rejected: Sequence[Rejected]) -> None:
         quarantine_row(job, None, one.paths, one.reason, f"{one.message}: {one.remedy}", one.fingerprint)
         for one in rejected
     ]
-    write_quarantine(job, f"{job.run_id}-listing", rows)
+    quarantine.write(Warehouse(job.settings.warehouse), job.fence, f"{job.run_id}-listing", rows)
 
 
 def _account(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> IngestOutcome:

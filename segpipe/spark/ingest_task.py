@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -20,13 +19,14 @@ from segpipe.readers import scan as scan_reader
 from segpipe.readers.scan import Scan
 from segpipe.readers.sources import ScanSource
 from segpipe.settings import IngestSettings
+from segpipe.spark import quarantine
 from segpipe.spark.attempts import Watch
 from segpipe.warehouse import filesystem as files
 from segpipe.warehouse import parts, slices
 from segpipe.warehouse.lock import Fence
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Warehouse, group_rows
-from segpipe.warehouse.tables import QUARANTINE, SCANS, SLICES
+from segpipe.warehouse.tables import SCANS, SLICES
 
 MB = 1_000_000
 
@@ -112,7 +112,7 @@ def write_part(task: PartTask, job: Job) -> PartOutcome:
             _copy_others(part, warehouse, set(written))
         # Before the part is visible: a kill in between costs one more look at a bad input, never a row.
         fresh = [row for row in rejected if row["fingerprint"] not in task.reported]
-        write_quarantine(job, f"{job.run_id}-{task.name}", fresh)
+        quarantine.write(warehouse, job.fence, f"{job.run_id}-{task.name}", fresh)
     return _outcome(task, written, [row["scan_id"] for row in rejected], sum(part.bytes.values()), seconds)
 
 
@@ -120,24 +120,9 @@ def quarantine_row(
     job: Job, scan_id: str | None, paths: Sequence[str], reason: Reason, message: str, input_fingerprint: str
 ) -> dict[str, Any]:
     """A row of `quarantine` for an input of this run."""
-    return {
-        "run_id": job.run_id,
-        "job": "ingest",
-        "cohort": job.settings.cohort,
-        "scan_id": scan_id,
-        "paths": list(paths),
-        "reason": str(reason),
-        "message": message,
-        "fingerprint": job.bad_fingerprint(input_fingerprint),
-        "time": datetime.now(UTC),
-    }
-
-
-def write_quarantine(job: Job, name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Commit rows of `quarantine` as a part of this name; none where there are no rows."""
-    if rows:
-        with PartWriter(Warehouse(job.settings.warehouse), (QUARANTINE,), name, job.run_id, job.fence) as part:
-            part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
+    settings = job.settings
+    fingerprint = job.bad_fingerprint(input_fingerprint)
+    return quarantine.row("ingest", job.run_id, settings.cohort, scan_id, paths, reason, message, fingerprint)
 
 
 def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]) -> None:

@@ -19,7 +19,7 @@ from segpipe.errors import BadInput, ModelError
 from segpipe.readers import sources
 from segpipe.readers.archive import Listing, ScanSource
 from segpipe.settings import IngestSettings, SegmentSettings
-from segpipe.spark import attempts, ingest_task
+from segpipe.spark import attempts, ingest_task, quarantine
 from segpipe.spark.attempts import RETRIED
 from segpipe.spark.masks import MaskOutcome, write_masks
 from segpipe.spark.segment_task import (
@@ -29,14 +29,13 @@ from segpipe.spark.segment_task import (
     opened,
     quarantine_row,
     segment_part,
-    write_quarantine,
 )
 from segpipe.warehouse import parts
 from segpipe.warehouse.lock import lock
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places
 from segpipe.warehouse.store import Warehouse, cohort_slug
-from segpipe.warehouse.tables import QUARANTINE, SEGMENTATIONS
+from segpipe.warehouse.tables import SEGMENTATIONS
 
 if TYPE_CHECKING:
     from pyspark import Accumulator, Broadcast
@@ -102,10 +101,10 @@ def segment(
         job = Job.of(settings.warehouse, settings.cohort, model, fence)
         with run.stage("plan"):
             warehouse.recover()
-            known = _reported(warehouse, job)
+            known = dict(quarantine.reported(warehouse, "segment", job.cohort))
             job = replace(job, reader=_reader(warehouse, settings, model, fence), reported=frozenset(known))
             plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
-            write_quarantine(job, f"{run.run_id}-plan", plan.unfit)
+            quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
             outcomes = _run_tasks(spark, plan, job, predictor, progress)
         if settings.nifti is not None or settings.dicom_seg is not None:
@@ -247,15 +246,6 @@ def _done(warehouse: Warehouse, job: Job) -> dict[str, Mapping[str, str]]:
         }
         for row in table.to_pylist()
     }
-
-
-def _reported(warehouse: Warehouse, job: Job) -> dict[str, str]:
-    """Reasons of what stands in quarantine for segmentations of the cohort, by fingerprint."""
-    if not warehouse.parts(QUARANTINE.name):
-        return {}
-    wanted = (ds.field("cohort") == job.cohort) & (ds.field("job") == "segment")
-    rows = warehouse.table(QUARANTINE.name).to_table(["fingerprint", "reason"], filter=wanted).to_pylist()
-    return {row["fingerprint"]: row["reason"] for row in rows}
 
 
 def _unfit_rows(warehouse: Warehouse, unfit: Sequence[_Candidate], job: Job) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +20,7 @@ from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import BadInput, Reason
 from segpipe.readers.archive import ScanSource
 from segpipe.readers.scan import Scan
-from segpipe.spark import ingest_task
+from segpipe.spark import ingest_task, quarantine
 from segpipe.spark.attempts import Watch
 from segpipe.spark.measures import region_rows
 from segpipe.warehouse import parts
@@ -29,7 +28,7 @@ from segpipe.warehouse.lock import Fence
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.scan_slices import ScanPlace, ScanSlices, scan_input, scan_rows
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import PREDICTIONS, QUARANTINE, SEGMENTATIONS, with_later_columns
+from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS, with_later_columns
 
 _GROUP_BYTES = 16_000_000
 _LOADED_SLICES = 16
@@ -85,7 +84,8 @@ class Job:
         """The id of a scan, wherever it is read from."""
         if isinstance(scan, ScanPlace):
             return scan.scan_id
-        return f"{self.cohort}:{scan.subject}:{scan.session}"
+        assert self.reader is not None  # it is there where scans come from an archive
+        return self.reader.scan_id(scan)
 
     def bad_fingerprint(self, scan_fingerprint: str) -> str:
         """What must be equal for a scan to be as unfit again: scan, model and this version."""
@@ -144,7 +144,7 @@ def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[Scan
         if measured:  # in one row group, for a reader pays for each
             part.write(SEGMENTATIONS.name, pa.concat_tables(measured))
         fresh = [row for row in rejected if row["fingerprint"] not in job.reported]
-        write_quarantine(job, f"{job.run_id}-{task.name}", fresh)
+        quarantine.write(warehouse, job.fence, f"{job.run_id}-{task.name}", fresh)
     return outcomes
 
 
@@ -152,24 +152,8 @@ def quarantine_row(
     job: Job, scan_id: str | None, paths: Sequence[str], fingerprint: str, error: BadInput
 ) -> dict[str, Any]:
     """A row of `quarantine` for a scan that this model cannot segment; `fingerprint` is that of the scan."""
-    return {
-        "run_id": job.run_id,
-        "job": "segment",
-        "cohort": job.cohort,
-        "scan_id": scan_id,
-        "paths": list(paths),
-        "reason": str(error.reason),
-        "message": str(error),
-        "fingerprint": job.bad_fingerprint(fingerprint),
-        "time": datetime.now(UTC),
-    }
-
-
-def write_quarantine(job: Job, name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Commit rows of `quarantine` as a part of this name; none where there are no rows."""
-    if rows:
-        with PartWriter(Warehouse(job.warehouse), (QUARANTINE,), name, job.run_id, job.fence) as part:
-            part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
+    bad = job.bad_fingerprint(fingerprint)
+    return quarantine.row("segment", job.run_id, job.cohort, scan_id, paths, error.reason, str(error), bad)
 
 
 # Scans from the tables, and scans straight from an archive
