@@ -85,11 +85,16 @@ def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, t
     assert [path for path in leftovers(warehouse) if path.is_file()] == []
 
 
-@contextlib.contextmanager
-def started(source: Path, warehouse: Path, master: str = "local[2]") -> Iterator[subprocess.Popen]:
+def started(source: Path, warehouse: Path, master: str = "local[2]") -> contextlib.AbstractContextManager:
     """An ingest in a process of its own whose Spark is up; it does not outlive the block."""
+    return process_of("tests.spark.ingest_process", str(source), str(warehouse), master)
+
+
+@contextlib.contextmanager
+def process_of(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A module in a process of its own that has said `ready`; it does not outlive the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.spark.ingest_process", str(source), str(warehouse), master],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -5,12 +5,9 @@ Real processes are killed by SIGKILL at random moments, as in test_kill.py; `SEG
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ from segpipe.spark import segment
 from tests.runtimes.models import tiny_bundle
 from tests.spark.cohorts import COHORT, Cohort
 from tests.spark.segment_process import MOST_SCANS
-from tests.spark.test_kill import LOCAL_VICTIMS, ROOT, SEED, kill
+from tests.spark.test_kill import LOCAL_VICTIMS, SEED, kill, process_of
 
 KILLS = int(os.environ.get("SEGPIPE_KILLS", "2"))
 SUBJECTS = 16
@@ -58,7 +55,7 @@ def test_a_killed_segmentation_is_finished_by_the_next(
     rng = np.random.default_rng([SEED, 1, number])
     victim = LOCAL_VICTIMS[number % len(LOCAL_VICTIMS)]
     cohort = Cohort(whole.spark, whole.archive, str(tmp_path / "w"))
-    with started(cohort, model) as process:
+    with process_of("tests.spark.segment_process", str(cohort.archive), cohort.url, model) as process:
         wait_for_parts(process, cohort, int(rng.integers(0, SUBJECTS // MOST_SCANS)))
         family = kill(process, victim, delay=float(rng.uniform(0, seconds / 4)))
         if victim == "worker":
@@ -78,27 +75,6 @@ def test_a_killed_segmentation_is_finished_by_the_next(
     assert (again.skipped, again.known_bad, again.segmented) == (SUBJECTS - 1, 1, ())
     assert {row["scan_id"] for row in cohort.rows("quarantine", "time")} == {f"{COHORT}:Synthetic_03_005:1"}
     assert not [path for path in Path(cohort.url, "_staging").rglob("*") if path.is_file()]
-
-
-@contextlib.contextmanager
-def started(cohort: Cohort, model: str) -> Iterator[subprocess.Popen[str]]:
-    """A segmentation in a process of its own whose Spark is up; it does not outlive the block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.spark.segment_process", str(cohort.archive), cohort.url, model],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def wait_for_parts(process: subprocess.Popen[str], cohort: Cohort, parts: int) -> None:

@@ -1,9 +1,12 @@
 """A tiny cohort in tables, and settings that train on it in seconds."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from segpipe.settings import IngestSettings, TrainSettings
@@ -23,6 +26,20 @@ def tables(spark, glioma_archive: Path, tmp_path_factory: pytest.TempPathFactory
     with record_run(Warehouse(url), "ingest", source) as run:
         ingest(spark, source, run)
     return url
+
+
+def with_column(tables: str, target: Path, column: str, change: Callable[[pa.Table], pa.Array]) -> str:
+    """A copy of the tables in which `change` has given a column of `slices` new cells, row group by row group."""
+    shutil.copytree(tables, target)
+    for path in (target / "slices").glob("*.parquet"):
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        place = schema.get_field_index(column)
+        groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+        with pq.ParquetWriter(path, schema) as writer:
+            for group in groups:
+                writer.write_table(group.set_column(place, schema.field(place), change(group)))
+    return str(target)
 
 
 @pytest.fixture

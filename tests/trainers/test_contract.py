@@ -163,24 +163,15 @@ def test_a_loss_that_is_no_number_names_epoch_and_scans(settings, spark, trainer
 
 
 def test_slices_that_are_damaged_are_named_and_not_tried_again(settings, spark, tables: str, tmp_path: Path):
-    import shutil
-
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from segpipe.errors import SegpipeError
+    from tests.trainers.conftest import with_column
 
-    url = str(tmp_path / "damaged")
-    shutil.copytree(tables, url)
-    for path in (Path(url) / "slices").glob("*.parquet"):
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-        place = schema.get_field_index("image")
-        groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
-        with pq.ParquetWriter(path, schema) as writer:
-            for group in groups:
-                cells = pa.array([cell[:-1] for cell in group["image"].to_pylist()], pa.binary())
-                writer.write_table(group.set_column(place, schema.field(place), cells))
+    def cut(group: pa.Table) -> pa.Array:
+        return pa.array([cell[:-1] for cell in group["image"].to_pylist()], pa.binary())
+
+    url = with_column(tables, tmp_path / "damaged", "image", cut)
     asked = settings(warehouse=url, trainer="orca", retries=3)
     with (
         record_run(None, "train", asked) as record,

@@ -13,6 +13,7 @@ from segpipe.errors import ModelError, NotFound, TableError, UsageError
 from segpipe.trainers.cluster import await_slots, check_cluster, session_slots
 from segpipe.trainers.plan import make_plan
 from segpipe.warehouse.tables import SCANS
+from tests.trainers.conftest import with_column
 
 Rows = list[dict[str, Any]]
 
@@ -182,17 +183,9 @@ def test_a_patch_that_cannot_be_halved(settings):
 
 def test_no_foreground(settings, tables: str, tmp_path: Path):
     """The slices say so, whatever `scans` counts."""
-    url = str(tmp_path / "edited")
-    shutil.copytree(tables, url)
-    for path in (Path(url) / "slices").glob("*.parquet"):
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-        place = schema.get_field_index("foreground_pixels")
-        groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
-        with pq.ParquetWriter(path, schema) as writer:
-            for group in groups:
-                nothing = pa.array([0] * len(group), pa.int32())
-                writer.write_table(group.set_column(place, schema.field(place), nothing))
+    url = with_column(
+        tables, tmp_path / "edited", "foreground_pixels", lambda group: pa.array([0] * len(group), pa.int32())
+    )
     with pytest.raises(TableError, match=r"No training slice of cohort 'tiny' has a label: .*--split-salt"):
         make_plan(settings(warehouse=url))
 
