@@ -88,6 +88,7 @@ def _range(rules: Any) -> str:
 AXES = ("axial", "coronal", "sagittal")
 LAYOUTS = ("auto", "brats", "decathlon", "bids", "dicom", "manifest", "plain")
 TRAINERS = ("orca", "horovod", "local")
+LEAST_EPOCHS, LEAST_STEPS = 30, 2_500
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,11 @@ class TrainSettings(NetworkSettings):
     model: str = option("model directory to write; training goes on where it holds a checkpoint", "", required=True)
     trainer: str = option("how the work is distributed", "orca", choices=TRAINERS)
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
-    epochs: int = option("number of passes over the training split", 30, least=1)
+    epochs: int | None = option(
+        f"passes over the training split; when not given {LEAST_EPOCHS}, or as many as make {LEAST_STEPS:,} steps,"
+        " for a small cohort needs more",
+        least=1,
+    )
     steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
     batch_size: int = option("slices (or patches, usually 2) per step over all workers together", 16, least=1)
     learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3, above=0)

@@ -143,7 +143,7 @@ def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None
         return
     stop = threading.Event()
     shown = plan.initial_epoch
-    with progress(plan.settings.epochs, f"train ({plan.settings.trainer})") as bar:
+    with progress(plan.epochs, f"train ({plan.settings.trainer})") as bar:
         bar.begin_at(shown)
 
         def show() -> None:
@@ -151,7 +151,7 @@ def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None
             rows = read_history(plan.settings.model)
             for place in range(shown, len(rows)):
                 bar.advance()
-                bar.tell(epoch_line(rows[: place + 1], plan.settings.epochs))
+                bar.tell(epoch_line(rows[: place + 1], plan.epochs))
             shown = max(shown, len(rows))
 
         def follow() -> None:

@@ -78,6 +78,12 @@ class TrainPlan:
     """Rows of history.csv up to `initial_epoch`."""
 
     @property
+    def epochs(self) -> int:
+        """How many epochs the training has, whether asked for or fitted to the cohort."""
+        assert self.settings.epochs is not None  # whoever makes a plan decides it
+        return self.settings.epochs
+
+    @property
     def convention(self) -> LabelConvention:
         """What the labels mean."""
         return CONVENTIONS[self.convention_name]

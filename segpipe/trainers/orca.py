@@ -38,7 +38,7 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
     estimator = _estimator(plan, spark, lambda config: worker.build_model())
     estimator.fit(
         lambda config, batch_size: _distributed(worker),
-        epochs=plan.settings.epochs,
+        epochs=plan.epochs,
         initial_epoch=plan.initial_epoch,
         batch_size=plan.settings.batch_size,
         steps_per_epoch=plan.steps,

@@ -1,6 +1,8 @@
 """From slice tables and settings to the plan of a training; what can be refused is refused here."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError, UsageError
-from segpipe.settings import TrainSettings
+from segpipe.settings import LEAST_EPOCHS, LEAST_STEPS, TrainSettings
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
 from segpipe.trainers.order import steps_for_all
 from segpipe.trainers.patches import patch_index, patch_shape
@@ -65,8 +67,9 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
             f"No training slice of cohort {settings.cohort!r} has a label",
             "ingest scans with masks, or with another --split-salt",
         )
+    steps = settings.steps_per_epoch or steps_for_all(slices, settings.batch_size, settings.foreground_share)
     return TrainPlan(
-        settings=settings,
+        settings=replace(settings, epochs=settings.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))),
         modalities=tuple(modalities),
         orientation=orientation,
         convention_name=convention,
@@ -75,7 +78,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         groups=groups,
         slices=slices,
         split_rule=rows[0]["split_rule"],
-        steps=settings.steps_per_epoch or steps_for_all(slices, settings.batch_size, settings.foreground_share),
+        steps=steps,
     )
 
 

@@ -78,7 +78,7 @@ class Worker:
         plan = self.plan
         model.fit(
             self.dataset(),
-            epochs=plan.settings.epochs,
+            epochs=plan.epochs,
             initial_epoch=plan.initial_epoch,
             steps_per_epoch=plan.steps,
             callbacks=[Journal(self)],
@@ -89,7 +89,7 @@ class Worker:
 def learning_rates(plan: TrainPlan) -> tf.keras.optimizers.schedules.LearningRateSchedule:
     """A cosine (Loshchilov and Hutter 2017, arXiv 1608.03983) from the highest rate to nearly 0, after a rise."""
     highest = plan.settings.learning_rate
-    steps = plan.steps * plan.settings.epochs
+    steps = plan.steps * plan.epochs
     rise = min(max(1, round(_WARM_UP_SHARE * steps)), steps - 1)
     return tf.keras.optimizers.schedules.CosineDecay(
         highest * 0.1, max(1, steps - rise), alpha=_FINAL_SHARE, warmup_target=highest, warmup_steps=rise
@@ -148,7 +148,7 @@ class Journal(tf.keras.callbacks.Callback):
         plan, group = self._worker.plan, self._worker.group
         seconds = time.perf_counter() - self._started
         loss = self._epoch_loss(plan.steps, float(group.sum(np.array((logs or {})["loss"], np.float64))) / group.size)
-        due = (epoch + 1) % plan.settings.validate_every == 0 or epoch + 1 == plan.settings.epochs
+        due = (epoch + 1) % plan.settings.validate_every == 0 or epoch + 1 == plan.epochs
         row: dict[str, Any] = {
             "epoch": epoch + 1,
             "loss": loss,
@@ -164,7 +164,7 @@ class Journal(tf.keras.callbacks.Callback):
         best = best_epoch(self._history, plan.regions)
         stop = 0 < plan.settings.patience <= epoch + 1 - best
         self.model.stop_training = stop
-        finished = stop or epoch + 1 == plan.settings.epochs
+        finished = stop or epoch + 1 == plan.epochs
         self._write(checkpoints.Position(epoch + 1), best_epoch=best, finished=finished, scores=scores)
         if group.rank == 0:
             write_history(plan.settings.model, self._history)

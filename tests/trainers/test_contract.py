@@ -55,7 +55,7 @@ def train_until(settings: TrainSettings, epoch: int, step: int) -> None:
     with pytest.raises(Killed):
         model.fit(
             worker.feed.dataset(),
-            epochs=plan.settings.epochs,
+            epochs=plan.epochs,
             initial_epoch=plan.initial_epoch,
             steps_per_epoch=plan.steps,
             callbacks=[Journal(worker), Killer()],
