@@ -293,13 +293,13 @@ can_open_again() { # number of a stream; a file would lose its place, another us
     [[ ! -f /dev/fd/$1 ]] && { : >>"/proc/self/fd/$1"; } 2>/dev/null
 }
 exec 3>&1 4>&2
-CATS=()
+CATS=() # which outlive Ctrl-C, for the job has something to say of it
 if ! can_open_again 3; then
-    exec 3> >(exec cat)
+    exec 3> >(trap '' INT && exec cat)
     CATS+=($!)
 fi
 if ! can_open_again 4; then
-    exec 4> >(exec cat >&2 3>&-)
+    exec 4> >(trap '' INT && exec cat >&2 3>&-)
     CATS+=($!)
 fi
 SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/segpipe-submit.XXXXXX")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -113,7 +114,7 @@ def quantise(contents: tuple[bytes, bytes], bundle: Bundle, calibration: Sequenc
             f"No scan of the training split is there to calibrate the INT8 model of {bundle.url}",
             "give --warehouse the tables that it was trained on",
         )
-    model = openvino.Core().read_model(contents[0], openvino.Tensor(np.frombuffer(contents[1], np.uint8).copy()))
+    model = _core().read_model(contents[0], openvino.Tensor(np.frombuffer(contents[1], np.uint8).copy()))
     quantised = nncf.quantize(
         model,
         nncf.Dataset(requests),
@@ -186,13 +187,25 @@ def convention(bundle: Bundle) -> LabelConvention:
     return LabelConvention(bundle.label_convention, labels, bundle.regions)
 
 
+@functools.cache
+def _core() -> Any:
+    """The one Core of this process, never let go of.
+
+    A Core's CPU plugin gives the thread that made it an alternate signal stack and unmaps it when it ends. Where two
+    overlap and the first ends first, or one ends in another thread, the thread keeps a stack that is gone: the next
+    signal that Python handles, Ctrl-C say, is then a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class _Requests:
     """Requests to an IR, compiled once per input shape and dtype; shapes long unused are forgotten."""
 
     def __init__(self, xml: bytes, weights: bytes, threads: int, precision: str = "float32"):
         import openvino
 
-        self._core = openvino.Core()
         self._xml = xml
         self._weights = openvino.Tensor(np.frombuffer(weights, np.uint8).copy())
         self._config = {
@@ -226,12 +239,12 @@ class _Requests:
     def _compile(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         import openvino
 
-        model = self._core.read_model(self._xml, self._weights)
+        model = _core().read_model(self._xml, self._weights)
         model.reshape({"image": list(shape)})
         if dtype == np.float32:
             model.input("image").get_node().set_element_type(openvino.Type.f32)
             model.validate_nodes_and_infer_types()
-        queue = openvino.AsyncInferQueue(self._core.compile_model(model, "CPU", self._config))
+        queue = openvino.AsyncInferQueue(_core().compile_model(model, "CPU", self._config))
         queue.set_callback(_deliver)
         return queue
 
@@ -281,7 +294,7 @@ def _convert_saved(folder: Path) -> tuple[bytes, bytes]:
     import openvino
     from openvino.preprocess import PrePostProcessor
 
-    steps = PrePostProcessor(openvino.Core().read_model(folder))
+    steps = PrePostProcessor(_core().read_model(folder))
     steps.input("image").tensor().set_element_type(openvino.Type.i16)
     target = folder / "ir" / "model.xml"
     target.parent.mkdir()

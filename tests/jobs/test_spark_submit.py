@@ -243,16 +243,21 @@ def large_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "to_files"),
+    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)],
+)
 def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
-    number: signal.Signals, code: int, large_scans: Path, tmp_path: Path
+    number: signal.Signals, code: int, to_files: bool, large_scans: Path, tmp_path: Path
 ) -> None:
     from segpipe.warehouse.store import Warehouse
 
     words = ["ingest", "--source", str(large_scans), "--warehouse", str(tmp_path / "w"), "--cohort", "c"]
+    command = f'exec "$@" >{tmp_path}/out 2>{tmp_path}/err' if to_files else 'exec "$@"'
     process = subprocess.Popen(
-        [SCRIPT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        ["bash", "-c", command, "bash", SCRIPT, *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     tick = threading.Event()
     while process.poll() is None and not any((tmp_path / "w").glob("_staging/*/*")):
         tick.wait(0.05)
@@ -261,6 +266,8 @@ def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
     else:
         process.send_signal(number)
     out, err = process.communicate(timeout=120)
+    if to_files:
+        out, err = (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
     assert (process.returncode, out) == (code, "")
     assert err.splitlines()[-1] == "segpipe ingest: interrupted: run the same command again to go on"
     assert "Traceback" not in err
