@@ -9,13 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segpipe.core import metrics
-from segpipe.core.metrics import Components, components, counts, dice
+from segpipe.core.metrics import Mask, dice, pair, surface_hd95_mm
+from segpipe.core.runs import Runs, shared
 
 REACH = 3
 """Dilations by 18 neighbours within which two true lesions are one, and a predicted component belongs to a true one."""
-
-Box = tuple[slice, ...]
 
 
 class LesionScore(NamedTuple):
@@ -36,14 +34,13 @@ class LesionWise(NamedTuple):
 
 
 def lesion_wise(
-    pred: np.ndarray,
-    truth: np.ndarray,
+    pred: Mask,
+    truth: Mask,
     spacing_mm: Sequence[float],
     reach: int = REACH,
-    predicted: Components | None = None,
     hd95_mm: float | None = None,
 ) -> LesionWise:
-    """Compare two bool masks (S, H, W) lesion by lesion.
+    """Compare two masks (S, H, W), bool or Runs, lesion by lesion.
 
     >>> truth = np.zeros((1, 1, 12), bool); truth[..., :2] = True
     >>> pred = np.zeros((1, 1, 12), bool); pred[..., [1, 10]] = True
@@ -53,35 +50,18 @@ def lesion_wise(
 
     A true lesion is a 26-connected component of the truth dilated `reach` times, cut back to the truth. A 26-connected
     component of the prediction belongs to every true lesion that it touches once that is dilated `reach` times.
-    `predicted` are the components of `pred`, and `hd95_mm` is the distance of the whole masks, where they are known.
+    `hd95_mm` is the distance of the whole masks where it is known.
     Raises ValueError for masks that are not bool or not of one shape.
     """
-    from scipy.ndimage import binary_dilation, find_objects, generate_binary_structure, label
-
-    counts(pred, truth)  # checks dtype and shape
-    parts, sizes = predicted or components(pred)
-    if not truth.any():
-        return LesionWise([], sorted(map(int, sizes), reverse=True))
-    window = _around(truth, reach)
-    truth, near_parts = truth[window], parts[window]
-    wide = generate_binary_structure(3, 2)
-    joined, number = label(binary_dilation(truth, wide, iterations=reach), np.ones((3, 3, 3), bool))
-    belonging: set[int] = set()
+    pred, truth = pair(pred, truth)
+    lesion_of, members = _lesions(pred, truth, reach)
     scores = []
-    for place, box in enumerate(find_objects(joined), start=1):
-        lesion = joined[box] == place
-        members = {int(part) for part in np.unique(near_parts[box][lesion]) if part}
-        belonging |= members
-        if number == 1 and len(members) == len(sizes) and hd95_mm is not None:
-            scores.append(_whole(pred, truth, window, hd95_mm))
-            continue
-        true = np.zeros(pred.shape, bool)
-        true[window][box] = truth[box] & lesion
-        around = _hull([_around(true, 0), *find_objects(np.isin(parts, list(members)).astype(np.uint8))])
-        scores.append(_score(np.isin(parts[around], list(members)), true[around], spacing_mm))
-    false_voxels = [int(size) for part, size in enumerate(sizes, start=1) if part not in belonging]
+    for true, predicted in zip(lesion_of, members, strict=True):
+        whole = hd95_mm if len(lesion_of) == 1 and predicted.all() else None
+        scores.append(_score(pred, predicted, truth, true, spacing_mm, whole))
     scores.sort(key=lambda score: (-score.truth_voxels, -score.voxels, -score.dice))
-    return LesionWise(scores, sorted(false_voxels, reverse=True))
+    false = pred.components.sizes[~members.any(axis=0)]
+    return LesionWise(scores, sorted(false.tolist(), reverse=True))
 
 
 def mean_dice(scores: Sequence[LesionScore], false_voxels: Sequence[int], least_voxels: int = 0) -> float:
@@ -94,29 +74,70 @@ def mean_dice(scores: Sequence[LesionScore], false_voxels: Sequence[int], least_
     return sum(kept) / (len(kept) + false) if kept or false else float("nan")
 
 
-def _score(pred: np.ndarray, lesion: np.ndarray, spacing_mm: Sequence[float]) -> LesionScore:
-    tp, fp, fn = counts(pred, lesion)
-    return LesionScore(tp + fn, tp + fp, tp, dice(tp, fp, fn), metrics.hd95_mm(pred, lesion, spacing_mm))
+def _lesions(pred: Runs, truth: Runs, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which components of the truth, and which of the prediction, belong to each true lesion: bool (lesions, n) each.
+
+    Lesions are in the order of their first voxels.
+    """
+    (true, true_sizes), (predicted, sizes) = truth.components, pred.components
+    alone = len(true_sizes) == 1
+    if not truth.voxels or (alone and len(np.unique(predicted[shared(pred, truth)[0]])) == len(sizes)):
+        return np.ones((len(true_sizes),) * 2, bool), np.ones((len(true_sizes), len(sizes)), bool)
+    wide = dilated(truth, reach)
+    lesion = np.zeros(len(wide.starts), np.int64) if alone else wide.components.of_run
+    number = int(lesion.max()) + 1
+    lesion_of, members = np.zeros((number, len(true_sizes)), bool), np.zeros((number, len(sizes)), bool)
+    lesion_of[lesion[np.searchsorted(wide.starts, truth.starts, "right") - 1], true] = True
+    run, wide_run, _ = shared(pred, wide)
+    members[lesion[wide_run], predicted[run]] = True
+    return lesion_of, members
 
 
-def _whole(pred: np.ndarray, truth: np.ndarray, window: Box, hd95_mm: float) -> LesionScore:
-    """The score of a truth that is one lesion, which all of the prediction belongs to; `truth` is cut to `window`."""
-    tp = int(np.count_nonzero(pred[window] & truth))
-    voxels, true_voxels = int(np.count_nonzero(pred)), int(np.count_nonzero(truth))
+def _score(
+    pred: Runs,
+    predicted: np.ndarray,
+    truth: Runs,
+    true: np.ndarray,
+    spacing_mm: Sequence[float],
+    hd95_mm: float | None,
+) -> LesionScore:
+    """The score of the `true` components of the truth and the `predicted` ones that belong to them, bool (n,) each."""
+    _, true_run, overlap = shared(pred, truth)
+    tp = int(overlap[true[truth.components.of_run[true_run]]].sum())  # what overlaps belongs
+    voxels, true_voxels = (int(runs.components.sizes[of].sum()) for runs, of in ((pred, predicted), (truth, true)))
+    if hd95_mm is None:
+        hd95_mm = surface_hd95_mm(_surface(pred, predicted), _surface(truth, true), spacing_mm)
     return LesionScore(true_voxels, voxels, tp, dice(tp, voxels - tp, true_voxels - tp), hd95_mm)
 
 
-def _around(mask: np.ndarray, margin: int) -> Box:
-    """The box around a mask that is not empty, wider by `margin` voxels where the array goes on."""
-    sides = []
-    for axis, length in enumerate(mask.shape):
-        used = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        sides.append(slice(max(int(used[0]) - margin, 0), min(int(used[-1]) + 1 + margin, length)))
-    return tuple(sides)
+def _surface(runs: Runs, chosen: np.ndarray) -> np.ndarray:
+    """Indices (3, n) of the surface of the chosen components."""
+    return runs.surface.indices.compress(chosen[runs.components.of_run[runs.surface.run]], axis=1)
 
 
-def _hull(boxes: Sequence[Box]) -> Box:
-    """The smallest box around boxes."""
-    return tuple(
-        slice(min(side.start for side in of), max(side.stop for side in of)) for of in zip(*boxes, strict=True)
-    )
+def dilated(runs: Runs, times: int) -> Runs:
+    """A mask that is not empty dilated by its voxels' 18 neighbours, within the array."""
+    corner = np.maximum(runs.first.min(axis=1) - times, 0)
+    stop = np.minimum(runs.last.max(axis=1) + times + 1, runs.shape)
+    window = tuple(slice(start, end) for start, end in zip(corner.tolist(), stop.tolist(), strict=True))
+    grid = np.pad(runs.dense(window), times)  # what leaves the window does not come back on its other side
+    flat = grid.reshape(-1)
+    for _ in range(times):
+        flat = _dilated_once(flat, grid.shape[1] * grid.shape[2], grid.shape[2])
+    inner = tuple(slice(times, -times or None) for _ in range(3))
+    return Runs.of(flat.reshape(grid.shape)[inner]).moved(corner, runs.shape)
+
+
+def _dilated_once(flat: np.ndarray, plane: int, line: int) -> np.ndarray:
+    """The union of the squares in the planes of slices, rows and columns: a voxel and its 18 neighbours."""
+    rows, columns = _widened(flat, line), _widened(flat, 1)
+    found = _widened(rows, 1)
+    found |= _widened(rows | columns, plane)
+    return found
+
+
+def _widened(flat: np.ndarray, step: int) -> np.ndarray:
+    found = flat.copy()
+    found[step:] |= flat[:-step]
+    found[:-step] |= flat[step:]
+    return found

@@ -1,6 +1,7 @@
 """Measures of one scan's masks in 3D, per patient; the only Dice on the numpy side.
 
-Masks are bool (S, H, W). An affine maps (slice, row, column, 1) to RAS+ mm, (4, 4) or its 16 values row by row.
+Masks are bool (S, H, W), or Runs, which keep what several
+measures need. An affine maps (slice, row, column, 1) to RAS+ mm, (4, 4) or its 16 values row by row.
 Where a measure is undefined, for a mask is empty, it is NaN (None for points), never 0 or 1: how such patients count
 in a mean is decided by who takes the mean. With an empty truth and something predicted, Dice is 0 and HD95 is NaN;
 with both empty, both are NaN. Definitions follow Metrics Reloaded (Maier-Hein et al. 2024, 10.1038/s41592-023-02151-z).
@@ -12,14 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segpipe.core.runs import Runs, shared
+
+Mask = np.ndarray | Runs
 Point = tuple[float, float, float]
 Affine = np.ndarray | Sequence[float]
 
 _TIE_MM = 1e-9
+_DIRECTIONS = 16
 
 
 class Counts(NamedTuple):
-    """Voxels in both masks, in the predicted one only, and in the true one only."""
+    """Runs in both masks, in the predicted one only, and in the true one only."""
 
     tp: int
     fp: int
@@ -59,23 +64,24 @@ class Agreement:
     hd95_mm: float
 
 
-def measure(mask: np.ndarray, affine: Affine, parts: "Components | None" = None) -> Measures:
-    """All measures of a mask; NaN and None where it is empty. `parts` are its components where they are known."""
-    crop, inner = _crop(mask, affine)
-    longest, perpendicular = diameters_mm(crop, _spacing(inner))
+def measure(mask: Mask, affine: Affine) -> Measures:
+    """All measures of a mask; NaN and None where it is empty."""
+    runs = Runs.of(mask)
+    longest, perpendicular = diameters_mm(runs, _spacing(affine))
     return Measures(
-        voxels=int(np.count_nonzero(crop)),
-        volume_ml=volume_ml(crop, inner),
-        centroid_mm=centroid_mm(crop, inner),
-        box_mm=box_mm(crop, inner),
-        lesions=len((parts or components(crop)).sizes),
+        voxels=runs.voxels,
+        volume_ml=volume_ml(runs, affine),
+        centroid_mm=centroid_mm(runs, affine),
+        box_mm=box_mm(runs, affine),
+        lesions=lesions(runs),
         longest_diameter_mm=longest,
         perpendicular_diameter_mm=perpendicular,
     )
 
 
-def compare(pred: np.ndarray, truth: np.ndarray, affine: Affine) -> Agreement:
+def compare(pred: Mask, truth: Mask, affine: Affine) -> Agreement:
     """All measures of agreement between two masks of one grid; NaN where they are undefined."""
+    pred, truth = pair(pred, truth)
     tp, fp, fn = counts(pred, truth)
     return Agreement(
         truth_voxels=tp + fn,
@@ -88,11 +94,19 @@ def compare(pred: np.ndarray, truth: np.ndarray, affine: Affine) -> Agreement:
     )
 
 
-def counts(pred: np.ndarray, truth: np.ndarray) -> Counts:
+def counts(pred: Mask, truth: Mask) -> Counts:
     """True positives, false positives and false negatives of two bool masks of one shape; else ValueError."""
-    _check_pair(pred, truth)
-    tp = int(np.count_nonzero(pred & truth))
-    return Counts(tp, int(np.count_nonzero(pred)) - tp, int(np.count_nonzero(truth)) - tp)
+    pred, truth = pair(pred, truth)
+    tp = int(shared(pred, truth)[2].sum())
+    return Counts(tp, pred.voxels - tp, truth.voxels - tp)
+
+
+def pair(pred: Mask, truth: Mask) -> tuple[Runs, Runs]:
+    """Both as Runs. Raises ValueError for masks that are not bool (S, H, W) or not of one shape."""
+    one, other = Runs.of(pred), Runs.of(truth)
+    if one.shape != other.shape:
+        raise ValueError(f"masks of two grids, {one.shape} and {other.shape}")
+    return one, other
 
 
 def dice(tp: int, fp: int, fn: int) -> float:
@@ -105,7 +119,7 @@ def dice(tp: int, fp: int, fn: int) -> float:
     return 2 * tp / total if total else float("nan")
 
 
-def hd95_mm(pred: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> float:
+def hd95_mm(pred: Mask, truth: Mask, spacing_mm: Sequence[float]) -> float:
     """The 95 % Hausdorff distance of two masks, mm; NaN where either is empty.
 
     Exactly: the surface of a mask is its voxels with at least one of the six face neighbours outside the mask (beyond
@@ -113,74 +127,54 @@ def hd95_mm(pred: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) ->
     taken; the answer is the greater of the two directions' 95th percentiles (linear interpolation), as in Metrics
     Reloaded (Maier-Hein et al. 2024, 10.1038/s41592-023-02151-z), not the percentile of both directions pooled.
     """
+    pred, truth = pair(pred, truth)
+    return surface_hd95_mm(pred.surface.indices, truth.surface.indices, spacing_mm)
+
+
+def surface_hd95_mm(one: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """`hd95_mm` of two surfaces, the indices of their voxels, int64 (3, n)."""
     from scipy.spatial import cKDTree
 
-    _check_pair(pred, truth)
-    one, other = (_surface_mm(mask, spacing_mm) for mask in (pred, truth))
-    if not len(one) or not len(other):
+    if not one.size or not other.size:
         return float("nan")
+    spacing = np.asarray(spacing_mm)
     # An unbalanced tree answers the same and is built in half the time.
-    there = cKDTree(other, balanced_tree=False, compact_nodes=False).query(one)[0]
-    back = cKDTree(one, balanced_tree=False, compact_nodes=False).query(other)[0]
+    trees = [cKDTree(surface.T * spacing, balanced_tree=False, compact_nodes=False) for surface in (one, other)]
+    there, back = trees[1].query(trees[0].data)[0], trees[0].query(trees[1].data)[0]
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
-class Components(NamedTuple):
-    """The connected components of a mask, numbered from 1 on: int32 (S, H, W), and the voxels of each, int64 (n,)."""
-
-    parts: np.ndarray
-    sizes: np.ndarray
+def lesions(mask: Mask) -> int:
+    """The number of connected components; voxels that touch at a corner are connected (26 neighbours)."""
+    return len(Runs.of(mask).components.sizes)
 
 
-def components(mask: np.ndarray) -> Components:
-    """The connected components of a mask; voxels that touch at a corner are connected (26 neighbours)."""
-    from scipy.ndimage import label
-
-    box = _box(mask)
-    parts = np.zeros(mask.shape, np.int32)
-    parts[box], number = label(mask[box], np.ones((3, 3, 3)))
-    return Components(parts, np.bincount(parts[box].ravel(), minlength=number + 1)[1:])
-
-
-def lesions(mask: np.ndarray) -> int:
-    """The number of connected components; see `components`."""
-    return len(components(mask).sizes)
-
-
-def volume_ml(mask: np.ndarray, affine: Affine) -> float:
+def volume_ml(mask: Mask, affine: Affine) -> float:
     """Volume of the voxels of a mask, millilitres; 0 for an empty one."""
-    return int(np.count_nonzero(mask)) * abs(float(np.linalg.det(_matrix(affine)[:3, :3]))) / 1000
+    return Runs.of(mask).voxels * abs(float(np.linalg.det(_matrix(affine)[:3, :3]))) / 1000
 
 
-def centroid_mm(mask: np.ndarray, affine: Affine) -> Point | None:
+def centroid_mm(mask: Mask, affine: Affine) -> Point | None:
     """The mean of the voxel centres, RAS+ x, y, z mm; None for an empty mask."""
-    number = int(np.count_nonzero(mask))
-    if not number:
+    runs = Runs.of(mask)
+    if not runs.voxels:
         return None
-    layers = (np.count_nonzero(mask, axis=tuple({0, 1, 2} - {axis})) for axis in range(3))
-    middle = [float(np.arange(len(layer)) @ layer) / number for layer in layers]
-    x, y, z = _to_world(np.array(middle), affine).tolist()
+    middle = ((runs.first + runs.last) * runs.lengths).sum(axis=1) / (2 * runs.voxels)
+    x, y, z = _to_world(middle, affine).tolist()
     return x, y, z
 
 
-def box_mm(mask: np.ndarray, affine: Affine) -> tuple[float, ...] | None:
+def box_mm(mask: Mask, affine: Affine) -> tuple[float, ...] | None:
     """Least x, y, z and greatest x, y, z of the voxel centres, RAS+ mm; None for an empty mask."""
-    if not mask.any():
+    runs = Runs.of(mask)
+    if not runs.voxels:
         return None
-    world = _to_world(_line_ends(mask), affine)
-    return (*world.min(axis=0).tolist(), *world.max(axis=0).tolist())
+    ends = np.concatenate([runs.first, runs.last], axis=1)  # all corners of the convex hull are among these
+    world = _to_world(ends, affine)
+    return (*world.min(axis=1).tolist(), *world.max(axis=1).tolist())
 
 
-def _line_ends(mask: np.ndarray) -> np.ndarray:
-    """Indices (n, 3) of the first and last voxel of each line of a mask, not empty: all corners of its convex hull."""
-    slices, rows = np.nonzero(mask.any(axis=2))
-    lines = mask[slices, rows]
-    first = lines.argmax(axis=1)
-    last = mask.shape[2] - 1 - lines[:, ::-1].argmax(axis=1)
-    return np.concatenate([np.stack([slices, rows, end], axis=1) for end in (first, last)])
-
-
-def diameters_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> Diameters:
+def diameters_mm(mask: Mask, spacing_mm: Sequence[float]) -> Diameters:
     """The bidimensional measure of RANO (Wen et al. 2010, 10.1200/JCO.2009.26.3541), mm; NaN for an empty mask.
 
     In each slice (first axis) the largest component, 8 neighbours, is taken, and of all slices the one with the
@@ -189,9 +183,8 @@ def diameters_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> Diameters:
     so that a single voxel is as long as its greater side and a straight row of n voxels is n sides long.
     """
     best = Diameters(float("nan"), float("nan"))
-    crop = mask[_box(mask)]
     in_plane = np.asarray(spacing_mm, np.float64)[1:]
-    for bound, outline in _outlines(crop, in_plane):
+    for bound, outline in _outlines(Runs.of(mask), in_plane):
         if bound < best.longest - _TIE_MM:
             break
         best = _greater(best, _hull_diameters(outline))
@@ -205,32 +198,55 @@ def _greater(best: Diameters, found: Diameters) -> Diameters:
     return best if best.longest > found.longest else found
 
 
-def _outlines(crop: np.ndarray, spacing_mm: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """Face middles (n, 2), mm, of each slice's largest component with a bound of its diameter, longest first."""
-    outlines = []
-    for plane in crop:
-        points = _extreme_points(_largest_component(plane))
-        if len(points):
-            middles = (points[:, None] + [[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]]).reshape(-1, 2) * spacing_mm
-            outlines.append((float(np.hypot(*np.ptp(middles, axis=0))), middles))
-    return sorted(outlines, key=lambda outline: -outline[0])
+def _outlines(runs: Runs, spacing_mm: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """Face middles (n, 2), mm, of slices' largest components with a bound of their diameter, longest first.
+
+    Slices whose bound is below the diameter of another are left out.
+    """
+    if not runs.voxels:
+        return []
+    largest = _largest_of_slices(runs)
+    (slices, *first), (_, *last) = (ends.compress(largest, axis=1) for ends in (runs.first, runs.last))
+    starts = np.flatnonzero(np.diff(slices, prepend=-1))
+    least, most = _diameter_bounds(first, last, starts, spacing_mm)
+    pixels = np.split(np.array([first, last]), starts[1:], axis=2)
+    order = [place for place in np.argsort(-most, kind="stable") if most[place] >= least.max() - _TIE_MM]
+    return [(float(most[place]), _face_middles(pixels[place]) * spacing_mm) for place in order]
 
 
-def _largest_component(plane: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import label
+def _largest_of_slices(runs: Runs) -> np.ndarray:
+    """Which runs belong to the largest component of their slice, the first of equal ones; bool (r,)."""
+    of_run, sizes = runs.planar_components
+    slice_of = np.empty(len(sizes), np.int64)
+    slice_of[of_run] = runs.first[0]
+    order = np.lexsort((-sizes, slice_of))
+    largest = np.zeros(len(sizes), bool)
+    largest[order[np.flatnonzero(np.diff(slice_of[order], prepend=-1))]] = True
+    return largest[of_run]
 
-    parts, number = label(plane, np.ones((3, 3)))
-    if number < 2:
-        return plane
-    return parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+
+def _diameter_bounds(
+    first: Sequence[np.ndarray], last: Sequence[np.ndarray], starts: np.ndarray, spacing_mm: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Between what the diameters of outlines lie, mm: their runs go from pixels `first` to `last`, (2, r) each.
+
+    Outlines begin at `starts`. The greatest width is the diameter, and no direction is farther from one that is looked
+    at than half of the angle between these.
+    """
+    turns = np.pi / _DIRECTIONS * np.arange(_DIRECTIONS)
+    rows, columns = (np.stack([np.cos(turns), np.sin(turns)]) * spacing_mm[:, None])[:, :, None]
+    along = rows * first[0]
+    one, other = along + columns * first[1], along + columns * last[1]
+    high = np.maximum.reduceat(np.maximum(one, other), starts, axis=1)
+    widths = high - np.minimum.reduceat(np.minimum(one, other), starts, axis=1)
+    least = (widths + np.maximum(np.abs(rows), np.abs(columns))).max(axis=0)
+    return least, least / np.cos(np.pi / _DIRECTIONS / 2)
 
 
-def _extreme_points(plane: np.ndarray) -> np.ndarray:
-    """First and last pixel of each row: all that the convex hull needs."""
-    rows = np.flatnonzero(plane.any(axis=1))
-    first = plane[rows].argmax(axis=1)
-    last = plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
-    return np.concatenate([np.stack([rows, first], 1), np.stack([rows, last], 1)])
+def _face_middles(pixels: np.ndarray) -> np.ndarray:
+    """The middles of the four sides (n, 2) of each pixel, in pixels, which are (ends, 2, n)."""
+    middles = pixels.transpose(0, 2, 1)[..., None, :] + [[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]]
+    return middles.reshape(-1, 2)
 
 
 def _hull_diameters(points: np.ndarray) -> Diameters:
@@ -269,40 +285,6 @@ def _chain(corners: np.ndarray, sign: int, places: np.ndarray) -> np.ndarray:
     return np.interp(places, side[order, 0], sign * side[order, 1])
 
 
-def _surface_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Centres (n, 3), mm, of the voxels that have a face neighbour outside the mask."""
-    box = _box(mask)
-    crop = mask[box]
-    padded = np.pad(crop, 1)
-    inside = crop.copy()
-    for axis in range(3):
-        for start in (0, 2):
-            window = [slice(1, -1)] * 3
-            window[axis] = slice(start, start + crop.shape[axis])
-            inside &= padded[tuple(window)]
-    corner = [side.start for side in box]
-    return (np.argwhere(crop & ~inside) + corner) * np.asarray(spacing_mm, np.float64)
-
-
-def _box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box around a mask; an empty box for an empty mask."""
-    if mask.ndim != 3 or mask.dtype != bool:
-        raise ValueError(f"a mask is bool (S, H, W), not {mask.dtype} {mask.shape}")
-    sides = []
-    for axis in range(3):
-        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        sides.append(slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0))
-    return sides[0], sides[1], sides[2]
-
-
-def _crop(mask: np.ndarray, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
-    """A mask cut to its box, and the affine of what is left."""
-    box = _box(mask)
-    inner = _matrix(affine).copy()
-    inner[:3, 3] = _to_world(np.array([side.start for side in box]), affine)
-    return mask[box], inner
-
-
 def _matrix(affine: Affine) -> np.ndarray:
     return np.asarray(affine, np.float64).reshape(4, 4)
 
@@ -314,12 +296,9 @@ def _spacing(affine: Affine) -> Sequence[float]:
 
 
 def _to_world(points: np.ndarray, affine: Affine) -> np.ndarray:
+    """RAS+ mm, (3,) or (3, n), of indices of the same shape."""
     matrix = _matrix(affine)
-    return points @ matrix[:3, :3].T + matrix[:3, 3]
-
-
-def _check_pair(pred: np.ndarray, truth: np.ndarray) -> None:
-    if pred.dtype != bool or truth.dtype != bool:
-        raise ValueError(f"masks are bool, not {pred.dtype} and {truth.dtype}")
-    if pred.shape != truth.shape:
-        raise ValueError(f"masks of two grids, {pred.shape} and {truth.shape}")
+    moved = sum(
+        np.multiply.outer(matrix[:3, axis], points[axis]) for axis in range(3)
+    )  # not BLAS, which takes all cores
+    return moved + matrix[:3, 3].reshape(3, *[1] * (points.ndim - 1))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segpipe.core.metrics import Components, components
+from segpipe.core.runs import Runs
 
 TOUCHES_BORDER = "touches_border"
 DISCONNECTED = "disconnected"
@@ -15,14 +15,8 @@ MOST_BRAIN_SHARE = 0.5
 LEAST_PROBABILITY = 0.7
 
 
-def qc_flags(
-    mask: np.ndarray,
-    volume_ml: float,
-    brain_ml: float,
-    mean_probability: float | None,
-    parts: Components | None = None,
-) -> list[str]:
-    """Flags of a region's mask, bool (S, H, W); none for an empty one. `parts` are its components, where known.
+def qc_flags(mask: np.ndarray | Runs, volume_ml: float, brain_ml: float, mean_probability: float | None) -> list[str]:
+    """Flags of a region's mask, bool (S, H, W) or its Runs; none for an empty one.
 
     `touches_border`: a voxel lies on the outermost layer of the volume, so that some may lie beyond it.
     `disconnected`: the largest of its 26-connected parts holds less than half of it. `implausible_volume`:
@@ -31,11 +25,12 @@ def qc_flags(
     >>> qc_flags(np.ones((1, 1, 1), bool), 0.001, 1000.0, 0.9)
     ['touches_border', 'implausible_volume']
     """
-    if not mask.any():
+    runs = Runs.of(mask)
+    if not runs.voxels:
         return []
     found = {
-        TOUCHES_BORDER: any(np.take(mask, (0, -1), axis=axis).any() for axis in range(3)),
-        DISCONNECTED: _main_share((parts or components(mask)).sizes) < LEAST_MAIN_SHARE,
+        TOUCHES_BORDER: _touches_border(runs),
+        DISCONNECTED: _main_share(runs.components.sizes) < LEAST_MAIN_SHARE,
         IMPLAUSIBLE_VOLUME: not LEAST_VOLUME_ML <= volume_ml <= MOST_BRAIN_SHARE * brain_ml,
         LOW_CONFIDENCE: mean_probability is not None and mean_probability < LEAST_PROBABILITY,
     }
@@ -45,3 +40,7 @@ def qc_flags(
 def _main_share(sizes: np.ndarray) -> float:
     """Share of the voxels that the largest connected part holds."""
     return float(sizes.max() / sizes.sum())
+
+
+def _touches_border(runs: Runs) -> bool:
+    return bool((runs.first == 0).any() or (runs.last == np.array(runs.shape)[:, None] - 1).any())

@@ -12,7 +12,8 @@ from segpipe.core import metrics
 from segpipe.core.lesions import lesion_wise
 from segpipe.core.orientation import spacing_mm
 from segpipe.core.quality import qc_flags
-from segpipe.core.regions import CONVENTIONS, to_regions
+from segpipe.core.regions import CONVENTIONS
+from segpipe.core.runs import Runs, region_runs
 
 _AGREEMENT = (
     *("truth_voxels", "truth_volume_ml", "tp", "fp", "fn", "dice", "hd95_mm"),
@@ -36,34 +37,30 @@ def region_rows(
     (slices, rows, columns). Measures without a meaning are None, and so is all agreement in a region that the truth's
     convention does not know.
     """
-    box = _surroundings(labels if truth is None else labels | truth)
     affine = np.array(scan["affine"], np.float64).reshape(4, 4)
-    affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
-    regions = _masks(labels[box], convention)
-    true_regions = {} if truth is None else _masks(truth[box], scan["label_convention"])
+    true_regions = {} if truth is None else _regions(truth, scan["label_convention"])
     brain_ml = scan["brain_voxels"] * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     rows = []
-    for region, mask in regions.items():
-        parts = metrics.components(mask)
-        measures = metrics.measure(mask, affine, parts)
+    for region, runs in _regions(labels, convention).items():
+        measures = metrics.measure(runs, affine)
         true = true_regions.get(region)
-        agreement = dict.fromkeys(_AGREEMENT) if true is None else _agreement(mask, true, affine, parts)
+        agreement = dict.fromkeys(_AGREEMENT) if true is None else _agreement(runs, true, affine)
         row = {
             **{name: scan[name] for name in ("scan_id", "cohort", "subject", "session", "split", "fingerprint")},
             "region": region,
             **asdict(measures),
             "mean_probability": mean_probability.get(region),
             "max_probability": max_probability.get(region),
-            "qc_flags": qc_flags(mask, measures.volume_ml, brain_ml, mean_probability.get(region), parts),
+            "qc_flags": qc_flags(runs, measures.volume_ml, brain_ml, mean_probability.get(region)),
             **agreement,
         }
         rows.append({name: _null(value) for name, value in row.items()})
     return rows
 
 
-def _agreement(mask: np.ndarray, truth: np.ndarray, affine: np.ndarray, parts: metrics.Components) -> dict[str, Any]:
-    whole = metrics.compare(mask, truth, affine)
-    found = lesion_wise(mask, truth, spacing_mm(affine).tolist(), predicted=parts, hd95_mm=whole.hd95_mm)
+def _agreement(runs: Runs, truth: Runs, affine: np.ndarray) -> dict[str, Any]:
+    whole = metrics.compare(runs, truth, affine)
+    found = lesion_wise(runs, truth, spacing_mm(affine).tolist(), hd95_mm=whole.hd95_mm)
     scores = [{name: _null(value) for name, value in score._asdict().items()} for score in found.scores]
     return asdict(whole) | {
         "lesion_scores": scores,
@@ -71,31 +68,11 @@ def _agreement(mask: np.ndarray, truth: np.ndarray, affine: np.ndarray, parts: m
     }
 
 
-def _surroundings(labels: np.ndarray) -> tuple[slice, slice, slice]:
-    """The box around all labels, a voxel wider where the volume goes on, so that a mask touches both borders or none.
-
-    Most of a scan has no label, and every measure would look at it again.
-    """
-    sides = []
-    for axis in range(3):
-        used = np.flatnonzero(labels.any(axis=tuple({0, 1, 2} - {axis})))
-        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-        sides.append(slice(max(first - 1, 0), min(last + 1, labels.shape[axis])))
-    return sides[0], sides[1], sides[2]
-
-
-def _masks(labels: np.ndarray, convention: str | None) -> dict[str, np.ndarray]:
-    """Each region of a label map as bool (slices, rows, columns)."""
+def _regions(labels: np.ndarray, convention: str | None) -> dict[str, Runs]:
+    """Each region of a label map, uint8 (slices, rows, columns)."""
     if convention not in CONVENTIONS:
         return {}
-    known = CONVENTIONS[convention]
-    tables = to_regions(np.array([0, *known.labels]), known).astype(bool)
-    found = {}
-    for place, region in enumerate(known.region_names):
-        table = np.zeros(256, bool)
-        table[[0, *known.labels]] = tables[:, place]
-        found[region] = table[labels]
-    return found
+    return region_runs(labels, CONVENTIONS[convention].regions)
 
 
 def _null(value: Any) -> Any:

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
-from segpipe.core.lesions import lesion_wise, mean_dice
-from segpipe.core.metrics import lesions
+from segpipe.core.lesions import dilated, lesion_wise, mean_dice
+from segpipe.core.metrics import counts, dice, hd95_mm, lesions
+from segpipe.core.runs import Runs
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -80,6 +83,59 @@ def test_every_voxel_is_accounted_for(seed: int, share: float, other: float) -> 
     same = lesion_wise(truth, truth, UNIT)
     assert all(score.tp == score.truth_voxels for score in same.scores)
     assert same.false_voxels == []
+
+
+def plainly(pred: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...], reach: int) -> tuple[list, list[int]]:
+    """The definition, on whole arrays."""
+    full, wide = np.ones((3, 3, 3)), ndimage.generate_binary_structure(3, 2)
+    parts, _ = ndimage.label(pred, full)
+    near = ndimage.binary_dilation(truth, wide, iterations=reach) if truth.any() else truth
+    joined, number = ndimage.label(near, full)
+    scores, belonging = [], set()
+    for place in range(1, number + 1):
+        members = set(np.unique(parts[joined == place]).tolist()) - {0}
+        belonging |= members
+        found, lesion = np.isin(parts, list(members)), truth & (joined == place)
+        tp, fp, fn = counts(found, lesion)
+        scores.append((tp + fn, tp + fp, tp, dice(tp, fp, fn), hd95_mm(found, lesion, spacing)))
+    scores.sort(key=lambda score: (-score[0], -score[1], -score[3]))
+    sizes = np.bincount(parts.ravel())
+    return scores, sorted((int(sizes[part]) for part in set(range(1, len(sizes))) - belonging), reverse=True)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(*[st.sampled_from([0.0, 0.002, 0.01, 0.1])] * 2),
+    st.tuples(*[st.sampled_from([0.5, 1.0, 3.0])] * 3),
+    st.integers(1, 4),
+)
+def test_it_is_what_the_definition_says(
+    seed: int, shares: tuple[float, float], spacing: tuple[float, float, float], reach: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    pred, truth = rng.random((2, 8, 20, 22)) < np.array(shares)[:, None, None, None]
+    truth[2:4, 3:6, 0:3] |= bool(seed % 2)
+    found = lesion_wise(pred, truth, spacing, reach)
+    scores, false_voxels = plainly(pred, truth, spacing, reach)
+    assert found.false_voxels == false_voxels
+    assert [score[:3] for score in found.scores] == [score[:3] for score in scores]
+    np.testing.assert_allclose([score[3:] for score in found.scores], [score[3:] for score in scores], atol=1e-9)
+
+
+@given(
+    st.tuples(*[st.integers(1, 9)] * 3).flatmap(
+        lambda shape: hnp.arrays(bool, shape, elements=st.integers(0, 6).map(lambda n: n == 0))
+    ),
+    st.integers(0, 4),
+)
+def test_dilation_is_that_by_18_neighbours_within_the_array(mask: np.ndarray, times: int) -> None:
+    mask[tuple(length // 2 for length in mask.shape)] = True
+    wide = ndimage.generate_binary_structure(3, 2)
+    expected = ndimage.binary_dilation(mask, wide, iterations=times) if times else mask
+    found = dilated(Runs.of(mask), times)
+    assert found.shape == mask.shape
+    np.testing.assert_array_equal(found.starts, Runs.of(expected).starts)
+    np.testing.assert_array_equal(found.stops, Runs.of(expected).stops)
 
 
 def test_masks_of_other_shapes_or_types() -> None:

@@ -270,6 +270,16 @@ def test_diameters_of_a_scan_are_those_of_its_best_slice(mask, spacing):
     assert metrics.diameters_mm(mask, spacing) == pytest.approx((longest, perpendicular))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_diameters_of_a_lesion_are_those_of_its_best_slice(seed):
+    """Here the bounds leave most slices out."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(14, 60, 70)), (1, 5, 5))
+    mask, spacing = noise > 0.01, (2.0, 0.8, 1.1)
+    alone = [metrics.diameters_mm(mask[k : k + 1], spacing) for k in range(len(mask))]
+    best = max(alone, key=lambda diameters: diameters.longest)
+    assert metrics.diameters_mm(mask, spacing) == pytest.approx(best, abs=1e-9)
+
+
 # All at once
 
 
