@@ -76,6 +76,11 @@ class Runs:
         """Voxels of the mask."""
         return int(self.lengths.sum())
 
+    @property
+    def slice_voxels(self) -> np.ndarray:
+        """Voxels in each slice, int64 (S,)."""
+        return np.bincount(self.first[0], self.lengths, self.shape[0]).astype(np.int64)
+
     @cached_property
     def first(self) -> np.ndarray:
         """Slice, row and column of the first voxel of each run, int64 (3, r)."""

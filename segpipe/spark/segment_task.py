@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import segpipe
 from segpipe.core.prediction import Model, Predictor, Segmented, SliceBatch, Slices
 from segpipe.core.regions import CONVENTIONS
+from segpipe.core.runs import region_runs
 from segpipe.errors import BadInput, Reason
 from segpipe.readers.archive import ScanSource
 from segpipe.readers.scan import Scan
@@ -313,11 +314,11 @@ def _prediction_rows(scan: dict[str, Any], found: Segmented, job: Job) -> Iterat
 
 def _region_pixels(labels: np.ndarray, convention: str) -> list[list[dict[str, Any]]]:
     """Pixels of each region, slice by slice."""
-    regions = CONVENTIONS[convention].regions
-    numbers = [np.bincount(plane.ravel(), minlength=256) for plane in labels]
+    regions = region_runs(labels, CONVENTIONS[convention].regions)
+    pixels = zip(*(runs.slice_voxels.tolist() for runs in regions.values()), strict=True)
     return [
-        [{"region": region, "pixels": int(number[list(members)].sum())} for region, members in regions.items()]
-        for number in numbers
+        [{"region": region, "pixels": number} for region, number in zip(regions, numbers, strict=True)]
+        for numbers in pixels
     ]
 
 

@@ -42,6 +42,7 @@ def test_runs_hold_the_voxels_of_the_mask_and_no_others(mask: np.ndarray) -> Non
     np.testing.assert_array_equal(painted(mask.shape, runs, np.ones(len(runs.starts))), mask)
     np.testing.assert_array_equal(runs.dense([slice(0, length) for length in mask.shape]), mask)
     assert runs.voxels == np.count_nonzero(mask)
+    assert runs.slice_voxels.tolist() == np.count_nonzero(mask, axis=(1, 2)).tolist()
     left_free = np.pad(mask, [(0, 0), (0, 0), (1, 0)])
     assert len(runs.starts) == np.count_nonzero(left_free[..., 1:] & ~left_free[..., :-1])
 
