@@ -219,7 +219,7 @@ if [[ -n $KEYTAB ]]; then # Spark logs in by itself; Python gets its tickets fro
     [[ -r $KEYTAB ]] || fail "Keytab $KEYTAB cannot be read: give --keytab a file that you may read" 2
     export KRB5_CLIENT_KTNAME=$KEYTAB KRB5CCNAME=MEMORY:segpipe
 fi
-export TF_USE_LEGACY_KERAS=1 TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+export TF_USE_LEGACY_KERAS=1 TF_ENABLE_ONEDNN_OPTS=${TF_ENABLE_ONEDNN_OPTS:-1} TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 
 # Wrong usage and missing places are told at once, without a JVM; --help needs none either, and doctor starts its own Spark.
 for ARGUMENT in "$@"; do

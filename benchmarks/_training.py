@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._real import brats_subjects
+from segpipe.models import TENSORFLOW_ENVIRONMENT
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Warehouse
@@ -42,7 +43,7 @@ def measured(what: str, tables: str, threads: int = 1, environment: dict[str, st
     """What `benchmarks._training_process` prints of one measurement, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks._training_process", what, tables, str(threads)]
     fixed = {
-        "TF_USE_LEGACY_KERAS": "1",
+        **TENSORFLOW_ENVIRONMENT,
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": str(_ROOT),

@@ -94,6 +94,8 @@ def all_reduce(plan: TrainPlan, threads: int) -> dict[str, Any]:
     """Seconds in which two processes add up tensors of several sizes with Horovod, by way of the loopback."""
     import horovod.spark
 
+    from segpipe.models import TENSORFLOW_ENVIRONMENT
+
     spark = _spark(WORKERS)
     megabytes = [0.1, 1.0, 8.0, 32.0]
     seconds = horovod.spark.run(
@@ -102,7 +104,7 @@ def all_reduce(plan: TrainPlan, threads: int) -> dict[str, Any]:
         num_proc=WORKERS,
         use_gloo=True,
         executable=spark.sparkContext.pythonExec,
-        env={"TF_USE_LEGACY_KERAS": "1"},
+        env=TENSORFLOW_ENVIRONMENT,
         verbose=0,
     )[0]
     spark.stop()

@@ -235,6 +235,7 @@ def _probe(code: str, rows: dict[str, str], timeout_seconds: float) -> list[Find
     environment = {
         **os.environ,
         "TF_USE_LEGACY_KERAS": "1",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     }

@@ -23,6 +23,8 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
     except ImportError as error:
         remedy = "run `make setup` where g++ and make are installed, or use --trainer orca"
         raise SegpipeError(f"Trainer horovod needs Horovod, which is not installed ({error})", remedy) from error
+    from segpipe.models import TENSORFLOW_ENVIRONMENT
+
     _ask_for_gloo()
     threads = int(spark.conf.get("spark.task.cpus", "1"))
     horovod.spark.run(
@@ -33,7 +35,7 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
         start_timeout=_START_SECONDS,
         # The processes have the environment of the Spark workers that start them, not that of the driver.
         executable=spark.sparkContext.pythonExec,
-        env={"TF_USE_LEGACY_KERAS": "1"},
+        env=TENSORFLOW_ENVIRONMENT,
         verbose=0,
     )
 

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from segpipe.errors import SegpipeError
-from segpipe.memory import keep_freed_memory
 from segpipe.models.losses import dice_cross_entropy
 from segpipe.trainers import checkpoints
 from segpipe.trainers.contract import Group, TrainPlan
@@ -61,7 +60,6 @@ class Worker:
 
     def build_model(self) -> tf.keras.Model:
         """The U-Net, compiled, and where the checkpoint left it."""
-        keep_freed_memory()
         plan = self.plan
         settings = plan.settings
         model = build_network(plan)
