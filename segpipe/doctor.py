@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from segpipe.errors import SegpipeError
+from segpipe.models import TENSORFLOW_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[1]
 GB = 1 << 30
@@ -234,8 +235,7 @@ def _probe(code: str, rows: dict[str, str], timeout_seconds: float) -> list[Find
     """Run `code`, which prints `row|ok or bad|detail` lines; a row without a line is a fault with the last error."""
     environment = {
         **os.environ,
-        "TF_USE_LEGACY_KERAS": "1",
-        "TF_ENABLE_ONEDNN_OPTS": "1",
+        **TENSORFLOW_ENVIRONMENT,
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     }
