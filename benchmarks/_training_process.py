@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from segpipe.trainers.feed import Feed
 from segpipe.trainers.plan import make_plan
 
 WORKERS = 2
-STEPS = 24
+STEPS = int(os.environ.get("BENCH_STEPS", "24"))
 EPOCHS = 4
 FEED_STEPS = 60
 
