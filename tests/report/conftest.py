@@ -29,7 +29,7 @@ def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browser(tmp_path: Path) -> list[str]:
     """The command line of a headless browser without network; the test is skipped where there is none."""
     if BROWSER is None:
-        pytest.skip("no chromium on this machine")
+        pytest.skip("no chromium on this machine: Debian has it as the package chromium")
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     more = "--disable-component-update --disable-sync --hide-scrollbars --force-color-profile=srgb"
     return [BROWSER, *flags.split(), *more.split(), f"--user-data-dir={tmp_path / 'profile'}"]
