@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from segpipe.errors import StorageError
 from segpipe.settings import IngestSettings
 from segpipe.warehouse import filesystem as files
 from segpipe.warehouse.runs import record_run
@@ -49,6 +52,61 @@ def test_every_file_has_a_copy_on_both_data_nodes(cluster: hadoop.Cluster, hdfs_
         (block,) = json.load(answer)["BlockLocations"]["BlockLocation"]
     wanted = {f"127.0.0.1:{cluster.ports[f'datanode-{worker}.data']}" for worker in hadoop.WORKERS}
     assert set(block["names"]) == wanted
+
+
+@pytest.fixture
+def restarted(cluster: hadoop.Cluster) -> Iterator[None]:
+    """Afterwards what was killed runs again."""
+    yield
+    hadoop.up(cluster.state)
+
+
+def test_writers_outlive_a_data_node_that_the_name_node_believes_alive(
+    cluster: hadoop.Cluster, hdfs_folder: str, restarted: None
+) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    data = np.random.default_rng(0).bytes(3 << 20)
+    with fs.open(files.join(folder, "open"), "wb", block_size=1 << 20) as file:
+        file.write(data[:1000])
+        hadoop.kill(cluster, "datanode-2")
+        began = time.monotonic()
+        file.write(data[1000:])
+    small = {files.join(folder, f"small {number}"): b"%d" % number for number in range(8)}
+    for path, content in small.items():
+        files.replace(fs, path, content)
+    assert time.monotonic() - began < 30
+    assert fs.cat_file(files.join(folder, "open")) == data
+    assert {path: fs.cat_file(path) for path in small} == small
+    assert {fs.client.get_file_info(path).replication for path in small} == {2}  # HDFS is to make the second copy
+
+
+def test_a_file_that_another_run_has_dropped_is_not_made_again(
+    hdfs_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    file = fs.open(files.join(folder, "file"), "wb")
+
+    def fail(data: bytes) -> None:
+        files.remove(fs, folder)
+        raise OSError("connection reset by data node")
+
+    monkeypatch.setattr(file, "_file", SimpleNamespace(write=fail))
+    with pytest.raises(FileNotFoundError, match="file"), file:
+        file.write(b"x")
+    assert not fs.exists(folder)
+    fs.makedirs(folder)
+
+
+def test_a_file_whose_data_nodes_are_all_dead_is_a_storage_error(
+    cluster: hadoop.Cluster, hdfs_folder: str, restarted: None
+) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    path = files.join(folder, "file")
+    files.replace(fs, path, b"x")
+    for worker in hadoop.WORKERS:
+        hadoop.kill(cluster, f"datanode-{worker}")
+    with pytest.raises(StorageError, match="see which data nodes are up"):
+        fs.cat_file(path)
 
 
 def test_a_rename_replaces_and_a_missing_source_is_told(hdfs_folder: str) -> None:
