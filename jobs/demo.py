@@ -201,8 +201,11 @@ def _report(settings: DemoSettings, warehouse: str, cohort: str, model: str, out
 
 
 def open_report(path: str) -> bool:
-    """Show the report in a browser where a person sits before a screen; says whether it tried, and never fails."""
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or not sys.stdout.isatty():
+    """Show a report of this machine in a browser where a person sits before a screen.
+
+    Says whether it tried, and never fails.
+    """
+    if "://" in path or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or not sys.stdout.isatty():
         return False
     import webbrowser
 

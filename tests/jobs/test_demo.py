@@ -1,10 +1,13 @@
 """The parts of the demo that its own run does not show."""
 
+import io
 import math
+import webbrowser
+from pathlib import Path
 
 import pytest
 
-from jobs.demo import filled_rule
+from jobs.demo import filled_rule, open_report
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -24,3 +27,20 @@ def test_the_salt_that_was_asked_for_is_kept_where_it_fits_and_where_none_does()
     again = filled_rule(subjects, asked.salt, 0.5, 0.2)
     assert again == asked
     assert filled_rule({"one", "two"}, "mine", 0.7, 0.15).salt == "mine"
+
+
+class Terminal(io.StringIO):
+    """Where a person sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_report_is_shown_where_it_stands_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: not opened.append(url))
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert open_report(str(tmp_path / "report.html"))
+    assert not open_report("hdfs://cluster/demo/report.html")
+    assert opened == [(tmp_path / "report.html").as_uri()]
