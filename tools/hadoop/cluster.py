@@ -535,7 +535,7 @@ def _ask(url: str) -> Any:
 
 def complaints(cluster: Cluster) -> list[str]:
     """What the daemons themselves say is missing; empty when the cluster is healthy."""
-    return [*_hdfs_complaints(cluster), *_yarn_complaints(cluster)]
+    return [*_hdfs_complaints(cluster), *_yarn_complaints(cluster), *_silent_workers(cluster)]
 
 
 def _hdfs_complaints(cluster: Cluster) -> Iterator[str]:
@@ -561,6 +561,19 @@ def _yarn_complaints(cluster: Cluster) -> Iterator[str]:
     wanted = {str(cluster.ports[f"nodemanager-{worker}.rpc"]) for worker in WORKERS}
     if not wanted <= running:
         yield f"{len(wanted & running)} of {len(WORKERS)} node managers run"
+
+
+def _silent_workers(cluster: Cluster) -> Iterator[str]:
+    """The masters count a daemon that was just killed as alive for a while; it does not answer, though."""
+    for worker in WORKERS:
+        for name, host, use in (
+            (f"datanode-{worker}", MASTER, "data"),
+            (f"nodemanager-{worker}", worker_host(worker), "rpc"),
+        ):
+            try:
+                socket.create_connection((host, cluster.ports[f"{name}.{use}"]), timeout=5).close()
+            except OSError:
+                yield f"{name} does not answer"
 
 
 def _tail(cluster: Cluster, name: str, lines: int = 15) -> str:
