@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from segpipe.spark.yarn import hadoop_settings, staging_folder
 from segpipe.warehouse import filesystem as files
 from segpipe.warehouse.store import Warehouse
 from tools.hadoop import cluster as hadoop
@@ -72,16 +73,35 @@ def refused(*words: str) -> str:
     return line
 
 
+def last_application(cluster: hadoop.Cluster, name: str) -> dict[str, str]:
+    """What the resource manager tells of the newest application of that name."""
+    return max((app for app in applications(cluster) if app["name"] == name), key=lambda app: app["startedTime"])
+
+
+def applications(cluster: hadoop.Cluster) -> list[dict[str, str]]:
+    """What the resource manager tells of all applications."""
+    with urllib.request.urlopen(f"{cluster.web('resourcemanager')}/ws/v1/cluster/apps") as answer:
+        return (json.load(answer)["apps"] or {"app": []})["app"]
+
+
 def nodes_of_last_job(cluster: hadoop.Cluster, name: str) -> set[str]:
     """The node managers on which executors of the newest application of that name ran."""
-    with urllib.request.urlopen(f"{cluster.web('resourcemanager')}/ws/v1/cluster/apps") as answer:
-        apps = [app for app in json.load(answer)["apps"]["app"] if app["name"] == name]
-    last = max(apps, key=lambda app: app["startedTime"])["id"]
+    last = last_application(cluster, name)["id"]
     return {
         f"nodemanager-{worker}"
         for worker in hadoop.WORKERS
         if list((cluster.state / f"nodemanager-{worker}" / "logs" / last).glob("container_*"))
     }
+
+
+def lost_tasks(application: str) -> int:
+    """How many tasks were under way on executors that died, by Spark's event log of an application that has ended."""
+    fs, folder = files.filesystem(f"{staging_folder(hadoop_settings())}/events")
+    (log,) = [path for path in fs.ls(folder, detail=False) if application in path]
+    with pa.CompressedInputStream(pa.BufferReader(fs.cat_file(log)), "zstd") as stream:
+        events = [json.loads(line) for line in stream.read().splitlines()]
+    reasons = [event["Task End Reason"]["Reason"] for event in events if event["Event"] == "SparkListenerTaskEnd"]
+    return reasons.count("ExecutorLostFailure")
 
 
 def rows(warehouse: str, table: str, *by: str) -> pa.Table:
