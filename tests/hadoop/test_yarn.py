@@ -90,6 +90,24 @@ def test_what_nodes_need_is_put_on_hdfs_once(chain: Chain, cluster: hadoop.Clust
     assert not [name for name in fs.find(staging) if name.endswith(".draft")]
 
 
+def test_the_demo_runs_the_whole_chain_from_hdfs_to_hdfs(hdfs_folder: str) -> None:
+    said = yarn("demo", "--warehouse", f"{hdfs_folder}/demo", "--subjects", "6", "--epochs", "1")
+    assert "mean Dice of whole_tumour on 1 unseen patients" in said
+    assert f"report: {hdfs_folder}/demo/report.html" in said
+    warehouse = Warehouse(f"{hdfs_folder}/demo/tables")
+    runs = warehouse.table("runs").to_table().sort_by("started").to_pylist()
+    assert [(run["job"], run["outcome"]) for run in runs] == [
+        (job, "done") for job in ("ingest", "train", "export", "segment", "evaluate")
+    ]
+    subjects = set(warehouse.table("scans").to_table(["subject"])["subject"].to_pylist())
+    assert len(subjects) == 6
+    assert set(warehouse.table("segmentations").to_table(["subject"])["subject"].to_pylist()) == subjects
+    Bundle.load(f"{hdfs_folder}/demo/model").verify()
+    fs, page = files.filesystem(f"{hdfs_folder}/demo/report.html")
+    text = fs.cat_file(page).decode()
+    assert all(subject in text for subject in subjects)
+
+
 @pytest.mark.parametrize(
     ("conf_dir", "message"),
     [("", "HADOOP_CONF_DIR is not set"), ("empty", "lacks core-site.xml or yarn-site.xml")],
