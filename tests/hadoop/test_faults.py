@@ -38,7 +38,7 @@ from tools.hadoop import cluster as hadoop
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(1200)]
 Start = Callable[..., subprocess.Popen[str]]
 
 

@@ -13,7 +13,7 @@ from segpipe.warehouse import filesystem as files
 from tests.hadoop.yarn_jobs import refused
 from tools.hadoop import cluster as hadoop
 
-pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("chain")]
+pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtures("chain")]
 
 
 def _ingest(archive: Path) -> tuple[str, ...]:
