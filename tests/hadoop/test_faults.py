@@ -25,6 +25,7 @@ from tests.hadoop.yarn_jobs import (
     Chain,
     applications,
     done,
+    end,
     get,
     last_application,
     lost_tasks,
@@ -106,10 +107,13 @@ def cohort(
 def mended(cluster: hadoop.Cluster) -> Iterator[None]:
     """Afterwards what was killed runs again, and no application is left over.
 
-    A master that YARN starts again after its job has ended looks for the driver, and fails.
+    A master that YARN starts again after its job has ended would look for the driver for minutes.
     """
     yield
     hadoop.up(cluster.state)
+    for app in applications(cluster):
+        if app["finalStatus"] == "UNDEFINED":
+            end(cluster, app["id"])
     deadline = time.monotonic() + 120
     while left := [app["id"] for app in applications(cluster) if app["finalStatus"] == "UNDEFINED"]:
         assert time.monotonic() < deadline, left

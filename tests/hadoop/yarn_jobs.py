@@ -84,6 +84,13 @@ def applications(cluster: hadoop.Cluster) -> list[dict[str, str]]:
         return (json.load(answer)["apps"] or {"app": []})["app"]
 
 
+def end(cluster: hadoop.Cluster, application: str) -> None:
+    """Have the resource manager kill an application; it takes a moment to be gone."""
+    address = f"{cluster.web('resourcemanager')}/ws/v1/cluster/apps/{application}/state"
+    headers = {"Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(address, b'{"state": "KILLED"}', headers, method="PUT")).close()
+
+
 def nodes_of_last_job(cluster: hadoop.Cluster, name: str) -> set[str]:
     """The node managers on which executors of the newest application of that name ran."""
     last = last_application(cluster, name)["id"]
