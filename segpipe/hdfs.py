@@ -35,7 +35,7 @@ _REMEDIES = {
 _PATIENCE = {"dfs.client.failover.max.attempts": "6"}
 # A name node with the default settings goes on naming a dead data node for ten minutes and a half.
 _DEAD_NODE_SECONDS = 720.0
-_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 1.0
 _KEPT_IN_MEMORY = 8 << 20
 _MOST_KEPT = 1 << 30
 _UNREACHABLE = "check HADOOP_CONF_DIR and that the name node is up (./spark-submit.sh doctor)"
@@ -216,7 +216,8 @@ class _Writer(io.RawIOBase):
     def _create_again(self) -> Any:
         copies = self._client.get_file_info(self._path).replication
         self._copies = self._copies or copies
-        self._options.overwrite, self._options.replication = True, 1
+        # Each block is another chance to be sent to the dead node: few large ones.
+        self._options.overwrite, self._options.replication, self._options.block_size = True, 1, None
         return self._create()
 
     def _repeat(self, file: Any) -> None:
