@@ -245,7 +245,7 @@ def large_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "to_files"),
-    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)],
+    [(signal.SIGINT, 130, False), (signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)],
 )
 def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
     number: signal.Signals, code: int, to_files: bool, large_scans: Path, tmp_path: Path
