@@ -55,10 +55,13 @@ def lesion_wise(
     """
     pred, truth = pair(pred, truth)
     lesion_of, members = _lesions(pred, truth, reach)
+    _, true_run, overlap = shared(pred, truth)
+    hits = np.bincount(truth.components.of_run[true_run], overlap, len(truth.components.sizes)).astype(np.int64)
     scores = []
     for true, predicted in zip(lesion_of, members, strict=True):
         whole = hd95_mm if len(lesion_of) == 1 and predicted.all() else None
-        scores.append(_score(pred, predicted, truth, true, spacing_mm, whole))
+        tp = int(hits[true].sum())  # what overlaps belongs
+        scores.append(_score(pred, predicted, truth, true, tp, spacing_mm, whole))
     scores.sort(key=lambda score: (-score.truth_voxels, -score.voxels, -score.dice))
     false = pred.components.sizes[~members.any(axis=0)]
     return LesionWise(scores, sorted(false.tolist(), reverse=True))
@@ -98,12 +101,11 @@ def _score(
     predicted: np.ndarray,
     truth: Runs,
     true: np.ndarray,
+    tp: int,
     spacing_mm: Sequence[float],
     hd95_mm: float | None,
 ) -> LesionScore:
     """The score of the `true` components of the truth and the `predicted` ones that belong to them, bool (n,) each."""
-    _, true_run, overlap = shared(pred, truth)
-    tp = int(overlap[true[truth.components.of_run[true_run]]].sum())  # what overlaps belongs
     voxels, true_voxels = (int(runs.components.sizes[of].sum()) for runs, of in ((pred, predicted), (truth, true)))
     if hd95_mm is None:
         hd95_mm = surface_hd95_mm(_surface(pred, predicted), _surface(truth, true), spacing_mm)

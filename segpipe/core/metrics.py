@@ -1,7 +1,7 @@
 """Measures of one scan's masks in 3D, per patient; the only Dice on the numpy side.
 
-Masks are bool (S, H, W), or Runs, which keep what several
-measures need. An affine maps (slice, row, column, 1) to RAS+ mm, (4, 4) or its 16 values row by row.
+Masks are bool (S, H, W), or Runs, which keep what several measures need. An affine maps (slice, row, column, 1) to RAS+
+mm, (4, 4) or its 16 values row by row.
 Where a measure is undefined, for a mask is empty, it is NaN (None for points), never 0 or 1: how such patients count
 in a mean is decided by who takes the mean. With an empty truth and something predicted, Dice is 0 and HD95 is NaN;
 with both empty, both are NaN. Definitions follow Metrics Reloaded (Maier-Hein et al. 2024, 10.1038/s41592-023-02151-z).
@@ -25,7 +25,7 @@ _DIRECTIONS = 16
 
 
 class Counts(NamedTuple):
-    """Runs in both masks, in the predicted one only, and in the true one only."""
+    """Voxels in both masks, in the predicted one only, and in the true one only."""
 
     tp: int
     fp: int
