@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._training import COHORT
+from segpipe.models import TENSORFLOW_ENVIRONMENT
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import TrainPlan
 from segpipe.trainers.feed import Feed
@@ -94,8 +95,6 @@ def trained(trainer: str, plan: TrainPlan, workers: int = WORKERS) -> dict[str, 
 def all_reduce(plan: TrainPlan, threads: int) -> dict[str, Any]:
     """Seconds in which two processes add up tensors of several sizes with Horovod, by way of the loopback."""
     import horovod.spark
-
-    from segpipe.models import TENSORFLOW_ENVIRONMENT
 
     spark = _spark(WORKERS)
     megabytes = [0.1, 1.0, 8.0, 32.0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segpipe.errors import SegpipeError
+from segpipe.models import TENSORFLOW_ENVIRONMENT
 from segpipe.trainers.contract import TrainPlan
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
     except ImportError as error:
         remedy = "run `make setup` where g++ and make are installed, or use --trainer orca"
         raise SegpipeError(f"Trainer horovod needs Horovod, which is not installed ({error})", remedy) from error
-    from segpipe.models import TENSORFLOW_ENVIRONMENT
-
     _ask_for_gloo()
     threads = int(spark.conf.get("spark.task.cpus", "1"))
     horovod.spark.run(
