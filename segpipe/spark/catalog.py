@@ -99,7 +99,7 @@ def register(session: SparkSession, settings: RegisterSettings, record: RunRecor
     """Enter all tables into the catalogue as external tables of one database; their files stay where they are.
 
     Entries that an earlier `register` made are replaced. Raises TableError where a table of that name is another's,
-    and SegpipeError where the catalogue cannot be opened.
+    and SegpipeError where the catalogue cannot be opened or its metastore does not answer.
     """
     warehouse = Warehouse(settings.warehouse)
     folder = metastore_folder(settings)
@@ -167,7 +167,16 @@ def _run(session: SparkSession, statement: str) -> None:
             raise SegpipeError(
                 "The embedded metastore is in use by another program", "end the spark-sql or notebook that holds it"
             ) from None
+        if "SessionHiveMetaStoreClient" in cause:
+            raise SegpipeError(
+                f"The Hive metastore {_metastore_uris(session)} does not answer",
+                "start it, or correct hive.metastore.uris in hive-site.xml",
+            ) from None
         raise
+
+
+def _metastore_uris(session: SparkSession) -> str:
+    return session._jsparkSession.sharedState().hadoopConf().get("hive.metastore.uris") or "that hive-site.xml names"
 
 
 def _hive_is_configured() -> bool:

@@ -2,10 +2,14 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from jobs.register import check
@@ -27,41 +31,108 @@ def no_hive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def spark_sql(properties: Path, query: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def spark_sql(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """What a person with spark-sql on the path sees; the project is neither the folder nor on Python's path."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SPARK", "HADOOP"))
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SPARK", "HADOOP"))}
+    given |= {"PATH": f"{BIN}:{os.environ['PATH']}", "JAVA_HOME": str(java_home())}
+    command = ["spark-sql", "--database", "brain_archive", *words]
+    return subprocess.run(command, cwd=cwd, env=given | environment, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture
+def hive_site(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose hive-site.xml names a Hive metastore that runs, the one whose classes come with Spark."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    folder, log = tmp_path / "conf", tmp_path / "metastore.log"
+    folder.mkdir()
+    url = f"thrift://127.0.0.1:{port}"
+    (folder / "hive-site.xml").write_text(
+        f"<configuration><property><name>hive.metastore.uris</name><value>{url}</value></property></configuration>"
+    )
+    settings = {
+        "hive.async.log.enabled": "false",
+        "hive.metastore.schema.verification": "false",
+        "hive.metastore.warehouse.dir": f"file://{tmp_path}/databases",
+        "datanucleus.schema.autoCreateAll": "true",
+        "javax.jdo.option.ConnectionURL": f"jdbc:derby:;databaseName={tmp_path}/derby;create=true",
     }
-    environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "JAVA_HOME": str(java_home())}
-    command = ["spark-sql", "--properties-file", str(properties), "--database", "brain_archive", "-e", query]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    command = [
+        java_home() / "bin/java",
+        "-cp",
+        Path(pyspark.__file__).parent / "jars/*",
+        "-Dhive.async.log.enabled=false",
+    ]
+    command += ["org.apache.hadoop.hive.metastore.HiveMetaStore", "-p", str(port)]
+    command += [word for name, value in settings.items() for word in ("--hiveconf", f"{name}={value}")]
+    with log.open("wb") as output, subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output) as service:
+        try:
+            deadline = time.monotonic() + 120
+            while not answers(port):
+                assert service.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+            yield folder
+        finally:
+            service.kill()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_spark_sql_finds_the_tables_by_name(tmp_path: Path, no_hive: None) -> None:
     made = write_results(tmp_path / "it's here", [generate(7, number, (10, 24, 20)) for number in (10, 13)])
     before = {path: path.read_bytes() for path in made.warehouse.rglob("*.parquet")}
     words = ("register", "--warehouse", made.warehouse, "--database", "brain_archive")
-    first = call("--master", "local[1]", *words, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    again = call("--master", "local[1]", *words, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "tables 6" in again.stdout
+    done = call("--master", "local[1]", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "tables 6" in done.stdout
     properties = made.warehouse / "_metastore" / PROPERTIES
-    assert str(properties) in again.stdout
+    assert str(properties) in done.stdout
     query = (
         "select split, count(*) from segmentations group by split;"
         " select job, outcome from runs where job = 'register'; describe segmentations; show tables"
     )
-    asked = spark_sql(properties, query, tmp_path)
+    asked = spark_sql("--properties-file", str(properties), "-e", query, cwd=tmp_path)
     assert asked.returncode == 0, asked.stderr
     answer = asked.stdout
     assert "test\t6" in answer
-    assert answer.count("register\tdone") == 2  # read in place: the runs of register itself are there
+    assert answer.count("register\tdone") == 1  # read in place: the run of register itself is there
     assert "predicted volume" in answer
     assert all(f"\n{name}\n" in f"\n{answer}" for name in TABLES)
     assert all(path.read_bytes() == content for path, content in before.items())
     assert not (tmp_path / "metastore_db").exists()
     assert not (tmp_path / "spark-warehouse").exists()
+
+
+def test_a_hive_metastore_that_runs_has_the_tables_for_everybody(
+    tmp_path: Path, no_hive: None, hive_site: Path
+) -> None:
+    made = write_results(tmp_path / "made", [generate(7, 10, (10, 24, 20))])
+    words = ("--master", "local[1]", "register", "--warehouse", made.warehouse, "--database", "brain_archive")
+    done = call(*words, cwd=tmp_path, env={"HADOOP_CONF_DIR": str(hive_site)})
+    assert done.returncode == 0, done.stderr
+    assert not (made.warehouse / "_metastore").exists()
+    catalogue = ("--conf", "spark.sql.catalogImplementation=hive")
+    query = "select region, count(*) from segmentations group by region; describe scans"
+    asked = spark_sql(*catalogue, "-e", query, cwd=tmp_path, HADOOP_CONF_DIR=str(hive_site))
+    assert asked.returncode == 0, asked.stderr
+    assert "whole_tumour\t1" in asked.stdout
+    assert "the ingest that wrote the row" in asked.stdout
+
+
+def test_a_hive_metastore_that_is_down_is_named(tmp_path: Path, no_hive: None) -> None:
+    made = write_results(tmp_path / "made", [generate(7, 10, (10, 24, 20))])
+    done = call(
+        *("--master", "local[1]", "--conf", "spark.hadoop.hive.metastore.uris=thrift://127.0.0.1:1"),
+        *("register", "--warehouse", made.warehouse),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "The Hive metastore thrift://127.0.0.1:1 does not answer: start it" in done.stderr
 
 
 def test_statement_quotes_what_a_path_may_hold() -> None:
