@@ -147,6 +147,7 @@ def _train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: 
         trainer=settings.trainer,
         workers=workers,
         epochs=epochs,
+        steps_per_epoch=settings.steps_per_epoch,
         validate_every=max(1, epochs // 6),
     )
 

@@ -91,7 +91,8 @@ def test_what_nodes_need_is_put_on_hdfs_once(chain: Chain, cluster: hadoop.Clust
 
 
 def test_the_demo_runs_the_whole_chain_from_hdfs_to_hdfs(hdfs_folder: str) -> None:
-    said = yarn("demo", "--warehouse", f"{hdfs_folder}/demo", "--subjects", "6", "--epochs", "1")
+    small = ("--subjects", "6", "--epochs", "1", "--steps-per-epoch", "2")
+    said = yarn("demo", "--warehouse", f"{hdfs_folder}/demo", *small)
     assert "mean Dice of whole_tumour on 1 unseen patients" in said
     assert f"report: {hdfs_folder}/demo/report.html" in said
     warehouse = Warehouse(f"{hdfs_folder}/demo/tables")
