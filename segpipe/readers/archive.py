@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple
 
@@ -140,7 +140,10 @@ class Claim:
 
 
 class Found(NamedTuple):
-    """An image file that a layout understood. Only files of one `place` can form a scan together."""
+    """An image file that a layout understood. Only files of one `place` can form a scan together.
+
+    `others` are the files of the same volume: the `.img` of a `.hdr`, the other images of a DICOM series.
+    """
 
     place: object
     subject: str
@@ -149,6 +152,7 @@ class Found(NamedTuple):
     entry: Entry
     channel: int = 0
     convention: str | None = None
+    others: tuple[Entry, ...] = ()
 
 
 def reject(files: Iterable[Entry], reason: Reason, message: str, remedy: str) -> Rejected:
@@ -283,9 +287,21 @@ def gather(
         else:
             kept.sort(key=lambda item: role_order(item.role))
             convention = next((item.convention for item in kept if item.convention), None)
-            sources = tuple(_source_file(item, companions.get(item.entry.path)) for item in kept)
+            sources = tuple(source_file(i.role, (i.entry, *_others(i, companions)), i.channel) for i in kept)
             scans.append(ScanSource(subject, session, sources, layout, convention))
     return scans, rejected
+
+
+def source_file(role: str, entries: Sequence[Entry], channel: int = 0) -> SourceFile:
+    """One volume in one or several files; its version changes with any of them."""
+    return SourceFile(
+        role=role,
+        path=entries[0].path,
+        bytes=sum(entry.bytes for entry in entries),
+        modified=";".join(sorted({entry.modified for entry in entries})),
+        channel=channel,
+        companion="\n".join(entry.path for entry in entries[1:]) or None,
+    )
 
 
 def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected]]:
@@ -321,11 +337,9 @@ def _one_per_role(items: list[Found], rejected: list[Rejected]) -> list[Found]:
     return list(kept.values())
 
 
-def _source_file(item: Found, companion: Entry | None) -> SourceFile:
-    size, modified = item.entry.bytes, item.entry.modified
-    if companion is not None:
-        size, modified = size + companion.bytes, f"{modified};{companion.modified}"
-    return SourceFile(item.role, item.entry.path, size, modified, item.channel, companion.path if companion else None)
+def _others(item: Found, companions: Mapping[str, Entry]) -> tuple[Entry, ...]:
+    pair = companions.get(item.entry.path)
+    return item.others if pair is None else (pair,)
 
 
 def _special(name: str, info: Mapping[str, Any], entry: Entry, root: str, rejected: list[Rejected]) -> Entry | None:

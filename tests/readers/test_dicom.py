@@ -321,6 +321,30 @@ class TestListing:
         assert [item.reason for item in listing.rejected] == [Reason.DUPLICATE]
         assert len(load_all(listing)) == 1
 
+    def test_a_manifest_names_the_subject_and_the_modality_of_a_series(self, tmp_path: Path) -> None:
+        archive(tmp_path / "first", stack(3))
+        archive(tmp_path / "deep" / "er", stack(3))
+        (tmp_path / "m.csv").write_text("subject,modality,path\np1,T2,first\np1,FLAIR,deep/er\n")
+        listing = find(str(tmp_path / "m.csv"))
+        assert not listing.rejected
+        (scan,) = load_all(listing)
+        assert (scan.source.subject, scan.modalities) == ("p1", ("FLAIR", "T2"))
+        np.testing.assert_array_equal(scan.images["T2"], scan.images["FLAIR"])
+        assert find(str(tmp_path / "m.csv")).scans == listing.scans
+
+    def test_a_folder_of_a_manifest_holds_one_series(self, tmp_path: Path) -> None:
+        for number in range(2):
+            archive(tmp_path / "two" / str(number), stack(3, SeriesInstanceUID=f"1.2.{number}"))
+        (tmp_path / "none").mkdir()
+        (tmp_path / "none" / "notes.txt").write_text("no image")
+        (tmp_path / "m.csv").write_text("subject,modality,path\np1,T2,two\np2,T2,two/1\np3,T2,none\n")
+        listing = find(str(tmp_path / "m.csv"))
+        assert sorted(item.message for item in listing.rejected) == [
+            "none holds 0 DICOM series",
+            "two holds 2 DICOM series",
+        ]
+        assert [scan.subject for scan in listing.scans] == ["p2"]
+
     def test_a_series_is_restored_as_nifti(self, tmp_path: Path) -> None:
         listing = find(str(archive(tmp_path, stack(5, RescaleSlope="2"))), "dicom", KEY)
         (scan,) = load_all(listing)

@@ -4,21 +4,33 @@ Series of one study whose words tell a modality form a scan together. A series w
 another of its study, is a scan of its own: nothing is lost, and nothing is mixed up.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 from segpipe.errors import BadInput, Reason, UsageError
 from segpipe.readers import dicom, inflate
-from segpipe.readers.archive import Archive, Claim, Entry, Rejected, ScanSource, SourceFile, is_image, reject
+from segpipe.readers.archive import (
+    Archive,
+    Claim,
+    Entry,
+    Rejected,
+    ScanSource,
+    SourceFile,
+    is_image,
+    reject,
+    source_file,
+)
 from segpipe.readers.names import IMAGE, role_order
 
 KEY_VARIABLE = "SEGPIPE_SUBJECT_KEY"
 
+# By subject, session and UID of the series: header and file of each instance.
+_Series = dict[tuple[str, str, str], dict[str, tuple[dicom.Header, Entry]]]
+
 _READERS = 16
 _BLOCK = 1 << 14
 _HEADER_LIMIT = 1 << 20  # of a gzipped file's header
-_REMEDY = f"set {KEY_VARIABLE} to a secret and keep it: a patient keeps the same name as long as it stays"
 _REMEDY = (
     f"set {KEY_VARIABLE} to a secret of your own and keep it: the same patient gets the same name as long as it stays"
 )
@@ -26,14 +38,40 @@ _REMEDY = (
 
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """Scans of all series. Raises UsageError where the layout was `named` and there is no key to hash subjects with."""
-    result = Claim()
-    candidates = [e for e in entries.values() if dicom.may_be_dicom(e.name) and not is_image(e.path) and e.bytes]
     key = archive.subject_key
     if named and not key:
         raise UsageError("DICOM needs a key, for patients appear in tables as keyed hashes only", _REMEDY)
+    result, series = _sorted(archive, entries, key or b"none")
+    if key:
+        result.scans = list(_scans(series))
+    else:
+        result.rejected += [_without_key([entry for _, entry in files.values()]) for files in series.values()]
+    return result
+
+
+def one_series(archive: Archive, entries: Mapping[str, Entry], folder: str) -> "tuple[Entry, ...] | Rejected":
+    """The files of the only series in a folder, in order of their paths; a rejection where it is not one.
+
+    For archives whose manifest names the subject: the patient of the header is not looked at.
+    """
+    below = {path: entry for path, entry in entries.items() if path.startswith(f"{folder}/")}
+    claimed, series = _sorted(archive, below, b"none")
+    if claimed.rejected:
+        return claimed.rejected[0]
+    if len(series) != 1:
+        message = f"{folder} holds {len(series)} DICOM series"
+        return reject(below.values(), Reason.UNSUPPORTED, message, "name a folder that holds one series and no other")
+    (files,) = series.values()
+    return tuple(sorted(entry for _, entry in files.values()))
+
+
+def _sorted(archive: Archive, entries: Mapping[str, Entry], key: bytes) -> tuple[Claim, _Series]:
+    """All series, and a claim of their files with what had to be rejected."""
+    result = Claim()
+    candidates = [e for e in entries.values() if dicom.may_be_dicom(e.name) and not is_image(e.path) and e.bytes]
     with ThreadPoolExecutor(_READERS) as pool:
-        headers = list(pool.map(lambda entry: _header(archive, entry, key or b"none"), candidates))
-    series: dict[tuple[str, str, str], dict[str, tuple[dicom.Header, Entry]]] = {}
+        headers = list(pool.map(lambda entry: _header(archive, entry, key), candidates))
+    series: _Series = {}
     for entry, header in zip(candidates, headers, strict=True):
         if header is None:
             continue
@@ -46,11 +84,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
         if first[1] is not entry:
             message = f"{entry.path} is the same DICOM image as {first[1].path}"
             result.rejected.append(reject([entry], Reason.DUPLICATE, message, "remove one of them"))
-    if key:
-        result.scans = list(_scans(series))
-    else:
-        result.rejected += [_without_key([entry for _, entry in files.values()]) for files in series.values()]
-    return result
+    return result, series
 
 
 def _without_key(entries: list[Entry]) -> Rejected:
@@ -74,11 +108,11 @@ def _header(archive: Archive, entry: Entry, key: bytes) -> "dicom.Header | Rejec
         return reject([entry], Reason.UNREADABLE, f"{entry.path} cannot be read", "check that it exists and its rights")
 
 
-def _scans(series: Mapping[tuple[str, str, str], dict[str, tuple[dicom.Header, Entry]]]) -> Iterator[ScanSource]:
+def _scans(series: _Series) -> Iterator[ScanSource]:
     studies: dict[tuple[str, str], dict[str, list[tuple[str, SourceFile]]]] = {}
     for (subject, session, uid), files in series.items():
         role = min((header.role for header, _ in files.values()), key=role_order)
-        file = _source_file(role, sorted(entry for _, entry in files.values()))
+        file = source_file(role, sorted(entry for _, entry in files.values()))
         studies.setdefault((subject, session), {}).setdefault(role, []).append((uid, file))
     for (subject, session), roles in studies.items():
         together = [found[0][1] for role, found in roles.items() if role != IMAGE and len(found) == 1]
@@ -88,13 +122,3 @@ def _scans(series: Mapping[tuple[str, str, str], dict[str, tuple[dicom.Header, E
             yield ScanSource(subject, session, tuple(together), "dicom")
         for uid, file in alone:
             yield ScanSource(subject, f"{session}-{uid[:8]}", (file,), "dicom")
-
-
-def _source_file(role: str, entries: Sequence[Entry]) -> SourceFile:
-    return SourceFile(
-        role=role,
-        path=entries[0].path,
-        bytes=sum(entry.bytes for entry in entries),
-        modified=";".join(sorted({entry.modified for entry in entries})),
-        companion="\n".join(entry.path for entry in entries[1:]) or None,
-    )

@@ -1,6 +1,7 @@
-"""A manifest: a table with one row per image file, for archives whose names tell too little.
+"""A manifest: a table with one row per image, for archives whose names tell too little.
 
-Columns: `subject`, `modality` (or `mask`), `path` (relative to the manifest's folder); if wanted `session`, `channel`
+Columns: `subject`, `modality` (or `mask`), `path` (relative to the manifest's folder) of a file or of a folder with one
+DICOM series; if wanted `session`, `channel`
 (of a 4D file, from 0) and `label_convention` (a name in `segpipe.core.regions.CONVENTIONS`). CSV, TSV or Parquet.
 """
 
@@ -11,7 +12,8 @@ from typing import Any
 
 from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import Reason, UsageError
-from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject
+from segpipe.readers.archive import Archive, Claim, Entry, Found, Rejected, gather, is_safe_name, pairs, reject
+from segpipe.readers.layouts import dicom
 from segpipe.readers.names import MASK, modality, words
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -27,17 +29,20 @@ def claim(archive: Archive, entries: Mapping[str, Entry], manifest: str) -> Clai
     found = []
     for number, row in enumerate(rows, start=2):
         path = _path(row["path"])
-        entry = entries.get(path or "")
+        where = f"{manifest} row {number}"
+        files = _files(archive, entries, path)
         if path is None:
-            message = f"{manifest} row {number} has path {row['path']}, which leaves its folder"
+            message = f"{where} has path {row['path']}, which leaves its folder"
             result.rejected.append(
                 reject([Entry(row["path"], 0, "")], Reason.UNSAFE_PATH, message, "write it relative")
             )
-        elif entry is None:
-            message = f"{manifest} row {number} names {path}, which does not exist"
+        elif isinstance(files, Rejected):
+            result.rejected.append(files)
+        elif not files:
+            message = f"{where} names {path}, which does not exist"
             result.rejected.append(reject([Entry(path, 0, "")], Reason.UNREADABLE, message, "correct the path"))
         else:
-            found.append(_found(row, entry, f"{manifest} row {number}"))
+            found.append(_found(row, files, where))
     scans, rejected = gather(found, "manifest", companions)
     result.scans += scans
     result.rejected += rejected
@@ -77,7 +82,17 @@ def _path(text: str) -> str | None:
     return "/".join(parts) if parts and all(map(is_safe_name, parts)) and "://" not in text else None
 
 
-def _found(row: Mapping[str, str], entry: Entry, where: str) -> Found:
+def _files(archive: Archive, entries: Mapping[str, Entry], path: str | None) -> tuple[Entry, ...] | Rejected:
+    """The file of a row, or those of the series in its folder; none where there is neither."""
+    if path is None:
+        return ()
+    if path in entries:
+        return (entries[path],)
+    is_folder = any(other.startswith(f"{path}/") for other in entries)
+    return dicom.one_series(archive, entries, path) if is_folder else ()
+
+
+def _found(row: Mapping[str, str], files: tuple[Entry, ...], where: str) -> Found:
     named = words(row["modality"])
     role = MASK if named and named.role == MASK else (modality(row["modality"]) or row["modality"])
     convention = row.get("label_convention") or None
@@ -86,4 +101,5 @@ def _found(row: Mapping[str, str], entry: Entry, where: str) -> Found:
     channel = row.get("channel") or "0"
     if not channel.isdecimal():
         raise UsageError(f"{where} has channel {channel!r}", "write the number of a frame, from 0")
-    return Found("manifest", row["subject"], row.get("session") or "1", role, entry, int(channel), convention)
+    session = row.get("session") or "1"
+    return Found("manifest", row["subject"], session, role, files[0], int(channel), convention, files[1:])
