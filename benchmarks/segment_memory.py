@@ -5,18 +5,13 @@ The scans are real ones, read straight from their archive, so that files are unp
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-from pathlib import Path
-
-import psutil
 
 from benchmarks import report
+from benchmarks._memory import peak_mb
 from benchmarks._segmenting import bench, copy_scans
 
 FEW, MANY = 10, int(os.environ.get("BENCH_MANY_SCANS", "100"))
-MB_OF_KB = 1 / 1000
 
 
 def main() -> None:
@@ -31,14 +26,3 @@ def main() -> None:
             peaks.append(peak_mb())
             print(f"{count} scans in {seconds:.0f} s: peak {peaks[-1]:.0f} MB", flush=True)
     report("segment-memory", peaks[1], peaks[0], "MB", less_is_better=True)
-
-
-def peak_mb() -> float:
-    """The largest resident size that any of the Python workers below this process has had, MB."""
-    sizes = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(OSError, psutil.Error):  # it may end while it is looked at
-            if "python" in process.name():
-                status = Path(f"/proc/{process.pid}/status").read_text()
-                sizes.append(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * MB_OF_KB)  # type: ignore[index]
-    return max(sizes)

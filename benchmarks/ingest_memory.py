@@ -1,0 +1,37 @@
+"""Peak memory of a Python worker that ingests 10 scans, and of the same worker after 100 more; 1 is no growth."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks._memory import peak_mb
+from benchmarks._segmenting import copy_scans
+from segpipe.settings import IngestSettings
+from segpipe.warehouse.runs import record_run
+from segpipe.warehouse.store import Warehouse
+
+FEW, MANY = 10, int(os.environ.get("BENCH_MANY_SCANS", "100"))
+
+
+def main() -> None:
+    """Ingest few copies of the real scans, then many, and report the peaks."""
+    from segpipe.spark.ingest import ingest
+    from segpipe.spark.session import build
+
+    cores = len(os.sched_getaffinity(0))
+    spark = build("benchmark ingest-memory", master=f"local[{cores}]", extra_conf={"spark.ui.enabled": "false"})
+    peaks = []
+    with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as scratch:
+        for count in (FEW, MANY):
+            source = Path(scratch) / f"copies-{count}"
+            copy_scans(source, count)
+            settings = IngestSettings(source=str(source), warehouse=f"{scratch}/w", cohort=f"of{count}")
+            with record_run(Warehouse(settings.warehouse), "ingest", settings) as run:
+                ingest(spark, settings, run)
+            peaks.append(peak_mb())
+            print(f"{run.counts['scans_written']} scans: peak {peaks[-1]:.0f} MB", flush=True)
+    spark.stop()
+    report("ingest-memory", peaks[1], peaks[0], "MB", less_is_better=True)
