@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +25,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from segpipe.errors import StorageError
+from segpipe.readers import sources
 from segpipe.settings import IngestSettings
 from segpipe.warehouse import filesystem as files
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Warehouse
+from tests.hadoop.yarn_jobs import put, submit
 from tools.hadoop import cluster as hadoop
 
 pytestmark = pytest.mark.hadoop
@@ -297,3 +302,38 @@ def test_a_process_whose_threads_still_read_ends_well(hdfs_folder: str) -> None:
         command = [sys.executable, "-c", program, hdfs_folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+@pytest.fixture
+def ha_conf(cluster: hadoop.Cluster, tmp_path: Path) -> Path:
+    """The cluster's configuration under the name of a high-availability pair, of which the first name node is down."""
+    folder = tmp_path / "conf"
+    shutil.copytree(cluster.conf, folder)
+    pair = {
+        "dfs.nameservices": "archive",
+        "dfs.ha.namenodes.archive": "nn1,nn2",
+        "dfs.namenode.rpc-address.archive.nn1": "127.0.0.1:1",
+        "dfs.namenode.rpc-address.archive.nn2": cluster.file_system.removeprefix("hdfs://"),
+        "dfs.client.failover.proxy.provider.archive": (
+            "org.apache.hadoop.hdfs.server.namenode.ha.ConfiguredFailoverProxyProvider"
+        ),
+    }
+    root = ElementTree.parse(folder / "hdfs-site.xml").getroot()
+    for name, value in pair.items():
+        entry = ElementTree.SubElement(root, "property")
+        ElementTree.SubElement(entry, "name").text = name
+        ElementTree.SubElement(entry, "value").text = value
+    ElementTree.ElementTree(root).write(folder / "hdfs-site.xml")
+    return folder
+
+
+def test_a_high_availability_pair_is_named_as_one(
+    cluster: hadoop.Cluster, hdfs_folder: str, ha_conf: Path, glioma_archive: Path
+) -> None:
+    """A job reads and writes hdfs://archive while one of its two name nodes is down."""
+    put(glioma_archive, f"{hdfs_folder}/source")
+    named = hdfs_folder.replace(cluster.file_system, "hdfs://archive")
+    words = ["ingest", "--source", f"{named}/source", "--warehouse", f"{named}/warehouse", "--cohort", "pair"]
+    submit(*words, HADOOP_CONF_DIR=str(ha_conf))
+    ingested = Warehouse(f"{hdfs_folder}/warehouse").scans("pair", ["subject"])["subject"].to_pylist()
+    assert sorted(ingested) == [scan.subject for scan in sources.find(str(glioma_archive)).scans]

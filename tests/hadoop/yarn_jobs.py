@@ -35,11 +35,10 @@ class Chain:
         return f"{self.folder}/warehouse"
 
 
-def submit(*words: str) -> str:
+def submit(*words: str, **environment: str) -> str:
     """Run spark-submit.sh and give its standard output; a failure shows all it said."""
-    done = subprocess.run(
-        [hadoop.ROOT / "spark-submit.sh", *words], capture_output=True, text=True, check=False, env=dict(os.environ)
-    )
+    command, env = [hadoop.ROOT / "spark-submit.sh", *words], os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
