@@ -172,6 +172,7 @@ class TrainSettings(NetworkSettings):
     checkpoint_minutes: float = option(
         "minutes from one checkpoint to the next inside an epoch; there is always one after it", 10.0, above=0
     )
+    lock_wait_seconds: float = option("how long to wait for another job that trains this model, seconds", 0.0, least=0)
 
 
 @dataclass(frozen=True)

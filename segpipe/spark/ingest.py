@@ -77,7 +77,7 @@ def ingest(
     warehouse = Warehouse(settings.warehouse)
     with run.stage("list"):
         listing = sources.find(settings.source, settings.layout)
-    with lock(warehouse, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
+    with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
         job = Job(settings, rule, fence)
         with run.stage("plan"):
             warehouse.recover()

@@ -97,7 +97,7 @@ def segment(
         with run.stage("list"):
             listing = sources.find(settings.source, settings.layout)
     name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
-    with lock(warehouse, name, settings.lock_wait_seconds, run.run_id) as fence:
+    with lock(warehouse.url, name, settings.lock_wait_seconds, run.run_id) as fence:
         job = Job.of(settings.warehouse, settings.cohort, model, fence)
         with run.stage("plan"):
             warehouse.recover()

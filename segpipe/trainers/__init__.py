@@ -22,6 +22,7 @@ __all__ = ["TRAINERS", "train"]
 _POLL_SECONDS = 1.0
 _RECENT_EPOCHS = 5  # the time left is told from these
 _REASON_LENGTH = 200
+_NOT_OF_THE_MODEL = ("warehouse", "model", "lock_wait_seconds")
 _GO_ON = "see why with --verbose; the same command goes on from the last checkpoint"
 
 
@@ -35,23 +36,28 @@ def train(
 
     Goes on from the newest checkpoint in the model directory, and starts a failed group of workers again from there up
     to `retries` times. `spark` may be None for trainer local. Everything that can be refused is refused before workers
-    start, and what needs no session before there is one, where `spark` is a function that starts it.
+    start, and what needs no session before there is one, where `spark` is a function that starts it. Raises
+    WarehouseBusy where another job trains this model.
     """
     from segpipe.trainers.cluster import check_cluster
     from segpipe.trainers.plan import make_plan
+    from segpipe.warehouse.lock import lock
 
     if settings.trainer != "local" and spark is None:
         raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
     with run.stage("plan"):
-        plan = resumed(make_plan(settings))
+        planned = make_plan(settings)
+        plan = resumed(planned)
     session: Any = None
     if settings.trainer != "local" and not plan.finished:
         session = spark() if callable(spark) else spark
         check_cluster(session.sparkContext.getConf(), settings.workers)
-    with run.stage("train"):
-        _train_to_end(plan, session, run, progress)
-    with run.stage("save"):
-        bundle = _save(plan)
+    with lock(settings.model, "train", settings.lock_wait_seconds, run.run_id):
+        plan = resumed(planned)  # by now, whoever held the lock got further
+        with run.stage("train"):
+            _train_to_end(plan, session, run, progress)
+        with run.stage("save"):
+            bundle = _save(plan)
     run.model_id = bundle.model_id
     run.count("slices_seen", _slices_seen(bundle))
     return bundle
@@ -228,7 +234,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
         labels={str(label): name for label, name in convention.labels.items()},
         regions=dict(convention.regions),
         network={field.name: getattr(settings, field.name) for field in fields(NetworkSettings)},
-        training={name: value for name, value in asdict(settings).items() if name not in ("warehouse", "model")},
+        training={name: value for name, value in asdict(settings).items() if name not in _NOT_OF_THE_MODEL},
         cohort=settings.cohort,
         split_rule=plan.split_rule,
         subjects={

@@ -8,7 +8,7 @@ from typing import Any
 from segpipe.errors import ModelError
 from segpipe.trainers.contract import TrainPlan
 
-_FREE = ("warehouse", "model", "trainer", "workers", "retries", "checkpoint_minutes")
+_FREE = ("warehouse", "model", "trainer", "workers", "retries", "checkpoint_minutes", "lock_wait_seconds")
 """Settings that may change from one run to the next: they change no result."""
 
 

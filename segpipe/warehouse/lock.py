@@ -1,4 +1,4 @@
-"""One writer at a time for a cohort's tables, on any file system, and proof for its workers that it still is the one.
+"""One writer at a time for a cohort's tables or a model, on any file system, and proof that it still is the one.
 
 A lock is a folder of numbered files, and the highest number holds it. Taking a lock means to create the next
 number, which succeeds for exactly one of any number of takers; giving it back means to mark one's own file as released.
@@ -72,19 +72,19 @@ class Fence:
 
 
 @contextlib.contextmanager
-def lock(warehouse: Warehouse, name: str, wait_seconds: float, run_id: str) -> Iterator[Fence]:
-    """Hold the lock `name` of a warehouse while the block runs.
+def lock(url: str, name: str, wait_seconds: float, run_id: str) -> Iterator[Fence]:
+    """Hold the lock `name` of a folder, a warehouse's or a model's, while the block runs.
 
     Waits up to `wait_seconds` for another holder, then raises WarehouseBusy. A holder whose process is dead, or that
     was silent for `LEASE_SECONDS`, is replaced at once.
     """
-    folder = _Folder(warehouse.url, name)
+    folder = _Folder(url, name)
     number, holder = folder.take(time.monotonic() + wait_seconds, run_id)
     stop = threading.Event()
     beat = threading.Thread(target=_keep_alive, args=(folder, number, holder, stop), daemon=True)
     beat.start()
     try:
-        yield Fence(warehouse.url, name, number, run_id)
+        yield Fence(url, name, number, run_id)
     finally:
         stop.set()
         beat.join()

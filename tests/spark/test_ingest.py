@@ -191,7 +191,7 @@ def test_a_locked_cohort_is_refused_or_waited_for(spark, source, tmp_path):
     taken = threading.Event()
 
     def hold() -> None:
-        with lock(warehouse, lock_name(COHORT), 0, "other"):
+        with lock(warehouse.url, lock_name(COHORT), 0, "other"):
             taken.set()
             let_go.wait()
 

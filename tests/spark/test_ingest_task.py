@@ -29,7 +29,7 @@ def task(tmp_path) -> PartTask:
 @pytest.fixture
 def job(tmp_path):
     settings = IngestSettings(source=str(tmp_path / "source"), warehouse=str(tmp_path / "w"), cohort=COHORT)
-    with lock(Warehouse(settings.warehouse), "slices-c", 0, "r1") as fence:
+    with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
         yield Job(settings, SplitRule("segpipe", 0.7, 0.15), fence)
 
 

@@ -116,7 +116,7 @@ def write_alone(source: Path, warehouse: Path) -> Warehouse:
     """The tables of the one scan in `source`, written as a Spark task does but without Spark."""
     settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c")
     (scan,) = sources.find(settings.source).scans
-    with lock(Warehouse(settings.warehouse), "slices-c", 0, "r1") as fence:
+    with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
         write_part(PartTask("c.part", (scan,)), Job(settings, SplitRule("segpipe", 0.7, 0.15), fence))
     return Warehouse(settings.warehouse)
 

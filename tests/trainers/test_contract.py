@@ -1,6 +1,7 @@
 """One suite for every trainer: the same losses, the same files, and training goes on where it was left."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 
 from segpipe import trainers
+from segpipe.errors import WarehouseBusy
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.settings import TrainSettings
+from segpipe.trainers.checkpoints import positions
 from segpipe.trainers.records import read_history
+from segpipe.warehouse.lock import lock
 from segpipe.warehouse.runs import RunRecord, record_run
 
 EVERY = pytest.mark.parametrize("trainer", ["local", "orca", "horovod"])
@@ -64,8 +68,6 @@ def train_until(settings: TrainSettings, epoch: int, step: int) -> None:
 
 
 def newest(model: str) -> tuple[int, int]:
-    from segpipe.trainers.checkpoints import positions
-
     return positions(model)[-1]
 
 
@@ -233,3 +235,18 @@ def test_deep_supervision_and_partial_padding(settings, spark):
     for trainer in ("orca", "horovod"):
         shared, _ = run(settings(**deep, trainer=trainer, model=f"{local.url}-{trainer}"), spark)
         assert losses(shared) == pytest.approx(losses(local), abs=1e-4)
+
+
+def test_a_model_that_another_job_trains_is_refused(settings):
+    asked = settings()
+    with lock(asked.model, "train", 0, "another"), pytest.raises(WarehouseBusy, match=r"run another .*--lock-wait-s"):
+        run(asked, None)
+    assert not positions(asked.model)
+
+
+def test_a_job_that_waits_for_another_finds_the_model_trained(settings):
+    asked = settings(lock_wait_seconds=120)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = [job.result()[0] for job in [pool.submit(run, asked, None) for _ in range(2)]]
+    assert first == second
+    assert len(losses(first)) == asked.epochs

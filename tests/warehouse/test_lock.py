@@ -21,7 +21,7 @@ def warehouse(tmp_path) -> Warehouse:
 
 
 def hold(url: str, taken, done) -> None:
-    with lock(Warehouse(url), "c", 0, "child"):
+    with lock(url, "c", 0, "child"):
         taken.set()
         done.wait()
 
@@ -41,14 +41,14 @@ def holder(warehouse):
 
 def test_a_second_holder_is_refused_with_the_first_named(warehouse, holder):
     refused = pytest.raises(WarehouseBusy, match=f"run child .process {holder[0].pid} ")
-    with refused, lock(warehouse, "c", 0, "second"):
+    with refused, lock(warehouse.url, "c", 0, "second"):
         pass
 
 
 def test_a_second_holder_waits_for_the_first(warehouse, holder):
     done = holder[1]
     threading.Timer(0.3, done.set).start()
-    with lock(warehouse, "c", 60, "second"):
+    with lock(warehouse.url, "c", 60, "second"):
         assert done.is_set()
 
 
@@ -57,34 +57,34 @@ def test_a_killed_holder_is_replaced_at_once_and_its_run_is_no_longer_live(wareh
     assert live_runs(warehouse) == {"child"}
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with lock(warehouse, "c", 0, "second"):
+    with lock(warehouse.url, "c", 0, "second"):
         assert live_runs(warehouse) == {"second"}
     assert live_runs(warehouse) == set()
 
 
 def test_other_cohorts_are_not_in_the_way(warehouse, holder):
-    with lock(warehouse, "d", 0, "second"):
+    with lock(warehouse.url, "d", 0, "second"):
         assert live_runs(warehouse) == {"child", "second"}
 
 
 def test_a_silent_holder_on_another_machine_is_replaced_after_its_lease(warehouse):
-    with lock(warehouse, "c", 0, "first"):
+    with lock(warehouse.url, "c", 0, "first"):
         pass
     file = next(Path(warehouse.path("_locks", "c")).iterdir())
     elsewhere = json.loads(file.read_text()) | {"host": "elsewhere", "released": False}
     file.write_text(json.dumps(elsewhere | {"heartbeat": time.time() - LEASE_SECONDS / 2}))
-    with pytest.raises(WarehouseBusy, match="elsewhere"), lock(warehouse, "c", 0, "second"):
+    with pytest.raises(WarehouseBusy, match="elsewhere"), lock(warehouse.url, "c", 0, "second"):
         pass
     file.write_text(json.dumps(elsewhere | {"heartbeat": time.time() - LEASE_SECONDS - 1}))
-    with lock(warehouse, "c", 0, "second") as fence:
+    with lock(warehouse.url, "c", 0, "second") as fence:
         fence.check()
 
 
 def test_the_fence_of_a_replaced_holder_raises(warehouse):
-    with lock(warehouse, "c", 0, "first") as first:
+    with lock(warehouse.url, "c", 0, "first") as first:
         first.check()
     first.check()  # given back and not taken: nobody else writes
-    with lock(warehouse, "c", 0, "second") as second:
+    with lock(warehouse.url, "c", 0, "second") as second:
         second.check()
         with pytest.raises(WarehouseBusy, match="first"):
             first.check()
@@ -93,7 +93,7 @@ def test_the_fence_of_a_replaced_holder_raises(warehouse):
 def count_up(url: str, rounds: int) -> None:
     """Add to a number in a file, in steps that lose counts when two do so at once."""
     for _ in range(rounds):
-        with lock(Warehouse(url), "c", 120, str(os.getpid())):
+        with lock(url, "c", 120, str(os.getpid())):
             file = Path(url) / "number"
             number = int(file.read_text()) if file.exists() else 0
             draft = file.with_suffix(f".{os.getpid()}")

@@ -170,9 +170,9 @@ def test_an_exception_leaves_the_part_as_it_was(warehouse):
 
 
 def test_a_run_that_lost_its_lock_cannot_commit(warehouse):
-    with lock(warehouse, "slices-c", 0, "r1") as old:
+    with lock(warehouse.url, "slices-c", 0, "r1") as old:
         pass
-    with lock(warehouse, "slices-c", 0, "r2"), pytest.raises(WarehouseBusy, match="r1"):
+    with lock(warehouse.url, "slices-c", 0, "r2"), pytest.raises(WarehouseBusy, match="r1"):
         write_part(warehouse, "p", ["anna"], "r1", fence=old)
     assert visible(warehouse) == {"scans": set(), "slices": set()}
     assert staged(warehouse) == []
@@ -192,7 +192,7 @@ def test_a_run_taken_for_dead_after_its_last_check_cannot_commit_either(warehous
 
 
 def test_what_a_live_run_has_staged_is_left_alone(warehouse):
-    with lock(warehouse, "slices-c", 0, "r1") as fence, PartWriter(warehouse, (SLICES, SCANS), "p", "r1", fence):
+    with lock(warehouse.url, "slices-c", 0, "r1") as fence, PartWriter(warehouse, (SLICES, SCANS), "p", "r1", fence):
         before = staged(warehouse)
         warehouse.recover()
         assert staged(warehouse) == before != []
