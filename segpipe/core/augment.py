@@ -12,8 +12,8 @@ import numpy as np
 _DEGREES = 30.0
 _SCALES = (0.7, 1.4)
 _RESAMPLED_SHARE = 0.5
-_GAIN = 0.3
-_SHIFT = 0.3
+_GAIN = 0.6
+_SHIFT = 0.6
 _BENT_SHARE = 0.3
 _BENDS = (0.7, 1.5)
 _BLURRED_SHARE = 0.2
@@ -25,8 +25,9 @@ _NOISE = 0.2
 def augment(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A slice after flips, changes of intensity and, half of the time, a rotation with a scaling in one resampling.
 
-    Strengths are those that nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z) has settled on, or near them:
-    scanners differ more in contrast than patients do in shape.
+    Strengths are those that nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z) has settled on, or near them,
+    but for contrast, which varies twice as much: cohorts here may be a few patients, and between patients the contrast
+    of tumours differs by a factor of two (docs/decisions/0004-training.md).
     """
     image, labels = flip(image, labels, rng)
     if rng.random() < _RESAMPLED_SHARE:
@@ -92,7 +93,7 @@ def scale(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tu
 
 
 def shift_intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each channel times 0.7 to 1.3 and shifted by up to 0.3 deviations."""
+    """Each channel times 0.4 to 1.6 and shifted by up to 0.6 deviations."""
     channels = image.shape[-1]
     gain = rng.uniform(1 - _GAIN, 1 + _GAIN, channels).astype(np.float32)
     return image * gain + rng.uniform(-_SHIFT, _SHIFT, channels).astype(np.float32)
