@@ -142,7 +142,7 @@ class Claim:
 class Found(NamedTuple):
     """An image file that a layout understood. Only files of one `place` can form a scan together.
 
-    `others` are the files of the same volume: the `.img` of a `.hdr`, the other images of a DICOM series.
+    `others` are the other images of a DICOM series; the `.img` of a `.hdr` comes to `gather` by itself.
     """
 
     place: object
