@@ -39,7 +39,7 @@ def run(settings: DemoSettings, context: Context) -> int:
     cohort = "demo" if settings.source else "synthetic"
     source = settings.source or _generate(settings, context, f"{folder}/scans")
     ingest = _ingest_settings(source, warehouse, cohort)
-    train = _train_settings(settings, warehouse, cohort, model)
+    train = train_settings(settings, warehouse, cohort, model)
 
     _title(context, 1, "ingest: volumes to slice tables")
     jobs.ingest.run(ingest, context)
@@ -137,9 +137,10 @@ def filled_rule(subjects: set[str], salt: str, train: float, validation: float) 
     return next((rule for rule in rules if fits(rule)), rules[0])
 
 
-def _train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: str) -> TrainSettings:
+def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: str) -> TrainSettings:
+    """The training of the demo. Batches of about 8 slices: half the default learns as much from a step, and a demo is short of time."""
     workers = 1 if settings.trainer == "local" else settings.workers
-    epochs = settings.epochs or (30 if settings.source else 12)
+    epochs = settings.epochs or (12 if settings.source else 5)
     return TrainSettings(
         warehouse=warehouse,
         cohort=cohort,
@@ -148,7 +149,8 @@ def _train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: 
         workers=workers,
         epochs=epochs,
         steps_per_epoch=settings.steps_per_epoch,
-        validate_every=max(1, epochs // 6),
+        batch_size=max(1, round(8 / workers)) * workers,
+        validate_every=math.ceil(epochs / 3),
     )
 
 

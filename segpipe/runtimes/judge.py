@@ -46,15 +46,16 @@ def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Samp
     """
     if not samples:
         return {"precision": "float32", "reason": "no validation scans to measure bfloat16 on"}
-    from segpipe.runtimes.openvino import on_ir
+    from segpipe.runtimes.openvino import has_bfloat16, on_ir
 
     threads = len(os.sched_getaffinity(0))
-    exact, fast = (on_ir(contents, bundle, threads, name, _BATCH) for name in ("float32", "bfloat16"))
+    names = ("float32", "bfloat16") if has_bfloat16() else ("float32",)
+    predictors = {name: on_ir(contents, bundle, threads, name, _BATCH) for name in names}
     keras = _run(_keras(bundle, threads), samples)
-    trials = _race({"float32": exact, "bfloat16": fast}, samples)
+    trials = _race(predictors, samples)
     agreement = {name: _agreement(trial, keras) for name, trial in trials.items()}
-    speed = {name: trial.slices_per_second for name, trial in trials.items()}
-    precision, reason = decide(bundle.url, agreement, speed["bfloat16"] / speed["float32"])
+    speed = {name: trial.slices_per_second for name, trial in trials.items() if len(trials) > 1}
+    precision, reason = decide(bundle.url, agreement, speed)
     return {
         "precision": precision,
         "reason": reason,
@@ -65,14 +66,17 @@ def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Samp
     }
 
 
-def decide(url: str, agreement: Mapping[str, float], gain: float) -> tuple[str, str]:
+def decide(url: str, agreement: Mapping[str, float], speed: Mapping[str, float]) -> tuple[str, str]:
     """The precision to run model `url` in, and why.
 
-    `agreement` has for `float32` and `bfloat16` the least share of a scan's voxels that are labelled as by Keras;
-    bfloat16 is `gain` times as fast. Raises ModelError where float32 does not agree.
+    `agreement` has for `float32`, and for `bfloat16` where the processor computes in it, the least share of a scan's
+    voxels that are labelled as by Keras; `speed` has the slices per second of both. Raises ModelError where float32
+    does not agree.
 
-    >>> decide("m", {"float32": 1.0, "bfloat16": 0.9985}, 1.9)
+    >>> decide("m", {"float32": 1.0, "bfloat16": 0.9985}, {"float32": 10.0, "bfloat16": 19.0})
     ('float32', 'bfloat16 agrees with Keras on 99.8500% of the voxels of a scan, less than 99.9%')
+    >>> decide("m", {"float32": 1.0}, {})[0]
+    'float32'
     """
     told = {
         name: f"{share:.4%} of the voxels of a scan, less than {LEAST_AGREEMENT:.1%}"
@@ -83,8 +87,14 @@ def decide(url: str, agreement: Mapping[str, float], gain: float) -> tuple[str, 
             f"OpenVINO's masks of model {url} agree with Keras on {told['float32']}",
             "segment with --runtime keras, and report this as a bug of segpipe",
         )
+    if "bfloat16" not in agreement:
+        return "float32", (
+            "the processor that exported does not compute in bfloat16; export on one that does, or give segment"
+            " --precision bfloat16"
+        )
     if agreement["bfloat16"] < LEAST_AGREEMENT:
         return "float32", f"bfloat16 agrees with Keras on {told['bfloat16']}"
+    gain = speed["bfloat16"] / speed["float32"]
     if gain < LEAST_GAIN:
         return "float32", f"bfloat16 is {gain:.2f} times as fast, which is not worth it"
     return "bfloat16", f"{gain:.2f} times as fast as float32"
@@ -148,9 +158,11 @@ def _run(predictor: Predictor, samples: Sequence[Sample]) -> Trial:
 def _race(predictors: dict[str, Predictor], samples: Sequence[Sample]) -> dict[str, Trial]:
     """The trials of all predictors: all scans once, which also warms up, then some of them in turn against the clock.
 
-    The slices of a scan are held in memory while it is timed, so that reading them is not.
+    One alone is not timed. The slices of a scan are held in memory while it is timed, so that reading them is not.
     """
     trials = {name: _run(predictor, samples) for name, predictor in predictors.items()}
+    if len(predictors) == 1:
+        return trials
     best = dict.fromkeys(predictors, 0.0)
     for sample in samples[:_TIMED_SCANS]:
         batches = list(sample.slices)

@@ -200,6 +200,11 @@ def _core() -> Any:
     return openvino.Core()
 
 
+def has_bfloat16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor; elsewhere it takes the hint and computes in float32."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class _Requests:
     """Requests to an IR, compiled once per input shape and dtype; shapes long unused are forgotten."""
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.demo import filled_rule, open_report
+from jobs.demo import filled_rule, open_report, train_settings
+from segpipe.settings import DemoSettings
+from segpipe.trainers.plan import check_settings
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -27,6 +29,13 @@ def test_the_salt_that_was_asked_for_is_kept_where_it_fits_and_where_none_does()
     again = filled_rule(subjects, asked.salt, 0.5, 0.2)
     assert again == asked
     assert filled_rule({"one", "two"}, "mine", 0.7, 0.15).salt == "mine"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 8, 20])
+def test_any_number_of_workers_shares_the_demo_s_batch(workers: int) -> None:
+    settings = train_settings(DemoSettings(workers=workers), "w", "c", "m")
+    check_settings(settings)
+    assert max(workers, 6) <= settings.batch_size <= max(workers, 10)
 
 
 class Terminal(io.StringIO):

@@ -14,7 +14,7 @@ from segpipe.core.prediction import Sample, SliceBatch
 from segpipe.core.synthetic import glioma
 from segpipe.errors import ModelError
 from segpipe.models.bundle import Bundle
-from segpipe.runtimes import judge
+from segpipe.runtimes import judge, openvino
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.runtimes.openvino import FILES, INT8_FILES, convert, export, quantise
 from tests.runtimes.models import MODALITIES, scan_input, tiny_bundle
@@ -62,7 +62,8 @@ def test_without_scans_it_is_float32(bundle: Bundle) -> None:
     assert PredictorSpec(bundle.url).pack().spec.precision == "float32"
 
 
-def test_what_was_measured_is_recorded(bundle: Bundle, samples: list[Sample]) -> None:
+def test_what_was_measured_is_recorded(bundle: Bundle, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "has_bfloat16", lambda: True)  # where it has not, OpenVINO computes in float32
     exported = export(bundle.url, samples)
     found = exported.inference
     assert found["scans"] == 3
@@ -79,6 +80,22 @@ def test_what_was_measured_is_recorded(bundle: Bundle, samples: list[Sample]) ->
     assert Bundle.load(bundle.url) == exported
 
 
+def test_bfloat16_is_not_tried_where_the_processor_lacks_it(
+    bundle: Bundle, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "has_bfloat16", lambda: False)
+    found = export(bundle.url, samples[:1]).inference
+    assert found["precision"] == "float32"
+    assert "does not compute in bfloat16" in found["reason"]
+    assert list(found["least_agreement_with_keras"]) == ["float32"]
+
+
+def test_openvino_is_asked_what_the_processor_can_do() -> None:
+    with open("/proc/cpuinfo") as cpuinfo:
+        known = "avx512_bf16" in cpuinfo.read()
+    assert openvino.has_bfloat16() or not known
+
+
 @pytest.mark.parametrize(
     ("share", "gain", "precision", "reason"),
     [
@@ -89,7 +106,7 @@ def test_what_was_measured_is_recorded(bundle: Bundle, samples: list[Sample]) ->
     ],
 )
 def test_bfloat16_must_agree_and_be_faster(share: float, gain: float, precision: str, reason: str) -> None:
-    found = judge.decide("m", {"float32": 1.0, "bfloat16": share}, gain)
+    found = judge.decide("m", {"float32": 1.0, "bfloat16": share}, {"float32": 10.0, "bfloat16": 10 * gain})
     assert found[0] == precision
     assert reason in found[1]
 
