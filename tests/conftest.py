@@ -25,6 +25,22 @@ hypothesis.settings.load_profile("segpipe")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `make test`, which has two processes: one takes the Hadoop cluster, the other file by file, slow ones first.
+
+    Tests of one group run in one process, one after the other, so that a cluster and a module's fixtures are made once.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def place(item: pytest.Item) -> int:
+        return 0 if item.get_closest_marker("hadoop") else 1 if item.path in slow else 2
+
+    items.sort(key=place)
+    for item in items:
+        group = "hadoop" if place(item) == 0 else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local Spark with two slots, that Orca can train on as well."""
