@@ -140,10 +140,7 @@ class Claim:
 
 
 class Found(NamedTuple):
-    """An image file that a layout understood. Only files of one `place` can form a scan together.
-
-    `others` are the other images of a DICOM series; the `.img` of a `.hdr` comes to `gather` by itself.
-    """
+    """An image file that a layout understood. Only files of one `place` can form a scan together."""
 
     place: object
     subject: str
@@ -152,7 +149,10 @@ class Found(NamedTuple):
     entry: Entry
     channel: int = 0
     convention: str | None = None
-    others: tuple[Entry, ...] = ()
+
+
+Companions = Mapping[str, tuple[Entry, ...]]
+"""By the path of an image: its other files, the `.img` of a `.hdr` or the rest of a DICOM series."""
 
 
 def reject(files: Iterable[Entry], reason: Reason, message: str, remedy: str) -> Rejected:
@@ -246,10 +246,10 @@ def _is_hidden(path: str) -> bool:
     return ".." not in parts and any(part.startswith(".") and part != "." for part in parts)
 
 
-def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, Entry], list[Rejected]]:
-    """Image files by path, the `.img` of each `.hdr` by the path of the latter, and `.img` files without `.hdr`."""
+def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, tuple[Entry, ...]], list[Rejected]]:
+    """Image files by path, the `.img` of each `.hdr` as `Companions`, and `.img` files without `.hdr`."""
     images: dict[str, Entry] = {}
-    companions: dict[str, Entry] = {}
+    companions: dict[str, tuple[Entry, ...]] = {}
     rejected = []
     for path, entry in entries.items():
         if not is_image(path):
@@ -258,16 +258,14 @@ def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, Ent
         if stem(path).lower() + ".img" != path.lower().removesuffix(".gz"):
             images[path] = entry
             if partner:
-                companions[path] = partner
+                companions[path] = (partner,)
         elif partner is None:
             message = f"{path} holds voxels without the .hdr file that describes them"
             rejected.append(reject([entry], Reason.NOT_AN_IMAGE, message, "put the .hdr beside it"))
     return images, companions, rejected
 
 
-def gather(
-    found: Iterable[Found], layout: str, companions: Mapping[str, Entry]
-) -> tuple[list[ScanSource], list[Rejected]]:
+def gather(found: Iterable[Found], layout: str, companions: Companions) -> tuple[list[ScanSource], list[Rejected]]:
     """Scans from the files of each place; a second file of one role, a lone mask, an unsafe identity are rejected."""
     places: dict[object, list[Found]] = {}
     for item in found:
@@ -287,7 +285,7 @@ def gather(
         else:
             kept.sort(key=lambda item: role_order(item.role))
             convention = next((item.convention for item in kept if item.convention), None)
-            sources = tuple(source_file(i.role, (i.entry, *_others(i, companions)), i.channel) for i in kept)
+            sources = tuple(source_file(i.role, (i.entry, *companions.get(i.entry.path, ())), i.channel) for i in kept)
             scans.append(ScanSource(subject, session, sources, layout, convention))
     return scans, rejected
 
@@ -335,11 +333,6 @@ def _one_per_role(items: list[Found], rejected: list[Rejected]) -> list[Found]:
             message = f"{item.entry.path} is a second {item.role} beside {first.entry.path}"
             rejected.append(reject([item.entry], Reason.DUPLICATE, message, "keep one of them, or use a manifest"))
     return list(kept.values())
-
-
-def _others(item: Found, companions: Mapping[str, Entry]) -> tuple[Entry, ...]:
-    pair = companions.get(item.entry.path)
-    return item.others if pair is None else (pair,)
 
 
 def _special(name: str, info: Mapping[str, Any], entry: Entry, root: str, rejected: list[Rejected]) -> Entry | None:

@@ -337,9 +337,13 @@ class TestListing:
             archive(tmp_path / "two" / str(number), stack(3, SeriesInstanceUID=f"1.2.{number}"))
         (tmp_path / "none").mkdir()
         (tmp_path / "none" / "notes.txt").write_text("no image")
-        (tmp_path / "m.csv").write_text("subject,modality,path\np1,T2,two\np2,T2,two/1\np3,T2,none\n")
+        copies = archive(tmp_path / "copies", stack(3))
+        for name in ("a", "b", "c"):
+            shutil.copy(copies / "IM0000", copies / name)
+        (tmp_path / "m.csv").write_text("subject,modality,path\np1,T2,two\np2,T2,two/1\np3,T2,none\np4,T2,copies\n")
         listing = find(str(tmp_path / "m.csv"))
         assert sorted(item.message for item in listing.rejected) == [
+            "copies/a is the same DICOM image as copies/IM0000; 2 more in copies cannot be used",
             "none holds 0 DICOM series",
             "two holds 2 DICOM series",
         ]

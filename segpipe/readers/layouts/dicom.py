@@ -4,8 +4,9 @@ Series of one study whose words tell a modality form a scan together. A series w
 another of its study, is a scan of its own: nothing is lost, and nothing is mixed up.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 
 from segpipe.errors import BadInput, Reason, UsageError
@@ -41,7 +42,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     key = archive.subject_key
     if named and not key:
         raise UsageError("DICOM needs a key, for patients appear in tables as keyed hashes only", _REMEDY)
-    result, series = _sorted(archive, entries, key or b"none")
+    result, series = _sorted(archive, entries.values(), key or b"none")
     if key:
         result.scans = list(_scans(series))
     else:
@@ -49,26 +50,26 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     return result
 
 
-def one_series(archive: Archive, entries: Mapping[str, Entry], folder: str) -> "tuple[Entry, ...] | Rejected":
-    """The files of the only series in a folder, in order of their paths; a rejection where it is not one.
+def one_series(archive: Archive, below: Collection[Entry], folder: str) -> "tuple[Entry, ...] | Rejected":
+    """The files of the only series among those `below` a folder, in order of their paths; a rejection otherwise.
 
     For archives whose manifest names the subject: the patient of the header is not looked at.
     """
-    below = {path: entry for path, entry in entries.items() if path.startswith(f"{folder}/")}
     claimed, series = _sorted(archive, below, b"none")
     if claimed.rejected:
-        return claimed.rejected[0]
+        first, more = claimed.rejected[0], len(claimed.rejected) - 1
+        return replace(first, message=f"{first.message}; {more} more in {folder} cannot be used") if more else first
     if len(series) != 1:
         message = f"{folder} holds {len(series)} DICOM series"
-        return reject(below.values(), Reason.UNSUPPORTED, message, "name a folder that holds one series and no other")
+        return reject(below, Reason.UNSUPPORTED, message, "name a folder that holds one series and no other")
     (files,) = series.values()
     return tuple(sorted(entry for _, entry in files.values()))
 
 
-def _sorted(archive: Archive, entries: Mapping[str, Entry], key: bytes) -> tuple[Claim, _Series]:
+def _sorted(archive: Archive, entries: Collection[Entry], key: bytes) -> tuple[Claim, _Series]:
     """All series, and a claim of their files with what had to be rejected."""
     result = Claim()
-    candidates = [e for e in entries.values() if dicom.may_be_dicom(e.name) and not is_image(e.path) and e.bytes]
+    candidates = [e for e in entries if dicom.may_be_dicom(e.name) and not is_image(e.path) and e.bytes]
     with ThreadPoolExecutor(_READERS) as pool:
         headers = list(pool.map(lambda entry: _header(archive, entry, key), candidates))
     series: _Series = {}

@@ -1,8 +1,8 @@
 """A manifest: a table with one row per image, for archives whose names tell too little.
 
 Columns: `subject`, `modality` (or `mask`), `path` (relative to the manifest's folder) of a file or of a folder with one
-DICOM series; if wanted `session`, `channel`
-(of a 4D file, from 0) and `label_convention` (a name in `segpipe.core.regions.CONVENTIONS`). CSV, TSV or Parquet.
+DICOM series; if wanted `session`, `channel` (of a 4D file, from 0) and `label_convention` (a name in
+`segpipe.core.regions.CONVENTIONS`). CSV, TSV or Parquet.
 """
 
 import csv
@@ -26,11 +26,12 @@ def claim(archive: Archive, entries: Mapping[str, Entry], manifest: str) -> Clai
     rows = _rows(archive.read(manifest), manifest)
     result = Claim(taken=set(entries))
     _, companions, _ = pairs(entries)
+    folders = _folders(entries)
     found = []
     for number, row in enumerate(rows, start=2):
         path = _path(row["path"])
         where = f"{manifest} row {number}"
-        files = _files(archive, entries, path)
+        files = _files(archive, entries, folders, path or "")
         if path is None:
             message = f"{where} has path {row['path']}, which leaves its folder"
             result.rejected.append(
@@ -42,7 +43,8 @@ def claim(archive: Archive, entries: Mapping[str, Entry], manifest: str) -> Clai
             message = f"{where} names {path}, which does not exist"
             result.rejected.append(reject([Entry(path, 0, "")], Reason.UNREADABLE, message, "correct the path"))
         else:
-            found.append(_found(row, files, where))
+            found.append(_found(row, files[0], where))
+            companions.setdefault(files[0].path, files[1:])
     scans, rejected = gather(found, "manifest", companions)
     result.scans += scans
     result.rejected += rejected
@@ -82,17 +84,27 @@ def _path(text: str) -> str | None:
     return "/".join(parts) if parts and all(map(is_safe_name, parts)) and "://" not in text else None
 
 
-def _files(archive: Archive, entries: Mapping[str, Entry], path: str | None) -> tuple[Entry, ...] | Rejected:
+def _folders(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
+    """All files below each folder."""
+    below: dict[str, list[Entry]] = {}
+    for entry in entries.values():
+        folder = entry.folder
+        while folder:
+            below.setdefault(folder, []).append(entry)
+            folder = folder.rpartition("/")[0]
+    return below
+
+
+def _files(
+    archive: Archive, entries: Mapping[str, Entry], folders: Mapping[str, list[Entry]], path: str
+) -> tuple[Entry, ...] | Rejected:
     """The file of a row, or those of the series in its folder; none where there is neither."""
-    if path is None:
-        return ()
     if path in entries:
         return (entries[path],)
-    is_folder = any(other.startswith(f"{path}/") for other in entries)
-    return dicom.one_series(archive, entries, path) if is_folder else ()
+    return dicom.one_series(archive, folders[path], path) if path in folders else ()
 
 
-def _found(row: Mapping[str, str], files: tuple[Entry, ...], where: str) -> Found:
+def _found(row: Mapping[str, str], entry: Entry, where: str) -> Found:
     named = words(row["modality"])
     role = MASK if named and named.role == MASK else (modality(row["modality"]) or row["modality"])
     convention = row.get("label_convention") or None
@@ -102,4 +114,4 @@ def _found(row: Mapping[str, str], files: tuple[Entry, ...], where: str) -> Foun
     if not channel.isdecimal():
         raise UsageError(f"{where} has channel {channel!r}", "write the number of a frame, from 0")
     session = row.get("session") or "1"
-    return Found("manifest", row["subject"], session, role, files[0], int(channel), convention, files[1:])
+    return Found("manifest", row["subject"], session, role, entry, int(channel), convention)

@@ -19,7 +19,8 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     found = [item for entry in images.values() for item in _understand(entry, origin)]
     kept, lost = _adopted(found)
     scans, refused = gather(kept, "plain", companions)
-    return Claim(scans, rejected + lost + refused, {*images, *(entry.path for entry in companions.values())})
+    taken = {*images, *(entry.path for pair in companions.values() for entry in pair)}
+    return Claim(scans, rejected + lost + refused, taken)
 
 
 def _understand(entry: Entry, origin: str) -> Iterator[Found]:
