@@ -19,7 +19,7 @@ demo: setup  ## the whole chain on a generated cohort (ARGS="--subjects 12")
 
 # Most tests wait for something to start: two processes need little more than half the time, see tests/conftest.py.
 test: lint  ## lint, types, import rules and all tests
-	@$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
 
 test-hadoop: setup  ## the tests that need a Hadoop cluster, alone
 	@$(PYTHON) -m pytest -m hadoop $(ARGS)

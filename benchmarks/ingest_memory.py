@@ -6,14 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks._memory import peak_mb
+from benchmarks._memory import growth
 from benchmarks._segmenting import copy_scans
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Warehouse
-
-FEW, MANY = 10, int(os.environ.get("BENCH_MANY_SCANS", "100"))
 
 
 def main() -> None:
@@ -23,15 +20,15 @@ def main() -> None:
 
     cores = len(os.sched_getaffinity(0))
     spark = build("benchmark ingest-memory", master=f"local[{cores}]", extra_conf={"spark.ui.enabled": "false"})
-    peaks = []
     with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as scratch:
-        for count in (FEW, MANY):
+
+        def ingest_copies(count: int) -> None:
             source = Path(scratch) / f"copies-{count}"
             copy_scans(source, count)
             settings = IngestSettings(source=str(source), warehouse=f"{scratch}/w", cohort=f"of{count}")
             with record_run(Warehouse(settings.warehouse), "ingest", settings) as run:
                 ingest(spark, settings, run)
-            peaks.append(peak_mb())
-            print(f"{run.counts['scans_written']} scans: peak {peaks[-1]:.0f} MB", flush=True)
+            assert run.counts["scans_written"] == count
+
+        growth("ingest-memory", ingest_copies)
     spark.stop()
-    report("ingest-memory", peaks[1], peaks[0], "MB", less_is_better=True)

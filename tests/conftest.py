@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # segpipe.models says why
@@ -26,19 +26,24 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `make test`, which has two processes: one takes the Hadoop cluster, the other file by file, slow ones first.
-
-    Tests of one group run in one process, one after the other, so that a cluster and a module's fixtures are made once.
-    """
+    """Hadoop first, then files with slow tests: what takes longest shall not begin last of two processes."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def place(item: pytest.Item) -> int:
         return 0 if item.get_closest_marker("hadoop") else 1 if item.path in slow else 2
 
     items.sort(key=place)
-    for item in items:
-        group = "hadoop" if place(item) == 0 else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files go to processes as a whole, and all of tests/hadoop to one: a cluster is there once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "hadoop" if nodeid.startswith("tests/hadoop/") else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -52,8 +52,8 @@ def train(
     if settings.trainer != "local" and not plan.finished:
         session = spark() if callable(spark) else spark
         check_cluster(session.sparkContext.getConf(), settings.workers)
-    with lock(settings.model, "train", settings.lock_wait_seconds, run.run_id):
-        plan = resumed(planned)  # by now, whoever held the lock got further
+    with lock(settings.model, "train", settings.lock_wait_seconds, run.run_id) as fence:
+        plan = replace(resumed(planned), fence=fence)  # by now, whoever held the lock got further
         with run.stage("train"):
             _train_to_end(plan, session, run, progress)
         with run.stage("save"):
@@ -112,6 +112,8 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
             try:
                 trainer.train(plan, spark)
             except Exception as error:
+                if plan.fence is not None:
+                    plan.fence.check()  # else what another job has left word of would be taken for ours
                 if reason := take_failure(plan.settings.model):
                     raise reason from error
                 if isinstance(error, SegpipeError) or plan.settings.trainer == "local":

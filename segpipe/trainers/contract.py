@@ -11,6 +11,8 @@ from segpipe.settings import TrainSettings
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from segpipe.warehouse.lock import Fence
+
 
 @dataclass(frozen=True, eq=False)
 class ScanPlan:
@@ -76,6 +78,8 @@ class TrainPlan:
     finished: bool = False
     history: tuple[dict[str, Any], ...] = field(default=())
     """Rows of history.csv up to `initial_epoch`."""
+    fence: "Fence | None" = None
+    """The right to write into the model directory, asked for before each checkpoint."""
 
     @property
     def epochs(self) -> int:

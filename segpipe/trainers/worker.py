@@ -201,6 +201,8 @@ class Journal(tf.keras.callbacks.Callback):
             **more,
         }
         if self._worker.group.rank == 0:
+            if plan.fence is not None:
+                plan.fence.check()
             checkpoints.write(plan.settings.model, position, arrays, meta)
         self._saved = time.monotonic()
 

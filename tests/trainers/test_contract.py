@@ -1,6 +1,7 @@
 """One suite for every trainer: the same losses, the same files, and training goes on where it was left."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from segpipe.errors import WarehouseBusy
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.settings import TrainSettings
 from segpipe.trainers.checkpoints import positions
-from segpipe.trainers.records import read_history
+from segpipe.trainers.records import read_history, take_failure
 from segpipe.warehouse.lock import lock
 from segpipe.warehouse.runs import RunRecord, record_run
 
+pytestmark = pytest.mark.slow
 EVERY = pytest.mark.parametrize("trainer", ["local", "orca", "horovod"])
 COLUMNS = {"epoch", "loss", "learning_rate", "images_per_second", "seconds", "validation_seconds"}
 
@@ -242,6 +244,24 @@ def test_a_model_that_another_job_trains_is_refused(settings):
     with lock(asked.model, "train", 0, "another"), pytest.raises(WarehouseBusy, match=r"run another .*--lock-wait-s"):
         run(asked, None)
     assert not positions(asked.model)
+
+
+@pytest.mark.parametrize("trainer", ["local", "orca"])
+def test_a_job_that_was_taken_for_dead_writes_no_further_checkpoint(
+    settings, spark, monkeypatch: pytest.MonkeyPatch, trainer: str
+):
+    asked = settings(trainer=trainer, epochs=500)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run, asked, spark)
+        while not positions(asked.model) and not job.done():
+            time.sleep(0.02)
+        monkeypatch.setattr("segpipe.warehouse.lock.LEASE_SECONDS", -1.0)
+        with lock(asked.model, "train", 0, "another"):
+            with pytest.raises(WarehouseBusy, match="was taken for dead"):
+                job.result()
+            standing = newest(asked.model)
+            assert standing[0] < 500
+            assert take_failure(asked.model) is None
 
 
 def test_a_job_that_waits_for_another_finds_the_model_trained(settings):
