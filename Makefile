@@ -17,7 +17,7 @@ setup:  ## make or refresh .venv from the lock files
 demo: setup  ## the whole chain on a generated cohort (ARGS="--subjects 12")
 	@./spark-submit.sh demo $(ARGS)
 
-# Most tests wait for something to start: two processes need little more than half the time, see tests/conftest.py.
+# How tests are shared out to the two processes: tests/conftest.py.
 test: lint  ## lint, types, import rules and all tests
 	@$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
 

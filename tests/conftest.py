@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def place(item: pytest.Item) -> int:
-        return 0 if item.get_closest_marker("hadoop") else 1 if item.path in slow else 2
+        return 0 if _is_hadoop(item.nodeid) else 1 if item.path in slow else 2
 
     items.sort(key=place)
 
@@ -41,9 +41,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "hadoop" if nodeid.startswith("tests/hadoop/") else nodeid.partition("::")[0]
+            return "hadoop" if _is_hadoop(nodeid) else nodeid.partition("::")[0]
 
     return ByFile(config, log)
+
+
+def _is_hadoop(nodeid: str) -> bool:
+    return nodeid.startswith("tests/hadoop/")
 
 
 @pytest.fixture(scope="session")

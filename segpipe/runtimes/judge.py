@@ -49,12 +49,14 @@ def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Samp
     from segpipe.runtimes.openvino import has_bfloat16, on_ir
 
     threads = len(os.sched_getaffinity(0))
-    names = ("float32", "bfloat16") if has_bfloat16() else ("float32",)
-    predictors = {name: on_ir(contents, bundle, threads, name, _BATCH) for name in names}
+    exact = on_ir(contents, bundle, threads, "float32", _BATCH)
     keras = _run(_keras(bundle, threads), samples)
-    trials = _race(predictors, samples)
+    if has_bfloat16():
+        trials = _race({"float32": exact, "bfloat16": on_ir(contents, bundle, threads, "bfloat16", _BATCH)}, samples)
+    else:
+        trials = {"float32": _run(exact, samples)}
     agreement = {name: _agreement(trial, keras) for name, trial in trials.items()}
-    speed = {name: trial.slices_per_second for name, trial in trials.items() if len(trials) > 1}
+    speed = {name: trial.slices_per_second for name, trial in trials.items() if trial.slices_per_second}
     precision, reason = decide(bundle.url, agreement, speed)
     return {
         "precision": precision,
@@ -158,11 +160,9 @@ def _run(predictor: Predictor, samples: Sequence[Sample]) -> Trial:
 def _race(predictors: dict[str, Predictor], samples: Sequence[Sample]) -> dict[str, Trial]:
     """The trials of all predictors: all scans once, which also warms up, then some of them in turn against the clock.
 
-    One alone is not timed. The slices of a scan are held in memory while it is timed, so that reading them is not.
+    The slices of a scan are held in memory while it is timed, so that reading them is not.
     """
     trials = {name: _run(predictor, samples) for name, predictor in predictors.items()}
-    if len(predictors) == 1:
-        return trials
     best = dict.fromkeys(predictors, 0.0)
     for sample in samples[:_TIMED_SCANS]:
         batches = list(sample.slices)

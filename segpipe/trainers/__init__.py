@@ -112,8 +112,7 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
             try:
                 trainer.train(plan, spark)
             except Exception as error:
-                if plan.fence is not None:
-                    plan.fence.check()  # else what another job has left word of would be taken for ours
+                plan.check_fence()  # else what another job has left word of would be taken for ours
                 if reason := take_failure(plan.settings.model):
                     raise reason from error
                 if isinstance(error, SegpipeError) or plan.settings.trainer == "local":

@@ -97,6 +97,11 @@ class TrainPlan:
         """Names of the regions that are trained, outermost first."""
         return self.convention.region_names
 
+    def check_fence(self) -> None:
+        """Raise WarehouseBusy where another job has taken the model directory over."""
+        if self.fence is not None:
+            self.fence.check()
+
     def of_split(self, split: str) -> list[int]:
         """The scans of a split, as indices."""
         return [place for place, scan in enumerate(self.scans) if scan.split == split]

@@ -201,8 +201,7 @@ class Journal(tf.keras.callbacks.Callback):
             **more,
         }
         if self._worker.group.rank == 0:
-            if plan.fence is not None:
-                plan.fence.check()
+            plan.check_fence()
             checkpoints.write(plan.settings.model, position, arrays, meta)
         self._saved = time.monotonic()
 
