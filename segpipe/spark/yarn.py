@@ -119,7 +119,7 @@ def submit_options(conf: Mapping[str, str], deploy_mode: str, jars: Sequence[str
 
 def _stage_environment(folder: str) -> str:
     contents = environment.environment_files()
-    write = partial(environment.write_archive, contents, extra={"bin/python": environment.LAUNCHER})
+    write = partial(environment.write_packed, contents, extra={"bin/python": environment.LAUNCHER})
     return staged(folder, f"environment-{environment.fingerprint(contents)}.tar.gz", write)
 
 
@@ -127,7 +127,7 @@ def _stage_spark(folder: str) -> str:
     import pyspark
 
     jars = {path.name: path for path in Path(pyspark.__file__).parent.glob("jars/*.jar")}
-    name = f"spark-{pyspark.__version__}-{environment.fingerprint(jars)}.tar.gz"
+    name = f"spark-{pyspark.__version__}-{environment.fingerprint(jars)}.tar"  # jars are packed already
     return staged(folder, name, partial(environment.write_archive, jars))
 
 

@@ -94,9 +94,8 @@ def read_meta(model_url: str, position: Position) -> dict[str, Any]:
 
 
 def restore(checkpoint: Checkpoint, model: "tf.keras.Model") -> None:
-    """Put weights and optimizer state into a compiled model."""
+    """Put weights and optimizer state into a compiled model whose optimizer is built."""
     model.set_weights(checkpoint.weights)
-    model.optimizer.build(model.trainable_variables)
     for variable, array in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):
         variable.assign(array)
 

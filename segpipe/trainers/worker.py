@@ -66,6 +66,7 @@ class Worker:
         optimizer = self.group.optimizer(learning_rate=learning_rates(plan), global_clipnorm=_CLIP_NORM)
         weights = loss_weights(settings)
         model.compile(optimizer, loss=[dice_cross_entropy(self.group.total) for _ in weights], loss_weights=weights)
+        optimizer.build(model.trainable_variables)  # made in the first step, its graph would be traced once more
         start = checkpoints.Position(plan.initial_epoch, plan.initial_step)
         if start > (0, 0):
             checkpoints.restore(checkpoints.read(settings.model, start), model)

@@ -59,12 +59,12 @@ def start() -> Iterator[Start]:
         job.communicate()
 
 
-def _until(true: Callable[[], bool], job: subprocess.Popen[str], seconds: float = 200) -> None:
-    """Wait for something that happens while a job runs."""
+def _until(true: Callable[[], bool], job: subprocess.Popen[str], seconds: float = 600) -> None:
+    """Wait for something that happens while a job runs; the first job of a cluster waits for nodes to unpack Python."""
     deadline = time.monotonic() + seconds
     while not true():
         assert job.poll() is None, job.communicate()
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"nothing after {seconds:.0f} s"
         time.sleep(0.02)
 
 

@@ -16,7 +16,7 @@ from segpipe.spark import environment
 
 def _archive(files: dict[str, Path], extra: dict[str, str] | None = None) -> bytes:
     target = io.BytesIO()
-    environment.write_archive(files, target, extra)
+    environment.write_packed(files, target, extra)
     return target.getvalue()
 
 

@@ -44,6 +44,7 @@ from tools.hadoop.kerberos import Realm, missing_tools  # noqa: E402
 
 POM = Path(__file__).with_name("pom.xml")
 LOG4J = Path(__file__).with_name("log4j.properties")
+PERMISSIONS = Path(__file__).with_name("JavaPermissions.java")
 MASTER = "127.0.0.1"
 WORKERS = (1, 2)
 
@@ -209,6 +210,8 @@ class Cluster:
             "yarn.nodemanager.localizer.address": f"{host}:{self.ports[name + '.localizer']}",
             "yarn.nodemanager.webapp.address": f"{host}:{self.ports[name + '.http']}",
         }
+        if own_classes(self.state).is_dir():
+            own["fs.AbstractFileSystem.file.impl"] = "org.apache.hadoop.fs.local.JavaPermissions"
         return Daemon(name, "org.apache.hadoop.yarn.server.nodemanager.NodeManager", 256, {"yarn-site": own})
 
     def sites(self) -> dict[str, dict[str, str]]:
@@ -336,6 +339,27 @@ def class_path(state: Path) -> str:
     return cached.read_text()
 
 
+def own_classes(state: Path) -> Path:
+    """Where JavaPermissions is, once compiled."""
+    return state / f"classes-{hashlib.sha256(PERMISSIONS.read_bytes()).hexdigest()[:12]}"
+
+
+def compile_own_classes(state: Path, java: Path) -> None:
+    """Compile JavaPermissions unless it is, or Java came without its compiler.
+
+    Node managers then set permissions as Hadoop does without its native library, which takes minutes for Python.
+    """
+    target, compiler = own_classes(state), java / "bin" / "javac"
+    if target.is_dir() or not compiler.exists():
+        return
+    fresh = target.with_suffix(".new")
+    command = [str(compiler), "-cp", class_path(state), "-proc:none", "-d", str(fresh), str(PERMISSIONS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"{PERMISSIONS} could not be compiled:\n{done.stderr[-2000:]}")
+    fresh.rename(target)
+
+
 # Processes -----------------------------------------------------------------------------------------------------------
 
 
@@ -365,7 +389,7 @@ def _environment(cluster: Cluster, java: Path) -> dict[str, str]:
 
 def _java_command(cluster: Cluster, daemon: Daemon, jars: str, java: Path, *arguments: str) -> list[str]:
     folder = cluster.state / daemon.name
-    classpath = os.pathsep.join((str(folder / "conf"), jars))
+    classpath = os.pathsep.join((str(folder / "conf"), str(own_classes(cluster.state)), jars))
     logs = [f"-Dhadoop.log.dir={folder}", f"-Dyarn.log.dir={folder}"]
     return [
         str(java / "bin" / "java"),
@@ -596,6 +620,19 @@ def wait_until_healthy(cluster: Cluster, seconds: float) -> None:
         time.sleep(0.25)
 
 
+def _calm_token_renewer(cluster: Cluster) -> None:
+    """Let a thread of the resource manager have only what others leave.
+
+    With Kerberos, Hadoop 3.3's DelegationTokenRenewer goes round its list of late renewals without a pause and takes a
+    core of its own (`DelegationTokenRenewerPoolTracker.run`, an empty list included).
+    """
+    if process := process_of(cluster, "resourcemanager"):
+        for thread in Path(f"/proc/{process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it may end while it is looked at
+                if (thread / "comm").read_text().startswith("DelegationToken"):
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
+
+
 # Commands ------------------------------------------------------------------------------------------------------------
 
 
@@ -643,15 +680,18 @@ def up(
     A cluster that runs stays as it is, whatever else is asked for.
     """
     state = state or default_state()
-    find_java()
+    java = find_java()
     with _exclusive(state):
         class_path(state)
+        compile_own_classes(state, java)
         cluster = _plan(Cluster(state, PORTS, node_memory_mb, kerberos, apart))
         if cluster.kerberos:
             start_kdc(cluster)
         for daemon in cluster.daemons():
             start(cluster, daemon)
         wait_until_healthy(cluster, seconds)
+        if cluster.kerberos:
+            _calm_token_renewer(cluster)
     return cluster
 
 
