@@ -283,6 +283,7 @@ fi
 
 SUBMIT=("$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs/$JOB.py" "$@")
 if [[ $DEPLOY_MODE == cluster ]]; then # the job runs elsewhere; on YARN its words come back by way of HDFS
+    export SPARK_SUBMIT_OPTS="-XX:TieredStopAtLevel=1 ${SPARK_SUBMIT_OPTS:-}" # that JVM hands the job over, and ends
     [[ $MASTER == yarn ]] || exec "${SUBMIT[@]}"
     exec "$PYTHON" -m segpipe.spark.outcome "$OUTCOME" "${SUBMIT[@]}"
 fi

@@ -54,7 +54,8 @@ def chain(cluster: hadoop.Cluster, glioma_archive: Path, tmp_path_factory: pytes
     local = tmp_path_factory.mktemp("yarn")
     folder = f"{cluster.file_system}/tests/{local.name}-{os.getpid()}"
     put(glioma_archive, f"{folder}/source")
-    yarn("ingest", "--source", f"{folder}/source", "--warehouse", f"{folder}/warehouse", "--cohort", "glioma")
+    words = ("ingest", "--source", f"{folder}/source", "--warehouse", f"{folder}/warehouse", "--cohort", "glioma")
+    yarn(*words, executors=2)
     submit("ingest", "--source", str(glioma_archive), "--warehouse", str(local / "warehouse"), "--cohort", "glioma")
     return Chain(glioma_archive, folder, local)
 
@@ -75,7 +76,7 @@ def orca_model(chain: Chain, cluster: hadoop.Cluster) -> str:
         "--workers",
         "2",
     ]
-    yarn("train", *words, *NETWORK, mode="cluster")
+    yarn("train", *words, *NETWORK, mode="cluster", executors=2)
     yarn("export", "--model", model)
     return model
 

@@ -45,13 +45,14 @@ def test_horovod_trains_on_both_nodes(chain: Chain, cluster: hadoop.Cluster) -> 
     pytest.importorskip("horovod")
     model = f"{chain.folder}/horovod"
     words = ["--warehouse", chain.warehouse, "--cohort", "glioma", "--model", model, "--trainer", "horovod"]
-    yarn("train", *words, "--workers", "2", *NETWORK)
+    yarn("train", *words, "--workers", "2", *NETWORK, executors=2)
     assert nodes_of_last_job(cluster, "segpipe train") == {"nodemanager-1", "nodemanager-2"}
     Bundle.load(model).verify()
 
 
 def test_segment_and_evaluate_give_the_tables_of_local_mode(chain: Chain, orca_model: str) -> None:
-    yarn("segment", "--warehouse", chain.warehouse, "--cohort", "glioma", "--model", orca_model, mode="cluster")
+    words = ("segment", "--warehouse", chain.warehouse, "--cohort", "glioma", "--model", orca_model)
+    yarn(*words, mode="cluster", executors=2)
     said = yarn(
         "evaluate", "--warehouse", chain.warehouse, "--cohort", "glioma", "--model", orca_model, "--split", "all"
     )
@@ -107,7 +108,7 @@ def test_nodes_unpack_python_with_the_permissions_of_yarn(chain: Chain, cluster:
 
 def test_the_demo_runs_the_whole_chain_from_hdfs_to_hdfs(hdfs_folder: str) -> None:
     small = ("--subjects", "6", "--epochs", "1", "--steps-per-epoch", "2")
-    said = yarn("demo", "--warehouse", f"{hdfs_folder}/demo", *small)
+    said = yarn("demo", "--warehouse", f"{hdfs_folder}/demo", *small, executors=2)
     assert "mean Dice of whole_tumour on 1 unseen patients" in said
     assert f"report: {hdfs_folder}/demo/report.html" in said
     warehouse = Warehouse(f"{hdfs_folder}/demo/tables")

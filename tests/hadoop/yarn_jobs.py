@@ -43,13 +43,13 @@ def submit(*words: str, **environment: str) -> str:
     return done.stdout
 
 
-def yarn(*words: str, mode: str = "client") -> str:
+def yarn(*words: str, mode: str = "client", executors: int = 1) -> str:
     """Run a job on YARN and give what it said."""
-    return submit("--profile", "yarn", "--deploy-mode", mode, *words)
+    return submit("--profile", "yarn", "--deploy-mode", mode, "--num-executors", str(executors), *words)
 
 
 def started(*words: str) -> subprocess.Popen[str]:
-    """A job on YARN, under way."""
+    """A job on YARN, under way on two executors unless `words` say otherwise."""
     command = [hadoop.ROOT / "spark-submit.sh", "--profile", "yarn", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -64,7 +64,7 @@ def done(job: subprocess.Popen[str]) -> str:
 def refused(*words: str) -> str:
     """The one line of a job on YARN that is refused, within a minute."""
     began = time.monotonic()
-    job = started(*words)
+    job = started("--num-executors", "1", *words)
     out, err = job.communicate()
     assert time.monotonic() - began < 60
     assert (job.returncode, out) == (1, ""), out + err
