@@ -45,7 +45,7 @@ def plain(plan: TrainPlan, threads: int) -> dict[str, Any]:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     settings = plan.settings
-    batch = settings.batch_size // WORKERS
+    batch = plan.batch_size // WORKERS
     images, regions = _examples(plan, STEPS // 2)
     model = build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed)
     model.compile(tf.keras.optimizers.Adam(settings.learning_rate, global_clipnorm=12.0), loss=dice_cross_entropy())
@@ -82,7 +82,7 @@ def trained(trainer: str, plan: TrainPlan, workers: int = WORKERS) -> dict[str, 
 
     spark = _spark(workers)
     with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as model:
-        share = plan.settings.batch_size // WORKERS
+        share = plan.batch_size // WORKERS
         changes = {"trainer": trainer, "workers": workers, "batch_size": share * workers, "model": f"{model}/model"}
         settings = replace(plan.settings, **changes)
         with record_run(None, "train", settings) as run:

@@ -89,6 +89,7 @@ AXES = ("axial", "coronal", "sagittal")
 LAYOUTS = ("auto", "brats", "decathlon", "bids", "dicom", "manifest", "plain")
 TRAINERS = ("orca", "horovod", "local")
 LEAST_EPOCHS, LEAST_STEPS = 30, 2_500
+SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,11 @@ class TrainSettings(NetworkSettings):
         least=1,
     )
     steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
-    batch_size: int = option("slices (or patches, usually 2) per step over all workers together", 16, least=1)
+    batch_size: int | None = option(
+        "slices, or with --dimensions 3 patches, per step over all workers together; when not given"
+        f" {SLICES_PER_STEP} slices or {PATCHES_PER_STEP} patches",
+        least=1,
+    )
     learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3, above=0)
     foreground_share: float = option("least share of slices with a label in a batch, 0 to 1", 0.5, least=0, most=1)
     patch_size: int = option(

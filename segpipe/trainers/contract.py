@@ -88,6 +88,12 @@ class TrainPlan:
         return self.settings.epochs
 
     @property
+    def batch_size(self) -> int:
+        """Slices or patches per step over all workers together, whether asked for or the default."""
+        assert self.settings.batch_size is not None  # whoever makes a plan decides it
+        return self.settings.batch_size
+
+    @property
     def convention(self) -> LabelConvention:
         """What the labels mean."""
         return CONVENTIONS[self.convention_name]

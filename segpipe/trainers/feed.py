@@ -31,7 +31,7 @@ class Feed:
 
     def __init__(self, plan: TrainPlan, rank: int, size: int, cache_bytes: int = CACHE_BYTES):
         self._plan = plan
-        self._lanes = range(rank, plan.settings.batch_size, size)
+        self._lanes = range(rank, plan.batch_size, size)
         self._groups = RowGroups(plan, cache_bytes, keep=len(self._lanes))
         self._recent: deque[tuple[int, int, list[str]]] = deque(maxlen=_REMEMBERED)
 
@@ -51,7 +51,7 @@ class Feed:
         """
         plan, settings = self._plan, self._plan.settings
         share = settings.foreground_share
-        order = epoch_order(plan.slices, settings.batch_size, share, plan.steps, settings.seed, epoch)
+        order = epoch_order(plan.slices, plan.batch_size, share, plan.steps, settings.seed, epoch)
         for step, lanes in enumerate(order[first_step:], first_step):
             chosen = [int(lanes[lane]) for lane in self._lanes]
             self._recent.append(

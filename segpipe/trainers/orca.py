@@ -40,7 +40,7 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
         lambda config, batch_size: _distributed(worker),
         epochs=plan.epochs,
         initial_epoch=plan.initial_epoch,
-        batch_size=plan.settings.batch_size,
+        batch_size=plan.batch_size,
         steps_per_epoch=plan.steps,
         callbacks=[Journal(worker)],
         verbose=0,

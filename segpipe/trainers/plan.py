@@ -11,7 +11,7 @@ from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError, UsageError
-from segpipe.settings import LEAST_EPOCHS, LEAST_STEPS, TrainSettings
+from segpipe.settings import LEAST_EPOCHS, LEAST_STEPS, PATCHES_PER_STEP, SLICES_PER_STEP, TrainSettings
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
 from segpipe.trainers.order import steps_for_all
 from segpipe.trainers.patches import patch_index, patch_shape
@@ -67,9 +67,11 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
             f"No training slice of cohort {settings.cohort!r} has a label",
             "ingest scans with masks, or with another --split-salt",
         )
-    steps = settings.steps_per_epoch or steps_for_all(slices, settings.batch_size, settings.foreground_share)
+    batch = batch_size(settings)
+    steps = settings.steps_per_epoch or steps_for_all(slices, batch, settings.foreground_share)
+    epochs = settings.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
     return TrainPlan(
-        settings=replace(settings, epochs=settings.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))),
+        settings=replace(settings, epochs=epochs, batch_size=batch),
         modalities=tuple(modalities),
         orientation=orientation,
         convention_name=convention,
@@ -89,6 +91,11 @@ def crop_size(scans: Sequence[ScanPlan], multiple: int) -> tuple[int, int]:
     return -(-rows // multiple) * multiple, -(-columns // multiple) * multiple
 
 
+def batch_size(settings: TrainSettings) -> int:
+    """Slices or patches per step over all workers together: what was asked for, or fits the dimensions."""
+    return settings.batch_size or (PATCHES_PER_STEP if settings.dimensions == 3 else SLICES_PER_STEP)
+
+
 def check_settings(settings: TrainSettings) -> None:
     """Raise UsageError for settings that cannot work together, whatever the tables."""
     if settings.dimensions == 3 and settings.patch_size < 1 << settings.depth:
@@ -102,10 +109,12 @@ def check_settings(settings: TrainSettings) -> None:
             f"Batch normalisation would see only a part of the batch in each of {workers} workers",
             "use --normalisation instance, or --workers 1",
         )
-    if settings.batch_size % workers:
-        fit = max(workers, settings.batch_size // workers * workers)
+    batch = batch_size(settings)
+    if batch % workers:
+        fit = max(workers, batch // workers * workers)
+        kind = "patches" if settings.dimensions == 3 else "slices"
         raise UsageError(
-            f"A batch of {settings.batch_size} slices cannot be shared equally by {workers} workers",
+            f"A batch of {batch} {kind} cannot be shared equally by {workers} workers",
             f"use --batch-size {fit}",
         )
 

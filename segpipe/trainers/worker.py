@@ -152,7 +152,7 @@ class Journal(tf.keras.callbacks.Callback):
             "epoch": epoch + 1,
             "loss": loss,
             "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
-            "images_per_second": plan.steps * plan.settings.batch_size / seconds,
+            "images_per_second": plan.steps * plan.batch_size / seconds,
             "seconds": seconds,
         }
         with telling(plan.settings.model):

@@ -13,3 +13,11 @@ from segpipe.trainers.plan import make_plan
 def test_a_small_cohort_is_passed_over_more_often(settings, asked: int | None, steps: int, epochs: int) -> None:
     plan = make_plan(settings(epochs=asked, steps_per_epoch=steps))
     assert (plan.epochs, plan.settings.epochs, plan.steps) == (epochs, epochs, steps)
+
+
+@pytest.mark.parametrize(("dimensions", "asked", "batch"), [(2, None, 16), (3, None, 2), (2, 4, 4), (3, 4, 4)])
+def test_a_batch_of_patches_is_smaller_than_one_of_slices(
+    settings, dimensions: int, asked: int | None, batch: int
+) -> None:
+    plan = make_plan(settings(dimensions=dimensions, batch_size=asked, patch_size=8))
+    assert (plan.batch_size, plan.settings.batch_size) == (batch, batch)

@@ -39,6 +39,12 @@ def test_a_batch_that_cannot_be_shared(settings, workers: int):
         make_plan(settings(trainer="orca", workers=workers))
 
 
+def test_a_default_batch_of_patches_that_cannot_be_shared(settings):
+    asked = settings(trainer="orca", workers=3, dimensions=3, batch_size=None)
+    with pytest.raises(UsageError, match=r"A batch of 2 patches cannot .* use --batch-size 3$"):
+        make_plan(asked)
+
+
 def test_no_such_cohort(settings):
     with pytest.raises(NotFound, match="'other'"):
         make_plan(settings(cohort="other"))
