@@ -62,15 +62,8 @@ ADD_OPENS = [
         "sun.nio.ch",
     )
 ]
-# A daemon's whole life is a few minutes on two cores: the quick compiler and the simplest collector cost least, and
-# Hadoop's jars need no proof that their bytecode is sound.
-JVM = [
-    *ADD_OPENS,
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-XX:-BytecodeVerificationRemote",
-    "-Djava.net.preferIPv4Stack=true",
-]
+# A daemon's whole life is a few minutes on two cores: the quick compiler and the simplest collector cost least.
+JVM = [*ADD_OPENS, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true"]
 
 
 class ClusterError(RuntimeError):
