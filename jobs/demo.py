@@ -140,7 +140,7 @@ def filled_rule(subjects: set[str], salt: str, train: float, validation: float) 
 def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: str) -> TrainSettings:
     """The training of the demo, in batches of about 8 slices: the generated scans are learnt in half the time so."""
     workers = 1 if settings.trainer == "local" else settings.workers
-    epochs = settings.epochs or (12 if settings.source else 5)
+    epochs = settings.epochs or (12 if settings.source else 4)
     return TrainSettings(
         warehouse=warehouse,
         cohort=cohort,

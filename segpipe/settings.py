@@ -293,7 +293,7 @@ class DemoSettings:
     subjects: int = option("number of generated subjects", 24, least=6)
     trainer: str = option("how the training is distributed", "orca", choices=TRAINERS)
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
-    epochs: int | None = option("passes over the training split; when not given 5, or 12 with --source", least=1)
+    epochs: int | None = option("passes over the training split; when not given 4, or 12 with --source", least=1)
     steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
 
 
