@@ -75,28 +75,27 @@ exec "$here/bin/{VERSION}" "$@"
 
 def environment_files() -> dict[str, Path]:
     """The files of this interpreter's environment: path in the archive to path on this machine."""
-    base = {"base": sys.base_prefix, "installed_base": sys.base_prefix, "platbase": sys.base_prefix}
+    of_base = dict.fromkeys(("base", "installed_base", "platbase", "installed_platbase"), sys.base_prefix)
     files = {f"bin/{VERSION}": Path(os.path.realpath(sys.executable))}
-    prefixes = base | {"installed_platbase": sys.base_prefix}
-    for folder in _folders(("stdlib", "platstdlib"), prefixes):
+    for folder in _folders("stdlib", "platstdlib", prefixes=of_base):
         files |= {f"{LIBRARY}/{name}": path for name, path in _below(folder, LEFT_OUT_LIBRARY)}
     unwanted = set(_installed_by(LEFT_OUT_DISTRIBUTIONS))
-    for folder in _folders(("purelib", "platlib")):
+    for folder in _folders("purelib", "platlib"):
         files |= {f"{PACKAGES}/{name}": path for name, path in _below(folder, LEFT_OUT) if name not in unwanted}
     compiled_here = [path for name, path in files.items() if "/lib-dynload/" in name or "/horovod/" in name]
     compiled_here = [path for path in compiled_here if path.suffix == ".so"]
     return files | {f"lib/bundled/{path.name}": path for path in _libraries([files[f"bin/{VERSION}"], *compiled_here])}
 
 
-def _folders(schemes: Iterable[str], prefixes: Mapping[str, str] | None = None) -> Iterable[str]:
+def _folders(*schemes: str, prefixes: dict[str, str] | None = None) -> Iterable[str]:
     """The installation's folders of these kinds, each once: they differ on few systems."""
-    return dict.fromkeys(sysconfig.get_path(scheme, vars=dict(prefixes or {})) for scheme in schemes)
+    return dict.fromkeys(sysconfig.get_path(scheme, vars=prefixes) for scheme in schemes)
 
 
 def _below(top: str, left_out: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
     """The files below a folder, by their path from there, without those and whole folders that `left_out` matches."""
     for root, folders, names in os.walk(top, followlinks=True):
-        prefix = f"{root[len(top) :]}/"[1:]
+        prefix = os.path.join(root, "")[len(top) + 1 :]
         folders[:] = [name for name in folders if not left_out.match(f"{prefix}{name}/")]
         for name in names:
             if not left_out.match(prefix + name):

@@ -59,8 +59,8 @@ def start() -> Iterator[Start]:
         job.communicate()
 
 
-def _until(true: Callable[[], bool], job: subprocess.Popen[str], seconds: float = 600) -> None:
-    """Wait for something that happens while a job runs; the first job of a cluster waits for nodes to unpack Python."""
+def _until(true: Callable[[], bool], job: subprocess.Popen[str], seconds: float = 200) -> None:
+    """Wait for something that happens while a job runs."""
     deadline = time.monotonic() + seconds
     while not true():
         assert job.poll() is None, job.communicate()

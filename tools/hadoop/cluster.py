@@ -344,7 +344,7 @@ def own_classes(state: Path) -> Path:
     return state / f"classes-{hashlib.sha256(PERMISSIONS.read_bytes()).hexdigest()[:12]}"
 
 
-def compile_own_classes(state: Path, java: Path) -> None:
+def compile_own_classes(state: Path, jars: str, java: Path) -> None:
     """Compile JavaPermissions unless it is, or Java came without its compiler.
 
     Node managers then set permissions as Hadoop does without its native library, which takes minutes for Python.
@@ -353,7 +353,7 @@ def compile_own_classes(state: Path, java: Path) -> None:
     if target.is_dir() or not compiler.exists():
         return
     fresh = target.with_suffix(".new")
-    command = [str(compiler), "-cp", class_path(state), "-proc:none", "-d", str(fresh), str(PERMISSIONS)]
+    command = [str(compiler), "-cp", jars, "-proc:none", "-d", str(fresh), str(PERMISSIONS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ClusterError(f"{PERMISSIONS} could not be compiled:\n{done.stderr[-2000:]}")
@@ -627,7 +627,7 @@ def _calm_token_renewer(cluster: Cluster) -> None:
     core of its own (`DelegationTokenRenewerPoolTracker.run`, an empty list included).
     """
     if process := process_of(cluster, "resourcemanager"):
-        for thread in Path(f"/proc/{process.pid}/task").iterdir():
+        for thread in Path(f"/proc/{process.pid}/task").glob("*"):
             with contextlib.suppress(OSError):  # it may end while it is looked at
                 if (thread / "comm").read_text().startswith("DelegationToken"):
                     os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
@@ -682,8 +682,7 @@ def up(
     state = state or default_state()
     java = find_java()
     with _exclusive(state):
-        class_path(state)
-        compile_own_classes(state, java)
+        compile_own_classes(state, class_path(state), java)
         cluster = _plan(Cluster(state, PORTS, node_memory_mb, kerberos, apart))
         if cluster.kerberos:
             start_kdc(cluster)
