@@ -92,7 +92,7 @@ def convert(model: Any, bundle: Bundle) -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory(prefix="segpipe-export-") as scratch:
         module = tf.Module()
         module.function = function
-        module.model = model
+        module.weights = model.variables  # not the model: Keras would trace each of its layers to be loaded as such
         tf.saved_model.save(module, scratch, signatures=function.get_concrete_function())
         return _convert_saved(Path(scratch))
 
