@@ -267,6 +267,9 @@ case " $JOB $* " in
         for JAR in "$SPARK_HOME"/../bigdl/share/*/lib/*.jar; do
             JARS=${JARS:+$JARS,}$JAR
         done
+        if [[ ${MASTER:-local} == local* ]]; then # its workers are forked from one process, which imports TensorFlow once
+            OPTIONS=(--conf spark.python.daemon.module=segpipe.trainers.forkserver ${OPTIONS[@]+"${OPTIONS[@]}"})
+        fi
         ;;
 esac
 if [[ $MASTER == yarn ]]; then # nodes have Java and nothing else: all the rest travels, once, by way of HDFS

@@ -65,6 +65,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.hadoop.fs.defaultFS": "file:///",  # HADOOP_CONF_DIR may name the cluster of tests/hadoop
         "spark.jars": bigdl_jars(),
+        "spark.python.daemon.module": "segpipe.trainers.forkserver",  # as spark-submit.sh has it for trainings
     }
     session = build("segpipe tests", master="local[2]", extra_conf=conf)
     yield session

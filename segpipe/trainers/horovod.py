@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segpipe.errors import SegpipeError
-from segpipe.models import TENSORFLOW_ENVIRONMENT
+from segpipe.models import TENSORFLOW_ENVIRONMENT, imports
 from segpipe.trainers.contract import TrainPlan
 
 if TYPE_CHECKING:
@@ -60,10 +60,11 @@ def _ask_for_gloo() -> None:
 
 def run_worker(plan: TrainPlan, threads: int) -> None:
     """What each process does."""
-    import horovod.tensorflow as hvd
-    import tensorflow as tf
+    with imports():
+        import horovod.tensorflow as hvd
+        import tensorflow as tf
 
-    from segpipe.trainers.worker import Worker
+        from segpipe.trainers.worker import Worker
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from segpipe.models import imports
 from segpipe.trainers.contract import Alone, TrainPlan
 
 
 def train(plan: TrainPlan, spark: Any = None) -> None:
     """Train `plan` to its end; what comes of it stands in the model directory."""
-    from segpipe.trainers.worker import Worker
+    with imports():
+        from segpipe.trainers.worker import Worker
 
     worker = Worker(plan, Alone)
     worker.fit(worker.build_model())

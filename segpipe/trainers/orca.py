@@ -2,6 +2,7 @@
 (MultiWorkerMirroredStrategy)."""
 
 import contextlib
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segpipe.errors import SegpipeError, UsageError
+from segpipe.models import imports
 from segpipe.trainers.contract import TrainPlan
 
 if TYPE_CHECKING:
@@ -32,10 +34,11 @@ def bigdl_jars() -> str:
 
 def train(plan: TrainPlan, spark: "SparkSession") -> None:
     """Train `plan` to its end on the session's executors; what comes of it stands in the model directory."""
-    from segpipe.trainers.worker import Journal, Worker
+    with imports():
+        from segpipe.trainers.worker import Journal, Worker
 
     worker = Worker(plan, OrcaGroup)
-    estimator = _estimator(plan, spark, lambda config: worker.build_model())
+    estimator = _estimator(plan, spark, lambda config: _built(worker))
     estimator.fit(
         lambda config, batch_size: _distributed(worker),
         epochs=plan.epochs,
@@ -45,6 +48,12 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
         callbacks=[Journal(worker)],
         verbose=0,
     )
+
+
+def _built(worker: Any) -> Any:
+    """The model, in a worker of its own; what was imported there stays, and no garbage is looked for in it."""
+    gc.freeze()
+    return worker.build_model()
 
 
 class OrcaGroup:
