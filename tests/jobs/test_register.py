@@ -22,6 +22,7 @@ from tests.jobs.test_spark_submit import call
 from tests.report.small_warehouse import generate, write_results
 
 BIN = Path(sys.executable).parent
+QUICK = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]  # as in conf/spark-local.conf: it starts sooner
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def spark_sql(*words: str, cwd: Path, **environment: str) -> subprocess.Complete
     """What a person with spark-sql on the path sees; the project is neither the folder nor on Python's path."""
     given = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SPARK", "HADOOP"))}
     given |= {"PATH": f"{BIN}:{os.environ['PATH']}", "JAVA_HOME": str(java_home())}
+    given |= {"SPARK_SUBMIT_OPTS": " ".join(QUICK)}
     command = ["spark-sql", "--database", "brain_archive", *words]
     return subprocess.run(command, cwd=cwd, env=given | environment, capture_output=True, text=True, timeout=240)
 
@@ -60,6 +62,7 @@ def hive_site(tmp_path: Path) -> Iterator[Path]:
     }
     command = [
         java_home() / "bin/java",
+        *QUICK,
         "-cp",
         Path(pyspark.__file__).parent / "jars/*",
         "-Dhive.async.log.enabled=false",
