@@ -88,7 +88,7 @@ def _range(rules: Any) -> str:
 AXES = ("axial", "coronal", "sagittal")
 LAYOUTS = ("auto", "brats", "decathlon", "bids", "dicom", "manifest", "plain")
 TRAINERS = ("orca", "horovod", "local")
-LEAST_EPOCHS, LEAST_STEPS = 30, 2_500
+LEAST_EPOCHS, LEAST_STEPS = 20, 800
 SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
 
 
