@@ -29,12 +29,13 @@ def _stdout_as_stderr() -> Iterator[None]:
 
 
 def load() -> None:
-    """Import what Orca's workers need; where it is not installed, they are told so when they ask for it."""
-    with imports(), _stdout_as_stderr(), contextlib.suppress(ImportError):
+    """Import what Orca's workers need; what goes wrong here goes wrong again in them, where the job is told of it."""
+    with imports(), _stdout_as_stderr(), contextlib.suppress(Exception):
         import_module("bigdl.orca.learn.tf2.pyspark_estimator")
         import_module("segpipe.trainers.worker")
 
 
 if __name__ == "__main__":
+    os.setpgid(0, 0)  # as `manager` does, too late for this: Ctrl-C is for the job, which ends Spark
     load()
     manager()
