@@ -288,7 +288,9 @@ class DemoSettings:
     """The whole chain, on a generated cohort unless a source is given."""
 
     source: str | None = option("archive to use instead of generated scans")
-    warehouse: str = option("folder for tables, model and report", "demo")
+    warehouse: str | None = option(
+        "folder for tables, model and report; when not given demo, or with --source demo-NAME, NAME being the source's"
+    )
     seed: int = option("seed of the generated cohort", 0, least=0)
     subjects: int = option("number of generated subjects", 24, least=6)
     trainer: str = option("how the training is distributed", "orca", choices=TRAINERS)

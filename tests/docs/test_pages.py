@@ -30,7 +30,7 @@ PLACES = ("source", "warehouse", "model", "output", "metastore")
 SMALLER = {
     "ingest": "--split-salt segpipe-12",  # leaves no split of five subjects empty
     "train": "--trainer local --workers 1 --filters 2 --depth 2 --epochs 1 --steps-per-epoch 2 --batch-size 4",
-    "demo": "--subjects 6 --epochs 1 --steps-per-epoch 3 --trainer local",
+    "demo": "--warehouse demo --subjects 6 --epochs 1 --steps-per-epoch 3 --trainer local",
 }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.demo import filled_rule, open_report, train_settings
+from jobs.demo import another_folder_helps, filled_rule, folder_of, open_report, train_settings
+from segpipe.errors import ModelError
 from segpipe.settings import DemoSettings
 from segpipe.trainers.plan import check_settings
 
@@ -36,6 +37,21 @@ def test_any_number_of_workers_shares_the_demo_s_batch(workers: int) -> None:
     settings = train_settings(DemoSettings(workers=workers), "w", "c", "m")
     check_settings(settings)
     assert max(workers, 6) <= settings.batch_size <= max(workers, 10)
+
+
+def test_each_source_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "brats").mkdir()
+    monkeypatch.chdir(tmp_path / "brats")
+    assert folder_of(DemoSettings()) == "demo"
+    assert folder_of(DemoSettings(source=".")) == folder_of(DemoSettings(source="/other/brats/")) == "demo-brats"
+    assert folder_of(DemoSettings(source="hdfs://archive/a b.csv")) == "demo-a-b.csv"
+    assert folder_of(DemoSettings(source="x", warehouse="hdfs://archive/w/")) == "hdfs://archive/w"
+
+
+def test_a_folder_with_another_training_is_refused_with_an_option_that_the_demo_has() -> None:
+    wanted = "^Model directory d holds a training on other scans: give another --warehouse$"
+    with pytest.raises(ModelError, match=wanted), another_folder_helps():
+        raise ModelError("Model directory d holds a training on other scans", "give another --model")
 
 
 class Terminal(io.StringIO):
