@@ -162,6 +162,12 @@ class TrainSettings(NetworkSettings):
     )
     learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3, above=0)
     foreground_share: float = option("least share of slices with a label in a batch, 0 to 1", 0.5, least=0, most=1)
+    coarse_share: float = option(
+        "share of the epochs, the first ones, that learn from slices of half the size; only for --dimensions 2",
+        0.0,
+        least=0,
+        most=1,
+    )
     patch_size: int = option(
         "longest edge of a patch, voxels, in steps of 2^depth; only for --dimensions 3", 64, least=4, most=512
     )

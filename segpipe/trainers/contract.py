@@ -88,6 +88,11 @@ class TrainPlan:
         return self.settings.epochs
 
     @property
+    def coarse_epochs(self) -> int:
+        """How many epochs, the first ones, learn from slices of half the size."""
+        return round(self.settings.coarse_share * self.epochs) if self.settings.dimensions == 2 else 0
+
+    @property
     def batch_size(self) -> int:
         """Slices or patches per step over all workers together, whether asked for or the default."""
         assert self.settings.batch_size is not None  # whoever makes a plan decides it

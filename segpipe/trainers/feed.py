@@ -47,7 +47,7 @@ class Feed:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Example]]:
         """The batches of an epoch from a step on: lists of image float32 (H, W, C) and regions uint8 (H, W, R).
 
-        In 3D these are patches, with D slices in front.
+        In a coarse epoch H and W are half of the crop's. In 3D these are patches, with D slices in front.
         """
         plan, settings = self._plan, self._plan.settings
         share = settings.foreground_share
@@ -64,6 +64,7 @@ class Feed:
         import tensorflow as tf
 
         plan, batch = self._plan, self.batch_size
+        shape = (None, None) if plan.coarse_epochs else plan.crop
 
         def examples() -> Iterator[Example]:
             epoch, step = plan.initial_epoch, plan.initial_step
@@ -74,8 +75,8 @@ class Feed:
                     epoch, step = epoch + 1, 0
 
         signature = (
-            tf.TensorSpec((*plan.crop, len(plan.modalities)), tf.float32),
-            tf.TensorSpec((*plan.crop, len(plan.regions)), tf.uint8),
+            tf.TensorSpec((*shape, len(plan.modalities)), tf.float32),
+            tf.TensorSpec((*shape, len(plan.regions)), tf.uint8),
         )
         dataset = tf.data.Dataset.from_generator(examples, output_signature=signature)
         options = tf.data.Options()
@@ -89,6 +90,8 @@ class Feed:
         scan = plan.scans[plan.slices.scan[place]]
         stored, labels = self._groups.slice(int(plan.slices.group[place]), int(plan.slices.row[place]))
         image = normalise_stored(stored, scan)
+        if epoch < plan.coarse_epochs:
+            image, labels = halve(image, labels)
         if settings.augment:
             image, labels = augment(image, labels, np.random.default_rng((settings.seed, epoch, step, lane)))
         return image, to_regions(labels, plan.convention)
@@ -178,6 +181,15 @@ def windows(scan: ScanPlan, size: tuple[int, ...]) -> list[tuple[slice, slice]]:
         inside = slice(max(start, 0), min(start + length, limit))
         spans.append((slice(inside.start - start, inside.stop - start), inside))
     return spans
+
+
+def halve(image: np.ndarray, labels: np.ndarray) -> Example:
+    """An image (H, W, C) and its labels (H, W) with half as many rows and columns, both even.
+
+    Four pixels become their mean and the label of the first, whose place the lower levels of the decoder have as well.
+    """
+    mean = (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) * np.float32(0.25)
+    return mean, np.ascontiguousarray(labels[::2, ::2])
 
 
 def normalise_stored(stored: np.ndarray, scan: ScanPlan) -> np.ndarray:

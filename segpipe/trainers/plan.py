@@ -60,7 +60,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         crop = patch_shape(scans, 1 << settings.depth, settings.patch_size)
         slices = patch_index(scans, [any(entry["voxels"] for entry in row["label_counts"]) for row in rows], crop)
     else:
-        crop = crop_size(scans, 1 << settings.depth)
+        crop = crop_size(scans, 1 << settings.depth + bool(settings.coarse_share))
         slices = _index(warehouse, parts, groups, scans)
     if not slices.foreground.any():
         raise TableError(

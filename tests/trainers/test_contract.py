@@ -245,9 +245,9 @@ def dice_of_segmenting(bundle: Bundle, tables: str) -> dict[str, dict[str, float
     return found
 
 
-def test_deep_supervision_and_partial_padding(settings, spark):
+def test_deep_supervision_partial_padding_and_coarse_epochs(settings, spark):
     """The same everywhere; what only training needs is no part of the model."""
-    deep = {"deep_supervision": True, "padding": "partial", "epochs": 1}
+    deep = {"deep_supervision": True, "padding": "partial", "epochs": 2, "coarse_share": 0.5}
     local, _ = run(settings(**deep), spark)
     assert load_keras(local)(np.zeros((1, *local.crop, 4), np.float32)).shape == (1, *local.crop, 3)
     for trainer in ("orca", "horovod"):

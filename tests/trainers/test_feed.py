@@ -8,7 +8,7 @@ import pytest
 
 from segpipe.core.regions import to_regions
 from segpipe.trainers.contract import ScanPlan
-from segpipe.trainers.feed import Feed, crop, uncrop
+from segpipe.trainers.feed import Feed, crop, halve, uncrop
 from segpipe.trainers.plan import make_plan
 
 
@@ -53,6 +53,28 @@ def test_an_example_is_the_normalised_slice_of_the_tables(settings, tables):
     truth = to_regions(stored.mask[row], plan.convention)
     assert truth.any() == plan.slices.foreground[place]
     np.testing.assert_array_equal(uncrop(regions[None], scan)[0], truth)
+
+
+def test_coarse_epochs_show_the_same_slices_at_half_the_size(settings):
+    coarse, fine = (make_plan(settings(augment=False, epochs=3, coarse_share=share)) for share in (0.7, 0.0))
+    assert [plan.coarse_epochs for plan in (coarse, fine)] == [2, 0]
+    assert all(side % (2 << coarse.settings.depth) == 0 for side in coarse.crop)
+    fine = replace(fine, crop=coarse.crop)
+    for epoch, is_coarse in ((0, True), (1, True), (2, False)):
+        for shown, whole in zip(*(next(Feed(plan, 0, 1).epoch(epoch)) for plan in (coarse, fine)), strict=True):
+            wanted = halve(*whole) if is_coarse else whole
+            for array, other in zip(shown, wanted, strict=True):
+                assert array.dtype == other.dtype
+                np.testing.assert_allclose(array, other, atol=1e-6)
+
+
+def test_half_the_size_is_the_mean_of_four_pixels_and_the_label_of_the_first():
+    image = np.arange(24, dtype=np.float32).reshape(4, 6, 1)
+    labels = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    small, small_labels = halve(image, labels)
+    np.testing.assert_array_equal(small[..., 0], [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]])
+    np.testing.assert_array_equal(small_labels, [[0, 2, 4], [12, 14, 16]])
+    assert (small.dtype, small_labels.dtype) == (np.float32, np.uint8)
 
 
 def test_memory_is_bounded_by_row_groups_not_by_the_cohort(settings):
