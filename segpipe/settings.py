@@ -166,7 +166,7 @@ class TrainSettings(NetworkSettings):
         "share of the epochs, the first ones, that learn from slices of half the size; only for --dimensions 2",
         0.0,
         least=0,
-        most=1,
+        below=1,
     )
     patch_size: int = option(
         "longest edge of a patch, voxels, in steps of 2^depth; only for --dimensions 3", 64, least=4, most=512

@@ -158,7 +158,7 @@ def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None
             rows = read_history(plan.settings.model)
             for place in range(shown, len(rows)):
                 bar.advance()
-                bar.tell(epoch_line(rows[: place + 1], plan.epochs))
+                bar.tell(epoch_line(rows[: place + 1], plan.epochs, plan.coarse_epochs))
             shown = max(shown, len(rows))
 
         def follow() -> None:
@@ -175,7 +175,7 @@ def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None
             show()
 
 
-def epoch_line(rows: Sequence[Mapping[str, float]], epochs: int) -> str:
+def epoch_line(rows: Sequence[Mapping[str, float]], epochs: int, coarse_epochs: int = 0) -> str:
     """The last epoch of a history in a line: loss, validation Dice per region, speed, and how long the rest takes."""
     row = rows[-1]
     scores = [
@@ -184,11 +184,18 @@ def epoch_line(rows: Sequence[Mapping[str, float]], epochs: int) -> str:
         if name.startswith("dice_") and value == value
     ]
     dice = f"  Dice {', '.join(scores)}" if scores else ""
-    recent = rows[-_RECENT_EPOCHS:]
-    seconds = sum(past["seconds"] + past["validation_seconds"] for past in recent) / len(recent) * (epochs - len(rows))
-    left = f"  {_duration(seconds)} left" if len(rows) < epochs else ""
+    done = len(rows)
+    recent = range(max(0, done - _RECENT_EPOCHS), done)
+    seconds = sum(rows[epoch]["seconds"] + rows[epoch]["validation_seconds"] for epoch in recent)
+    seconds *= _pixels(range(done, epochs), coarse_epochs) / _pixels(recent, coarse_epochs)
+    left = f"  {_duration(seconds)} left" if done < epochs else ""
     speed = f"{row['images_per_second']:.3g} images/s"
-    return f"epoch {len(rows)} of {epochs}  loss {row['loss']:.3f}{dice}  {speed}{left}"
+    return f"epoch {done} of {epochs}  loss {row['loss']:.3f}{dice}  {speed}{left}"
+
+
+def _pixels(epochs: range, coarse_epochs: int) -> int:
+    """How many pixels some epochs show, in units of what a coarse one does."""
+    return sum(1 if epoch < coarse_epochs else 4 for epoch in epochs)
 
 
 def _duration(seconds: float) -> str:

@@ -89,8 +89,10 @@ class TrainPlan:
 
     @property
     def coarse_epochs(self) -> int:
-        """How many epochs, the first ones, learn from slices of half the size."""
-        return round(self.settings.coarse_share * self.epochs) if self.settings.dimensions == 2 else 0
+        """How many epochs, the first ones, learn from slices of half the size; never all of them."""
+        if self.settings.dimensions == 3:
+            return 0
+        return min(round(self.settings.coarse_share * self.epochs), self.epochs - 1)
 
     @property
     def batch_size(self) -> int:

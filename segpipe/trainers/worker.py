@@ -19,12 +19,14 @@ from segpipe.trainers.contract import Group, TrainPlan
 from segpipe.trainers.events import write_events
 from segpipe.trainers.feed import Feed
 from segpipe.trainers.identity import identity
+from segpipe.trainers.memory import keep_freed_memory
 from segpipe.trainers.network import build_network, loss_weights, with_targets
 from segpipe.trainers.patches import PatchFeed
 from segpipe.trainers.records import telling, write_history
 from segpipe.trainers.validation import TileValidator, Validator, mean_dice
 
 tf.get_logger().setLevel("ERROR")  # Orca goes through what TensorFlow calls deprecated, in every worker
+keep_freed_memory()  # before TensorFlow starts its threads
 
 _WARM_UP_SHARE = 0.05
 _FINAL_SHARE = 0.01
@@ -161,7 +163,7 @@ class Journal(tf.keras.callbacks.Callback):
         row["validation_seconds"] = time.perf_counter() - self._started - seconds
         self._history.append(row)
         best = best_epoch(self._history, plan.regions)
-        stop = 0 < plan.settings.patience <= epoch + 1 - best
+        stop = 0 < plan.settings.patience <= epoch + 1 - max(best, plan.coarse_epochs)
         self.model.stop_training = stop
         finished = stop or epoch + 1 == plan.epochs
         self._write(checkpoints.Position(epoch + 1), best_epoch=best, finished=finished, scores=scores)

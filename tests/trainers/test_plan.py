@@ -15,6 +15,13 @@ def test_a_small_cohort_is_passed_over_more_often(settings, asked: int | None, s
     assert (plan.epochs, plan.settings.epochs, plan.steps) == (epochs, epochs, steps)
 
 
+@pytest.mark.parametrize(
+    ("share", "epochs", "coarse"), [(0.0, 10, 0), (0.75, 10, 8), (0.99, 10, 9), (0.8, 1, 0)], ids=str
+)
+def test_the_last_epoch_is_never_coarse(settings, share: float, epochs: int, coarse: int) -> None:
+    assert make_plan(settings(coarse_share=share, epochs=epochs)).coarse_epochs == coarse
+
+
 @pytest.mark.parametrize(("dimensions", "asked", "batch"), [(2, None, 16), (3, None, 2), (2, 4, 4), (3, 4, 4)])
 def test_a_batch_of_patches_is_smaller_than_one_of_slices(
     settings, dimensions: int, asked: int | None, batch: int

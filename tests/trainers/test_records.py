@@ -41,6 +41,8 @@ def test_tensorboard_reads_every_epoch(tmp_path: Path, url: str):
 def test_an_epoch_in_a_line_with_the_time_left():
     assert epoch_line([ROW], 31) == "epoch 1 of 31  loss 0.500  Dice lesion 0.750  41.2 images/s  40 min left"
     assert epoch_line([ROW, ROW | {"seconds": 0.0, "validation_seconds": 0.0}], 3).endswith("  40 s left")
+    assert epoch_line([ROW], 4, coarse_epochs=2).endswith("  12 min left")  # 1, and 2 of four times the pixels
+    assert epoch_line([ROW, ROW, ROW], 4, coarse_epochs=2).endswith("  3 min left")
     assert epoch_line([ROW], 1) == "epoch 1 of 1  loss 0.500  Dice lesion 0.750  41.2 images/s"
 
 
