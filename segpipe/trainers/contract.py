@@ -127,7 +127,10 @@ class Group(Protocol):
     size: int
 
     def total(self, tensor: "tf.Tensor") -> "tf.Tensor":
-        """The sum of a tensor over all workers, inside a training step; its gradient reaches them all."""
+        """The sum of a tensor over all workers, inside a training step; its gradient reaches them all.
+
+        What is made of the sum must be the same on every worker, for so is then the gradient that comes back.
+        """
         ...
 
     def sum(self, numbers: np.ndarray) -> np.ndarray:
