@@ -31,7 +31,7 @@ keep_freed_memory()  # before TensorFlow starts its threads
 _WARM_UP_SHARE = 0.05
 _FINAL_SHARE = 0.01
 _CLIP_NORM = 12.0
-_LOOKS = 50  # so often in an epoch the workers ask each other whether it is time for a checkpoint
+_LOOKS = 8  # so often in an epoch the workers ask each other whether it is time for a checkpoint
 _MOST_LOOK_STEPS = 16
 
 
