@@ -138,6 +138,11 @@ class NetworkSettings:
     )
     upsampling: str = option("how the decoder doubles the resolution", "transposed", choices=("transposed", "resized"))
     precision: str = option("compute precision", "float32", choices=("float32", "bfloat16"))
+    mirror: bool = option(
+        "segment the mean of a slice's four mirror images: better where scans differ from those of the training, four"
+        " times as slow; a finished training takes it over without another step",
+        False,
+    )
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,12 @@ class TrainSettings(NetworkSettings):
     )
     tile_overlap: float = option(
         "share by which neighbouring tiles overlap in validation; only for --dimensions 3", 0.25, least=0, most=0.9
+    )
+    threshold: float = option(
+        "probability above which a voxel belongs to a region, 0 to 1; a finished training takes it over",
+        0.5,
+        above=0,
+        below=1,
     )
     deep_supervision: bool = option("let lower levels of the decoder learn to segment as well", False)
     augment: bool = option("flip, rotate, scale and shift intensities while training", True)

@@ -12,6 +12,7 @@ from segpipe.settings import NetworkSettings
 
 _GROUPS = 8
 _SLOPE = 0.01
+_MIRRORS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 _RARE = -2.0  # log odds of a region before training: most pixels belong to none
 
 
@@ -109,6 +110,41 @@ def build_unet(
         decoded.insert(0, x)
     outputs = [layers.regions(x, regions, str(level or "")) for level, x in enumerate(decoded[: supervised_levels + 1])]
     return tf.keras.Model(image, outputs if supervised_levels else outputs[0], name="unet")
+
+
+@tf.keras.utils.register_keras_serializable("segpipe")
+class MirrorImages(tf.keras.layers.Layer):
+    """A batch (N, ..., H, W, C) and its mirror images in rows, columns and both: (4 N, ..., H, W, C)."""
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Each mirror of the whole batch after the other."""
+        return tf.concat([_turned(images, *which) for which in _MIRRORS], axis=0)
+
+
+@tf.keras.utils.register_keras_serializable("segpipe")
+class MeanOfMirrorImages(tf.keras.layers.Layer):
+    """What was found in `MirrorImages`, each turned back, as one mean (N, ..., H, W, R)."""
+
+    def call(self, found: tf.Tensor) -> tf.Tensor:
+        """The mean; its dtype stays."""
+        parts = tf.split(found, len(_MIRRORS), axis=0)
+        return tf.add_n([_turned(part, *which) for part, which in zip(parts, _MIRRORS, strict=True)]) / len(_MIRRORS)
+
+
+def _turned(images: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
+    """Images (..., H, W, C) with rows and columns in steps of 1 or -1."""
+    return images[..., ::rows, ::columns, :]
+
+
+def mirrored(network: tf.keras.Model) -> tf.keras.Model:
+    """The network that gives the mean of what `network` finds in the four mirror images of an image's rows and columns.
+
+    It averages out what a network has not learnt to see from every side (test-time augmentation, as in nnU-Net, Isensee
+    et al. 2021, doi 10.1038/s41592-020-01008-z). Inputs, outputs and weights are those of `network`.
+    """
+    image = tf.keras.Input(network.input_shape[1:], name="image")
+    found = MeanOfMirrorImages(name="mean")(network(MirrorImages(name="mirrors")(image)))
+    return tf.keras.Model(image, found, name=f"mirrored_{network.name}")
 
 
 class _Layers:

@@ -249,6 +249,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
             split: len({plan.scans[s].subject for s in plan.of_split(split)}) for split in ("train", "validation")
         },
         metrics=metrics,
+        threshold=settings.threshold,
         weights_sha256=weights_sha256(model.get_weights()),
         versions=versions(),
     )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from segpipe.models.unet import build_unet
+from segpipe.models.unet import build_unet, mirrored
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import TrainPlan
 
@@ -36,12 +36,14 @@ def build_network(plan: TrainPlan) -> "tf.keras.Model":
 
 
 def trained_network(plan: TrainPlan, weights: "list[np.ndarray]") -> "tf.keras.Model":
-    """The U-Net with these weights of a checkpoint, and its one output that segments."""
+    """The U-Net with these weights of a checkpoint and its one output that segments, as it will be used."""
     import tensorflow as tf
 
     model = build_network(plan)
     model.set_weights(weights)
-    return tf.keras.Model(model.input, model.outputs[0], name=model.name) if len(model.outputs) > 1 else model
+    if len(model.outputs) > 1:
+        model = tf.keras.Model(model.input, model.outputs[0], name=model.name)
+    return mirrored(model) if plan.settings.mirror else model
 
 
 def with_targets(dataset: "tf.data.Dataset", settings: TrainSettings) -> "tf.data.Dataset":

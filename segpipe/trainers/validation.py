@@ -71,7 +71,7 @@ class Validator:
     def _nested(self, probability: np.ndarray) -> np.ndarray:
         """Regions bool (..., R) of probabilities, nested as their label map has them."""
         convention = self._plan.convention
-        return to_regions(to_labels(probability > 0.5, convention), convention).astype(bool)
+        return to_regions(to_labels(probability > self._plan.settings.threshold, convention), convention).astype(bool)
 
     def _segment(self, image: np.ndarray) -> np.ndarray:
         """Regions bool (N, H, W, R) of normalised slices (N, H, W, C), nested as their label map has them."""

@@ -122,3 +122,20 @@ def test_instance_normalisation_gives_zero_mean_and_unit_deviation(dtype: str):
 def test_refuses_what_makes_no_network(wrong: dict[str, float]):
     with pytest.raises(UsageError, match="use --"):
         build(**wrong)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 12, 4), (1, 4, 8, 12, 4)], ids=["slices", "patches"])
+def test_a_mirrored_network_sees_the_same_from_every_side(shape: tuple[int, ...]):
+    from segpipe.models.unet import mirrored
+
+    network = build(dimensions=len(shape) - 2)
+    of_all_sides = mirrored(network)
+    image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    steps = [slice(None, None, step) for step in (1, -1)]
+    sides = [(rows, columns, slice(None)) for rows in steps for columns in steps]
+    found = [network(image[(..., *side)]).numpy()[(..., *side)] for side in sides]
+    for side in sides:
+        seen = of_all_sides(image[(..., *side)]).numpy()[(..., *side)]
+        np.testing.assert_allclose(seen, np.mean(found, axis=0), atol=1e-6)
+    assert np.abs(found[0] - found[3]).max() > 1e-3  # the network alone does not
+    assert all((a == b).all() for a, b in zip(of_all_sides.get_weights(), network.get_weights(), strict=True))

@@ -28,6 +28,7 @@ NETWORKS = {
     "instance-normalised": {"normalisation": "instance"},
     "group-normalised": {"normalisation": "group", "filters": 8},
     "resized": {"upsampling": "resized"},
+    "mirrored": {"trained_steps": 20, "mirror": True},
     "small-crop": {"crop": (8, 8)},
     "crop-beyond-the-slice": {"crop": (64, 64)},
 }

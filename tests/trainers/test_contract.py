@@ -161,6 +161,19 @@ def test_a_lost_bundle_is_made_again_from_the_checkpoints(settings):
     again.verify()
 
 
+def test_a_finished_training_decides_otherwise_without_another_step(settings):
+    first, _ = run(settings(trainer="local"), None)
+    asked = settings(trainer="local", mirror=True, threshold=0.3)
+    again, _ = run(asked, None)
+    assert losses(again) == losses(first)
+    assert again.weights_sha256 == first.weights_sha256
+    assert again.model_id != first.model_id
+    assert (again.threshold, again.network["mirror"]) == (0.3, True)
+    image = np.random.default_rng(0).normal(size=(1, *first.crop, len(first.modalities))).astype(np.float32)
+    turned = load_keras(again)(image[:, ::-1]).numpy()[:, ::-1]
+    np.testing.assert_allclose(turned, load_keras(again)(image).numpy(), atol=1e-6)
+
+
 @pytest.mark.parametrize(("coarse_share", "epochs"), [(0.0, 3), (0.5, 6)], ids=["full size", "4 coarse epochs"])
 def test_stops_early_when_nothing_gets_better(settings, coarse_share: float, epochs: int):
     """With a learning rate of nearly nothing, Dice stays what it was; coarse epochs do not try anybody's patience."""
