@@ -136,6 +136,11 @@ def _turned(images: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
     return images[..., ::rows, ::columns, :]
 
 
+def to_segment(network: tf.keras.Model, settings: NetworkSettings) -> tf.keras.Model:
+    """A trained network as its settings say that it segments: by one look, or `mirrored`; the weights are the same."""
+    return mirrored(network) if settings.mirror else network
+
+
 def mirrored(network: tf.keras.Model) -> tf.keras.Model:
     """The network that gives the mean of what `network` finds in the four mirror images of an image's rows and columns.
 

@@ -8,9 +8,10 @@ from typing import Any
 from segpipe.errors import ModelError
 from segpipe.trainers.contract import TrainPlan
 
-_PLACES = ("warehouse", "model", "trainer", "workers", "retries", "checkpoint_minutes", "lock_wait_seconds")
-_DECISIONS = ("mirror", "threshold")
-_FREE = (*_PLACES, *_DECISIONS)
+_FREE = (
+    *("warehouse", "model", "trainer", "workers", "retries", "checkpoint_minutes", "lock_wait_seconds"),
+    *("mirror", "threshold"),
+)
 """Settings that may change from one run to the next: they change nothing that is learnt."""
 
 

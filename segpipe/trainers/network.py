@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from segpipe.models.unet import build_unet, mirrored
+from segpipe.models.unet import build_unet, to_segment
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import TrainPlan
 
@@ -43,7 +43,7 @@ def trained_network(plan: TrainPlan, weights: "list[np.ndarray]") -> "tf.keras.M
     model.set_weights(weights)
     if len(model.outputs) > 1:
         model = tf.keras.Model(model.input, model.outputs[0], name=model.name)
-    return mirrored(model) if plan.settings.mirror else model
+    return to_segment(model, plan.settings)
 
 
 def with_targets(dataset: "tf.data.Dataset", settings: TrainSettings) -> "tf.data.Dataset":

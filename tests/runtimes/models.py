@@ -30,7 +30,7 @@ def tiny_bundle(
     """Write a model of 4 filters and depth 2; `bias` 0 leaves random weights undecided about every voxel."""
     import tensorflow as tf
 
-    from segpipe.models.unet import build_unet, mirrored
+    from segpipe.models.unet import build_unet, to_segment
 
     settings = replace(NetworkSettings(filters=4, depth=2), **network)
     labels = CONVENTIONS[convention]
@@ -38,8 +38,7 @@ def tiny_bundle(
     model.get_layer("logits").bias.assign(np.full(len(labels.regions), bias, np.float32))
     if trained_steps:
         _train(tf, model, trained_steps)
-    if settings.mirror:
-        model = mirrored(model)
+    model = to_segment(model, settings)
     bundle = Bundle(
         url=url,
         modalities=modalities,
