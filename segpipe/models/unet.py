@@ -12,6 +12,7 @@ from segpipe.settings import NetworkSettings
 
 _GROUPS = 8
 _SLOPE = 0.01
+_WORTH_PIXELS, _MOST_SPLIT = 4096, 32  # where normalising image by image is the faster way
 _MIRRORS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 _RARE = -2.0  # log odds of a region before training: most pixels belong to none
 
@@ -34,11 +35,25 @@ class InstanceNormalisation(tf.keras.layers.Layer):
 
     def call(self, image: tf.Tensor) -> tf.Tensor:
         """Normalise a batch (N, ..., C); dtype and shape stay."""
+        if self._is_worth_splitting(image):
+            return tf.concat([self._of_one(one) for one in tf.split(image, image.shape[0])], axis=0)
         axes = list(range(1, image.shape.rank - 1))
         mean, variance = tf.nn.moments(tf.cast(image, tf.float32), axes, keepdims=True)
         scale = tf.cast(self.gamma, tf.float32) * tf.math.rsqrt(variance + self.epsilon)
         shift = tf.cast(self.beta, tf.float32) - mean * scale
         return image * tf.cast(scale, image.dtype) + tf.cast(shift, image.dtype)
+
+    def _is_worth_splitting(self, image: tf.Tensor) -> bool:
+        """Whether the batch is of known size and its images large: in training, where steps are alike."""
+        images, pixels = image.shape[0], image.shape[1:-1].num_elements()
+        known = images is not None and images <= _MOST_SPLIT and image.dtype == tf.float32
+        return known and (pixels is None or pixels >= _WORTH_PIXELS)
+
+    def _of_one(self, image: tf.Tensor) -> tf.Tensor:
+        """One image (1, ..., C): to TensorFlow its batch, whose normalisation is one operation, as is its gradient."""
+        plane = tf.reshape(image, (1, -1, tf.shape(image)[-2], image.shape[-1]))
+        plane, *_ = tf.compat.v1.nn.fused_batch_norm(plane, self.gamma, self.beta, epsilon=self.epsilon)
+        return tf.reshape(plane, tf.shape(image))
 
     def get_config(self) -> dict[str, object]:
         """Name and policy, which is all there is; stated, for Keras cannot derive it from a policy object."""

@@ -53,10 +53,18 @@ def test_every_file_has_a_copy_on_both_data_nodes(cluster: hadoop.Cluster, hdfs_
     fs, folder = files.filesystem(hdfs_folder)
     files.replace(fs, files.join(folder, "file"), b"x")
     url = f"{cluster.web('namenode')}/webhdfs/v1{folder}/file?op=GETFILEBLOCKLOCATIONS"
+    wanted = {f"127.0.0.1:{cluster.ports[f'datanode-{worker}.data']}" for worker in hadoop.WORKERS}
+    deadline = time.monotonic() + 30
+    while (holders := _holders(url)) != wanted:  # a file is closed when one data node has reported its block
+        assert time.monotonic() < deadline, holders
+        time.sleep(0.1)
+
+
+def _holders(url: str) -> set[str]:
+    """The data nodes that have told the name node that they hold the one block of a file."""
     with urllib.request.urlopen(url) as answer:
         (block,) = json.load(answer)["BlockLocations"]["BlockLocation"]
-    wanted = {f"127.0.0.1:{cluster.ports[f'datanode-{worker}.data']}" for worker in hadoop.WORKERS}
-    assert set(block["names"]) == wanted
+    return set(block["names"])
 
 
 @pytest.fixture

@@ -59,6 +59,37 @@ def test_an_image_does_not_depend_on_its_batch():
     np.testing.assert_allclose(network(batch, training=True)[1:2], network(batch[1:2], training=True), atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(3, 64, 72, 4), (2, 4, 40, 48, 2)], ids=["slices", "patches"])
+def test_large_images_are_normalised_one_by_one_to_the_same_numbers(shape: tuple[int, ...], monkeypatch):
+    import tensorflow as tf
+
+    from segpipe.models import unet
+
+    layer = unet.InstanceNormalisation()
+    layer.build(shape)
+    layer.set_weights([np.linspace(0.5, 2, shape[-1]), np.linspace(-1, 1, shape[-1])])
+    rng = np.random.default_rng(0)
+    image, seen = (tf.constant(rng.normal(3, 2, shape), tf.float32) for _ in range(2))
+
+    def traced():
+        @tf.function
+        def results(image):
+            with tf.GradientTape() as tape:
+                tape.watch(image)
+                found = layer(image)
+            return found, *tape.gradient(found, [image, *layer.trainable_weights], output_gradients=seen)
+
+        kinds = [operation.type for operation in results.get_concrete_function(image).graph.get_operations()]
+        return kinds.count("FusedBatchNormV3"), results(image)
+
+    one_by_one, fast = traced()
+    monkeypatch.setattr(unet, "_WORTH_PIXELS", 1 << 30)
+    together, plain = traced()
+    assert (one_by_one, together) == (shape[0], 0)
+    for a, b in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3 * np.abs(b).max())  # some are sums of 14,000 numbers of float32
+
+
 def test_supervised_levels_are_further_outputs_of_the_same_network():
     from segpipe.models.unet import build_unet
 
