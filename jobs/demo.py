@@ -167,7 +167,7 @@ def filled_rule(subjects: set[str], salt: str, train: float, validation: float) 
 
 
 def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: str) -> TrainSettings:
-    """The training of the demo, in batches of about 8 slices: the generated scans are learnt in half the time so."""
+    """The training of the demo, to be quick: batches of about 8 slices, and a network that looks once."""
     workers = 1 if settings.trainer == "local" else settings.workers
     epochs = settings.epochs or (12 if settings.source else 4)
     return TrainSettings(
@@ -180,6 +180,8 @@ def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: s
         steps_per_epoch=settings.steps_per_epoch,
         batch_size=max(1, round(8 / workers)) * workers,
         validate_every=math.ceil(epochs / 3),
+        mirror=False,
+        threshold=0.5,
     )
 
 

@@ -16,8 +16,9 @@ _GAIN = 0.6
 _SHIFT = 0.6
 _BENT_SHARE = 0.3
 _BENDS = (0.7, 1.5)
-_BLURRED_SHARE = 0.2
-_BLUR_PIXELS = (0.5, 1.0)
+_RESHARPENED_SHARE = 0.5
+_FINE_PIXELS = (0.7, 2.0)
+_SHARPNESS = (0.0, 2.2)
 _NOISY_SHARE = 0.15
 _NOISE = 0.2
 
@@ -26,8 +27,8 @@ def augment(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
     """A slice after flips, changes of intensity and, half of the time, a rotation with a scaling in one resampling.
 
     Strengths are those that nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z) has settled on, or near them,
-    but for contrast, which varies twice as much: cohorts here may be a few patients, and between patients the contrast
-    of tumours differs by a factor of two (docs/decisions/0004-training.md).
+    but for contrast, which varies twice as much, and sharpness, which varies both ways: cohorts here may be a few
+    patients, and between patients the contrast of tumours differs by a factor of two (docs/decisions/0004-training.md).
     """
     image, labels = flip(image, labels, rng)
     if rng.random() < _RESAMPLED_SHARE:
@@ -112,7 +113,7 @@ def _middle(shape: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
 
 
 def _change_intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return add_noise(shift_intensity(bend_intensity(blur(image, rng), rng), rng), rng)
+    return add_noise(shift_intensity(bend_intensity(change_sharpness(image, rng), rng), rng), rng)
 
 
 def bend_intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -131,13 +132,20 @@ def bend_intensity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return bent
 
 
-def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One image in five smoothed in its plane by a Gaussian of 0.5 to 1 pixel, as a coarser scan would be."""
+def change_sharpness(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One image in two with its fine structure, what a Gaussian of 0.7 to 2 pixels takes away, times 0 to 2.2.
+
+    Each channel has its own factor: below 1 it is a coarser scan, above 1 a sharper one.
+    """
     from scipy.ndimage import gaussian_filter
 
-    chosen, pixels = rng.random() < _BLURRED_SHARE, rng.uniform(*_BLUR_PIXELS)
+    chosen, pixels = rng.random() < _RESHARPENED_SHARE, rng.uniform(*_FINE_PIXELS)
+    factors = rng.uniform(*_SHARPNESS, image.shape[-1]).astype(np.float32)
+    if not chosen:
+        return image
     sigmas = (*[0.0] * (image.ndim - 3), pixels, pixels, 0.0)
-    return gaussian_filter(image, sigmas, mode="nearest", truncate=3) if chosen else image
+    smooth = gaussian_filter(image, sigmas, mode="nearest", truncate=3)
+    return smooth + (image - smooth) * factors
 
 
 def add_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -83,7 +83,10 @@ class Feed:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         # Nothing here is to be tuned, and whoever lets go of a dataset waits for its tuner: up to a minute.
         options.autotune.enabled = False
-        return dataset.batch(batch, drop_remainder=True).prefetch(_PREFETCH_BATCHES).with_options(options)
+        batches = dataset.batch(batch, drop_remainder=True).prefetch(_PREFETCH_BATCHES).with_options(options)
+        # Said to be endless, its batches keep their size where Orca distributes them, and workers need not ask each
+        # other before each step whether there is one more.
+        return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     def _example(self, place: int, epoch: int, step: int, lane: int) -> Example:
         plan, settings = self._plan, self._plan.settings

@@ -123,16 +123,25 @@ def test_a_channel_of_one_value_is_not_bent():
 
 
 @pytest.mark.parametrize("shape", [(64, 48, 2), (5, 64, 48, 2)], ids=["slice", "patch"])
-def test_blur_smooths_in_the_plane_alone_one_image_in_five(shape):
-    image = np.random.default_rng(0).standard_normal(shape, np.float32)
-    blurred = [augment.blur(image, np.random.default_rng(seed)) for seed in range(200)]
-    changed = [one for one in blurred if one is not image]
-    assert 20 <= len(changed) <= 60
-    for one in changed:
-        assert one.dtype == np.float32
-        assert 0.2 < one.std() < 0.95
-    mixed = np.corrcoef(changed[0][..., 0].ravel(), image[..., 1].ravel())[0, 1]
-    assert abs(mixed) < 0.05
+def test_sharpness_varies_both_ways_in_the_plane_channel_by_channel_in_one_image_of_two(shape):
+    image = np.random.default_rng(0).standard_normal(shape, np.float32)  # all of it is fine structure
+    results = [augment.change_sharpness(image, np.random.default_rng(seed)) for seed in range(200)]
+    changed = [one for one in results if one is not image]
+    assert 75 <= len(changed) <= 125
+    assert all(one.dtype == np.float32 and 0.1 < one.std() < 2.2 for one in changed)
+    factors = np.array([one.std(axis=tuple(range(image.ndim - 1))) for one in changed])
+    assert (factors < 0.6).any(axis=0).all()
+    assert (factors > 1.6).any(axis=0).all()
+    assert np.abs(factors[:, 0] - factors[:, 1]).max() > 1
+    between_channels = np.corrcoef(changed[0][..., 0].ravel(), image[..., 1].ravel())[0, 1]
+    assert abs(between_channels) < 0.05
+
+
+def test_sharpness_leaves_what_is_smooth():
+    slope = np.broadcast_to(np.linspace(-1, 1, 64, dtype=np.float32)[:, None, None], (64, 48, 2))
+    for seed in range(10):
+        middle = augment.change_sharpness(slope, np.random.default_rng(seed))[12:-12]
+        np.testing.assert_allclose(middle, slope[12:-12], atol=1e-4)
 
 
 def test_noise_is_added_to_one_image_in_seven_and_has_no_bias():

@@ -32,7 +32,7 @@ def tiny_bundle(
 
     from segpipe.models.unet import build_unet, to_segment
 
-    settings = replace(NetworkSettings(filters=4, depth=2), **network)
+    settings = replace(NetworkSettings(filters=4, depth=2, mirror=False), **network)
     labels = CONVENTIONS[convention]
     model = build_unet(settings, len(modalities), len(labels.regions), seed=3)
     model.get_layer("logits").bias.assign(np.full(len(labels.regions), bias, np.float32))

@@ -166,7 +166,7 @@ def test_overlapping_tiles_are_blended_in_validation(settings):
     from segpipe.trainers.contract import Alone
     from segpipe.trainers.validation import TileValidator
 
-    plan = make_plan(settings(**SOLID))
+    plan = make_plan(settings(**SOLID, threshold=0.5))
     scan = plan.scans[plan.of_split("validation")[0]]
     found = TileValidator(plan, Alone(), lambda image, training: tf.repeat(tf.sigmoid(image[..., :1]), 3, -1)).dice()
     stored, labels = read_scan(plan, scan)
