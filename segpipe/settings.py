@@ -88,7 +88,7 @@ def _range(rules: Any) -> str:
 AXES = ("axial", "coronal", "sagittal")
 LAYOUTS = ("auto", "brats", "decathlon", "bids", "dicom", "manifest", "plain")
 TRAINERS = ("orca", "horovod", "local")
-LEAST_EPOCHS, LEAST_STEPS = 20, 750
+LEAST_EPOCHS, LEAST_STEPS = 20, 700
 SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
 
 
