@@ -51,7 +51,10 @@ def plain(plan: TrainPlan, threads: int) -> dict[str, Any]:
     model.compile(tf.keras.optimizers.Adam(settings.learning_rate, global_clipnorm=12.0), loss=dice_cross_entropy())
     # Of a batch whose size it knows, the network normalises each slice in one operation, as it does in our workers.
     batches = tf.data.Dataset.from_tensor_slices((images, regions)).batch(batch, drop_remainder=True)
-    dataset = batches.repeat().prefetch(2)
+    # Each `fit` lets go of its iterator, and with several threads waits for its tuner then: for up to half of its time.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = batches.repeat().prefetch(2).with_options(options)
     seconds = []
     for _ in range(EPOCHS):
         start = time.perf_counter()
