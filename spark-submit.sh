@@ -324,11 +324,16 @@ trap '' INT
 SUBMITTED=$!
 trap stop_job TERM HUP
 CODE=0
-wait "$SUBMITTED" || CODE=$?
+wait "$SUBMITTED" 2>/dev/null || CODE=$?
 while kill -0 "$SUBMITTED" 2>/dev/null; do # a signal ended the wait, not the job
     CODE=0
-    wait "$SUBMITTED" || CODE=$?
+    wait "$SUBMITTED" 2>/dev/null || CODE=$?
 done
+if [[ $CODE -ne 0 && -s $SEGPIPE_PID_FILE ]]; then # where the JVM was killed, the job is about to say so
+    timeout 30 tail --pid="$(<"$SEGPIPE_PID_FILE")" -s 0.1 -f /dev/null 2>/dev/null || true
+    [[ ! -s $SEGPIPE_PID_FILE ]] ||
+        echo "segpipe $JOB: the job was killed, most often for want of memory: run the same command again to go on" >&2
+fi
 if [[ $CODE -ne 0 && ! -f $SEGPIPE_PID_FILE && -f $TALK ]]; then # the job never came to speak for itself
     "$PYTHON" -m segpipe.spark.refusals "$TALK"
 fi

@@ -11,6 +11,7 @@ import os
 import pkgutil
 import re
 import signal
+import socket
 import sys
 import tempfile
 import tomllib
@@ -18,7 +19,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, Field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,8 @@ class Context:
             self._spark = build(f"segpipe {self.job}", extra_conf=self._conf)
             self._owns_spark = True
             _catch_signals()  # pyspark has put its own handler in place
+            accumulators: Any = self._spark.sparkContext._accumulatorServer
+            accumulators.handle_error = lambda *_: None  # a stack trace when the JVM is killed, which the job tells
         return self._spark
 
     @property
@@ -118,6 +121,8 @@ def execute(
             job, settings_class, run, sys.argv[1:] if argv is None else list(argv), context, check, spark_conf
         )
         send(code)
+    if context is None:
+        _detach()
     return code
 
 
@@ -130,7 +135,7 @@ def _execute(
     check: Callable[[S], None],
     spark_conf: Callable[[S], Mapping[str, str]],
 ) -> int:
-    verbose = "--verbose" in argv
+    verbose, own = "--verbose" in argv, False
     try:
         settings = _of_attempt(parse(job, settings_class, argv))
         asked = os.environ.get("SEGPIPE_CHECK_ONLY")
@@ -140,6 +145,7 @@ def _execute(
             return DONE
         if context is not None:
             return run(settings, context) or DONE
+        own = True
         attach_terminal()
         if not verbose:
             _quiet_logging()
@@ -156,12 +162,16 @@ def _execute(
         finally:
             context.close()
     except KeyboardInterrupt as interrupt:
-        print(f"segpipe {job}: interrupted: run the same command again to go on", file=sys.stderr, flush=True)
+        ended = _JVM_ENDED if _jvm_has_ended() else "interrupted: run the same command again to go on"
+        print(f"segpipe {job}: {ended}", file=sys.stderr, flush=True)
         return TERMINATED if str(interrupt) == "terminated" else INTERRUPTED
     except Exception as error:
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is nothing left to stop
         if verbose:
             traceback.print_exc()
-        print(f"segpipe {job}: {explain(error)}", file=sys.stderr, flush=True)
+        problem = _JVM_ENDED if _jvm_has_ended() else explain(error)
+        print(f"segpipe {job}: {problem}", file=sys.stderr, flush=True)
         return error.exit_code if isinstance(error, SegpipeError) else FAILED
 
 
@@ -428,6 +438,31 @@ def attach_terminal() -> None:
     _die_with_parent()
     if pid_file := os.environ.get("SEGPIPE_PID_FILE"):
         Path(pid_file).write_text(str(os.getpid()))
+
+
+def _detach() -> None:
+    """Tell spark-submit.sh that the job has had its word; of a job that was killed it speaks itself."""
+    if pid_file := os.environ.get("SEGPIPE_PID_FILE"):
+        with suppress(OSError):
+            Path(pid_file).write_text("")
+
+
+_JVM_ENDED = (
+    "Spark's Java process was killed or ended, most often for want of memory: run the same command again to go on, "
+    "with fewer cores (--master 'local[1]') should it happen again"
+)
+
+
+def _jvm_has_ended() -> bool:
+    """Whether nobody listens any more where the JVM that started this process did."""
+    port = os.environ.get("PYSPARK_GATEWAY_PORT")
+    if port is None:
+        return False
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+    except OSError:
+        return True
+    return False
 
 
 def _die_with_parent() -> None:

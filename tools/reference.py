@@ -104,7 +104,7 @@ def jobs_page() -> str:
         "`./spark-submit.sh [options of spark-submit] JOB [options]`. Every option is also a key of the job's section"
         " in `conf/segpipe.toml`, with underscores (`--part-mb` is `part_mb`); flags win over that file. All jobs take"
         " `--verbose` (the stack trace of an error) and `--help`. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done"
-        " but inputs were quarantined under `--strict`, 130 interrupted, 143 terminated.",
+        " but inputs were quarantined under `--strict`, 130 interrupted, 143 terminated, 137 killed.",
     ]
     for job in job_names():
         settings = settings_of(job)

@@ -117,6 +117,7 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
                     raise reason from error
                 if isinstance(error, SegpipeError) or plan.settings.trainer == "local":
                     raise
+                _ = spark.version  # raises where Spark's JVM is gone, which no retry mends
                 if attempt == plan.settings.retries:
                     raise SegpipeError(
                         f"The workers failed {attempt + 1} times, at last with: {reason_of(error)}", _GO_ON

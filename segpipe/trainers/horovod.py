@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
         remedy = "run `make setup` where g++ and make are installed, or use --trainer orca"
         raise SegpipeError(f"Trainer horovod needs Horovod, which is not installed ({error})", remedy) from error
     _ask_for_gloo()
+    _quieten_its_thread()
     threads = int(spark.conf.get("spark.task.cpus", "1"))
     cycle = _CYCLE_MILLISECONDS if threads > 1 else _CYCLE_MILLISECONDS_OF_ONE_THREAD
     horovod.spark.run(
@@ -57,6 +59,17 @@ def _ask_for_gloo() -> None:
         gloo_built(verbose=False)
     finally:
         gc.unfreeze()
+
+
+def _quieten_its_thread() -> None:
+    """Have no stack trace of the thread that waits for Spark: when workers are lost, `horovod.spark.run` raises too."""
+    before = threading.excepthook
+
+    def show(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread is None or not failed.thread.name.endswith("(run_spark)"):
+            before(failed)
+
+    threading.excepthook = show
 
 
 def run_worker(plan: TrainPlan, threads: int) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from segpipe.readers.generate import write_brats
@@ -242,6 +243,18 @@ def large_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def begun(command: str, words: list[str], warehouse: Path) -> "subprocess.Popen[str]":
+    """spark-submit.sh in a session of its own, whose job has begun to write scans."""
+    process = subprocess.Popen(
+        ["bash", "-c", command, "bash", SCRIPT, *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    tick = threading.Event()
+    while process.poll() is None and not any(warehouse.glob("_staging/*/*")):
+        tick.wait(0.05)
+    return process
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "to_files"),
@@ -254,13 +267,7 @@ def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
 
     words = ["ingest", "--source", str(large_scans), "--warehouse", str(tmp_path / "w"), "--cohort", "c"]
     command = f'exec "$@" >{tmp_path}/out 2>{tmp_path}/err' if to_files else 'exec "$@"'
-    process = subprocess.Popen(
-        ["bash", "-c", command, "bash", SCRIPT, *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    tick = threading.Event()
-    while process.poll() is None and not any((tmp_path / "w").glob("_staging/*/*")):
-        tick.wait(0.05)
+    process = begun(command, words, tmp_path / "w")
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # what a terminal does on Ctrl-C
     else:
@@ -276,3 +283,18 @@ def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
     again = call(*words)
     assert again.returncode == 0, again.stderr
     assert Warehouse(str(tmp_path / "w")).table("scans").count_rows() == SCANS
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_is_spoken_for(large_scans: Path, tmp_path: Path) -> None:
+    words = ["ingest", "--source", str(large_scans), "--warehouse", str(tmp_path / "w"), "--cohort", "c"]
+    process = begun('exec "$@"', words, tmp_path / "w")
+    jvm = next(child for child in psutil.Process(process.pid).children() if "java" in child.name())
+    living = [child for child in jvm.children() if child.status() != psutil.STATUS_ZOMBIE]
+    job = next(child for child in living if "ingest.py" in " ".join(child.cmdline()))
+    job.kill()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (137, "")
+    assert err.splitlines()[-1].startswith("segpipe ingest: the job was killed")
+    assert err.endswith("run the same command again to go on\n")
+    assert "Traceback" not in err

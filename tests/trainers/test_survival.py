@@ -129,6 +129,10 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(start, undisturbed: 
     job.process.wait(30)
     _, alive = psutil.wait_procs(killed, timeout=30)
     assert not alive, "orphans train on"
+    said = job.log.read_text()
+    assert "Spark's Java process was killed" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert said.count("workers lost") == 1
     assert not Path(model, "bundle.json").exists()
     left = checkpoints.positions(model)[-1]
 
