@@ -138,7 +138,8 @@ def reason_of(error: Exception) -> str:
     text = str(getattr(error, "java_exception", error))
     trace = text.rpartition("Traceback (most recent call last):")[2] if "Traceback" in text else text
     lines = [line.strip() for line in trace.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
-    return (lines[0] if lines else type(error).__name__)[:_REASON_LENGTH]
+    reason = lines[0] if lines else type(error).__name__
+    return reason if len(reason) <= _REASON_LENGTH else f"{reason[: _REASON_LENGTH - 1]}…"
 
 
 @contextmanager

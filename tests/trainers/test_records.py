@@ -56,8 +56,9 @@ def test_an_epoch_in_a_line_with_the_time_left():
             "ValueError: bad cell",
         ),
         ("", "RuntimeError"),
+        ("Job aborted: " + 30 * "barrier ", "Job aborted: " + 23 * "barrier " + "ba…"),
     ],
-    ids=["without a trace", "the last trace", "nothing said"],
+    ids=["without a trace", "the last trace", "nothing said", "too long"],
 )
 def test_why_workers_failed_in_a_line(text: str, reason: str):
     assert reason_of(RuntimeError(text)) == reason
