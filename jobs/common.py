@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import tomllib
 import traceback
 import types
@@ -39,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 S = TypeVar("S")
 
 DONE, FAILED, QUARANTINED, INTERRUPTED, TERMINATED = 0, 1, 3, 130, 143
+_PARENT_SECONDS = 0.5  # so often a job looks whether its JVM is alive
 
 
 class Context:
@@ -466,14 +468,19 @@ def _jvm_has_ended() -> bool:
 
 
 def _die_with_parent() -> None:
-    """Have Linux send SIGTERM when the JVM dies, so that no training goes on alone."""
-    import ctypes
+    """Send this process one SIGTERM when the JVM has died, so that no training goes on alone.
 
-    PR_SET_PDEATHSIG = 1
-    try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    except (OSError, AttributeError):
-        return
+    Linux can do so by itself (PR_SET_PDEATHSIG), but does it again and again while the JVM's threads end, and in the
+    handler that Horovod has for SIGTERM the second waits for the first for ever.
+    """
+    parent, tick = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            tick.wait(_PARENT_SECONDS)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _quiet_logging() -> None:

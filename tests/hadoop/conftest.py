@@ -9,12 +9,19 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+import jobs.ingest
+from jobs.common import Context
+from segpipe.settings import IngestSettings
 from segpipe.warehouse import filesystem as files
-from tests.hadoop.yarn_jobs import NETWORK, Chain, put, submit, yarn
+from tests.hadoop.yarn_jobs import NETWORK, Chain, put, yarn
 from tools.hadoop import cluster as hadoop
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @pytest.fixture(scope="session")
@@ -49,14 +56,17 @@ def hdfs_folder(cluster: hadoop.Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def chain(cluster: hadoop.Cluster, glioma_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """A cohort ingested on YARN in client mode, and by local mode."""
+def chain(
+    cluster: hadoop.Cluster, glioma_archive: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> Chain:
+    """A cohort ingested on YARN in client mode, and by the tests' local Spark."""
     local = tmp_path_factory.mktemp("yarn")
     folder = f"{cluster.file_system}/tests/{local.name}-{os.getpid()}"
     put(glioma_archive, f"{folder}/source")
     words = ("ingest", "--source", f"{folder}/source", "--warehouse", f"{folder}/warehouse", "--cohort", "glioma")
     yarn(*words, executors=2)
-    submit("ingest", "--source", str(glioma_archive), "--warehouse", str(local / "warehouse"), "--cohort", "glioma")
+    settings = IngestSettings(source=str(glioma_archive), warehouse=str(local / "warehouse"), cohort="glioma")
+    jobs.ingest.run(settings, Context("ingest", spark))
     return Chain(glioma_archive, folder, local)
 
 

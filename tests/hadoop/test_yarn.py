@@ -7,14 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+import jobs.segment
+from jobs.common import Context
 from segpipe.models.bundle import Bundle
+from segpipe.settings import SegmentSettings
 from segpipe.warehouse import filesystem as files
 from segpipe.warehouse.store import Warehouse
-from tests.hadoop.yarn_jobs import NETWORK, Chain, get, nodes_of_last_job, rows, submit, without_times, yarn
+from tests.hadoop.yarn_jobs import NETWORK, Chain, get, nodes_of_last_job, rows, without_times, yarn
 from tools.hadoop import cluster as hadoop
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -50,7 +57,7 @@ def test_horovod_trains_on_both_nodes(chain: Chain, cluster: hadoop.Cluster) -> 
     Bundle.load(model).verify()
 
 
-def test_segment_and_evaluate_give_the_tables_of_local_mode(chain: Chain, orca_model: str) -> None:
+def test_segment_and_evaluate_give_the_tables_of_local_mode(chain: Chain, orca_model: str, spark: SparkSession) -> None:
     words = ("segment", "--warehouse", chain.warehouse, "--cohort", "glioma", "--model", orca_model)
     yarn(*words, mode="cluster", executors=2)
     said = yarn(
@@ -60,7 +67,7 @@ def test_segment_and_evaluate_give_the_tables_of_local_mode(chain: Chain, orca_m
 
     ours, model = str(chain.local / "warehouse"), chain.local / "orca"
     get(orca_model, model)
-    submit("segment", "--warehouse", ours, "--cohort", "glioma", "--model", str(model))
+    jobs.segment.run(SegmentSettings(ours, "glioma", str(model)), Context("segment", spark))
     for table, by in (("predictions", ("scan_id", "slice_index")), ("segmentations", ("scan_id", "region"))):
         assert rows(chain.warehouse, table, *by).equals(rows(ours, table, *by))
 
