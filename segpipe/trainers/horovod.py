@@ -3,6 +3,8 @@
 import gc
 import itertools
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,20 +31,20 @@ def train(plan: TrainPlan, spark: "SparkSession") -> None:
         remedy = "run `make setup` where g++ and make are installed, or use --trainer orca"
         raise SegpipeError(f"Trainer horovod needs Horovod, which is not installed ({error})", remedy) from error
     _ask_for_gloo()
-    _quieten_its_thread()
     threads = int(spark.conf.get("spark.task.cpus", "1"))
     cycle = _CYCLE_MILLISECONDS if threads > 1 else _CYCLE_MILLISECONDS_OF_ONE_THREAD
-    horovod.spark.run(
-        run_worker,
-        args=(plan, threads),
-        num_proc=plan.settings.workers,
-        use_gloo=True,
-        start_timeout=_START_SECONDS,
-        # The processes have the environment of the Spark workers that start them, not that of the driver.
-        executable=spark.sparkContext.pythonExec,
-        env={**TENSORFLOW_ENVIRONMENT, "HOROVOD_CYCLE_TIME": str(cycle)},
-        verbose=0,
-    )
+    with _quiet_thread():
+        horovod.spark.run(
+            run_worker,
+            args=(plan, threads),
+            num_proc=plan.settings.workers,
+            use_gloo=True,
+            start_timeout=_START_SECONDS,
+            # The processes have the environment of the Spark workers that start them, not that of the driver.
+            executable=spark.sparkContext.pythonExec,
+            env={**TENSORFLOW_ENVIRONMENT, "HOROVOD_CYCLE_TIME": str(cycle)},
+            verbose=0,
+        )
 
 
 def _ask_for_gloo() -> None:
@@ -61,8 +63,9 @@ def _ask_for_gloo() -> None:
         gc.unfreeze()
 
 
-def _quieten_its_thread() -> None:
-    """Have no stack trace of the thread that waits for Spark: when workers are lost, `horovod.spark.run` raises too."""
+@contextmanager
+def _quiet_thread() -> Iterator[None]:
+    """Have no stack trace of Horovod's thread that waits for Spark: when workers are lost, `run` raises as well."""
     before = threading.excepthook
 
     def show(failed: threading.ExceptHookArgs) -> None:
@@ -70,6 +73,10 @@ def _quieten_its_thread() -> None:
             before(failed)
 
     threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def run_worker(plan: TrainPlan, threads: int) -> None:
