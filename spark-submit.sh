@@ -101,7 +101,7 @@ ship_code() { # sets CODE to a zip of segpipe and jobs, named by what is in it
     CODE=$(PYTHONPATH=$ROOT "$PYTHON" -c '
 import sys
 from pathlib import Path
-from segpipe.spark.session import cached_code
+from segpipe.launch.session import cached_code
 print(cached_code(Path(sys.argv[1])))' "$cache") || fail "Cannot write the code's zip into $cache: set XDG_CACHE_HOME to a folder that can be written" 1
 }
 
@@ -273,7 +273,7 @@ case " $JOB $* " in
         ;;
 esac
 if [[ $MASTER == yarn ]]; then # nodes have Java and nothing else: all the rest travels, once, by way of HDFS
-    STAGED=$("$PYTHON" -m segpipe.spark.yarn --deploy-mode "$DEPLOY_MODE" --jars "$JARS" ${OPTIONS[@]+"${OPTIONS[@]}"}) ||
+    STAGED=$("$PYTHON" -m segpipe.launch.yarn --deploy-mode "$DEPLOY_MODE" --jars "$JARS" ${OPTIONS[@]+"${OPTIONS[@]}"}) ||
         exit $?
     mapfile -t STAGED <<<"$STAGED"
     OUTCOME=$(printf '%s\n' "${STAGED[@]}" | sed -n 's/^spark[.]yarn[.]appMasterEnv[.]SEGPIPE_OUTCOME=//p')
@@ -288,7 +288,7 @@ SUBMIT=("$SPARK_HOME/bin/spark-submit" ${OPTIONS[@]+"${OPTIONS[@]}"} "$ROOT/jobs
 if [[ $DEPLOY_MODE == cluster ]]; then # the job runs elsewhere; on YARN its words come back by way of HDFS
     export SPARK_SUBMIT_OPTS="-XX:TieredStopAtLevel=1 ${SPARK_SUBMIT_OPTS:-}" # that JVM hands the job over, and ends
     [[ $MASTER == yarn ]] || exec "${SUBMIT[@]}"
-    exec "$PYTHON" -m segpipe.spark.outcome "$OUTCOME" "${SUBMIT[@]}"
+    exec "$PYTHON" -m segpipe.launch.outcome "$OUTCOME" "${SUBMIT[@]}"
 fi
 
 # spark-submit merges the job's stderr into its stdout, and Spark's workers talk into its stderr. So the job opens the
@@ -335,7 +335,7 @@ if [[ $CODE -ne 0 && -s $SEGPIPE_PID_FILE ]]; then # where the JVM was killed, t
         echo "segpipe $JOB: the job was killed, most often for want of memory: run the same command again to go on" >&2
 fi
 if [[ $CODE -ne 0 && ! -f $SEGPIPE_PID_FILE && -f $TALK ]]; then # the job never came to speak for itself
-    "$PYTHON" -m segpipe.spark.refusals "$TALK"
+    "$PYTHON" -m segpipe.launch.refusals "$TALK"
 fi
 exec 3>&- 4>&-
 [[ ${#CATS[@]} -eq 0 ]] || wait "${CATS[@]}" || true

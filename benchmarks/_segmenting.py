@@ -59,7 +59,7 @@ class Bench:
     @cached_property
     def warehouse(self) -> Warehouse:
         """The copies, ingested."""
-        from segpipe.spark.ingest import ingest
+        from segpipe.pipelines.ingest import ingest
 
         settings = IngestSettings(
             source=str(self.archive),
@@ -117,8 +117,8 @@ class Bench:
 
     def segment(self, **options: Any) -> float:
         """Seconds of a segmentation of the whole cohort, from packing the model to committed results."""
+        from segpipe.pipelines.segment import segment
         from segpipe.runtimes.contract import PredictorSpec
-        from segpipe.spark.segment import segment
 
         bundle = self.bundle
         chosen = {"warehouse": self.warehouse.url, "cohort": COHORT, "overwrite": True, **options}
@@ -137,7 +137,7 @@ class Bench:
 @contextlib.contextmanager
 def bench(name: str, master: str = f"local[{CORES}]") -> Iterator[Bench]:
     """A Spark and a folder for a benchmark."""
-    from segpipe.spark.session import build
+    from segpipe.launch.session import build
 
     print(f"load {os.getloadavg()[0]:.2f} before the start, {CORES} cores", flush=True)
     kept = os.environ.get("BENCH_SCRATCH")

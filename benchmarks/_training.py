@@ -24,8 +24,8 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 def tables(folder: Path) -> str:
     """A warehouse of the real scans, all of them in the training split."""
-    from segpipe.spark.ingest import ingest
-    from segpipe.spark.session import build
+    from segpipe.launch.session import build
+    from segpipe.pipelines.ingest import ingest
 
     url = str(folder / "tables")
     source = str(brats_subjects()[0].parent)

@@ -137,7 +137,7 @@ def _time_all_reduce(megabytes: list[float]) -> list[float]:
 
 
 def _spark(workers: int) -> Any:
-    from segpipe.spark.session import build
+    from segpipe.launch.session import build
     from segpipe.trainers.orca import bigdl_jars
 
     conf = {"spark.ui.enabled": "false", "spark.jars": bigdl_jars(), "spark.task.cpus": "1"}

@@ -69,7 +69,7 @@ def _copies(folder: Path) -> Path:
 
 def _measure(source: Path, folder: Path) -> tuple[float, float, float]:
     """Scans per second of both sides, medians of interleaved rounds, and table bytes per source byte."""
-    from segpipe.spark.session import build
+    from segpipe.launch.session import build
 
     spark = build("benchmark ingest", master=f"local[{PROCESSES}]", extra_conf={"spark.ui.enabled": "false"})
     ours, reference, sizes = [], [], 0.0
@@ -87,7 +87,7 @@ def _measure(source: Path, folder: Path) -> tuple[float, float, float]:
 
 
 def _ours(spark: SparkSession, source: Path, warehouse: Path) -> tuple[float, float]:
-    from segpipe.spark.ingest import ingest
+    from segpipe.pipelines.ingest import ingest
 
     settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="bench")
     start = time.perf_counter()

@@ -15,8 +15,8 @@ from segpipe.warehouse.store import Warehouse
 
 def main() -> None:
     """Ingest few copies of the real scans, then many, and report the peaks."""
-    from segpipe.spark.ingest import ingest
-    from segpipe.spark.session import build
+    from segpipe.launch.session import build
+    from segpipe.pipelines.ingest import ingest
 
     cores = len(os.sched_getaffinity(0))
     spark = build("benchmark ingest-memory", master=f"local[{cores}]", extra_conf={"spark.ui.enabled": "false"})

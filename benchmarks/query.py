@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import report
-from segpipe.spark.segment import MOST_SCANS
+from segpipe.pipelines.segment import MOST_SCANS
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import SEGMENTATIONS
@@ -127,7 +127,7 @@ def rows_of(scans: list[tuple[int, str]], rng: np.random.Generator) -> pa.Table:
 
 def spark_sql(path: Path) -> Callable[[str], list[Any]]:
     """What asks a Spark session."""
-    from segpipe.spark.session import build
+    from segpipe.launch.session import build
 
     spark = build("benchmark query", extra_conf={"spark.ui.enabled": "false"})
 

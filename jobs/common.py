@@ -33,7 +33,7 @@ from segpipe.settings import flag_of, help_of
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from segpipe.spark.progress import Progress
+    from segpipe.pipelines.progress import Progress
     from segpipe.warehouse.runs import RunRecord
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +56,7 @@ class Context:
     def spark(self) -> SparkSession:
         """The session; SegpipeError when it does not start."""
         if self._spark is None:
-            from segpipe.spark.session import build
+            from segpipe.launch.session import build
 
             self._spark = build(f"segpipe {self.job}", extra_conf=self._conf)
             self._owns_spark = True
@@ -67,8 +67,8 @@ class Context:
 
     @property
     def progress(self) -> Progress:
-        """`progress(total, label)`, see segpipe.spark.progress."""
-        from segpipe.spark.progress import watch
+        """`progress(total, label)`, see segpipe.pipelines.progress."""
+        from segpipe.pipelines.progress import watch
 
         return partial(watch, self._spark)
 
@@ -91,7 +91,7 @@ class Context:
 
     def ended_by_yarn(self, error: Exception) -> Exception | None:
         """What YARN says, where `error` comes of its having ended the application."""
-        from segpipe.spark.session import ended_by_yarn
+        from segpipe.launch.session import ended_by_yarn
 
         return None if self._spark is None else ended_by_yarn(self._spark, error)
 
@@ -116,7 +116,7 @@ def execute(
     that of a surrounding program (tests, notebooks) which keeps its session. `spark_conf` gives settings that this job
     needs of the session, over what spark-submit was told.
     """
-    from segpipe.spark.outcome import sent_home
+    from segpipe.launch.outcome import sent_home
 
     with sent_home() as send:
         code = _execute(
@@ -182,7 +182,7 @@ def _of_attempt(settings: S) -> S:
     attempt = re.match(r"container(?:_e\d+)?_\d+_\d+_(\d+)_", os.environ.get("CONTAINER_ID", ""))
     if attempt is None or int(attempt[1]) < 2 or not hasattr(settings, "lock_wait_seconds"):
         return settings
-    from segpipe.warehouse.lock import LEASE_SECONDS
+    from segpipe.storage.lock import LEASE_SECONDS
 
     return replace(settings, lock_wait_seconds=max(settings.lock_wait_seconds, 1.5 * LEASE_SECONDS))  # type: ignore
 
@@ -200,7 +200,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror.lower()}{_of_file(error)}: check the place and run the same command again"
 
-    from segpipe.spark.session import root_cause
+    from segpipe.launch.session import root_cause
 
     cause = root_cause(error)
     if cause.startswith("segpipe.errors."):  # raised in a worker, with its remedy
@@ -219,7 +219,7 @@ def check_warehouse(url: str, make: bool = False) -> None:
 
     Nothing is made here. Only places on a local disk can be judged before something is written.
     """
-    from segpipe.warehouse.filesystem import filesystem, is_local
+    from segpipe.storage.filesystem import filesystem, is_local
 
     if not make and not _exists(url):
         raise NotFound(f"Warehouse {url} does not exist", "give the folder that ingest wrote to")
@@ -247,7 +247,7 @@ def check_model(url: str) -> None:
 
 
 def _exists(url: str) -> bool:
-    from segpipe.warehouse.filesystem import filesystem
+    from segpipe.storage.filesystem import filesystem
 
     try:
         fs, path = filesystem(url)

@@ -97,7 +97,7 @@ def _title(context: Context, number: int, text: str) -> None:
 def _generate(settings: DemoSettings, context: Context, folder: str) -> str:
     """Write the cohort, on all cores where Spark runs on this machine; what is there already is kept."""
     from segpipe.readers.generate import write_subject
-    from segpipe.warehouse.filesystem import filesystem, is_local
+    from segpipe.storage.filesystem import filesystem, is_local
 
     here, seed = is_local(filesystem(folder)[0]), settings.seed
     folder = os.path.abspath(folder) if here else folder
@@ -119,7 +119,7 @@ def _generate(settings: DemoSettings, context: Context, folder: str) -> str:
 def write_there(url: str, seed: int, index: int, shape: tuple[int, int, int]) -> None:
     """Write one generated scan below a URL, unless it is there; its folder appears with all of its files at once."""
     from segpipe.readers.generate import subject_id, write_subject
-    from segpipe.warehouse import filesystem as files
+    from segpipe.storage import filesystem as files
 
     fs, root = files.filesystem(url)
     subject = subject_id(seed, index)

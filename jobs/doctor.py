@@ -12,8 +12,8 @@ from segpipe.settings import DoctorSettings
 
 def run(settings: DoctorSettings, context: Context) -> int:
     """Print the table of checks."""
-    from segpipe.doctor import diagnose
-    from segpipe.spark.submitted import settings_of
+    from segpipe.doctor.machine import diagnose
+    from segpipe.launch.submitted import settings_of
 
     submitted = settings_of(os.environ.get("SEGPIPE_SUBMIT_OPTIONS", "").splitlines())
     return FAILED if diagnose(context.say, submitted, settings.workers) else DONE

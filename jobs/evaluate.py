@@ -11,7 +11,7 @@ from segpipe.settings import EvaluateSettings
 
 def run(settings: EvaluateSettings, context: Context) -> int:
     """Measure what is predicted against what is true, and print the measures of the chosen split."""
-    from segpipe.spark.evaluate import evaluate
+    from segpipe.pipelines.evaluate import evaluate
 
     with context.recorded("evaluate", settings.warehouse, settings) as record:
         evaluate(context.spark, settings, record, context.progress)

@@ -11,7 +11,7 @@ from segpipe.settings import IngestSettings
 
 def run(settings: IngestSettings, context: Context) -> int:
     """Bring the archive into the tables; QUARANTINED when inputs were rejected and `strict` is set."""
-    from segpipe.spark.ingest import ingest
+    from segpipe.pipelines.ingest import ingest
 
     with context.recorded("ingest", settings.warehouse, settings) as record:
         outcome = ingest(context.spark, settings, record, context.progress)

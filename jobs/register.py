@@ -13,7 +13,7 @@ from segpipe.settings import RegisterSettings
 
 def run(settings: RegisterSettings, context: Context) -> int:
     """Enter the tables as external ones; their files stay where they are."""
-    from segpipe.spark.catalog import register
+    from segpipe.pipelines.catalog import register
 
     with context.recorded("register", settings.warehouse, settings) as record:
         register(context.spark, settings, record)
@@ -29,7 +29,7 @@ def check(settings: RegisterSettings) -> None:
 
 def spark_conf(settings: RegisterSettings) -> dict[str, str]:
     """Hive's catalogue instead of one in memory."""
-    from segpipe.spark.catalog import hive_conf
+    from segpipe.pipelines.catalog import hive_conf
 
     return hive_conf(settings)
 

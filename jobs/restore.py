@@ -11,7 +11,7 @@ from segpipe.settings import RestoreSettings
 
 def run(settings: RestoreSettings, context: Context) -> int:
     """Write the scan's files below the output folder, and say on screen which."""
-    from segpipe.spark.restore import restore
+    from segpipe.pipelines.restore import restore
 
     with context.recorded("restore", settings.warehouse, settings) as record:
         with record.stage("rebuild"):

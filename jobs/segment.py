@@ -12,8 +12,8 @@ from segpipe.settings import SegmentSettings
 
 def run(settings: SegmentSettings, context: Context) -> int:
     """Segment what this model has not segmented yet; QUARANTINED when scans were rejected and `strict` is set."""
+    from segpipe.pipelines.segment import segment
     from segpipe.runtimes.contract import PredictorSpec
-    from segpipe.spark.segment import segment
 
     with context.recorded("segment", settings.warehouse, settings) as record:
         predictor = PredictorSpec(settings.model, settings.runtime, settings.batch_size, settings.precision).pack()

@@ -11,7 +11,7 @@ from segpipe.settings import TrainSettings
 
 def run(settings: TrainSettings, context: Context) -> int:
     """Train on the cohort's training split and write the model directory."""
-    from segpipe.spark.session import submitted_conf
+    from segpipe.launch.session import submitted_conf
     from segpipe.trainers import train
     from segpipe.trainers.cluster import check_cluster
 

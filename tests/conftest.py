@@ -54,7 +54,7 @@ def _is_hadoop(nodeid: str) -> bool:
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local Spark with two slots, that Orca can train on as well."""
-    from segpipe.spark.session import build
+    from segpipe.launch.session import build
     from segpipe.trainers.orca import bigdl_jars
 
     scratch = tmp_path_factory.mktemp("spark")

@@ -121,7 +121,7 @@ class OpenedWarehouse:
         """The Spark session that runs, or one that is started with the settings of conf/."""
         from pyspark.sql import SparkSession
 
-        from segpipe.spark.session import build
+        from segpipe.launch.session import build
 
         return SparkSession.getActiveSession() or build("segpipe notebook")
 

@@ -183,7 +183,7 @@ class Scan:
 
     @cached_property
     def _planes(self) -> dict[str, np.ndarray]:
-        from segpipe.spark.restore import read_planes
+        from segpipe.pipelines.restore import read_planes
 
         return read_planes(self.opened.warehouse, self.row)
 

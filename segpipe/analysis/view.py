@@ -93,7 +93,7 @@ class TableView:
 
     def spark(self, session: SparkSession | None = None) -> DataFrame:
         """The rows as a Spark DataFrame, in `session` or the one that runs or is started."""
-        from segpipe.spark.catalog import read
+        from segpipe.pipelines.catalog import read
 
         self.dataset()  # checked as for every other reader
         frame = read(session or self.opened.spark, self.opened.warehouse, self.table)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segpipe.core.synthetic import glioma
 from segpipe.readers import nifti
+from segpipe.readers.synthetic import glioma
 
 
 def subject_id(seed: int, index: int) -> str:

@@ -12,7 +12,7 @@ from segpipe.errors import SegpipeError
 from segpipe.report import results
 from segpipe.report.figures import history_charts, solid, strip, volume_charts
 from segpipe.report.results import Model, Row, Source
-from segpipe.warehouse.filesystem import filesystem, replace
+from segpipe.storage.filesystem import filesystem, replace
 from segpipe.warehouse.store import Warehouse
 
 SPLITS = ("test", "validation", "train")

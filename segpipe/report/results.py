@@ -19,7 +19,7 @@ from segpipe.core.codec import decode
 from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.core.volume import scale
 from segpipe.errors import ModelError, NotFound, TableError
-from segpipe.warehouse.filesystem import filesystem
+from segpipe.storage.filesystem import filesystem
 from segpipe.warehouse.store import Warehouse
 
 Row = dict[str, Any]

@@ -39,9 +39,9 @@ def train(
     start, and what needs no session before there is one, where `spark` is a function that starts it. Raises
     WarehouseBusy where another job trains this model.
     """
+    from segpipe.storage.lock import lock
     from segpipe.trainers.cluster import check_cluster
     from segpipe.trainers.plan import make_plan
-    from segpipe.warehouse.lock import lock
 
     if settings.trainer != "local" and spark is None:
         raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
@@ -90,7 +90,7 @@ def resumed(plan: "TrainPlan") -> "TrainPlan":
 
 
 def _refuse_foreign_model(url: str) -> None:
-    from segpipe.warehouse.filesystem import filesystem, join
+    from segpipe.storage.filesystem import filesystem, join
 
     fs, folder = filesystem(url)
     if fs.exists(join(folder, "bundle.json")):

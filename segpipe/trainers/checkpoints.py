@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segpipe.errors import ModelError
-from segpipe.warehouse.filesystem import filesystem, join, names, remove, replace
+from segpipe.storage.filesystem import filesystem, join, names, remove, replace
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -11,7 +11,7 @@ from segpipe.settings import TrainSettings
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from segpipe.warehouse.lock import Fence
+    from segpipe.storage.lock import Fence
 
 
 @dataclass(frozen=True, eq=False)

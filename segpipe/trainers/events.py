@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from segpipe.warehouse.filesystem import filesystem, join, replace
+from segpipe.storage.filesystem import filesystem, join, replace
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event

@@ -142,7 +142,7 @@ class RowGroups:
 
 def read_group(plan: TrainPlan, scan: ScanPlan, group: int) -> Example:
     """The slices of a row group, cropped: stored voxels (N, H, W, C) and labels uint8 (N, H, W)."""
-    from segpipe.warehouse.filesystem import filesystem
+    from segpipe.storage.filesystem import filesystem
     from segpipe.warehouse.slices import stream
 
     path, number = plan.groups[group]

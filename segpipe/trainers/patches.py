@@ -132,7 +132,7 @@ def read_scan(plan: TrainPlan, scan: ScanPlan) -> Example:
 
     Stored voxels (D, H, W, C) of the brain's box, and the labels uint8 of all of the scan.
     """
-    from segpipe.warehouse.filesystem import filesystem
+    from segpipe.storage.filesystem import filesystem
     from segpipe.warehouse.slices import stream
 
     fs, _ = filesystem(plan.settings.warehouse)

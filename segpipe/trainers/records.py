@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from segpipe.errors import SegpipeError, StorageError
-from segpipe.warehouse.filesystem import filesystem, join, remove, replace
+from segpipe.storage.filesystem import filesystem, join, remove, replace
 
 HISTORY = "history.csv"
 _FAILURE = "failure.json"

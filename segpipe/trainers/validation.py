@@ -46,7 +46,7 @@ class Validator:
         }
 
     def _count(self, scan: ScanPlan) -> np.ndarray:
-        from segpipe.warehouse.filesystem import filesystem
+        from segpipe.storage.filesystem import filesystem
         from segpipe.warehouse.slices import stream
 
         plan = self._plan

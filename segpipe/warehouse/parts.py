@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segpipe.errors import WarehouseBusy
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
 from segpipe.warehouse.tables import Table
 
 if TYPE_CHECKING:
-    from segpipe.warehouse.lock import Fence
+    from segpipe.storage.lock import Fence
     from segpipe.warehouse.store import Warehouse
 
 STAGING = "_staging"

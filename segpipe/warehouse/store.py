@@ -19,9 +19,9 @@ from fsspec import AbstractFileSystem
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
+from segpipe.storage.lock import live_runs
 from segpipe.warehouse import parts
-from segpipe.warehouse.lock import live_runs
 from segpipe.warehouse.tables import SCANS, SLICES, TABLES, Table
 
 _FOOTER_THREADS = 8
@@ -136,7 +136,7 @@ class Warehouse:
         """Finish or drop what killed runs left half done; runs that hold a lock are left alone."""
         staged = files.names(self.fs, self.path(parts.STAGING))
         if staged:  # listed before the locks are read: a run takes its lock before it stages anything
-            parts.recover(self, live_runs(self))
+            parts.recover(self, live_runs(self.url))
 
     def append(self, table: Table, rows: pa.Table, run_id: str) -> None:
         """Add rows to a table as one file that is named after the run; the same run's file is replaced.

@@ -65,8 +65,8 @@ def test_what_a_scan_lacks_is_told_with_what_it_has(opened: OpenedWarehouse) -> 
 
 
 def test_ingested_files_come_back_as_nifti(glioma_archive: Path, tmp_path: Path, spark: object) -> None:
-    from segpipe.spark.ingest import ingest
-    from segpipe.spark.progress import watch
+    from segpipe.pipelines.ingest import ingest
+    from segpipe.pipelines.progress import watch
 
     settings = IngestSettings(source=str(glioma_archive), warehouse=str(tmp_path / "w"), cohort="c")
     with record_run(Warehouse(settings.warehouse), "ingest", settings) as record:

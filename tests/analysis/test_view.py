@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 import segpipe
 from segpipe.analysis import OpenedWarehouse
 from segpipe.errors import NotFound, TableError, UsageError
-from segpipe.warehouse.filesystem import filesystem
+from segpipe.storage.filesystem import filesystem
 from segpipe.warehouse.tables import SCANS, TABLES
 from tests.report.small_warehouse import MODEL_ID, Results
 

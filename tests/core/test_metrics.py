@@ -11,7 +11,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from segpipe.core import metrics
-from segpipe.core.synthetic import glioma
+from segpipe.readers.synthetic import glioma
 from segpipe.warehouse.tables import SEGMENTATIONS
 
 NAN = pytest.approx(math.nan, nan_ok=True)

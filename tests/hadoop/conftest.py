@@ -16,7 +16,7 @@ import pytest
 import jobs.ingest
 from jobs.common import Context
 from segpipe.settings import IngestSettings
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
 from tests.hadoop.yarn_jobs import NETWORK, Chain, put, yarn
 from tools.hadoop import cluster as hadoop
 
@@ -94,7 +94,7 @@ def orca_model(chain: Chain, cluster: hadoop.Cluster) -> str:
 _DEAD = """
 import time
 from segpipe.errors import StorageError
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
 began = time.monotonic()
 try:
     files.filesystem("hdfs://127.0.0.1:1/")[0].ls("/")

@@ -17,8 +17,8 @@ import jobs.segment
 from jobs.common import Context
 from segpipe.readers.generate import write_brats
 from segpipe.settings import IngestSettings, SegmentSettings
+from segpipe.storage import filesystem as files
 from segpipe.trainers.records import read_history
-from segpipe.warehouse import filesystem as files
 from segpipe.warehouse.store import Warehouse
 from tests.hadoop.yarn_jobs import (
     NETWORK,

@@ -27,7 +27,7 @@ import pytest
 from segpipe.errors import StorageError
 from segpipe.readers import sources
 from segpipe.settings import IngestSettings
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Warehouse
 from tests.hadoop.yarn_jobs import put, submit
@@ -252,7 +252,7 @@ def test_without_a_name_node_in_the_url_the_cluster_s_default_is_meant(hdfs_fold
 
 def test_a_refused_write_names_the_folder_and_the_remedy_in_one_line(hdfs_folder: str) -> None:
     program = (
-        "import sys; from segpipe.warehouse.filesystem import filesystem\n"
+        "import sys; from segpipe.storage.filesystem import filesystem\n"
         "fs, path = filesystem(sys.argv[1])\n"
         "try: fs.mkdir(path + '/mine')\n"
         "except Exception as error: print(type(error).__name__, error)"
@@ -292,7 +292,7 @@ def test_a_process_whose_threads_still_read_ends_well(hdfs_folder: str) -> None:
     """Such threads, TensorFlow's for one, would come back into an interpreter that is being taken down, and abort."""
     program = (
         "import sys, threading\n"
-        "from segpipe.warehouse import filesystem as files\n"
+        "from segpipe.storage import filesystem as files\n"
         "fs, path = files.filesystem(sys.argv[1])\n"
         "files.replace(fs, path + '/file', b'x' * 100_000)\n"
         "begun = threading.Event()\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.doctor_yarn import kerberos
-from segpipe.spark.yarn import hadoop_settings
+from segpipe.doctor.cluster import kerberos
+from segpipe.launch.yarn import hadoop_settings
 from tools.hadoop import cluster as hadoop
 from tools.hadoop.kerberos import REALM, missing_tools
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _MAKE_HOME = """
 import sys
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
 fs, path = files.filesystem(sys.argv[1])
 fs.makedirs(path, exist_ok=True)
 fs.client.set_owner(path, "alice", "alice")
@@ -29,7 +29,7 @@ fs.client.set_owner(path, "alice", "alice")
 _LIST = """
 import sys
 from segpipe.errors import SegpipeError
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
 try:
     fs, path = files.filesystem(sys.argv[1])
     files.replace(fs, path + "/hello", b"hello")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
 from tests.hadoop.yarn_jobs import refused
 from tools.hadoop import cluster as hadoop
 

@@ -15,7 +15,7 @@ import jobs.segment
 from jobs.common import Context
 from segpipe.models.bundle import Bundle
 from segpipe.settings import SegmentSettings
-from segpipe.warehouse import filesystem as files
+from segpipe.storage import filesystem as files
 from segpipe.warehouse.store import Warehouse
 from tests.hadoop.yarn_jobs import NETWORK, Chain, get, nodes_of_last_job, rows, without_times, yarn
 from tools.hadoop import cluster as hadoop
@@ -84,7 +84,7 @@ def test_restore_gives_the_voxels_and_headers_of_the_source(chain: Chain) -> Non
 
 
 def test_what_nodes_need_is_put_on_hdfs_once(chain: Chain, cluster: hadoop.Cluster) -> None:
-    from segpipe.spark.yarn import hadoop_settings, staging_folder
+    from segpipe.launch.yarn import hadoop_settings, staging_folder
 
     fs, staging = files.filesystem(staging_folder(hadoop_settings()))
 
@@ -95,7 +95,7 @@ def test_what_nodes_need_is_put_on_hdfs_once(chain: Chain, cluster: hadoop.Clust
     before = archives()
     assert len(before) >= 2  # those of earlier environments stay
     done = subprocess.run(
-        [sys.executable, "-m", "segpipe.spark.yarn"],
+        [sys.executable, "-m", "segpipe.launch.yarn"],
         cwd=hadoop.ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "once" not in done.stderr
@@ -142,7 +142,7 @@ def test_a_missing_configuration_is_one_line(conf_dir: str, message: str, tmp_pa
     environment = os.environ | {"HADOOP_CONF_DIR": str(tmp_path / conf_dir) if conf_dir else ""}
     environment.pop("YARN_CONF_DIR", None)
     done = subprocess.run(
-        [sys.executable, "-m", "segpipe.spark.yarn"],
+        [sys.executable, "-m", "segpipe.launch.yarn"],
         cwd=hadoop.ROOT, capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 2

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from segpipe.spark.yarn import hadoop_settings, staging_folder
-from segpipe.warehouse import filesystem as files
+from segpipe.launch.yarn import hadoop_settings, staging_folder
+from segpipe.storage import filesystem as files
 from segpipe.warehouse.store import Warehouse
 from tools.hadoop import cluster as hadoop
 

@@ -14,9 +14,9 @@ import pytest
 
 from jobs.register import check
 from segpipe.errors import UsageError
+from segpipe.launch.java import java_home
+from segpipe.pipelines.catalog import PROPERTIES, create_statement, metastore_folder
 from segpipe.settings import RegisterSettings
-from segpipe.spark.catalog import PROPERTIES, create_statement, metastore_folder
-from segpipe.spark.java import java_home
 from segpipe.warehouse.tables import RUNS, TABLES
 from tests.jobs.test_spark_submit import call
 from tests.report.small_warehouse import generate, write_results
@@ -174,8 +174,8 @@ def test_table_of_somebody_else_is_left_alone(tmp_path: Path, no_hive: None) -> 
     script = f"""
 import sys
 from segpipe.settings import RegisterSettings
-from segpipe.spark import catalog
-from segpipe.spark.session import build
+from segpipe.pipelines import catalog
+from segpipe.launch.session import build
 from segpipe.warehouse.runs import record_run
 from segpipe.errors import TableError
 settings = RegisterSettings({str(made.warehouse)!r}, "shared")

@@ -203,7 +203,7 @@ def test_summary_goes_to_stdout_and_nothing_else(scans: Path, tmp_path: Path) ->
 def test_plain_spark_submit_works_too(scans: Path, tmp_path: Path) -> None:
     import pyspark
 
-    from segpipe.spark.java import java_home
+    from segpipe.launch.java import java_home
 
     home = Path(pyspark.__file__).parent
     python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}

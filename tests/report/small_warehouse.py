@@ -16,8 +16,8 @@ from segpipe.core.intensity import brain_mask, statistics
 from segpipe.core.metrics import compare, measure
 from segpipe.core.regions import CONVENTIONS, label_counts, to_labels, to_regions
 from segpipe.core.splits import SplitRule
-from segpipe.core.synthetic import glioma
 from segpipe.readers.generate import subject_id
+from segpipe.readers.synthetic import glioma
 from segpipe.warehouse import tables
 
 COHORT = "generated"

@@ -16,7 +16,7 @@ from segpipe.core.regions import to_regions
 from segpipe.errors import ModelError, NotFound, SegpipeError
 from segpipe.report import build
 from segpipe.report.overlays import grey
-from segpipe.warehouse.filesystem import filesystem
+from segpipe.storage.filesystem import filesystem
 from tests.report.conftest import NOTE
 from tests.report.small_warehouse import BRATS, COHORT, MODEL_ID, RULE, Case, Results, generate, write_results
 from tests.report.test_overlays import filled

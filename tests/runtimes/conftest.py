@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from segpipe.core.prediction import ScanInput
-from segpipe.core.synthetic import glioma
 from segpipe.models.bundle import Bundle
+from segpipe.readers.synthetic import glioma
 from tests.runtimes.models import MODALITIES, scan_input, tiny_bundle
 
 

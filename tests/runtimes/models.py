@@ -11,8 +11,8 @@ import numpy as np
 from segpipe.core.intensity import brain_mask, statistics
 from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
-from segpipe.core.synthetic import glioma
 from segpipe.models.bundle import Bundle, save_bundle
+from segpipe.readers.synthetic import glioma
 from segpipe.settings import NetworkSettings
 
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from segpipe.core.prediction import Sample, SliceBatch
-from segpipe.core.synthetic import glioma
 from segpipe.errors import ModelError
 from segpipe.models.bundle import Bundle
+from segpipe.readers.synthetic import glioma
 from segpipe.runtimes import judge, openvino
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.runtimes.openvino import FILES, INT8_FILES, convert, export, quantise

@@ -17,7 +17,7 @@ TINY = {"filters": 4, "depth": 2, "batch_size": 12, "steps_per_epoch": 3, "epoch
 @pytest.fixture(scope="session")
 def tables(spark, glioma_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A warehouse with cohort `tiny`: six generated subjects in row groups of about five slices."""
-    from segpipe.spark.ingest import ingest
+    from segpipe.pipelines.ingest import ingest
     from segpipe.warehouse.runs import record_run
     from segpipe.warehouse.store import Warehouse
 

@@ -13,9 +13,9 @@ from segpipe import trainers
 from segpipe.errors import WarehouseBusy
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.settings import TrainSettings
+from segpipe.storage.lock import lock
 from segpipe.trainers.checkpoints import positions
 from segpipe.trainers.records import read_history, take_failure
-from segpipe.warehouse.lock import lock
 from segpipe.warehouse.runs import RunRecord, record_run
 
 pytestmark = pytest.mark.slow
@@ -286,7 +286,7 @@ def test_a_job_that_was_taken_for_dead_writes_no_further_checkpoint(
         job = pool.submit(run, asked, spark)
         while not positions(asked.model) and not job.done():
             time.sleep(0.02)
-        monkeypatch.setattr("segpipe.warehouse.lock.LEASE_SECONDS", -1.0)
+        monkeypatch.setattr("segpipe.storage.lock.LEASE_SECONDS", -1.0)
         with lock(asked.model, "train", 0, "another"):
             with pytest.raises(WarehouseBusy, match="was taken for dead"):
                 job.result()

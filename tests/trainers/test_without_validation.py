@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from segpipe.pipelines.ingest import ingest
 from segpipe.settings import IngestSettings
-from segpipe.spark.ingest import ingest
 from segpipe.trainers import train
 from segpipe.trainers.records import read_history
 from segpipe.warehouse.runs import record_run

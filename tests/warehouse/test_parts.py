@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from segpipe.errors import WarehouseBusy
-from segpipe.warehouse.lock import lock
+from segpipe.storage.lock import lock
 from segpipe.warehouse.parts import STAMP, PartWriter
 from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import SCANS, SLICES

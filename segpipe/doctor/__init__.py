@@ -1,0 +1,1 @@
+"""What a machine or a cluster lacks, each with its remedy."""

@@ -1,0 +1,289 @@
+"""What this machine lacks to run segpipe, each fault with its remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from segpipe.errors import SegpipeError
+from segpipe.models import TENSORFLOW_ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+GB = 1 << 30
+SETUP = "run `make setup`"
+
+LEAST_MEMORY_GB = 4
+LEAST_DISK_GB = 2
+LEAST_CORES = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table: `state` is ok, note (something optional is missing) or fault; a remedy where not ok."""
+
+    check: str
+    state: str
+    detail: str
+    remedy: str = ""
+
+
+def examine(
+    timeout_seconds: float = 90.0, conf: Mapping[str, str] | None = None, workers: int | None = None
+) -> Iterator[Finding]:
+    """All checks, in the order of the table. The slow ones (Spark, imports) run beside each other in processes.
+
+    `conf` is what spark-submit was told; where that is YARN, the cluster is examined, also for a training of `workers`,
+    and instead of starting a Spark of its own.
+    """
+    conf = conf or {}
+    on_yarn = conf.get("spark.master") == "yarn"
+    with ThreadPoolExecutor(2) as pool:
+        imports = pool.submit(_probe_imports, timeout_seconds)
+        spark = pool.submit(_probe_yarn, conf, workers) if on_yarn else pool.submit(_probe_spark, timeout_seconds)
+        yield python()
+        yield java()
+        yield from compiler()
+        yield from packages()
+        yield cores()
+        yield memory()
+        yield from disk()
+        yield from spark.result()
+        yield from imports.result()
+
+
+def python() -> Finding:
+    """The interpreter is a Python 3.11."""
+    found = f"{platform.python_version()} in {sys.prefix}"
+    if sys.version_info[:2] == (3, 11):
+        return Finding("Python", "ok", found)
+    return Finding("Python", "fault", f"{found}, not 3.11", f"{SETUP}, or set SEGPIPE_PYTHON to a Python 3.11")
+
+
+def java() -> Finding:
+    """There is a Java that Spark 3.5 runs on."""
+    from segpipe.launch.java import embedded_home, java_home, version
+
+    try:
+        home = java_home()
+    except SegpipeError as error:
+        return Finding("Java", "fault", error.problem, error.remedy)
+    embedded = " (embedded)" if home == embedded_home() else ""
+    return Finding("Java", "ok", f"{version(home)} in {home}{embedded}")
+
+
+def compiler() -> Iterator[Finding]:
+    """What builds Horovod; a note only, since nothing else needs it."""
+    for tool in ("g++", "make"):
+        path = shutil.which(tool)
+        if path is None:
+            yield Finding(tool, "note", "not found, so Horovod cannot be built", f"apt install {tool}, then {SETUP}")
+            continue
+        lines = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20).stdout.splitlines()
+        yield Finding(tool, "ok", lines[0] if lines else path)
+
+
+def packages() -> Iterator[Finding]:
+    """Every package of the lock files is installed in its version."""
+    for lock in (ROOT / "requirements.lock", ROOT / "requirements-horovod.lock"):
+        if not lock.is_file():
+            yield Finding(lock.name, "fault", "not found beside segpipe", "get the whole repository")
+            continue
+        optional = lock.name == "requirements-horovod.lock"
+        for name, wanted in locked(lock.read_text()).items():
+            yield _package(name, wanted, optional)
+
+
+def locked(text: str) -> dict[str, str]:
+    """Names and versions of a lock file.
+
+    >>> locked("numpy==2.0.2 \\\\\\n    --hash=sha256:00\\n")
+    {'numpy': '2.0.2'}
+    """
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE))
+
+
+def _package(name: str, wanted: str, optional: bool) -> Finding:
+    absent = "note" if optional else "fault"
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, absent, f"not installed, wanted is {wanted}", SETUP)
+    if found != wanted:
+        return Finding(name, "fault", f"{found}, wanted is {wanted}", f"{SETUP}: it restores the locked version")
+    return Finding(name, "ok", found)
+
+
+def cores() -> Finding:
+    """Enough cores for two training workers."""
+    count = len(os.sched_getaffinity(0))
+    if count >= LEAST_CORES:
+        return Finding("Cores", "ok", str(count))
+    return Finding("Cores", "note", f"{count}, two workers need {LEAST_CORES}", "train with --trainer local")
+
+
+def memory() -> Finding:
+    """Enough memory for a driver and two workers."""
+    total = memory_bytes() / GB
+    if total >= LEAST_MEMORY_GB:
+        return Finding("Memory", "ok", f"{total:.1f} GB")
+    remedy = "use another machine, or --master 'local[1]' and --batch-size 4"
+    return Finding("Memory", "fault", f"{total:.1f} GB, at least {LEAST_MEMORY_GB} GB are needed", remedy)
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: that of the machine or of its control group."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(limit).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def disk() -> Iterator[Finding]:
+    """Room where jobs write by default: the current folder and Spark's scratch folder."""
+    scratch = Path(os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")[0])
+    for label, folder, remedy in (
+        ("Disk, here", Path.cwd(), "work in a folder on a larger disk"),
+        ("Disk, scratch", scratch, "set SPARK_LOCAL_DIRS to a folder on a larger disk"),
+    ):
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            yield Finding(label, "fault", f"{folder} cannot be written", remedy)
+            continue
+        free = shutil.disk_usage(folder).free / GB
+        if free >= LEAST_DISK_GB:
+            yield Finding(label, "ok", f"{free:.0f} GB free in {folder}")
+        else:
+            yield Finding(label, "fault", f"{free:.1f} GB free in {folder}, {LEAST_DISK_GB} GB are needed", remedy)
+
+
+# ---- probes in processes of their own: a crash or a hang there is a finding
+
+_SPARK_PROBE = """
+import os
+from segpipe.launch.session import build
+spark = build("segpipe doctor", master=os.environ.get("SEGPIPE_MASTER") or None)
+print("Spark session|ok|Spark", spark.version, "on", spark.sparkContext.master, flush=True)
+
+def look(_):
+    import platform, pyarrow, segpipe
+    return f"Python {platform.python_version()}, segpipe {segpipe.__version__}, pyarrow {pyarrow.__version__}"
+
+print("Python worker|ok|" + spark.sparkContext.parallelize([0], 1).map(look).collect()[0], flush=True)
+spark.stop()
+"""
+
+_IMPORT_PROBE = """
+import importlib, time
+for name, module in (
+    ("TensorFlow", "tensorflow"),
+    ("Keras", "tf_keras"),
+    ("Orca", "bigdl.orca.learn.tf2"),
+    ("OpenVINO", "openvino"),
+    ("Horovod", "horovod.tensorflow"),
+    ("Horovod on Spark", "horovod.spark"),
+):
+    start = time.perf_counter()
+    try:
+        found = importlib.import_module(module)
+        seconds = time.perf_counter() - start
+        print(f"{name}|ok|{module} imported in {seconds:.1f} s", flush=True)
+    except Exception as error:
+        print(f"{name}|bad|{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", flush=True)
+"""
+
+_SPARK_ROWS = {"Spark session": SETUP, "Python worker": "see the message; SEGPIPE_PYTHON must run on every node"}
+_IMPORT_ROWS = {
+    "TensorFlow": SETUP,
+    "Keras": SETUP,
+    "Orca": SETUP,
+    "OpenVINO": SETUP,
+    "Horovod": f"install g++ and make, then {SETUP}; all other trainers work without it",
+    "Horovod on Spark": f"install g++ and make, then {SETUP}; all other trainers work without it",
+}
+_OPTIONAL = ("Horovod", "Horovod on Spark")
+
+
+def _probe_spark(timeout_seconds: float) -> list[Finding]:
+    return _probe(_SPARK_PROBE, _SPARK_ROWS, timeout_seconds)
+
+
+def _probe_yarn(conf: Mapping[str, str], workers: int | None) -> list[Finding]:
+    from segpipe.doctor import cluster
+
+    return list(cluster.examine(conf, workers))
+
+
+def _probe_imports(timeout_seconds: float) -> list[Finding]:
+    return _probe(_IMPORT_PROBE, _IMPORT_ROWS, timeout_seconds)
+
+
+def _probe(code: str, rows: dict[str, str], timeout_seconds: float) -> list[Finding]:
+    """Run `code`, which prints `row|ok or bad|detail` lines; a row without a line is a fault with the last error."""
+    environment = {
+        **os.environ,
+        **TENSORFLOW_ENVIRONMENT,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_seconds, env=environment
+        )
+        said, last = done.stdout, _last_line(done.stderr) or f"ended with exit code {done.returncode}"
+    except subprocess.TimeoutExpired as expired:
+        said = expired.stdout.decode() if isinstance(expired.stdout, bytes) else expired.stdout or ""
+        last = f"did not answer in {timeout_seconds:.0f} s"
+    found = {name: (state, detail) for name, state, detail in _answers(said) if name in rows}
+    findings = []
+    for name, remedy in rows.items():
+        state, detail = found.get(name, ("bad", last))
+        bad = "note" if name in _OPTIONAL else "fault"
+        findings.append(Finding(name, "ok", detail) if state == "ok" else Finding(name, bad, detail, remedy))
+    return findings
+
+
+def _answers(said: str) -> Iterator[tuple[str, str, str]]:
+    for line in said.splitlines():
+        if line.count("|") >= 2:
+            name, state, detail = line.split("|", 2)
+            yield name, state, detail
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("segpipe.errors.") if lines else ""
+
+
+def table(findings: list[Finding]) -> str:
+    """Findings as aligned lines, the remedy below each one that is not ok."""
+    width = max(len(finding.check) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.state:5}  {finding.check:{width}}  {finding.detail}")
+        if finding.remedy:
+            lines.append(f"{'':5}  {'':{width}}  → {finding.remedy}")
+    return "\n".join(lines)
+
+
+def diagnose(say: Callable[[str], None], conf: Mapping[str, str] | None = None, workers: int | None = None) -> int:
+    """Print the table and a closing line; gives the number of faults. See `examine`."""
+    findings = list(examine(conf=conf, workers=workers))
+    say(table(findings))
+    faults = sum(finding.state == "fault" for finding in findings)
+    notes = sum(finding.state == "note" for finding in findings)
+    say(f"{len(findings)} checks: {faults} faults, {notes} notes" + (" – segpipe can run here" if not faults else ""))
+    return faults

@@ -1,0 +1,182 @@
+"""The Spark session of a job, a test or a notebook."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segpipe.errors import SegpipeError
+from segpipe.launch.refusals import refusal
+
+if TYPE_CHECKING:
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
+    """Give the session, started when there is none; what spark-submit was told stays as it was told.
+
+    Started from plain Python (tests, notebooks), the conf file of the profile that SEGPIPE_PROFILE names (local when
+    unset) is the base. Python workers find
+    segpipe: on the driver's machine by its path, elsewhere as a zip that Spark ships. Raises SegpipeError when Java is
+    missing or the session does not come up.
+    """
+    from pyspark.sql import SparkSession
+
+    in_process = "PYSPARK_GATEWAY_PORT" not in os.environ
+    settings = _in_process_conf() if in_process else {}
+    settings.update(extra_conf or {})
+    if master is not None:
+        settings["spark.master"] = master
+    if in_process:
+        _find_java()
+        os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf"))  # log4j2.properties
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if ROOT.is_dir() and not _runs_on_yarn():
+        settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    try:
+        with warnings.catch_warnings():
+            # In cluster mode Spark also looks for the code where it was on the submitting machine, and says so.
+            warnings.filterwarnings("ignore", "Failed to add file", RuntimeWarning)
+            session = builder.getOrCreate()
+    except Exception as error:
+        if known := refusal(str(getattr(error, "java_exception", error))):
+            raise known from error
+        raise SegpipeError(
+            f"Spark did not start ({root_cause(error)})", "see `./spark-submit.sh doctor` for what this machine lacks"
+        ) from error
+    _ship_code(session)
+    return session
+
+
+def _runs_on_yarn() -> bool:
+    """Whether spark-submit was told so: nodes must not look for a folder of the submitting machine."""
+    conf = submitted_conf()
+    return conf is not None and conf.get("spark.master", "") == "yarn"
+
+
+def submitted_conf() -> SparkConf | None:
+    """What spark-submit was told, readable before a session takes anything of the cluster; None in plain Python."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return None
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()
+    return SparkConf()
+
+
+def ended_by_yarn(spark: SparkSession, error: Exception) -> SegpipeError | None:
+    """Why YARN took the application away in the middle of the job, where `error` comes of that."""
+    text = str(getattr(error, "java_exception", error))
+    if "stopped SparkContext" not in text and "SparkContext was shut down" not in text:
+        return None
+    context = spark.sparkContext
+    if context.master != "yarn":
+        return None
+    hadoop = context._jvm.org.apache.hadoop.yarn
+    client = hadoop.client.api.YarnClient.createYarnClient()
+    client.init(context._jsc.hadoopConfiguration())
+    client.start()
+    try:
+        identity = hadoop.api.records.ApplicationId.fromString(context.applicationId)
+        said = str(client.getApplicationReport(identity).getDiagnostics())
+    finally:
+        client.stop()
+    if known := refusal(said):
+        return known
+    first = next((line.strip() for line in said.splitlines() if line.strip()), "no reason given")
+    return SegpipeError(
+        f"YARN ended {context.applicationId} ({first})",
+        f"see its log: yarn logs -applicationId {context.applicationId}",
+    )
+
+
+def read_conf(path: Path) -> dict[str, str]:
+    """Read a Spark properties file: `key value` or `key=value` lines, `#` comments."""
+    entries: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        if (line := line.strip()) and not line.startswith("#"):
+            key, value = line.replace("=", " ", 1).split(None, 1) if "=" in line.split()[0] else line.split(None, 1)
+            entries[key] = value.strip()
+    return entries
+
+
+def root_cause(error: BaseException) -> str:
+    """The line `Type: message` of what went wrong first: in a Python worker, in the JVM, or here."""
+    text = str(getattr(error, "java_exception", None) or error)
+    if (raised := worker_error(text)) is not None:
+        return ": ".join(filter(None, raised))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    if causes:
+        return causes[-1]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+
+
+def worker_error(text: str) -> tuple[str, str] | None:
+    """Type and message of the exception in the last Python traceback in `text`, None where there is none."""
+    _, found, trace = text.rpartition("Traceback (most recent call last):\n")
+    if not found:
+        return None
+    match = re.search(r"^([A-Za-z_][\w.]*)(?:: (.*))?$", trace, re.MULTILINE)
+    return (match[1], match[2] or "") if match else None
+
+
+def _in_process_conf() -> dict[str, str]:
+    path = ROOT / "conf" / f"spark-{os.environ.get('SEGPIPE_PROFILE') or 'local'}.conf"
+    return read_conf(path) if path.is_file() else {}
+
+
+def _find_java() -> None:
+    from segpipe.launch.java import java_home
+
+    os.environ["JAVA_HOME"] = str(java_home())
+
+
+def _ship_code(spark: SparkSession) -> None:
+    """Send segpipe to executors on other machines, unless spark-submit did (`--py-files`)."""
+    context = spark.sparkContext
+    if context.master.startswith("local") or "segpipe" in context.getConf().get("spark.submit.pyFiles", ""):
+        return
+    if (ROOT / "segpipe" / "__init__.py").is_file():
+        folder = tempfile.mkdtemp(prefix="segpipe-code-")
+        context.addPyFile(str(zip_code(Path(folder) / "segpipe.zip")))
+
+
+def cached_code(folder: Path) -> Path:
+    """A zip of the code in `folder`, made once for the same code: its name has the hash of what is in it."""
+    digest = hashlib.sha256()
+    for path in _code_files():
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    target = folder / f"segpipe-{digest.hexdigest()[:16]}.zip"
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{target.name}.{os.getpid()}"
+        zip_code(draft).replace(target)
+    return target
+
+
+def zip_code(target: Path) -> Path:
+    """Write the packages segpipe and jobs into the zip file `target`."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in _code_files():
+            archive.write(path, path.relative_to(ROOT))
+    return target
+
+
+def _code_files() -> list[Path]:
+    found = (path for package in ("segpipe", "jobs") for path in (ROOT / package).rglob("*"))
+    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)

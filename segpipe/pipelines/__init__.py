@@ -1,0 +1,1 @@
+"""Jobs on Spark: archives to tables, tables to tables."""

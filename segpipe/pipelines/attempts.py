@@ -1,0 +1,126 @@
+"""Work that goes on when a Python worker dies: who was at which scan, what is tried again, what is given up."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from segpipe.errors import BadInput, Reason
+from segpipe.pipelines.progress import Bar, Progress, silent
+from segpipe.storage import filesystem as files
+from segpipe.warehouse import parts
+from segpipe.warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from pyspark import Accumulator, AccumulatorParam
+    from pyspark.sql import SparkSession
+
+DEADLY = 2
+"""A scan on which this many workers died in one run is quarantined."""
+
+LOCAL_TRIES = DEADLY + 2
+
+RETRIED = (Reason.UNREADABLE, Reason.CRASHED)
+"""Reasons that need not lie in the input itself, so that an unchanged input is tried again by the next run."""
+
+T = TypeVar("T")
+
+
+def collect(
+    spark: SparkSession, run_id: str, total: int, label: str, progress: Progress | None, work: Callable[[Bar], T]
+) -> T:
+    """What `work` collects from Spark tasks, all of which are cancelled when this ends early.
+
+    A local Spark does not try a task again whose worker died, so the whole job gets its tries here; tasks must see for
+    themselves what an earlier attempt has done. `progress` shows `label` and `total` units.
+    """
+    context = spark.sparkContext
+    tries = LOCAL_TRIES if context.master.startswith("local") else 1
+    context.addJobTag(run_id)
+    try:
+        with (progress or silent)(total, label) as bar:
+            for left in reversed(range(tries)):
+                try:
+                    return work(bar)
+                except Exception as error:
+                    if not left or not _is_worker_death(error):
+                        raise
+    finally:
+        context.cancelJobsWithTag(run_id)
+        context.removeJobTag(run_id)
+    raise AssertionError("unreachable")
+
+
+def _is_worker_death(error: Exception) -> bool:
+    text = str(getattr(error, "java_exception", error))
+    return any(sign in text for sign in ("Python worker exited unexpectedly", "SocketException", "EOFException"))
+
+
+def tally(spark: SparkSession, bar: Bar, quarantined: int = 0) -> Accumulator[tuple[int, int]]:
+    """What tasks tell of: `tally.add((scans, quarantined))` moves the bar as soon as the task has ended.
+
+    `quarantined` were so before the first task. The bar tells scans per second and the number of quarantined scans.
+    """
+    bar.counted = True  # the tasks that Spark has finished no longer move it
+    return spark.sparkContext.accumulator((0, quarantined), _tally_param(bar))
+
+
+def _tally_param(bar: Bar | None) -> AccumulatorParam[tuple[int, int]]:
+    from pyspark import AccumulatorParam
+
+    class Tally(AccumulatorParam):
+        """Adds pairs; on the driver, where Spark adds up what tasks send, it moves the bar too."""
+
+        def __init__(self) -> None:
+            self.begun = time.monotonic()
+
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[None]]:
+            return _tally_param, (None,)
+
+        def zero(self, value: tuple[int, int]) -> tuple[int, int]:
+            return 0, 0
+
+        def addInPlace(self, value1: tuple[int, int], value2: tuple[int, int]) -> tuple[int, int]:  # noqa: N802
+            scans, quarantined = value1[0] + value2[0], value1[1] + value2[1]
+            if bar is not None and value2 != (0, 0):
+                rate = scans / max(time.monotonic() - self.begun, 1e-3)
+                bar.advance(min(value2[0], bar.total - int(bar.done)), f"{rate:.2g} scans/s, {quarantined} quarantined")
+            return scans, quarantined
+
+    return Tally()
+
+
+class Watch:
+    """Remembers on which scan a worker is, so that the next attempt knows on which one it died.
+
+    Every attempt at a part keeps one file below the run's staging folder, with the id of the scan that it works on.
+    `job` is the one to run again, as told to the user.
+    """
+
+    def __init__(self, warehouse: Warehouse, run_id: str, part: str, job: str):
+        self._fs = warehouse.fs
+        self._folder = warehouse.path(parts.STAGING, run_id, f"{part}.at")
+        self._file = files.join(self._folder, uuid.uuid4().hex)
+        self._deaths: Counter[str] = Counter()
+        self._job = job
+
+    def __enter__(self) -> Watch:
+        self._fs.makedirs(self._folder, exist_ok=True)
+        for name in files.names(self._fs, self._folder):
+            with contextlib.suppress(FileNotFoundError):  # another attempt, alive and done
+                self._deaths[self._fs.cat_file(files.join(self._folder, name)).decode()] += 1
+        return self
+
+    def enter(self, scan_id: str) -> None:
+        """Work on a scan begins. Raises BadInput where too many workers died on it."""
+        if self._deaths[scan_id] >= DEADLY:
+            problem = f"Scan {scan_id} killed {self._deaths[scan_id]} workers, most likely for want of memory"
+            raise BadInput(Reason.CRASHED, problem, f"give the workers more memory and run {self._job} again")
+        self._fs.pipe_file(self._file, scan_id.encode())
+
+    def __exit__(self, *error: object) -> None:
+        files.remove(self._fs, self._file)

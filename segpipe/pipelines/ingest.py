@@ -1,0 +1,237 @@
+"""An archive of volumes to the tables `scans` and `slices`, one Spark task per part file."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segpipe.core.splits import SplitRule
+from segpipe.errors import UsageError
+from segpipe.pipelines import attempts, quarantine
+from segpipe.pipelines.attempts import RETRIED
+from segpipe.pipelines.ingest_task import (
+    MB,
+    Job,
+    PartOutcome,
+    PartTask,
+    quarantine_row,
+    write_part,
+)
+from segpipe.readers import sources
+from segpipe.readers.sources import Listing, Rejected, ScanSource
+from segpipe.settings import IngestSettings
+from segpipe.storage.lock import lock
+from segpipe.warehouse import parts
+from segpipe.warehouse.runs import RunRecord
+from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.tables import SLICES
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from segpipe.pipelines.progress import Bar, Progress
+
+_TABLE_BYTES_PER_SOURCE_BYTE = 0.85
+"""What a byte of a gzipped source takes in `slices`, measured on BraTS 2021; only the size of parts hangs on it."""
+
+
+@dataclass(frozen=True)
+class IngestOutcome:
+    """What an ingest did: scan_ids by their fate.
+
+    `quarantined` counts the inputs that this run rejected, `known_bad` those that earlier runs did and that have not
+    changed since.
+    """
+
+    written: tuple[str, ...]
+    replaced: tuple[str, ...]
+    skipped: int
+    quarantined: int
+    known_bad: int
+    vanished: tuple[str, ...]
+
+    @property
+    def rejected(self) -> int:
+        """All inputs of the source that are not in the tables as they now stand; `--strict` looks at it."""
+        return self.quarantined + self.known_bad
+
+
+def ingest(
+    spark: SparkSession, settings: IngestSettings, run: RunRecord, progress: Progress | None = None
+) -> IngestOutcome:
+    """Bring every scan of `settings.source` into the tables that is not there yet or has changed.
+
+    Killed at any moment and run again, it ends in the tables of an uninterrupted run. Bad inputs become rows of
+    `quarantine`. Raises UsageError where the settings contradict the cohort, NotFound where there is no source, and
+    WarehouseBusy where another job holds the cohort.
+    """
+    rule = SplitRule(settings.split_salt, settings.train_fraction, settings.validation_fraction)
+    warehouse = Warehouse(settings.warehouse)
+    with run.stage("list"):
+        listing = sources.find(settings.source, settings.layout)
+    with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
+        job = Job(settings, rule, fence)
+        with run.stage("plan"):
+            warehouse.recover()
+            plan = _plan(warehouse, job, listing, spark.sparkContext.defaultParallelism)
+        with run.stage("read and write"):
+            _quarantine_listed(job, plan.rejected)
+            outcomes = _run_tasks(spark, plan, job, progress)
+        with run.stage("tidy up"):
+            parts.settle_attempts(warehouse, run.run_id)
+        return _account(plan, outcomes, run)
+
+
+def lock_name(cohort: str) -> str:
+    """The lock that guards a cohort's `scans` and `slices`."""
+    return f"slices-{cohort_slug(cohort)}"
+
+
+def plan_parts(
+    new: Sequence[ScanSource], settings: IngestSettings, cores: int, taken: frozenset[str] = frozenset()
+) -> list[PartTask]:
+    """Scans, in their order, to parts of about `settings.part_mb`: as many parts as cores, or a multiple of that.
+
+    A cohort that is too small to fill a part per core still gets one per core, or per scan, so that all cores work.
+    Names depend on the cohort and the scans alone, and none of `taken` is used again.
+    """
+    sizes = np.array([max(1, sum(file.bytes for file in source.files)) for source in new], np.float64)
+    if not len(sizes):
+        return []
+    wanted = math.ceil(sizes.sum() * _TABLE_BYTES_PER_SOURCE_BYTE / (settings.part_mb * MB))
+    count = min(math.ceil(wanted / cores) * cores, len(new))
+    middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+    groups: dict[int, list[ScanSource]] = defaultdict(list)
+    for source, middle in zip(new, middles, strict=True):
+        groups[int(middle * count)].append(source)
+    return [PartTask(_part_name(settings.cohort, group, taken), tuple(group)) for group in groups.values()]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a run has to do, and what it need not do."""
+
+    tasks: list[PartTask]
+    rejected: list[Rejected]
+    changed: tuple[str, ...]
+    skipped: int
+    known_bad: int
+    vanished: tuple[str, ...]
+
+
+def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan:
+    known = warehouse.index(job.settings.cohort)
+    _check_rule(known.values(), job)
+    known_inputs = quarantine.reported(warehouse, "ingest", job.settings.cohort)
+    reported = {fingerprint for fingerprint, _ in known_inputs}
+    bad = {fingerprint for fingerprint, reason in known_inputs if reason not in RETRIED}
+    new: list[ScanSource] = []
+    changed: dict[str, list[ScanSource]] = defaultdict(list)
+    skipped = known_bad = 0
+    for source in sorted(listing.scans, key=lambda one: (one.subject, one.session)):
+        row = known.get(job.scan_id(source))
+        if row is not None and row["fingerprint"] == job.fingerprint(source):
+            skipped += 1
+        elif job.bad_fingerprint(source.fingerprint) in bad:
+            known_bad += 1
+        elif row is not None:
+            changed[row["part"]].append(source)
+        else:
+            new.append(source)
+    rejected = [one for one in listing.rejected if job.bad_fingerprint(one.fingerprint) not in reported]
+    rewrites = [PartTask(name, tuple(group), replaces=True) for name, group in sorted(changed.items())]
+    additions = plan_parts(new, job.settings, cores, frozenset(warehouse.parts(SLICES.name)))
+    return _Plan(
+        tasks=[_with_reported(task, job, reported) for task in rewrites + additions],
+        rejected=rejected,
+        changed=tuple(job.scan_id(source) for group in changed.values() for source in group),
+        skipped=skipped,
+        known_bad=known_bad + len(listing.rejected) - len(rejected),
+        vanished=tuple(sorted(set(known) - {job.scan_id(source) for source in listing.scans})),
+    )
+
+
+def _with_reported(task: PartTask, job: Job, reported: set[str]) -> PartTask:
+    prints = {job.bad_fingerprint(source.fingerprint) for source in task.sources}
+    return replace(task, reported=frozenset(prints & reported))
+
+
+def _part_name(cohort: str, group: Iterable[ScanSource], taken: frozenset[str]) -> str:
+    scans = [f"{source.subject}:{source.session}" for source in group]
+    for again in itertools.count():
+        digest = hashlib.sha256("\0".join((cohort, *scans, str(again))).encode()).hexdigest()[:16]
+        name = f"{cohort_slug(cohort)}.{digest}"
+        if name not in taken:
+            return name
+    raise AssertionError("unreachable")
+
+
+def _check_rule(rows: Iterable[Mapping[str, str]], job: Job) -> None:
+    found = next((row["split_rule"] for row in rows if row["split_rule"] != str(job.rule)), None)
+    if found is not None:
+        was = SplitRule.parse(found)
+        raise UsageError(
+            f"Cohort {job.settings.cohort} is split by `{found}`, which these settings (`{job.rule}`) would change",
+            f"give --split-salt {shlex.quote(was.salt)} --train-fraction {was.train} --validation-fraction"
+            f" {was.validation}, or ingest into another cohort",
+        )
+
+
+def _run_tasks(spark: SparkSession, plan: _Plan, job: Job, progress: Progress | None) -> list[PartOutcome]:
+    """Run one Spark task per part; what is committed is not done twice."""
+    if not plan.tasks:
+        return []
+
+    def work(bar: Bar) -> list[PartOutcome]:
+        told = attempts.tally(spark, bar, len(plan.rejected))
+
+        def write(task: PartTask) -> PartOutcome:
+            outcome = write_part(task, job)
+            told.add((len(task.sources), len(outcome.quarantined)))
+            return outcome
+
+        return spark.sparkContext.parallelize(plan.tasks, len(plan.tasks)).map(write).collect()
+
+    total = sum(len(task.sources) for task in plan.tasks)
+    return attempts.collect(spark, job.run_id, total, "ingest", progress, work)
+
+
+def _quarantine_listed(job: Job, rejected: Sequence[Rejected]) -> None:
+    rows = [
+        quarantine_row(job, None, one.paths, one.reason, f"{one.message}: {one.remedy}", one.fingerprint)
+        for one in rejected
+    ]
+    quarantine.write(Warehouse(job.settings.warehouse), job.fence, f"{job.run_id}-listing", rows)
+
+
+def _account(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> IngestOutcome:
+    written = {identity for outcome in outcomes for identity in outcome.written}
+    quarantined = sum(len(outcome.quarantined) for outcome in outcomes) + len(plan.rejected)
+    replaced = tuple(identity for identity in plan.changed if identity in written)
+    run.count("scans_written", len(written) - len(replaced))
+    run.count("scans_replaced", len(replaced))
+    run.count("scans_skipped", plan.skipped)
+    run.count("scans_decoded", sum(outcome.decoded for outcome in outcomes))
+    run.count("quarantined", quarantined)
+    run.count("known_bad", plan.known_bad)
+    run.count("vanished", len(plan.vanished))
+    run.count("parts", sum(bool(outcome.written) for outcome in outcomes))
+    run.count("source_bytes", sum(outcome.source_bytes for outcome in outcomes))
+    run.count("table_bytes", sum(outcome.table_bytes for outcome in outcomes))
+    for name in sorted({name for outcome in outcomes for name in outcome.task_seconds}):
+        total = sum(outcome.task_seconds.get(name, 0.0) for outcome in outcomes)
+        run.stage_seconds[f"{name}, all tasks together"] = total
+    if plan.vanished:
+        some = ", ".join(plan.vanished[:3]) + (", …" if len(plan.vanished) > 3 else "")
+        run.lines.append(f"no longer in the source and kept in the tables: {some}")
+    return IngestOutcome(
+        tuple(sorted(written - set(replaced))), replaced, plan.skipped, quarantined, plan.known_bad, plan.vanished
+    )

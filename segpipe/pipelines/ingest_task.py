@@ -1,0 +1,247 @@
+"""One Spark task of an ingest: the scans of one part, from their files to committed rows."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import segpipe
+from segpipe.core.splits import SplitRule
+from segpipe.errors import BadInput, Reason
+from segpipe.pipelines import quarantine
+from segpipe.pipelines.attempts import Watch
+from segpipe.readers import scan as scan_reader
+from segpipe.readers.scan import Scan
+from segpipe.readers.sources import ScanSource
+from segpipe.settings import IngestSettings
+from segpipe.storage import filesystem as files
+from segpipe.storage.lock import Fence
+from segpipe.warehouse import parts, slices
+from segpipe.warehouse.parts import PartWriter
+from segpipe.warehouse.store import Warehouse, group_rows
+from segpipe.warehouse.tables import SCANS, SLICES
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a run must know."""
+
+    settings: IngestSettings
+    rule: SplitRule
+    fence: Fence
+
+    @property
+    def run_id(self) -> str:
+        return self.fence.run_id
+
+    def scan_id(self, source: ScanSource) -> str:
+        """The id of a scan: cohort:subject:session."""
+        return f"{self.settings.cohort}:{source.subject}:{source.session}"
+
+    def fingerprint(self, source: ScanSource) -> str:
+        """What must be equal for a scan to be the same again: its files, and the settings that shape its rows."""
+        return _hash(source.fingerprint, self.settings.axis, self.settings.resample_to)
+
+    def bad_fingerprint(self, input_fingerprint: str) -> str:
+        """What must be equal for a bad input to be as bad again: the input, all that judges it, and this version."""
+        settings = self.settings
+        judged_by = (settings.axis, settings.resample_to, settings.layout, settings.max_voxels, segpipe.__version__)
+        return _hash(input_fingerprint, *judged_by)
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """The scans to write into one part.
+
+    `replaces` says that the part exists and keeps its other scans; `reported` are the fingerprints of those inputs
+    that stand in quarantine already.
+    """
+
+    name: str
+    sources: tuple[ScanSource, ...]
+    replaces: bool = False
+    reported: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class PartOutcome:
+    """What became of a part: scan_ids written and rejected, files decoded, and where time and bytes went."""
+
+    name: str
+    written: tuple[str, ...]
+    quarantined: tuple[str, ...]
+    decoded: int
+    source_bytes: int
+    table_bytes: int
+    task_seconds: dict[str, float] = field(default_factory=dict)
+
+
+def write_part(task: PartTask, job: Job) -> PartOutcome:
+    """Read the scans of a part and commit them, with one scan in memory at a time.
+
+    What an earlier attempt of the same run has committed, or has begun to, is not done again. Raises WarehouseBusy
+    where the run has lost its lock; bad inputs raise nothing.
+    """
+    warehouse = Warehouse(job.settings.warehouse)
+    parts.settle_attempts(warehouse, job.run_id, task.name)
+    committed = _committed(warehouse, task, job)
+    if committed is not None:
+        return committed
+    seconds: defaultdict[str, float] = defaultdict(float)
+    written: list[str] = []
+    rejected: list[dict[str, Any]] = []
+    with PartWriter(warehouse, (SLICES, SCANS), task.name, job.run_id, job.fence) as part:
+        with Watch(warehouse, job.run_id, task.name, "ingest") as watch:
+            for source in task.sources:
+                try:
+                    watch.enter(job.scan_id(source))
+                    _write_scan(part, source, job, seconds)
+                    written.append(job.scan_id(source))
+                except BadInput as error:
+                    rejected.append(_rejected_scan(source, error, job))
+        if task.replaces and written:
+            _copy_others(part, warehouse, set(written))
+        # Before the part is visible: a kill in between costs one more look at a bad input, never a row.
+        fresh = [row for row in rejected if row["fingerprint"] not in task.reported]
+        quarantine.write(warehouse, job.fence, f"{job.run_id}-{task.name}", fresh)
+    return _outcome(task, written, [row["scan_id"] for row in rejected], sum(part.bytes.values()), seconds)
+
+
+def quarantine_row(
+    job: Job, scan_id: str | None, paths: Sequence[str], reason: Reason, message: str, input_fingerprint: str
+) -> dict[str, Any]:
+    """A row of `quarantine` for an input of this run."""
+    settings = job.settings
+    fingerprint = job.bad_fingerprint(input_fingerprint)
+    return quarantine.row("ingest", job.run_id, settings.cohort, scan_id, paths, reason, message, fingerprint)
+
+
+def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]) -> None:
+    start = time.perf_counter()
+    scan = load(source, job)
+    seconds["read"] += time.perf_counter() - start
+    start = time.perf_counter()
+    row = scan_row(scan, job)
+    group_bytes = job.settings.row_group_mb * MB
+    for batch in slices.row_groups(row, list(scan.images.values()), scan.mask, scan.brain, group_bytes):
+        part.write(SLICES.name, batch)
+    part.write(SCANS.name, pa.Table.from_pylist([row], SCANS.schema))
+    seconds["write"] += time.perf_counter() - start
+
+
+def load(source: ScanSource, job: Job) -> Scan:
+    """The scan, or BadInput whatever is wrong with it: an input must never stop the others.
+
+    Where the source itself does not answer any more, the run stops instead: no scan is to blame for that. The text of a
+    foreign exception may quote the file, so only its type is told.
+    """
+    settings = job.settings
+    try:
+        return scan_reader.load(settings.source, source, settings.axis, settings.resample_to, settings.max_voxels)
+    except BadInput as error:
+        if error.reason is Reason.UNREADABLE:
+            _check_source(settings.source)
+        raise
+    except OSError as error:
+        _check_source(settings.source)
+        problem = f"Scan {job.scan_id(source)} cannot be read ({error.strerror or type(error).__name__})"
+        raise BadInput(
+            Reason.UNREADABLE, problem, "check the files and their permissions, and run ingest again"
+        ) from error
+    except Exception as error:
+        problem = f"Scan {job.scan_id(source)} made its reader fail ({type(error).__name__})"
+        raise BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the file") from error
+
+
+def _check_source(url: str) -> None:
+    """Raise the OSError of a source that is gone as a whole: unmounted, its name node down, its token expired."""
+    fs, root = files.filesystem(url)
+    fs.invalidate_cache()
+    fs.info(root)
+
+
+def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
+    """The row of `scans`."""
+    source = scan.source
+    return {
+        "scan_id": job.scan_id(source),
+        "cohort": job.settings.cohort,
+        "subject": source.subject,
+        "session": source.session,
+        "split": job.rule.of(source.subject),
+        "split_rule": str(job.rule),
+        "layout": source.layout,
+        "label_convention": scan.label_convention,
+        "modalities": list(scan.images),
+        "orientation": scan.orientation,
+        "shape": list(scan.shape),
+        "spacing_mm": scan.spacing_mm.tolist(),
+        "affine": scan.affine.ravel().tolist(),
+        "brain_box": list(scan.brain_box),
+        "brain_voxels": scan.brain_voxels,
+        "resampled_to": scan.resampled_to,
+        "files": scan.file_rows,
+        "intensity": [{"modality": name, **asdict(of)} for name, of in scan.statistics.items()],
+        "label_counts": None
+        if scan.label_counts is None
+        else [{"label": label, "voxels": voxels} for label, voxels in sorted(scan.label_counts.items())],
+        "fingerprint": job.fingerprint(source),
+        "run_id": job.run_id,
+    }
+
+
+def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> None:
+    """Copy the rows of a part's other scans, a row group at a time, without looking into their cells."""
+    for table in (SLICES, SCANS):
+        path = warehouse.path(table.name, f"{part.name}.parquet")
+        with warehouse.fs.open(path, "rb") as file, pq.ParquetFile(file) as old:
+            for number, scan_id in _row_groups(old):
+                if scan_id not in rewritten:
+                    part.write(table.name, old.read_row_group(number, use_threads=False))
+
+
+def _row_groups(parquet: pq.ParquetFile) -> Iterator[tuple[int, str]]:
+    return ((number, one.scan_id) for number, one in enumerate(group_rows(parquet.metadata)))
+
+
+def _rejected_scan(source: ScanSource, error: BadInput, job: Job) -> dict[str, Any]:
+    paths = [file.path for file in source.files]
+    return quarantine_row(job, job.scan_id(source), paths, error.reason, str(error), source.fingerprint)
+
+
+def _committed(warehouse: Warehouse, task: PartTask, job: Job) -> PartOutcome | None:
+    """The outcome of this part where an earlier attempt of this run has committed it and died before it could tell."""
+    path = warehouse.path(SCANS.name, f"{task.name}.parquet")
+    try:
+        with warehouse.fs.open(path, "rb") as file:
+            rows = pq.read_table(file, columns=["scan_id", "run_id"]).to_pylist()
+    except FileNotFoundError:
+        return None
+    written = [row["scan_id"] for row in rows if row["run_id"] == job.run_id]
+    if not written:
+        return None
+    rejected = [job.scan_id(source) for source in task.sources if job.scan_id(source) not in written]
+    size = sum(warehouse.fs.size(warehouse.path(table.name, f"{task.name}.parquet")) for table in (SLICES, SCANS))
+    return _outcome(task, written, rejected, size, {})
+
+
+def _outcome(
+    task: PartTask, written: Sequence[str], rejected: Sequence[str], table_bytes: int, seconds: Mapping[str, float]
+) -> PartOutcome:
+    source_bytes = sum(file.bytes for source in task.sources for file in source.files)
+    return PartOutcome(
+        task.name, tuple(written), tuple(rejected), len(task.sources), source_bytes, table_bytes, dict(seconds)
+    )
+
+
+def _hash(*values: object) -> str:
+    return hashlib.sha256("\0".join(map(repr, values)).encode()).hexdigest()

@@ -1,0 +1,189 @@
+"""What a model has predicted, as files for other tools: NIfTI in the source's grid, DICOM SEG for DICOM sources.
+
+A file is written aside and renamed, and says which model and run it comes from; one that says so already is left alone.
+So whatever is killed, the same command writes what is missing and what has changed, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segpipe.core.regions import CONVENTIONS, LabelConvention, recode
+from segpipe.errors import BadInput, TableError
+from segpipe.pipelines import attempts, ingest_task
+from segpipe.pipelines.segment_task import Job
+from segpipe.readers import dicom_seg, mask_files
+from segpipe.readers.archive import Listing, ScanSource
+from segpipe.readers.sources import open_root
+from segpipe.storage import filesystem as files
+from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
+from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
+from segpipe.warehouse.store import Warehouse, cohort_slug
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from segpipe.pipelines.progress import Bar, Progress
+    from segpipe.settings import SegmentSettings
+
+_START_BYTES = 1 << 14
+_TASK_SCANS = 16
+_DICOM = "dicom"
+
+
+@dataclass(frozen=True)
+class MaskScan:
+    """A scan whose mask is wanted as a file: its prediction, and where it stands in the tables or the archive."""
+
+    predicted: PredictedPlace
+    stored: ScanPlace | None
+    source: ScanSource | None
+
+
+@dataclass(frozen=True)
+class MaskOutcome:
+    """What became of the files of a scan: how many were written or stand already, and why one could not be."""
+
+    scan_id: str
+    written: int = 0
+    kept: int = 0
+    problem: str | None = None
+
+
+def write_masks(
+    spark: SparkSession, settings: SegmentSettings, job: Job, listing: Listing | None, progress: Progress | None
+) -> list[MaskOutcome]:
+    """Write the files that `settings` ask for, of all scans at hand that the model has segmented.
+
+    Those at hand are the scans of the tables or, with a source, of its `listing`, unless they have changed since.
+    """
+    scans = _at_hand(Warehouse(settings.warehouse), job, listing)
+    if not scans:
+        return []
+    groups = [tuple(scans[start : start + _TASK_SCANS]) for start in range(0, len(scans), _TASK_SCANS)]
+
+    def work(bar: Bar) -> list[MaskOutcome]:
+        told = attempts.tally(spark, bar)
+
+        def write(group: Sequence[MaskScan]) -> list[MaskOutcome]:
+            outcomes = list(write_group(group, job, settings.nifti, settings.dicom_seg))
+            told.add((len(outcomes), 0))
+            return outcomes
+
+        return spark.sparkContext.parallelize(groups, len(groups)).flatMap(write).collect()
+
+    return attempts.collect(spark, job.run_id, len(scans), "write masks", progress, work)
+
+
+def _at_hand(warehouse: Warehouse, job: Job, listing: Listing | None) -> list[MaskScan]:
+    index = warehouse.index(job.cohort)
+    stored = scan_places(warehouse, job.cohort) if index else {}
+    sources = {job.scan_id(scan): scan for scan in listing.scans} if listing is not None else {}
+    found = []
+    for scan_id, predicted in sorted(predicted_places(warehouse, job.cohort, job.model_id).items()):
+        source = sources.get(scan_id)
+        if source is not None and job.reader is not None and job.reader.fingerprint(source) != predicted.fingerprint:
+            source = None
+        place = stored.get(scan_id)
+        if place is not None and index[scan_id]["fingerprint"] != predicted.fingerprint:
+            place = None
+        if source is not None or (listing is None and place is not None):
+            found.append(MaskScan(predicted, place, source))
+    return found
+
+
+def write_group(scans: Sequence[MaskScan], job: Job, nifti: str | None, seg: str | None) -> Iterator[MaskOutcome]:
+    """Write the files of some scans, one scan in memory at a time."""
+    warehouse = Warehouse(job.warehouse)
+    by_part: defaultdict[str, list[str]] = defaultdict(list)
+    for scan in scans:
+        if scan.stored is not None:
+            by_part[scan.stored.part].append(scan.predicted.scan_id)
+    rows = {scan_id: row for part, of in by_part.items() for scan_id, row in scan_rows(warehouse, part, of).items()}
+    for scan in scans:
+        yield _write_scan(warehouse, scan, rows.get(scan.predicted.scan_id), job, nifti, seg)
+
+
+def _write_scan(
+    warehouse: Warehouse, scan: MaskScan, row: dict[str, Any] | None, job: Job, nifti: str | None, seg: str | None
+) -> MaskOutcome:
+    scan_id, run_id = scan.predicted.scan_id, scan.predicted.run_id
+    stamp = mask_files.stamp(job.model_id, run_id)
+    _, subject, session = scan_id.split(":")
+    name = files.join(cohort_slug(job.cohort), cohort_slug(subject), cohort_slug(session), job.model_id)
+    wanted = {}
+    if nifti is not None and not mask_files.has_stamp(_start(nifti, f"{name}.nii.gz"), stamp):
+        wanted["nifti"] = f"{name}.nii.gz"
+    is_dicom = scan.source is not None and scan.source.layout == _DICOM
+    if (
+        seg is not None
+        and is_dicom
+        and not dicom_seg.is_seg(_start(seg, f"{name}.dcm"), dicom_seg.seg_uid(scan_id, stamp))
+    ):
+        wanted["seg"] = f"{name}.dcm"
+    kept = (nifti is not None) + (seg is not None and is_dicom) - len(wanted)
+    if not wanted:
+        return MaskOutcome(scan_id, kept=kept)
+    try:
+        row = row or _read_row(scan, job)
+        labels, convention = _in_source_labels(warehouse, scan.predicted, row)
+        if "nifti" in wanted:
+            assert nifti is not None
+            _put(nifti, wanted["nifti"], mask_files.nifti_mask(labels, row, convention, stamp))
+        if "seg" in wanted:
+            assert seg is not None
+            contents = _series(job, scan, row)
+            _put(seg, wanted["seg"], dicom_seg.dicom_seg(labels, row, convention, stamp, job.model_id, contents))
+    except (BadInput, TableError) as error:
+        return MaskOutcome(scan_id, kept=kept, problem=str(error))
+    return MaskOutcome(scan_id, written=len(wanted), kept=kept)
+
+
+def _read_row(scan: MaskScan, job: Job) -> dict[str, Any]:
+    """The row that `scans` would have, from the archive."""
+    assert scan.source is not None  # a scan is at hand in one or the other
+    assert job.reader is not None
+    return ingest_task.scan_row(ingest_task.load(scan.source, job.reader), job.reader)
+
+
+def _in_source_labels(
+    warehouse: Warehouse, place: PredictedPlace, row: Mapping[str, Any]
+) -> tuple[np.ndarray, LabelConvention]:
+    """The label map in the convention of the scan's own mask, or of the model where there is none or it has others."""
+    labels, name = label_map(warehouse, place, row["shape"])
+    known, wanted = CONVENTIONS[name], CONVENTIONS.get(row["label_convention"] or name, CONVENTIONS[name])
+    if known.region_names != wanted.region_names:
+        return labels, known
+    return recode(labels, known, wanted), wanted
+
+
+def _series(job: Job, scan: MaskScan, row: Mapping[str, Any]) -> list[bytes]:
+    """The files of the series whose grid the scan has."""
+    assert scan.source is not None
+    assert job.reader is not None
+    role = mask_files.source_file(row)["role"].partition(".")[0]
+    paths = next(file.paths for file in scan.source.files if file.role == role)
+    fs, root, _ = open_root(job.reader.settings.source)
+    return [fs.cat_file(files.join(root, path)) for path in paths]
+
+
+def _start(folder: str, name: str) -> bytes:
+    """The first bytes of a file; none where it is missing."""
+    fs, root = files.filesystem(folder)
+    with contextlib.suppress(FileNotFoundError), fs.open(files.join(root, name), "rb") as file:
+        return bytes(file.read(_START_BYTES))
+    return b""
+
+
+def _put(folder: str, name: str, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    fs, root = files.filesystem(folder)
+    path = files.join(root, name)
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    files.replace(fs, path, content)

@@ -1,0 +1,105 @@
+"""A scan's rows back to the files that it was made from; works without Spark, on one scan at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from segpipe.core.orientation import reorient_affine, same_grid
+from segpipe.errors import NotFound, TableError
+from segpipe.readers import nifti
+from segpipe.readers import scan as scan_reader
+from segpipe.settings import RestoreSettings
+from segpipe.storage import filesystem as files
+from segpipe.warehouse import slices
+from segpipe.warehouse.store import Warehouse, cohort_slug
+
+_LOG = logging.getLogger(__name__)
+_MASK = "mask"
+
+
+def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warning) -> list[str]:
+    """Write the source files of a scan below `settings.output`, under the paths that they had, and give these paths.
+
+    The uncompressed bytes of NIfTI and MGH files are those of the source. A DICOM series is written as NIfTI, named
+    after scan and modality; a file that was resampled at ingest cannot be rebuilt; `tell` is told of either. Raises
+    NotFound where there is no such scan, and TableError where none of its files can be rebuilt or a path of the table
+    leads out of the output folder.
+    """
+    warehouse = Warehouse(settings.warehouse)
+    row = _scan_row(warehouse, settings.scan)
+    planes = read_planes(warehouse, row)
+    written = []
+    for path, rows in _by_path(row["files"]).items():
+        if not all(_on_own_grid(one, row) for one in rows):
+            tell(f"{path} was resampled to {row['resampled_to']} at ingest and cannot be rebuilt: use the source file")
+            continue
+        name = path
+        if not rows[0]["header"]:
+            name = f"{cohort_slug(settings.scan)}_{rows[0]['role']}.nii.gz"
+            tell(f"{rows[0]['role']} was no NIfTI file and is not rebuilt: {name} holds its voxels as NIfTI")
+        written.append(_write(settings.output, name, rows, planes, row["orientation"]))
+    if not written:
+        raise TableError(f"No file of scan {settings.scan} can be rebuilt", "ingest it without --resample-to")
+    return written
+
+
+def read_planes(warehouse: Warehouse, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """All channels of a scan by modality, and its `mask` where it has one: stored values, (S, H, W) each.
+
+    `row` is the scan's row of `scans`. Raises TableError where a slice is missing.
+    """
+    part, scan = next(
+        (part, scan)
+        for part in warehouse.slice_parts(row["cohort"], [row["split"]])
+        for scan in part.scans
+        if scan.scan_id == row["scan_id"]
+    )
+    batches = list(slices.stream(part.path, warehouse.fs, scan.row_groups, ("image", "mask")))
+    order = np.concatenate([batch.slice_index for batch in batches])
+    if not np.array_equal(order, np.arange(row["shape"][0])):
+        raise TableError(f"Slices of {row['scan_id']} in {part.path} are not in order", "ingest the scan again")
+    channels = [np.concatenate(arrays) for arrays in zip(*(batch.image or () for batch in batches), strict=True)]
+    planes = dict(zip(row["modalities"], channels, strict=True))
+    masks = [batch.mask for batch in batches if batch.mask is not None]
+    return {**planes, _MASK: np.concatenate(masks)} if masks else planes
+
+
+def _scan_row(warehouse: Warehouse, scan_id: str) -> dict[str, Any]:
+    cohort = scan_id.split(":")[0]
+    rows = [row for row in warehouse.scans(cohort).to_pylist() if row["scan_id"] == scan_id]
+    if not rows:
+        raise NotFound(f"Scan {scan_id} is not in {warehouse.url}", "take a scan_id from the table scans")
+    return rows[0]
+
+
+def _by_path(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    paths: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        paths.setdefault(row["path"], []).append(row)
+    return paths
+
+
+def _on_own_grid(file: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether the slices hold the file's own voxels: turned, at most, but not resampled."""
+    if row["resampled_to"] is None:
+        return True
+    affine = np.reshape(file["affine"], (4, 4))
+    turned = reorient_affine(affine, tuple(file["shape"][:3]), file["orientation"], row["orientation"])
+    return sorted(file["shape"][:3]) == sorted(row["shape"]) and same_grid(turned, np.reshape(row["affine"], (4, 4)))
+
+
+def _write(
+    output: str, name: str, rows: list[dict[str, Any]], planes: Mapping[str, np.ndarray], orientation: str
+) -> str:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise TableError(f"Path {name!r} leads out of {output}", "repair the column `files` of the table scans")
+    volume = scan_reader.restore(rows, [planes[row["role"]] for row in rows], orientation)
+    fs, root = files.filesystem(output)
+    target = files.join(root, name)
+    fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+    nifti.write(volume, fs.unstrip_protocol(target))
+    return target

@@ -1,0 +1,328 @@
+"""A trained model over a cohort: rows of `predictions` and `segmentations`, by a Spark UDF that holds the network."""
+
+from __future__ import annotations
+
+import pickle
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from segpipe.core.orientation import CANONICAL
+from segpipe.core.prediction import Model, PredictorFactory
+from segpipe.core.regions import CONVENTIONS
+from segpipe.core.splits import SplitRule
+from segpipe.errors import BadInput, ModelError
+from segpipe.pipelines import attempts, ingest_task, quarantine
+from segpipe.pipelines.attempts import RETRIED
+from segpipe.pipelines.masks import MaskOutcome, write_masks
+from segpipe.pipelines.segment_task import (
+    Job,
+    ScanOutcome,
+    SegmentTask,
+    opened,
+    quarantine_row,
+    segment_part,
+)
+from segpipe.readers import sources
+from segpipe.readers.archive import Listing, ScanSource
+from segpipe.settings import IngestSettings, SegmentSettings
+from segpipe.storage.lock import lock
+from segpipe.warehouse import parts
+from segpipe.warehouse.runs import RunRecord
+from segpipe.warehouse.scan_slices import ScanPlace, scan_places
+from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.tables import SEGMENTATIONS
+
+if TYPE_CHECKING:
+    from pyspark import Accumulator, Broadcast
+    from pyspark.sql import Row, SparkSession
+
+    from segpipe.pipelines.progress import Bar, Progress
+    from segpipe.storage.lock import Fence
+
+_TASKS_PER_CORE = 4
+_SHOWN_PROBLEMS = 3
+MOST_SCANS = 256
+"""Scans of one part: what a killed task loses, and what keeps files from being many and small."""
+
+_SCAN_COLUMNS = ("scan_id", "modalities", "orientation", "fingerprint")
+_OUTCOME_SCHEMA = "scan_id string, slices int, seconds double, infer_seconds double, reason string"
+
+
+@dataclass(frozen=True)
+class SegmentOutcome:
+    """What a segmentation did: scan_ids that were segmented or rejected, and how many were so before.
+
+    Rejected files of an archive that form no scan are named by their paths.
+    """
+
+    segmented: tuple[str, ...]
+    skipped: int
+    quarantined: tuple[str, ...]
+    known_bad: int
+
+    @property
+    def rejected(self) -> int:
+        """All scans that this model cannot segment, also those that earlier runs told of; `--strict` looks at it."""
+        return len(self.quarantined) + self.known_bad
+
+
+def segment(
+    spark: SparkSession,
+    settings: SegmentSettings,
+    predictor: PredictorFactory,
+    model: Model,
+    run: RunRecord,
+    progress: Progress | None = None,
+) -> SegmentOutcome:
+    """Segment every scan of the cohort that this model has not segmented yet, or that has changed since.
+
+    The scans are those of the tables, or, with `settings.source`, those of an archive, whose slices are not stored.
+
+    Killed at any moment and run again, it ends in the tables of an uninterrupted run; another model's rows are never
+    touched. `predictor` holds the model and travels to the workers, each of which opens it once. Scans that the model
+    cannot take become rows of `quarantine`. Raises NotFound where the cohort has no scans, and WarehouseBusy where
+    another job is at the same work.
+    """
+    if model.label_convention not in CONVENTIONS:
+        raise ModelError(f"Label convention {model.label_convention!r} is unknown", "train with this version")
+    warehouse = Warehouse(settings.warehouse)
+    run.model_id = model.model_id
+    listing = None
+    if settings.source is not None:
+        with run.stage("list"):
+            listing = sources.find(settings.source, settings.layout)
+    name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
+    with lock(warehouse.url, name, settings.lock_wait_seconds, run.run_id) as fence:
+        job = Job.of(settings.warehouse, settings.cohort, model, fence)
+        with run.stage("plan"):
+            warehouse.recover()
+            known = dict(quarantine.reported(warehouse, "segment", job.cohort))
+            job = replace(job, reader=_reader(warehouse, settings, model, fence), reported=frozenset(known))
+            plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
+            quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
+        with run.stage("segment"):
+            outcomes = _run_tasks(spark, plan, job, predictor, progress)
+        if settings.nifti is not None or settings.dicom_seg is not None:
+            with run.stage("write masks"):
+                _tell_masks(write_masks(spark, settings, job, listing, progress), run)
+        with run.stage("tidy up"):
+            parts.settle_attempts(warehouse, run.run_id)
+        return _account(plan, outcomes, run)
+
+
+def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> None:
+    run.count("mask_files_written", sum(one.written for one in outcomes))
+    run.count("mask_files_kept", sum(one.kept for one in outcomes))
+    problems = [one.problem for one in outcomes if one.problem is not None]
+    run.count("mask_files_failed", len(problems))
+    run.lines += problems[:_SHOWN_PROBLEMS]
+
+
+def _reader(warehouse: Warehouse, settings: SegmentSettings, model: Model, fence: Fence) -> ingest_task.Job | None:
+    """What reads scans straight from the source as ingest does; None without one.
+
+    The split of a scan follows the rule of the cohort where it stands in the tables, else that of the model's training,
+    so that what a model has learnt from is never called test.
+    """
+    if settings.source is None:
+        return None
+    rules = [row["split_rule"] for row in warehouse.index(settings.cohort).values()] + [model.split_rule]
+    axis = next(name for name, codes in CANONICAL.items() if codes == model.orientation)
+    reading = IngestSettings(
+        source=settings.source,
+        warehouse=settings.warehouse,
+        cohort=settings.cohort,
+        layout=settings.layout,
+        axis=axis,
+        resample_to=settings.resample_to,
+        max_voxels=settings.max_voxels,
+    )
+    try:
+        rule = SplitRule.parse(rules[0])
+    except ValueError:
+        rule = SplitRule(reading.split_salt, reading.train_fraction, reading.validation_fraction)
+    return ingest_task.Job(reading, rule, fence)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do: tasks, rows of `quarantine` for scans that are unfit at sight; and what is done already."""
+
+    tasks: list[SegmentTask]
+    unfit: list[dict[str, Any]]
+    skipped: int
+    known_bad: int
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A scan that could be segmented; `unfit` says why the model cannot take it, where that is seen at sight."""
+
+    scan_id: str
+    fingerprint: str
+    scan: ScanPlace | ScanSource
+    unfit: BadInput | None = None
+
+
+def make_plan(
+    warehouse: Warehouse,
+    job: Job,
+    listing: Listing | None,
+    known: Mapping[str, str],
+    overwrite: bool,
+    cores: int,
+) -> Plan:
+    """Sort the scans of a cohort, or of an archive's `listing`, into done, unfit and to do.
+
+    What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
+    quarantine: an unchanged scan of an archive is looked at again only where the fault need not lie in it.
+    """
+    done = _done(warehouse, job)
+    skipped = known_bad = 0
+    again: defaultdict[str, list[ScanPlace | ScanSource]] = defaultdict(list)
+    new: list[ScanPlace | ScanSource] = []
+    unfit: list[_Candidate] = []
+    for one in _stored(warehouse, job) if listing is None else _archived(listing, job):
+        old = done.get(one.scan_id)
+        reason = known.get(job.bad_fingerprint(one.fingerprint))
+        if old is not None and old["fingerprint"] == one.fingerprint and not overwrite:
+            skipped += 1
+        elif reason is not None and (one.unfit or (listing is not None and reason not in RETRIED)):
+            known_bad += 1
+        elif one.unfit is not None:
+            unfit.append(one)
+        elif old is not None:
+            again[old["part"]].append(one.scan)
+        else:
+            new.append(one.scan)
+    rewrites = [SegmentTask(name, tuple(group), replaces=True) for name, group in sorted(again.items())]
+    rows = _unfit_rows(warehouse, unfit, job)
+    for rejected in listing.rejected if listing is not None else ():
+        if job.bad_fingerprint(rejected.fingerprint) in known:
+            known_bad += 1
+        else:
+            error = BadInput(rejected.reason, rejected.message, rejected.remedy)
+            rows.append(quarantine_row(job, None, rejected.paths, rejected.fingerprint, error))
+    return Plan(rewrites + _additions(new, job, cores), rows, skipped, known_bad)
+
+
+def _stored(warehouse: Warehouse, job: Job) -> list[_Candidate]:
+    """The scans of the tables, neighbours in `slices` beside each other."""
+    scans = {row["scan_id"]: row for row in warehouse.scans(job.cohort, _SCAN_COLUMNS).to_pylist()}
+    places = scan_places(warehouse, job.cohort).values()
+    found = []
+    for place in sorted(places, key=lambda place: (place.part, place.row_groups)):
+        row = scans[place.scan_id]
+        unfit = None
+        try:
+            job.fit(place.scan_id, row["modalities"], row["orientation"])
+        except BadInput as error:
+            unfit = error
+        found.append(_Candidate(place.scan_id, row["fingerprint"], place, unfit))
+    return found
+
+
+def _archived(listing: Listing, job: Job) -> list[_Candidate]:
+    """The scans of an archive; whether the model can take one is seen when it is read."""
+    assert job.reader is not None  # there is a listing where there is a source
+    return [_Candidate(job.scan_id(scan), job.reader.fingerprint(scan), scan) for scan in listing.scans]
+
+
+def _done(warehouse: Warehouse, job: Job) -> dict[str, Mapping[str, str]]:
+    """What this model has segmented: scan_id to `part` and `fingerprint`."""
+    if not warehouse.parts(SEGMENTATIONS.name):
+        return {}
+    wanted = (ds.field("cohort") == job.cohort) & (ds.field("model_id") == job.model_id)
+    table = warehouse.table(SEGMENTATIONS.name).to_table(["scan_id", "fingerprint", "__filename"], filter=wanted)
+    return {
+        row["scan_id"]: {
+            "part": row["__filename"].rpartition("/")[2].removesuffix(".parquet"),
+            "fingerprint": row["fingerprint"],
+        }
+        for row in table.to_pylist()
+    }
+
+
+def _unfit_rows(warehouse: Warehouse, unfit: Sequence[_Candidate], job: Job) -> list[dict[str, Any]]:
+    errors = {one.scan_id: one.unfit for one in unfit}
+    rows = []
+    for scan in opened(warehouse, [one.scan for one in unfit], job):
+        error = errors[scan.scan_id]
+        assert error is not None
+        rows.append(quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error))
+    return rows
+
+
+def _additions(new: Sequence[ScanPlace | ScanSource], job: Job, cores: int) -> list[SegmentTask]:
+    """New parts, of scans that are neighbours: several per core, for scans differ in how long they take."""
+    size = min(MOST_SCANS, -(-len(new) // (cores * _TASKS_PER_CORE))) or 1
+    groups = [tuple(new[start : start + size]) for start in range(0, len(new), size)]
+    prefix = f"{cohort_slug(job.cohort)}.{job.model_id}.{job.run_id}"
+    return [SegmentTask(f"{prefix}.{number:05d}", group) for number, group in enumerate(groups)]
+
+
+def _run_tasks(
+    spark: SparkSession, plan: Plan, job: Job, predictor: PredictorFactory, progress: Progress | None
+) -> list[ScanOutcome]:
+    """One partition, and so one Spark task, per part."""
+    if not plan.tasks:
+        return []
+    context = spark.sparkContext
+    threads = int(context.getConf().get("spark.task.cpus", "1"))
+    shared = context.broadcast(predictor)
+    packed = [(bytearray(pickle.dumps(task)),) for task in plan.tasks]
+
+    def work(bar: Bar) -> list[Row]:
+        told = attempts.tally(spark, bar, len(plan.unfit))
+        todo = spark.createDataFrame(context.parallelize(packed, len(packed)), "task binary")
+        return todo.mapInArrow(segment_udf(shared, job, threads, told), _OUTCOME_SCHEMA).collect()
+
+    total = sum(len(task.scans) for task in plan.tasks)
+    try:
+        found = attempts.collect(spark, job.run_id, total, "segment", progress, work)
+    finally:
+        shared.unpersist()
+    return [ScanOutcome(**row.asDict()) for row in found]
+
+
+def segment_udf(
+    predictor: Broadcast[PredictorFactory], job: Job, threads: int, told: Accumulator[tuple[int, int]]
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The function that mapInArrow calls in each Python worker: rows of tasks in, one row per scan out."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for packed in batch["task"]:
+                outcomes = segment_part(pickle.loads(packed.as_py()), job, predictor.value.open(threads))
+                told.add((len(outcomes), sum(one.reason is not None for one in outcomes)))
+                yield pa.RecordBatch.from_pylist([asdict(outcome) for outcome in outcomes], _outcome_schema())
+
+    return run
+
+
+def _outcome_schema() -> pa.Schema:
+    kinds = {"scan_id": pa.string(), "slices": pa.int32(), "reason": pa.string()}
+    names = ("scan_id", "slices", "seconds", "infer_seconds", "reason")
+    return pa.schema([(name, kinds.get(name, pa.float64())) for name in names])
+
+
+def _account(plan: Plan, outcomes: Sequence[ScanOutcome], run: RunRecord) -> SegmentOutcome:
+    segmented = tuple(sorted(one.scan_id for one in outcomes if one.reason is None))
+    bad = [one.scan_id for one in outcomes if one.reason is not None]
+    quarantined = tuple(sorted([*bad, *(row["scan_id"] or ", ".join(row["paths"]) for row in plan.unfit)]))
+    run.count("scans_segmented", len(segmented))
+    run.count("scans_skipped", plan.skipped)
+    run.count("slices", sum(one.slices for one in outcomes))
+    run.count("quarantined", len(quarantined))
+    run.count("known_bad", plan.known_bad)
+    run.count("parts", len(plan.tasks))
+    if outcomes:
+        run.stage_seconds["infer, all tasks together"] = sum(one.infer_seconds for one in outcomes)
+        rest = sum(one.seconds - one.infer_seconds for one in outcomes)
+        run.stage_seconds["measure and write, all tasks together"] = rest
+    return SegmentOutcome(segmented, plan.skipped, quarantined, plan.known_bad)

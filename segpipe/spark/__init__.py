@@ -1,1 +1,0 @@
-"""DataFrame to DataFrame: ingest, segment and evaluate on Spark. Never imports a deep-learning framework."""

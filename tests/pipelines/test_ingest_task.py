@@ -1,0 +1,112 @@
+"""What one Spark task does when its worker dies under it, run without Spark: processes that are really killed."""
+
+import os
+import resource
+import shutil
+import signal
+
+import pytest
+
+from segpipe.core.splits import SplitRule
+from segpipe.pipelines import ingest_task
+from segpipe.pipelines.attempts import DEADLY
+from segpipe.pipelines.ingest_task import Job, PartTask, write_part
+from segpipe.readers import sources
+from segpipe.settings import IngestSettings
+from segpipe.storage.lock import lock
+from segpipe.warehouse.store import Warehouse
+from tests.pipelines.examples import COHORT, archive, tables
+
+DEADLY_SUBJECT = "Synthetic_00_001"
+
+
+@pytest.fixture
+def task(tmp_path) -> PartTask:
+    source = archive(tmp_path / "source", subjects=3)
+    return PartTask("c.part", tuple(sources.find(str(source)).scans))
+
+
+@pytest.fixture
+def job(tmp_path):
+    settings = IngestSettings(source=str(tmp_path / "source"), warehouse=str(tmp_path / "w"), cohort=COHORT)
+    with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
+        yield Job(settings, SplitRule("segpipe", 0.7, 0.15), fence)
+
+
+def dies_of(task: PartTask, job: Job, subject: str) -> bool:
+    """Run the task in a forked process that dies when it begins to read the scan of a subject; whether it died."""
+    child = os.fork()
+    if child:
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    read = ingest_task.scan_reader.load
+
+    def load(source_url, scan_source, *arguments):
+        if scan_source.subject == subject:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(source_url, scan_source, *arguments)
+
+    try:
+        ingest_task.scan_reader.load = load
+        write_part(task, job)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def test_a_scan_that_kills_its_workers_is_quarantined_and_the_others_are_written(task, job, tmp_path):
+    assert [dies_of(task, job, DEADLY_SUBJECT) for _ in range(DEADLY)] == [True] * DEADLY
+    outcome = write_part(task, job)
+    assert list(outcome.written) == ["c:Synthetic_00_000:1", "c:Synthetic_00_002:1"]
+    assert list(outcome.quarantined) == [f"c:{DEADLY_SUBJECT}:1"]
+    (row,) = tables(tmp_path / "w")["quarantine"]
+    assert (row["reason"], row["scan_id"]) == ("crashed", f"c:{DEADLY_SUBJECT}:1")
+    assert f"killed {DEADLY} workers" in row["message"]
+
+
+def test_one_death_is_forgiven(task, job):
+    assert dies_of(task, job, DEADLY_SUBJECT)
+    assert len(write_part(task, job).written) == 3
+
+
+def test_a_file_that_vanished_after_the_listing_is_quarantined(task, job, tmp_path):
+    next((tmp_path / "source" / DEADLY_SUBJECT).glob("*_t1.nii.gz")).unlink()
+    assert len(write_part(task, job).written) == 2
+    (row,) = tables(tmp_path / "w")["quarantine"]
+    assert (row["reason"], row["scan_id"]) == ("unreadable", f"c:{DEADLY_SUBJECT}:1")
+
+
+def test_a_source_that_vanished_stops_the_run_and_blames_no_scan(task, job, tmp_path):
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(FileNotFoundError, match="source"):
+        write_part(task, job)
+    assert not Warehouse(str(tmp_path / "w")).parts("quarantine")
+    assert not Warehouse(str(tmp_path / "w")).parts("scans")
+
+
+def test_an_attempt_after_a_commit_reads_nothing(task, job, monkeypatch):
+    first = write_part(task, job)
+    monkeypatch.setattr(ingest_task, "load", lambda source, job: pytest.fail("a finished scan was read again"))
+    assert write_part(task, job).written == first.written
+
+
+def test_memory_does_not_grow_with_the_number_of_scans(tmp_path, job):
+    source = archive(tmp_path / "source", subjects=2, shape=(32, 128, 128))
+    two = sources.find(str(source)).scans
+
+    def peak(count: int) -> int:
+        many = PartTask(f"c.{count}", tuple(two[number % 2] for number in range(count)))
+        child = os.fork()
+        if child:
+            _, status, usage = os.wait4(child, 0)
+            assert status == 0
+            return usage.ru_maxrss
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            write_part(many, job)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+
+    peak(2)
+    few, many = peak(10), peak(100)
+    assert many <= 1.2 * few

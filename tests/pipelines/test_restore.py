@@ -1,0 +1,160 @@
+"""Every NIfTI file comes back from the tables byte for byte."""
+
+import csv
+import gzip
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+
+from segpipe.core.splits import SplitRule
+from segpipe.errors import NotFound
+from segpipe.pipelines.ingest import ingest
+from segpipe.pipelines.ingest_task import Job, PartTask, write_part
+from segpipe.pipelines.restore import restore
+from segpipe.readers import sources
+from segpipe.settings import IngestSettings, RestoreSettings
+from segpipe.storage.lock import lock
+from segpipe.warehouse.runs import record_run
+from segpipe.warehouse.store import Warehouse
+from tests.readers.test_nifti import files, real_images
+
+
+def plain_bytes(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+
+
+def ingest_all(spark, source: Path, warehouse: Path, **settings) -> Warehouse:
+    chosen = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c", **settings)
+    with record_run(Warehouse(chosen.warehouse), "ingest", chosen) as run:
+        ingest(spark, chosen, run)
+    return Warehouse(str(warehouse))
+
+
+def restore_all(warehouse: Warehouse, output: Path) -> list[Path]:
+    ids = warehouse.scans("c", ["scan_id"])["scan_id"].to_pylist()
+    return [Path(p) for one in ids for p in restore(RestoreSettings(warehouse.url, one, str(output)))]
+
+
+def assert_same_files(source: Path, output: Path, restored: list[Path]) -> None:
+    expected = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    found = sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
+    assert found == expected
+    assert {path.relative_to(output) for path in restored} <= set(expected)
+    for path in expected:
+        assert plain_bytes(output / path) == plain_bytes(source / path), path
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_generated_scans_come_back(spark, glioma_archive, tmp_path, axis):
+    warehouse = ingest_all(spark, glioma_archive, tmp_path / "w", axis=axis)
+    assert_same_files(glioma_archive, tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+def test_real_gliomas_come_back(spark, real_data, tmp_path):
+    warehouse = ingest_all(spark, real_data / "brats2021", tmp_path / "w")
+    assert_same_files(real_data / "brats2021", tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+def test_all_other_real_images_come_back(spark, real_data, tmp_path):
+    """Pairs, 4D and 5D, both orders, extensions, scaled, odd axes: each file a subject of its own."""
+    source = tmp_path / "source"
+    rows = []
+    for number, path in enumerate(one for one in real_images(real_data) if "brats2021" not in one.parts):
+        folder = source / f"s{number:02d}"
+        folder.mkdir(parents=True)
+        for half in {path, path.with_name(path.name.replace(".hdr", ".img"))}:
+            shutil.copyfile(half, folder / half.name)
+        rows.append((folder.name, "FLAIR", f"{folder.name}/{path.name}"))
+    table = source / "files.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("subject", "modality", "path"), *rows])
+    warehouse = ingest_all(spark, table, tmp_path / "w")
+    ((empty,),) = warehouse.table("quarantine").to_table()["paths"].to_pylist()
+    assert empty.endswith("5D_zeros.nii.gz")
+    (source / empty).unlink()
+    assert len(rows) > 30
+    table.unlink()
+    (source / empty).parent.rmdir()
+    assert_same_files(source, tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+def test_generated_files_come_back():
+    """All containers, orders, types, scalings, orientations and extensions; refused is only what shows no brain."""
+    fates: Counter[str] = Counter()
+
+    @given(files())
+    @hypothesis_settings(max_examples=80)
+    def check(file: tuple[str, bytes, bytes | None, np.ndarray]) -> None:
+        container, data, image, _ = file
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "source").mkdir()
+            suffix = ".hdr" if container.endswith("-pair") else ".nii"
+            (folder / "source" / f"s1_flair{suffix}").write_bytes(data)
+            if image is not None:
+                (folder / "source" / "s1_flair.img").write_bytes(image)
+            warehouse = write_alone(folder / "source", folder / "w")
+            rejected = warehouse.table("quarantine").to_table().to_pylist() if warehouse.parts("quarantine") else []
+            fates.update([row["reason"] for row in rejected] or ["written"])
+            if not rejected:
+                assert_same_files(folder / "source", folder / "out", restore_all(warehouse, folder / "out"))
+
+    check()
+    assert set(fates) <= {"written", "no_brain", "not_finite", "unsupported"}
+    assert fates["written"] > sum(fates.values()) / 4
+
+
+def write_alone(source: Path, warehouse: Path) -> Warehouse:
+    """The tables of the one scan in `source`, written as a Spark task does but without Spark."""
+    settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c")
+    (scan,) = sources.find(settings.source).scans
+    with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
+        write_part(PartTask("c.part", (scan,)), Job(settings, SplitRule("segpipe", 0.7, 0.15), fence))
+    return Warehouse(settings.warehouse)
+
+
+TYPES = ["u1", "i1", "<i2", ">i2", "<u2", "<i4", ">i4", "<f4", ">f4", "<f8", ">f8"]
+ORIENTATIONS = ["RAS", "LPS", "PIR", "ASL", "SRA"]
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image], ids=["nifti1", "nifti2"])
+def test_all_types_orders_and_orientations_come_back(spark, tmp_path, kind):
+    source = tmp_path / "source"
+    rng = np.random.default_rng(4)
+    for number, dtype in enumerate(TYPES):
+        codes = ORIENTATIONS[number % len(ORIENTATIONS)]
+        write_image(source / f"s{number:02d}" / f"s{number:02d}_flair.nii.gz", kind, np.dtype(dtype), codes, rng)
+    warehouse = ingest_all(spark, source, tmp_path / "w")
+    assert warehouse.scans("c").num_rows == len(TYPES)
+    assert_same_files(source, tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
+
+
+def write_image(path: Path, kind, dtype: np.dtype, codes: str, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True)
+    shape = (7, 5, 6)
+    voxels = np.zeros(shape, dtype)
+    voxels[1:-1, 1:-1, 1:-1] = rng.integers(1, 100, (5, 3, 4)).astype(dtype)
+    affine = nib.orientations.inv_ornt_aff(
+        nib.orientations.ornt_transform(nib.orientations.axcodes2ornt(codes), nib.orientations.axcodes2ornt("RAS")),
+        shape,
+    )
+    header = kind.header_class(endianness=">" if dtype.byteorder == ">" else "<")
+    header.set_data_dtype(dtype)
+    image = kind(voxels, affine, header)
+    image.header["descrip"] = b"a header field"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"an extension"))
+    image.to_filename(path)
+
+
+def test_a_scan_that_is_not_there_is_named(spark, glioma_archive, tmp_path):
+    warehouse = ingest_all(spark, glioma_archive, tmp_path / "w")
+    with pytest.raises(NotFound, match="c:nobody:1"):
+        restore(RestoreSettings(warehouse.url, "c:nobody:1", str(tmp_path / "out")))
