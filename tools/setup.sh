@@ -81,10 +81,10 @@ pip_install() { # label, arguments of pip install…
 
 install_packages() {
     local key force=()
-    key=$(key_of requirements.lock)
+    key=$(key_of requirements.lock requirements-data.lock)
     [[ $(cat "$STAMP" 2>/dev/null) == "$key" ]] && return
     check_machine
-    TOTAL=$(grep -c '^[a-z].*==' requirements.lock)
+    TOTAL=$(cat requirements.lock requirements-data.lock | grep -c '^[a-z].*==')
     say "installing $TOTAL pinned packages (2 to 10 minutes, log in .venv/setup.log)"
     if [[ -f $UNFINISHED ]]; then
         say 'the last installation was interrupted: unpacking all packages again'
@@ -95,12 +95,19 @@ install_packages() {
     awk '/^[a-z]/ { keep = $1 ~ /^(setuptools|wheel|packaging)==/ } keep' requirements.lock >"$VENV/build-tools.lock"
     if ! { pip_install 'build tools' --only-binary :all: ${force[@]+"${force[@]}"} -r "$VENV/build-tools.lock" &&
         pip_install packages --only-binary :all: --no-binary pyspark --no-build-isolation \
-            ${force[@]+"${force[@]}"} -r requirements.lock; }; then
+            ${force[@]+"${force[@]}"} -r requirements.lock -r requirements-data.lock; }; then
         tail -n 5 "$LOG" >&2
         fail 'The packages could not be installed' 'see .venv/setup.log (no network, no pip index or a full disk are usual), then run the same command again'
     fi
     rm -f "$UNFINISHED"
     printf '%s\n' "$key" >"$STAMP"
+}
+
+horovod_key() { # changes with Horovod and with what it is compiled against, not with the other packages
+    {
+        cat requirements-horovod.lock
+        grep -E '^(cffi|cmake|numpy|setuptools|tensorflow-cpu|tf-keras|wheel)==' requirements.lock
+    } | sha256sum | cut -c 1-16
 }
 
 missing_for_horovod() {
@@ -112,7 +119,7 @@ missing_for_horovod() {
 
 install_horovod() {
     local key missing
-    key=$(key_of requirements.lock requirements-horovod.lock)
+    key=$(horovod_key)
     [[ $(cat "$HOROVOD_STAMP" 2>/dev/null) == "$key" ]] && return
     missing=$(missing_for_horovod)
     if [[ -n $missing ]]; then
@@ -141,8 +148,8 @@ tell_java() {
 }
 
 is_current() {
-    [[ -x $PYTHON && $(cat "$STAMP" 2>/dev/null) == $(key_of requirements.lock) ]] || return 1
-    [[ $(cat "$HOROVOD_STAMP" 2>/dev/null) == $(key_of requirements.lock requirements-horovod.lock) ]] || [[ -n $(missing_for_horovod) ]]
+    [[ -x $PYTHON && $(cat "$STAMP" 2>/dev/null) == $(key_of requirements.lock requirements-data.lock) ]] || return 1
+    [[ $(cat "$HOROVOD_STAMP" 2>/dev/null) == $(horovod_key) ]] || [[ -n $(missing_for_horovod) ]]
 }
 
 if is_current; then

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GB = 1 << 30
 SETUP = "run `make setup`"
 
+LOCKS = ("requirements.lock", "requirements-data.lock", "requirements-horovod.lock")
+
 LEAST_MEMORY_GB = 4
 LEAST_DISK_GB = 2
 LEAST_CORES = 2
@@ -94,7 +96,7 @@ def compiler() -> Iterator[Finding]:
 
 def packages() -> Iterator[Finding]:
     """Every package of the lock files is installed in its version."""
-    for lock in (ROOT / "requirements.lock", ROOT / "requirements-horovod.lock"):
+    for lock in (ROOT / name for name in LOCKS):
         if not lock.is_file():
             yield Finding(lock.name, "fault", "not found beside segpipe", "get the whole repository")
             continue

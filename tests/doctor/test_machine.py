@@ -14,13 +14,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_a_package_of_another_version_is_a_fault_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "requirements.lock").write_text("numpy==1.0.0 \\\n    --hash=sha256:00\nno-such-package==2.0\n")
+    (tmp_path / "requirements-data.lock").write_text("no-such-data==1.0\n")
     (tmp_path / "requirements-horovod.lock").write_text("no-such-horovod==0.1\n")
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    numpy, absent, optional = doctor.packages()
+    numpy, absent, data, optional = doctor.packages()
     assert (numpy.check, numpy.state) == ("numpy", "fault")
     assert "wanted is 1.0.0" in numpy.detail
     assert "make setup" in numpy.remedy
     assert (absent.state, absent.detail) == ("fault", "not installed, wanted is 2.0")
+    assert data.state == "fault"
     assert optional.state == "note"
 
 
