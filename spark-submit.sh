@@ -292,7 +292,7 @@ if [[ $DEPLOY_MODE == cluster ]]; then # the job runs elsewhere; on YARN its wor
 fi
 
 # spark-submit merges the job's stderr into its stdout, and Spark's workers talk into its stderr. So the job opens the
-# real ones again itself (jobs/common.py), which stand as 3 and 4, and the talk goes into a file.
+# real ones again itself (segpipe/cli/process.py), which stand as 3 and 4, and the talk goes into a file.
 can_open_again() { # number of a stream; a file would lose its place, another user's terminal is refused
     [[ ! -f /dev/fd/$1 ]] && { : >>"/proc/self/fd/$1"; } 2>/dev/null
 }

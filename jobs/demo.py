@@ -19,7 +19,7 @@ import jobs.export
 import jobs.ingest
 import jobs.segment
 import jobs.train
-from jobs.common import DONE, Context, check_source, check_warehouse, execute
+from segpipe.cli import DONE, Context, check_source, check_warehouse, execute
 from segpipe.core.splits import SplitRule
 from segpipe.errors import ModelError
 from segpipe.settings import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from jobs.common import DONE, Context, check_model, execute
+from segpipe.cli import DONE, Context, check_model, execute
 from segpipe.errors import UsageError
 from segpipe.settings import ExportSettings
 

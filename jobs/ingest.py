@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from jobs.common import DONE, QUARANTINED, Context, check_source, check_warehouse, execute
+from segpipe.cli import DONE, QUARANTINED, Context, check_source, check_warehouse, execute
 from segpipe.settings import IngestSettings
 
 

@@ -5,6 +5,8 @@ Command-line flags, their `--help`, and the keys of `conf/segpipe.toml` are deri
 
 import math
 import re
+import types
+import typing
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -42,6 +44,18 @@ def help_of(setting: "Field[Any]") -> str:
 def flag_of(setting: "Field[Any]") -> str:
     """The command-line flag of a field: `part_mb` is `--part-mb`."""
     return "--" + setting.name.replace("_", "-")
+
+
+def plain_type(kind: Any) -> type:
+    """The type of a field's values, None apart.
+
+    >>> plain_type(int | None)
+    <class 'int'>
+    """
+    if isinstance(kind, types.UnionType):
+        return next(member for member in typing.get_args(kind) if member is not type(None))
+    assert isinstance(kind, type)
+    return kind
 
 
 def check(settings: Any) -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 import pyarrow as pa  # noqa: E402
 
 import segpipe.settings  # noqa: E402
-from jobs.common import job_names  # noqa: E402
+from segpipe.launch.project import job_names  # noqa: E402
 from segpipe.settings import flag_of  # noqa: E402
 from segpipe.warehouse.tables import TABLES  # noqa: E402
 

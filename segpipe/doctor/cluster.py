@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from segpipe.doctor.machine import ROOT, Finding
+from segpipe.doctor.machine import Finding
 from segpipe.errors import SegpipeError
+from segpipe.launch.project import ROOT
 from segpipe.launch.submitted import container_mb
 
 CONNECT_SECONDS = 3.0

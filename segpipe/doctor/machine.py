@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 
 from segpipe.errors import SegpipeError
+from segpipe.launch.project import ROOT
 from segpipe.models import TENSORFLOW_ENVIRONMENT
 
-ROOT = Path(__file__).resolve().parents[2]
 GB = 1 << 30
 SETUP = "run `make setup`"
 

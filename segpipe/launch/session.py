@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segpipe.errors import SegpipeError
+from segpipe.launch.project import CONF, ROOT
 from segpipe.launch.refusals import refusal
 
 if TYPE_CHECKING:
     from pyspark import SparkConf
     from pyspark.sql import SparkSession
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
@@ -40,7 +39,7 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         settings["spark.master"] = master
     if in_process:
         _find_java()
-        os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf"))  # log4j2.properties
+        os.environ.setdefault("SPARK_CONF_DIR", str(CONF))  # log4j2.properties
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if ROOT.is_dir() and not _runs_on_yarn():
         settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))
@@ -136,7 +135,7 @@ def worker_error(text: str) -> tuple[str, str] | None:
 
 
 def _in_process_conf() -> dict[str, str]:
-    path = ROOT / "conf" / f"spark-{os.environ.get('SEGPIPE_PROFILE') or 'local'}.conf"
+    path = CONF / f"spark-{os.environ.get('SEGPIPE_PROFILE') or 'local'}.conf"
     return read_conf(path) if path.is_file() else {}
 
 

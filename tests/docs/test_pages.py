@@ -20,7 +20,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 import segpipe.settings
-from jobs.common import Context, parse
+from segpipe.cli import Context
+from segpipe.cli.options import parse
 from tests.docs.test_docs import job_and_options
 
 ROOT = Path(__file__).resolve().parents[2]

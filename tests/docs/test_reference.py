@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.common import job_names
+from segpipe.launch.project import job_names
 from segpipe.settings import flag_of
 from segpipe.warehouse.tables import TABLES
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import jobs.ingest
-from jobs.common import Context
+from segpipe.cli import Context
 from segpipe.settings import IngestSettings
 from segpipe.storage import filesystem as files
 from tests.hadoop.yarn_jobs import NETWORK, Chain, put, yarn

@@ -14,7 +14,7 @@ import pytest
 
 import jobs.ingest
 import jobs.segment
-from jobs.common import Context
+from segpipe.cli import Context
 from segpipe.readers.generate import write_brats
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.storage import filesystem as files

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import jobs.segment
-from jobs.common import Context
+from segpipe.cli import Context
 from segpipe.models.bundle import Bundle
 from segpipe.settings import SegmentSettings
 from segpipe.storage import filesystem as files

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.common import Context
+from segpipe.cli import Context
 from segpipe.readers.generate import write_brats
 
 
@@ -108,9 +108,9 @@ def test_verbose_adds_the_stack_trace(place: Path, capsys: pytest.CaptureFixture
 def test_a_source_without_scans_makes_no_warehouse(
     folder: str, said: str, place: Path, capsys: pytest.CaptureFixture[str], spark
 ) -> None:
-    from jobs.common import execute
     from jobs.ingest import check
     from jobs.ingest import run as ingest
+    from segpipe.cli import execute
     from segpipe.settings import IngestSettings
 
     flags = ["--source", str(place / folder), "--warehouse", str(place / "new"), "--cohort", "c"]
@@ -124,8 +124,8 @@ def test_a_source_without_scans_makes_no_warehouse(
 def test_strict_ends_with_3_where_an_input_was_quarantined(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], spark
 ) -> None:
-    from jobs.common import execute
     from jobs.ingest import run as ingest
+    from segpipe.cli import execute
     from segpipe.settings import IngestSettings
     from segpipe.warehouse.store import Warehouse
 

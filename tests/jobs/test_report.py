@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.common import Context
 from jobs.report import check, run
+from segpipe.cli import Context
 from segpipe.errors import NotFound
 from segpipe.settings import ReportSettings
 from segpipe.warehouse.store import Warehouse

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.common import explain, job_names, parse, parser_of
+from segpipe.cli.edge import explain
+from segpipe.cli.options import parse, parser_of
 from segpipe.errors import SegpipeError, UsageError
+from segpipe.launch.project import job_names
 from segpipe.settings import (
     DemoSettings,
     DoctorSettings,

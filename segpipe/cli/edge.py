@@ -1,0 +1,142 @@
+"""The edge of a job: settings in, exit code out, every error one line on stderr."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from segpipe.cli.context import Context
+from segpipe.cli.options import parse
+from segpipe.cli.process import attach_terminal, catch_signals, detach, jvm_has_ended, quiet_logging
+from segpipe.errors import SegpipeError
+
+S = TypeVar("S")
+
+DONE, FAILED, QUARANTINED, INTERRUPTED, TERMINATED = 0, 1, 3, 130, 143
+_JVM_ENDED = (
+    "Spark's Java process was killed or ended, most often for want of memory: run the same command again to go on, "
+    "with fewer cores (--master 'local[1]') should it happen again"
+)
+
+
+def execute(
+    job: str,
+    settings_class: type[S],
+    run: Callable[[S, Context], int | None],
+    argv: Sequence[str] | None = None,
+    context: Context | None = None,
+    check: Callable[[S], None] = lambda settings: None,
+    spark_conf: Callable[[S], Mapping[str, str]] = lambda settings: {},
+) -> int:
+    """Parse `argv`, call `run(settings, context)`, and give the exit code; every error becomes one line on stderr.
+
+    `check` says in an instant what would fail later; the launcher asks for it before it starts a JVM. `context` is
+    that of a surrounding program (tests, notebooks) which keeps its session. `spark_conf` gives settings that this job
+    needs of the session, over what spark-submit was told.
+    """
+    from segpipe.launch.outcome import sent_home
+
+    argv = sys.argv[1:] if argv is None else list(argv)
+    verbose = "--verbose" in argv
+
+    def work() -> int:
+        settings = _of_attempt(parse(job, settings_class, argv))
+        asked = os.environ.get("SEGPIPE_CHECK_ONLY")
+        if asked != "usage":
+            check(settings)
+        if asked:
+            return DONE
+        if context is not None:
+            return run(settings, context) or DONE
+        return _in_own_process(run, settings, Context(job, conf=spark_conf(settings)), verbose)
+
+    with sent_home() as send:
+        code = _told(job, work, verbose)
+        send(code)
+    if context is None:
+        detach()
+    return code
+
+
+def explain(error: BaseException) -> str:
+    """One line `problem: remedy` for any exception."""
+    if isinstance(error, SegpipeError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "memory ran out: use fewer cores (--master 'local[1]') or smaller batches"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the device{_of_file(error)}: free some, then run the same command again"
+    if isinstance(error, PermissionError):
+        return f"no permission{_of_file(error)}: choose a place that you may read and write"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror.lower()}{_of_file(error)}: check the place and run the same command again"
+
+    from segpipe.launch.session import root_cause
+
+    cause = root_cause(error)
+    if cause.startswith("segpipe.errors."):  # raised in a worker, with its remedy
+        return cause.partition(": ")[2]
+    return f"{cause}: run again with --verbose for the stack trace"
+
+
+def _told(job: str, work: Callable[[], int], verbose: bool) -> int:
+    """The exit code of `work`, after one line on stderr where it failed or was interrupted."""
+    try:
+        return work()
+    except KeyboardInterrupt as interrupt:
+        problem = "interrupted: run the same command again to go on"
+        code = TERMINATED if str(interrupt) == "terminated" else INTERRUPTED
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        problem = explain(error)
+        code = error.exit_code if isinstance(error, SegpipeError) else FAILED
+    print(f"segpipe {job}: {_JVM_ENDED if jvm_has_ended() else problem}", file=sys.stderr, flush=True)
+    return code
+
+
+def _in_own_process(run: Callable[[S, Context], int | None], settings: S, context: Context, verbose: bool) -> int:
+    attach_terminal()
+    if not verbose:
+        quiet_logging()
+    catch_signals()
+    try:
+        return _in_own_session(run, settings, context)
+    except Exception:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is nothing left to stop
+        raise
+
+
+def _in_own_session(run: Callable[[S, Context], int | None], settings: S, context: Context) -> int:
+    """Run the job in a session that is stopped after it; what YARN did to it is told as YARN tells it."""
+    try:
+        if "CONTAINER_ID" in os.environ:  # YARN calls it a failure when its driver never starts Spark
+            _ = context.spark
+        return run(settings, context) or DONE
+    except Exception as error:
+        if reason := context.ended_by_yarn(error):
+            raise reason from error
+        raise
+    finally:
+        context.close()
+
+
+def _of_attempt(settings: S) -> S:
+    """The settings of a driver that YARN starts again: it waits until the lock of the one before it has run out."""
+    attempt = re.match(r"container(?:_e\d+)?_\d+_\d+_(\d+)_", os.environ.get("CONTAINER_ID", ""))
+    if attempt is None or int(attempt[1]) < 2 or not hasattr(settings, "lock_wait_seconds"):
+        return settings
+    from segpipe.storage.lock import LEASE_SECONDS
+
+    return replace(settings, lock_wait_seconds=max(settings.lock_wait_seconds, 1.5 * LEASE_SECONDS))  # type: ignore
+
+
+def _of_file(error: OSError) -> str:
+    return f" for {error.filename}" if error.filename else ""

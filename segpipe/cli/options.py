@@ -1,0 +1,97 @@
+"""Command-line options, derived from the dataclass of a job's settings: defaults < site's file < flags."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, fields
+from typing import Any, TypeVar
+
+from segpipe.cli.site import nearest, site_settings
+from segpipe.errors import UsageError
+from segpipe.settings import check as check_ranges
+from segpipe.settings import flag_of, help_of, plain_type
+
+S = TypeVar("S")
+
+_EPILOG = (
+    "exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but inputs were quarantined under --strict, "
+    "130 interrupted. Defaults of a site go into conf/segpipe.toml."
+)
+_METAVARS = {int: "N", float: "X"}
+_KINDS = {"int": "a whole number", "float": "a number"}
+_INVALID = re.compile(r"argument (--[\w-]+): invalid (int|float) value: (.*)")
+_CHOICE = re.compile(r"argument (--[\w-]+): invalid choice: (.*) \(choose from (.*)\)")
+
+
+def parse(job: str, settings_class: type[S], argv: Sequence[str]) -> S:
+    """The settings of `job`: flags in `argv` over the site's file over the defaults. Raises UsageError."""
+    site = site_settings(job, settings_class)
+    parser = parser_of(job, settings_class, site)
+    parser.check_flags(argv)
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if name != "verbose"}
+    settings = settings_class(**{**site, **given})
+    check_ranges(settings)
+    return settings
+
+
+def parser_of(job: str, settings_class: type[Any], site: Mapping[str, Any] | None = None) -> Parser:
+    """The argument parser of a settings dataclass; what `site` holds is no longer required."""
+    parser = Parser(
+        prog=f"spark-submit.sh {job}",
+        description=settings_class.__doc__,
+        epilog=_EPILOG,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    kinds = typing.get_type_hints(settings_class)
+    for setting in sorted(fields(settings_class), key=lambda setting: not setting.metadata["required"]):
+        _add_flag(parser, setting, kinds[setting.name], site or {})
+    parser.add_argument("--verbose", action="store_true", help="show the stack trace of an error")
+    return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are UsageErrors with the nearest flag as remedy."""
+
+    @property
+    def remedy(self) -> str:
+        return f"see `./spark-submit.sh {self.prog.split()[-1]} --help`"
+
+    def error(self, message: str) -> typing.NoReturn:
+        message = message.replace("the following arguments are required: ", "missing ")
+        message = _INVALID.sub(lambda found: f"{found[1]} is {found[3]}, allowed is {_KINDS[found[2]]}", message)
+        message = _CHOICE.sub(r"\1 is \2, allowed is \3", message)
+        raise UsageError(message, self.remedy)
+
+    def check_flags(self, argv: Sequence[str]) -> None:
+        """Raise UsageError for the first unknown flag, before anything is said of what is missing."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        for word in argv:
+            flag = word.split("=")[0]
+            if flag.startswith("--") and flag not in known:
+                near = nearest(flag, known)
+                raise UsageError(f"unknown option {flag}", f"did you mean {near}?" if near else self.remedy)
+
+
+def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any], kind: Any, site: Mapping[str, Any]) -> None:
+    required = setting.metadata["required"] and setting.name not in site
+    if kind is bool:
+        action = argparse.BooleanOptionalAction if setting.default else "store_true"
+        parser.add_argument(flag_of(setting), action=action, help=_escaped(setting))
+        return
+    value_type = plain_type(kind)
+    parser.add_argument(
+        flag_of(setting),
+        type=value_type,
+        choices=setting.metadata["choices"],
+        required=required,
+        metavar=None if setting.metadata["choices"] else _METAVARS.get(value_type, "TEXT"),
+        help=_escaped(setting) + (" (required)" if required else ""),
+    )
+
+
+def _escaped(setting: Field[Any]) -> str:
+    return help_of(setting).replace("%", "%%")

@@ -1,0 +1,67 @@
+"""Places that a job is given, judged in an instant: before a JVM is started, and without making anything."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from segpipe.errors import NotFound, SegpipeError, UsageError
+
+_ELSEWHERE = "give --warehouse a folder that you may write to"
+
+
+def check_source(url: str) -> None:
+    """Raise NotFound where there is no archive."""
+    if not _exists(url):
+        raise NotFound(f"Source {url} does not exist", "check the path and the rights to read it")
+
+
+def check_warehouse(url: str, make: bool = False) -> None:
+    """Raise NotFound where a warehouse is missing, unless it may be made, and SegpipeError where it cannot be written.
+
+    Only places on a local disk can be judged before something is written.
+    """
+    from segpipe.storage.filesystem import filesystem, is_local
+
+    if not make and not _exists(url):
+        raise NotFound(f"Warehouse {url} does not exist", "give the folder that ingest wrote to")
+    fs, path = filesystem(url)
+    if is_local(fs):
+        _check_writable(url, _nearest_that_exists(Path(path)))
+
+
+def check_model(url: str) -> None:
+    """Raise ModelError where there is no model directory, or one that is not whole."""
+    from segpipe.models.bundle import Bundle
+
+    Bundle.load(url)
+
+
+def _nearest_that_exists(folder: Path) -> Path:
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    return folder
+
+
+def _check_writable(url: str, folder: Path) -> None:
+    if not folder.is_dir():
+        raise SegpipeError(f"Warehouse {url} cannot be made because {folder} is no folder", _ELSEWHERE)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        reason = f"{folder} takes no files ({error.strerror})"
+        raise SegpipeError(f"Warehouse {url} cannot be written because {reason}", _ELSEWHERE) from None
+
+
+def _exists(url: str) -> bool:
+    from segpipe.storage.filesystem import filesystem
+
+    try:
+        fs, path = filesystem(url)
+        return bool(fs.exists(path))
+    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose client is not installed
+        raise UsageError(
+            f"{url} cannot be opened ({error})", "give a path, or a URL of file://, hdfs:// or s3a://"
+        ) from None

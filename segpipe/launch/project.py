@@ -1,0 +1,16 @@
+"""Where the project's own files are: its code, the programs of the jobs, and the conf files."""
+
+from __future__ import annotations
+
+import pkgutil
+from pathlib import Path
+
+# A folder, or on a node of a cluster the zip that holds the code.
+ROOT = Path(__file__).resolve().parents[2]
+JOBS, CONF = ROOT / "jobs", ROOT / "conf"
+
+
+def job_names() -> list[str]:
+    """The names of all jobs, also where the code is a zip on a cluster's node."""
+    names = (module.name for module in pkgutil.iter_modules([str(JOBS)]))
+    return sorted(name for name in names if name != "common")
