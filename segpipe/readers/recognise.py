@@ -1,0 +1,342 @@
+"""What the words of a series description or a file name say an image is: `recognise`.
+
+Words become concepts, and rules over concepts, tried in order, give a role. Both are tables: a new idiom is a new word
+or a new rule, never a new branch. The words are those of Siemens, GE, Philips, Canon, Hitachi and United Imaging and
+of the people who name protocols in English, German, French, Spanish, Portuguese, Italian, Dutch and Polish.
+"""
+
+import re
+import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
+RULES_VERSION = "1"
+"""Changes with every change of a word or a rule."""
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What words say.
+
+    `role` is FLAIR, T1, T1ce, T2 or `other`, and None where the words say nothing; `detail` tells what kind of `other`
+    it is, or why nothing is said. `contrast` is True after a contrast agent, False before, None where that is not
+    said. `reformatted` says that words speak of a reconstruction in another plane; `part` that they speak of a part of
+    the head only. `words` are the concepts that were found: words of this module, never of the text.
+    """
+
+    role: str | None
+    detail: str = ""
+    contrast: bool | None = None
+    reformatted: bool = False
+    part: bool = False
+    words: tuple[str, ...] = ()
+
+
+_AGENT = (
+    r"(?:contrast\w*|kontrast\w*|gd\w?|gad|gado\w*|dotarem|clariscan|magnevist|prohance|multihance|omniscan|km|kl|mdc"
+    r"|pdc|civ|inj|injec\w*|injek\w*|injet\w*|iv)"
+)
+_BEFORE = (
+    r"(?:no|non|not|without|w ?/ ?o|wo|ohne|vor|sans|avant|sin|senza|prima|sem|antes|zonder|voor|bez|przed|pre|before"
+    r"|native?|s ?/)"
+)
+_FILLER = r"(?:\s*(?:de|del|di|d|da|do|dem|der|la|el|il|the|iv)\b)?"
+_NO_AGENT = (
+    r"op\w*|surg\w*|treat\w*|therap\w*|rx|rt|tx|chemo\w*|radi\w*|biops\w*|resec\w*|trauma\w*|stroke|ictal|proc\w*"
+)
+
+_PHRASES: tuple[tuple[str, str], ...] = (
+    # phrases of several words, in order, and the one word that each becomes; `_` and `-` are spaces by then
+    (r"\bsub (?!t[12])[a-z]*\d\w*", " "),  # a subject's name in a file name, no subtraction
+    (r"\bt2w? ?\*", " t2star "),
+    (r"\br2 ?\*", " relaxometry "),
+    (r"\bt2w? ?star\b", " t2star "),
+    (r"\bdark ?fluid\b|\bda ?fl\b|\bfluid ?att?en\w*( inversion( recovery)?)?", " flair "),
+    (r"\bmp ?rage\b", " mprage "),
+    (r"\bmp ?2 ?rage\b", " mp2rage "),
+    (r"\bapparent diffusion( coefficients?)?", " adc "),
+    (r"\bb ?=? ?(?:0|[1-9]\d{1,3})\b(?! ?(?:map|shim|t\b))", " bvalue "),
+    (r"\b(?:b0|b1|field|b0rf) ?(?:map\w*|karte|shim\w*)", " fieldmap "),
+    (r"\bphase ?contrast\b", " pcmra "),
+    (r"\bflow ?comp\w*", " "),
+    (r"\bfa ?=? ?\d+\b|\bflip ?(?:angle)? ?=? ?\d+", " "),
+    (rf"\bpost\w{{0,3}} ?(?:{_NO_AGENT})\b|\bpost\w{{0,3}} ?foss\w*|\bfoss\w* ?post\w*|\bposterior\w*", " "),
+    (rf"\bpre ?(?:{_NO_AGENT})\b", " "),
+    (r"\bpre ?scan\b", " calibration "),
+    (r"\b(?:double|dual|doppel|doble|doppio|2) ?echos?\b|\bdouble eco\b", " dualecho "),
+    (r"\bde ?(?:tse|fse)\b|\b(?:tse|fse) ?de\b", " dualecho "),
+    (r"\becho ?planar\b", " epi "),
+    (r"\b(?:echo|eco) ?(?:de|di|d)? ?gradient\w*|\bgradient\w* ?(?:echo|eco)\b|\begt\b", " gre "),
+    (r"\bdouble (?:inversion|ir)\b( recovery)?", " doubleinversion "),
+    (r"\bblood ?flow\b|\bblood ?volume\b|\btransit ?time\b|\btime ?to ?peak\b|\bspin ?label\w*", " perfusion "),
+    (r"\bresting ?(?:state)?\b|\brest ?state\b", " fmri "),
+    (r"\bnon ?(?:contrast\w*|enhanced)\b|\bun ?enhanced\b", " before "),
+    (rf"\b{_BEFORE} ?{_FILLER} ?\+? ?{_AGENT}\b", " before "),
+    (r"\bs ?/ ?c\b|\bw ?/ ?o\b", " before "),
+    (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\bc ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c\b|\bt1w? ?\+ ?(?=$|\))", " after "),
+    (rf"\bc ?/ ?{_AGENT}\b", " after "),
+    (r"\b3 ?pl(?:anes?)?\b|\b3 ?(?:ebenen|planos|plans)\b|\btri ?plan\w*|\bmulti ?plane?\b", " planes "),
+    (r"\bsingle ?shot\b", " "),
+    (r"\bmag(?:nitude)? images?\b|\bpha(?:se)? images?\b", " swi "),
+    (r"\bmagic\b", " synthetic "),
+    (r"\bt2w? ?fl\b|\bspc ?ir\b|\bspace ?ir\b", " flair "),
+    (r"\bt2w? ge\b|\bge t2w?\b", " t2star "),
+    (r"\b[ctl] ?spine\b", " spine "),
+    (r"\bmpr(?=(?: ns| sag| tra| cor| ax)* (?:p\d|iso|grappa|adni|ns))", " mprage "),
+    (r"\bunid?en\b|\buni ?den\b", " mp2rage "),
+    (r"\bscreen ?(?:save|shot)\w*|\bsecondary ?capture\b", " report "),
+    (r"增强|造影", " after "),
+    (r"平扫", " before "),
+)  # fmt: skip
+
+_CONCEPTS: dict[str, str] = {
+    # concept: its words; `*` stands for any further letters
+    "localizer": "localizer localiser localizers localisers loc locs localizador localizzatore localisateur"
+    " localisation lokalizer lokal local scout scouts aascout aahscout aahead survey surview topogram topo"
+    " reperage pilot tripilot smartbrain smartexam planscan calibration calib refscan senseref coilsens"
+    " scano scanogram ubersicht uebersicht autoalign phoenix* localizacion lokalisat*",
+    "report": "report zipreport dose screensave results summary snapshot",
+    "segmentation": "seg segm segmentation segmented segmentierung mask masks rtstruct overlay fusion fused surgnavsys"
+    " brainmask parcellation synthseg",
+    "subtraction": "sub subt subtr subtract subtracted subtraction subtraktion subtractions soustraction sustraccion"
+    " substraccion subtracao sottrazione subs",
+    "ADC": "adc eadc dadc adcs adcmap",
+    "diffusion": "dwi dti diff diffusion difusion difusao diffusione diffusie dyfuzja dw dmri hardi dsi dki tensor"
+    " trace tracew tracemap bvalue tractography tracto mddw ivim noddi resolve edwi ddwi sdwi dwis isodwi"
+    " fafa colfa fibertrack dwibs rdwi mbdwi mbdti",
+    "anisotropy": "fa",
+    "perfusion": "perf perfusion perfusie dsc dce pwi asl pasl pcasl casl pseudocasl tasl cbf cbv mtt ttp tmax rcbf"
+    " rcbv relcbf relcbv relmtt relttp rmtt gbp pbp ktrans leakage bolus dynamic dyn dynamique dinamico"
+    " dinamica dynamisch dynamika perfusao perfusione qcbf ncbv",
+    "fmri": "bold fmri rfmri rsfmri tfmri mbold sbref fingertapping restingstate",
+    "fieldmap": "fieldmap fieldmapping fieldmaps b0map b1map shim shimming b0rf topup",
+    "spectroscopy": "mrs mrsi csi svs spectro spectroscopy spectroscopie spektro* espectro* spettro* probe press steam"
+    " megapress mega hise",
+    "CEST": "cest apt aptw amide",
+    "elastography": "mre elasto*",
+    "angiography": "tof mra mrv angio* venography venous venogram carotid carotids carotis carotide cow willis tricks"
+    " twist inhance trance pcmra pca pc3d 3dpc arteries venen mrangio tofmra tofcow ceangio qflow 4dflow"
+    " stenosis",
+    "map": "map maps mapa mapas carte karte mappa mapping molli relaxometry t1map t2map r1map r2map qmap"
+    " parametric mapit fieldstrength qt1 qt2 quantitative pdmap",
+    "synthetic": "synthetic synth symri synmr syntac",
+    "SWI": "swi swip swan eswan qsm susc suscept* suszept* hemo haemo heme hemorr* haemorr* hemorag* blutung"
+    " venbold venobold fsbb bsi pha phase swmip swim medic merge mpgre mfgre megre minhance t2star t2stern",
+    "projection": "mip mips minip mipp projection rotation maxip rot",
+    "reformat": "reformat reformats reformatted reform reformation reformatage recon recons reconstruction"
+    " reconstruccion ricostruzione rekonstruktion rekon rek reko mprs range curved multiplanar mpvr",
+    "mpr": "mpr",
+    "FLAIR": "flair flairs t2f tirm darkfluid vflair spcir",
+    "inversion": "ir irtse irfse tir irse",
+    "stir": "stir",
+    "DIR": "doubleinversion dir",
+    "nulled": "psir wair fgatir wmn csfnull inv1 inv2 invi invii",
+    "PD": "pd pdw dp dpw pdt2 t2pd pdfs proton protondensity protonendichte protondichte rho dualecho dual",
+    "T1": "t1 t1w t1wi t1weighted t1n tt1 t1se t1tse t1fse",
+    "volume_T1": "mprage memprage mp2rage spgr fspgr fsgpr irspgr irfspgr bravo mdeft tfl tfl3d turboflash mpragize"
+    " 3dmprage spgrir efgre3d geir 3dgeir rssg stealthspgr",
+    "gradient_T1": "tfe vibe evibe lava thrive flash fl3d ethrive quick3d qk3d ge3d fast3d wats",
+    "T2": "t2 t2w t2wi t2weighted tt2",
+    "fluid_T2": "haste ssfse sshtse fiesta fiestac ciss drive frfse frtse fase fase3d bffe balanced mrcp",
+    "fast_spin": "tse fse space spc cube vista brainview view propeller prop blade multivane jet radar arms fastspin"
+    " mvox isofse tse3d fse3d 3dtse 3dfse turbospin xetse primefse matrix",
+    "spin": "se spinecho",
+    "gradient": "gre fgre ffe fl2d fe gr grass fisp eg fastgre fe2d gre2d grad gradient ffe2d",
+    "steady": "trufi truefisp trufisp",
+    "epi": "epi ep2d ep ep2 epi2d feepi seepi",
+    "after": "after post pos apos posgd postg* postc* postkm contra* kontra* cont gd gdt gad gado gadolin*"
+    " gadovist gadob* gadot* dotarem clariscan magnevist prohance multihance omniscan km mkm mitkm nachkm"
+    " mdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd t1post t1cont"
+    " t1km delayed fsc fsgd fspost wcontrast gdfs posc stealthpost",
+    "before": "before pre nativ native nativo nativa nativer preg* prek* prec* unenhanced noncontrast nc basal"
+    " t1pre",
+    "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"
+    " colonna neck hals cou cuello knee shoulder hip ankle wrist prostate liver abdomen pelvis breast"
+    " heart cardiac thorax lumbo* kolumna",
+    "part": "iac iacs iam iams cpa pituitary sella hypophys* hypofysis hipofis* ipofisi orbit orbits orbita*"
+    " orbite* temporal hippo* nerve nerves inner ear tmj sinus sinuses felsenbein rocher cai mastoid"
+    " trigem* cavernous optic",
+    "planes": "planes",
+    "plane": "ax axi axial oax tra trans transversal transverse transv axiale trasv cor coronal ocor kor koronar"
+    " coro frontal sag sagittal osag sagit obl*",
+}  # fmt: skip
+
+_WEIGHTED = ("T1", "volume_T1", "gradient_T1", "T2", "FLAIR")
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """`role` and `detail` where any concept of `any_of` and all of `and_of` were found, and none of `unless`."""
+
+    role: str | None
+    detail: str
+    any_of: tuple[str, ...]
+    and_of: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+
+
+def _other(detail: str, *any_of: str, with_: tuple[str, ...] = (), unless: tuple[str, ...] = ()) -> _Rule:
+    return _Rule(OTHER, detail, any_of, with_, unless)
+
+
+_RULES: tuple[_Rule, ...] = (
+    # the first that fits decides
+    _other("not head", "not_head"),
+    _other("report", "report"),
+    _other("localizer", "localizer"),
+    _other("segmentation", "segmentation"),
+    _other("subtraction", "subtraction"),
+    _other("ADC", "ADC"),
+    _other("diffusion", "diffusion"),
+    _other("diffusion", "anisotropy", unless=_WEIGHTED),
+    _other("perfusion", "perfusion"),
+    _other("fMRI", "fmri"),
+    _other("fieldmap", "fieldmap"),
+    _other("spectroscopy", "spectroscopy"),
+    _other("CEST", "CEST"),
+    _other("elastography", "elastography"),
+    _other("angiography", "angiography"),
+    _other("map", "map"),
+    _other("synthetic", "synthetic"),
+    _other("localizer", "planes", with_=("gradient",)),
+    _other("localizer", "planes", with_=("SWI",)),
+    _other("localizer", "planes", unless=(*_WEIGHTED, "reformat", "mpr")),
+    _other("SWI", "SWI"),
+    _other("projection", "projection"),
+    _other("dual echo", "PD"),
+    _other("inversion", "nulled"),
+    _other("DIR", "DIR", unless=("T1", "T2", "volume_T1")),
+    _other("EPI", "epi", unless=("FLAIR",)),
+    _Rule(None, "words of T1 and of T2", ("T1", "volume_T1"), ("T2",)),
+    _other("T2*", "gradient", with_=("T2",)),
+    _Rule(T1, "", ("T1", "volume_T1")),
+    _Rule(FLAIR, "", ("FLAIR",)),
+    _Rule(FLAIR, "", ("inversion",), ("T2",)),
+    _Rule(T2, "", ("T2",)),
+    _Rule(None, "inversion recovery of an unknown weight", ("inversion",)),
+    _other("STIR", "stir"),
+    _Rule(T2, "", ("fluid_T2",)),
+    _Rule(T1, "", ("gradient_T1",)),
+    _other("steady state", "steady"),
+    _Rule(T1CE, "", ("fast_spin",), ("after",)),
+    _Rule(T2, "", ("fast_spin",)),
+    _other("T2*", "gradient"),
+    _Rule(T1CE, "", ("after",), (), ("reformat", "mpr")),
+    _other("reformat", "reformat", "mpr"),
+)
+
+_PIECES = re.findall(
+    r"\w+",
+    # what is written without a space between: T1TFE, 3DT1, T2Prop, postGd, eT2W
+    "t1w t1 t2w t2 flair mprage fspgr spgr bravo tfe tse fse ffe gre vibe flash tirm space cube haste ciss"
+    " post pre gd gado gad km contrast contraste dwi dti adc swi tof pd pdw map star mpr prop blade propeller"
+    " localizer scout survey perf perfusion fs ax axial cor coronal sag sagittal tra 3d 2d iso vol w sense"
+    " stealth subtracted nativ fatsat",
+)  # fmt: skip
+_PREFIXES = ("ss", "s", "e", "d", "v", "wip", "r", "m")  # Philips and GE put them in front
+_LEAST_GLUED = 5  # letters of a word that is known inside of an unknown one
+_LONGEST_TEXT = 256
+_PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u4e00-\u9fff]+")
+
+
+def recognise(text: str) -> Recognition:
+    """What the words of a description or a name say.
+
+    >>> recognise("Ax T1 FLAIR +C").role, recognise("t2_spc_da-fl_sag").role, recognise("PRE_GD sT1W_3D_TFE").role
+    ('T1ce', 'FLAIR', 'T1')
+    >>> recognise("ep2d_diff_3scan_trace_p2_ADC").detail, recognise("brain").role
+    ('ADC', None)
+    """
+    return _recognised(text[:_LONGEST_TEXT])
+
+
+@lru_cache(maxsize=1 << 12)
+def _recognised(text: str) -> Recognition:
+    tokens = _tokens(text)
+    places: dict[str, int] = {}
+    for place, token in enumerate(tokens):
+        concept = _WORDS.get(token) or _by_prefix(token)
+        if concept:
+            places.setdefault(concept, place)
+    _in_context(tokens, places)
+    before, after = places.get("before"), places.get("after")
+    contrast = after is not None if (before is None) != (after is None) else None
+    said = Recognition(
+        None,
+        contrast=contrast,
+        reformatted="reformat" in places,
+        part="part" in places,
+        words=tuple(sorted(places, key=lambda concept: places[concept])),
+    )
+    if before is not None and after is not None and after < before:
+        return replace(said, role=OTHER, detail="subtraction")
+    for rule in _RULES:
+        if _fits(rule, places):
+            return replace(said, role=T1CE if rule.role == T1 and contrast else rule.role, detail=rule.detail)
+    return said
+
+
+def _fits(rule: _Rule, found: Collection[str]) -> bool:
+    return (
+        any(concept in found for concept in rule.any_of)
+        and all(concept in found for concept in rule.and_of)
+        and not any(concept in found for concept in rule.unless)
+    )
+
+
+def _in_context(tokens: list[str], places: dict[str, int]) -> None:
+    """Words that mean something only beside others: a last `C` or `IV` behind T1, `rest` beside echo-planar imaging."""
+    weighted = "T1" in places or "volume_T1" in places
+    if weighted and tokens[-1] in ("c", "iv") and "before" not in places:
+        places.setdefault("after", len(tokens) - 1)
+    if ("rest" in tokens or "task" in tokens) and "epi" in places:
+        places["fmri"] = places["epi"]
+
+
+def _tokens(text: str) -> list[str]:
+    """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
+    plain = " ".join(_PLAIN_MARK.sub(" ", plain).split())
+    for pattern, word in _PATTERNS:
+        plain = pattern.sub(word, plain)
+    return [piece for token in re.findall(r"[a-z0-9]+", plain) for piece in _apart(token)]
+
+
+def _apart(token: str) -> list[str]:
+    """A token itself where it is known, else the known pieces that it is made of."""
+    if token in _WORDS or token.isdigit() or _by_prefix(token):
+        return [token]
+    whole = _pieces(token)
+    if whole:
+        return whole
+    weighted = _WEIGHT.match(token)
+    if weighted:
+        return [weighted[1], *_apart(weighted[2])]
+    known = next((word for word in _GLUED if token.startswith(word) or token.endswith(word)), None)
+    return [known] if known else [token]
+
+
+def _pieces(token: str) -> list[str]:
+    """The pieces that fill a token completely, a scanner's prefix and numbers left out; empty where they do not."""
+    for prefix in ("", *_PREFIXES):
+        match = _FILLED.fullmatch(token.removeprefix(prefix)) if token.startswith(prefix) else None
+        if match:
+            return _PIECE.findall(token.removeprefix(prefix))
+    return []
+
+
+def _by_prefix(token: str) -> str | None:
+    return next((concept for start, concept in _STARTS.items() if token.startswith(start)), None)
+
+
+_WORDS = {word: concept for concept, words in _CONCEPTS.items() for word in words.split() if not word.endswith("*")}
+_STARTS = {word[:-1]: concept for concept, words in _CONCEPTS.items() for word in words.split() if word.endswith("*")}
+_PATTERNS = tuple((re.compile(pattern), word) for pattern, word in _PHRASES)
+_ALTERNATIVES = "|".join(sorted(_PIECES, key=lambda piece: -len(piece)))
+_PIECE = re.compile(_ALTERNATIVES)
+_FILLED = re.compile(rf"(?:(?:{_ALTERNATIVES})\d{{0,4}})+")
+_WEIGHT = re.compile(r"(?:\d?d|[sedw]|wip)?(t[12]w?)([a-z][a-z0-9]*)")
+_GLUED = tuple(word for word in _PIECES if len(word) >= _LEAST_GLUED and word not in ("sense", "axial", "space"))

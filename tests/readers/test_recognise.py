@@ -1,0 +1,230 @@
+"""Words of series descriptions and file names: made-up texts in the idioms of several scanners and languages."""
+
+import pytest
+
+from segpipe.readers.recognise import recognise
+
+ROLES = {
+    "FLAIR": """
+        t2_tirm_tra_dark-fluid_fs
+        t2_spc_da-fl_sag_p2_iso
+        Sag CUBE T2 FLAIR FS
+        3D_FLAIR_VISTA_SENSE
+        sFLAIR_longTR tra
+        eT2W_FLAIR_SPIR
+        T2 FLAIR ax post KM
+        FLAIR 3D sag +C
+        Ax T2 FLAIR PROPELLER C+
+        Cor Flair Hippocampus
+        t2_flair_tra_fs_UIH
+        spc_ir_sag_1mm
+        3D Brain VIEW FLAIR SHC
+        Ax T2 Fluid Attenuated Inversion Recovery
+        tirm tra
+        FLAIR_EPI_fast
+        AX FLAIR POST OP
+        """,
+    "T1": """
+        t1_mprage_sag_p2_iso_1.0_nativ
+        MPRAGE sag ohne KM
+        mpr_sag_p2_iso
+        Sag 3D T1 FSPGR IR-prep
+        T1 tra vor KM
+        T1 SE axial sans injection
+        T1 axial sin contraste
+        T1 SAG s/c
+        T1 w/o contrast
+        AX T1 WITHOUT GAD
+        Sag T1 non contrast
+        T1 tra prima di mdc
+        T1 sem contraste
+        T1 zonder contrast
+        3D T1 TFE pre-gad
+        T1W_3D_FFE_tra
+        sT1W_IR_TSE
+        t1_gre_fsp_3d_sag
+        Ax T1 FLAIR PROPELLER
+        t1_fl2d_sag
+        Ax BRAVO 1mm
+        T1 post op nativ
+        3DT1
+        sT1_3D_TFE_ISO
+        T1 fossa posterior
+        PRE T1 SE
+        MP2RAGE_UNI-DEN
+        t1_space_sag_p2
+        rsSG 3D T1
+        SE T1 ax
+        T1 postsurgical
+        sub-017_ses-2_T1w
+        Ax 3D T1 Stealth
+        """,
+    "T1ce": """
+        t1_mprage_tra_p2_iso_KM
+        T1 tra nach KM
+        T1 mit KM cor
+        T1 SE axial avec injection
+        T1 3D GADO
+        EG 3D T1 IV
+        T1 axial con contraste
+        T1 cor c/c
+        T1 w/ contrast
+        AX T1 FS + GD
+        3D T1 +K
+        T1 dopo mdc
+        T1 com contraste
+        T1 pos contraste cor
+        T1 met contrast
+        T1 na contrast
+        T1 po kontrascie
+        +C Sag CUBE T1
+        Ax T1 FLAIR +C
+        Sag BRAVO Gd
+        POST GAD SPGR
+        sT1W_3D_TFE_post
+        T1W_TSE_CE
+        t1_vibe_fs_tra_KM
+        MPRAGE post contrast
+        T1c
+        t1_se_tra_gd
+        Ax T1 SE Fat Sat Post Gadolinium
+        T1postGd
+        T1 WITH CONTRAST POST OP
+        T1 Dotarem
+        t1_gre_fsp_3d_sag+C
+        T1 contrast enhanced
+        post T1 mpr cor
+        Enhanced T1 axial
+        CE T1 MPRAGE
+        Ax T1 C
+        axial stealth T1 post
+        """,
+    "T2": """
+        t2_tse_tra_fs_512
+        T2W_TSE_SENSE cor
+        Ax T2 FRFSE-XL
+        T2 ax post KM
+        Ax T2 Propeller fs
+        t2_fse_tra
+        T2 TSE axial con contraste
+        eT2W_TSE_multivane
+        T2_JET
+        T2 RADAR
+        cube T2 sag
+        FIESTA-C ax IAC
+        t2_ci3d_tra
+        3D_DRIVE_HR
+        Ax FSE
+        tse cor
+        T2 COR hipocampo
+        T2 axiale
+        T2 transversal
+        """,
+    "other": """
+        localizer
+        AAHead_Scout_MPR_cor
+        Survey_SHC
+        3-plane Loc SSFSE
+        T1 localizador
+        Reperage 3 plans
+        Planscan
+        Calibration ASSET
+        Ax DWI b1000
+        ep2d_diff_b0_b1000_tra
+        DWI_SSh
+        resolve_3scan_trace_TRACEW
+        sDTI_medium_iso
+        Difusion axial
+        Diffusione tra
+        dADC
+        ADC (10^-6 mm2/s)
+        eADC map
+        ColFA
+        Ax SWAN 3D
+        SWIp
+        t2_fl2d_tra_hemo
+        T2*_FFE
+        T2 star EPI
+        Ax GRE
+        T2 EG axial
+        T2 gradient echo
+        Mag_Images
+        Pha_Images
+        mIP_Images(SW)
+        SWI minIP
+        FSBB
+        BSI
+        TOF_3D_multi-slab
+        MRA COW
+        Angio TOF Willis
+        Inhance 3D Vel PC
+        Phase contrast MRV
+        MIP axial
+        ep2d_perf_p2
+        DSC Perfusion GAD
+        rCBV map
+        pCASL 3D
+        3D ASL (non-contrast)
+        MTT
+        T1 dynamic pituitary +C
+        ep2d_bold_task
+        fMRI fingertapping
+        gre_field_mapping
+        B0 map
+        csi_slaser
+        SVS PRESS TE 30
+        Spektroskopie
+        APTw
+        T1 MAP
+        T2_map
+        T1 mapping MOLLI
+        R2* map
+        SUB T1 POST-PRE
+        T1 post - pre
+        Subtraktion T1 KM
+        Soustraction
+        MPR tra
+        AX REFORMAT
+        Rekonstruktion cor
+        PD axial
+        PD/T2 TSE
+        t2 dual echo
+        Double inversion recovery 3D
+        PSIR
+        MP2RAGE_INV1
+        T2 HWS sag
+        Sag T2 C-SPINE
+        T1 LWS sag
+        Screen Save
+        Dose Report
+        T1 tumour segmentation
+        brain mask
+        """,
+    None: """
+        brain
+        sag
+        AX
+        Reihe 5
+        head routine
+        T1 T2 compare
+        study 12
+        1.2.840.113619
+        pre
+        """,
+}
+CASES = [(text.strip(), role) for role, texts in ROLES.items() for text in texts.strip().splitlines()]
+
+
+@pytest.mark.parametrize(("text", "role"), CASES, ids=[text for text, _ in CASES])
+def test_words_tell_the_role(text: str, role: str | None) -> None:
+    assert recognise(text).role == role
+
+
+def test_contrast_is_told_beside_the_role() -> None:
+    said = {text: recognise(text).contrast for text in ("T2 FLAIR +C", "T1 nativ", "T1", "T1 PRE AND POST")}
+    assert said == {"T2 FLAIR +C": True, "T1 nativ": False, "T1": None, "T1 PRE AND POST": None}
+
+
+def test_words_of_a_text_are_known_ones_only() -> None:
+    assert set(recognise("Meier^Anna Ax T1 post Hippocampus MPR").words) == {"plane", "T1", "after", "part", "mpr"}
+    assert recognise("Meier^Anna born 19610203").words == ()
