@@ -41,6 +41,9 @@ def schema_of(table: Table) -> StructType:
     )
 
 
+_VERIFY = "parquet.page.verify-checksum.enabled"  # parquet-mr's: a page that is damaged is an error
+
+
 def location(warehouse: Warehouse, table: Table) -> str:
     """Where a table stands, as Spark wants it: an absolute URL with its scheme."""
     path = warehouse.path(table.name)
@@ -56,7 +59,7 @@ def read(session: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame
     schema = schema_of(table)
     if not warehouse.parts(table.name):
         return session.createDataFrame([], schema)
-    return session.read.schema(schema).parquet(location(warehouse, table))
+    return session.read.option(_VERIFY, "true").schema(schema).parquet(location(warehouse, table))
 
 
 def hive_conf(settings: RegisterSettings) -> dict[str, str]:

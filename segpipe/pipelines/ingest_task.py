@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import segpipe
 from segpipe.core.splits import SplitRule
@@ -23,7 +22,7 @@ from segpipe.readers.sources import ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage import filesystem as files
 from segpipe.storage.lock import Fence
-from segpipe.warehouse import parts, slices
+from segpipe.warehouse import checked, parts, slices
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Warehouse, group_rows
 from segpipe.warehouse.tables import SCANS, SLICES
@@ -203,14 +202,10 @@ def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) ->
     """Copy the rows of a part's other scans, a row group at a time, without looking into their cells."""
     for table in (SLICES, SCANS):
         path = warehouse.path(table.name, f"{part.name}.parquet")
-        with warehouse.fs.open(path, "rb") as file, pq.ParquetFile(file) as old:
-            for number, scan_id in _row_groups(old):
-                if scan_id not in rewritten:
-                    part.write(table.name, old.read_row_group(number, use_threads=False))
-
-
-def _row_groups(parquet: pq.ParquetFile) -> Iterator[tuple[int, str]]:
-    return ((number, one.scan_id) for number, one in enumerate(group_rows(parquet.metadata)))
+        with checked.open_part(warehouse.fs, path) as old:
+            for number, one in enumerate(group_rows(old.metadata)):
+                if one.scan_id not in rewritten:
+                    part.write(table.name, old.row_group(number))
 
 
 def _rejected_scan(source: ScanSource, error: BadInput, job: Job) -> dict[str, Any]:
@@ -222,8 +217,8 @@ def _committed(warehouse: Warehouse, task: PartTask, job: Job) -> PartOutcome | 
     """The outcome of this part where an earlier attempt of this run has committed it and died before it could tell."""
     path = warehouse.path(SCANS.name, f"{task.name}.parquet")
     try:
-        with warehouse.fs.open(path, "rb") as file:
-            rows = pq.read_table(file, columns=["scan_id", "run_id"]).to_pylist()
+        with checked.open_part(warehouse.fs, path) as part:
+            rows = part.read(["scan_id", "run_id"]).to_pylist()
     except FileNotFoundError:
         return None
     written = [row["scan_id"] for row in rows if row["run_id"] == job.run_id]

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import segpipe
 from segpipe.core.prediction import Model, Predictor, Segmented, SliceBatch, Slices
@@ -25,7 +24,7 @@ from segpipe.pipelines.measures import region_rows
 from segpipe.readers.archive import ScanSource
 from segpipe.readers.scan import Scan
 from segpipe.storage.lock import Fence
-from segpipe.warehouse import parts
+from segpipe.warehouse import checked, parts
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.scan_slices import ScanPlace, ScanSlices, scan_input, scan_rows
 from segpipe.warehouse.store import Warehouse
@@ -331,8 +330,8 @@ def _measure(scan: dict[str, Any], found: Segmented, truth: np.ndarray | None, j
 def _committed(warehouse: Warehouse, task: SegmentTask, job: Job) -> set[str]:
     """The scans of this part that an earlier attempt of this run has committed."""
     try:
-        with warehouse.fs.open(warehouse.path(SEGMENTATIONS.name, f"{task.name}.parquet"), "rb") as file:
-            rows = pq.read_table(file, columns=["scan_id", "run_id"]).to_pylist()
+        with checked.open_part(warehouse.fs, warehouse.path(SEGMENTATIONS.name, f"{task.name}.parquet")) as part:
+            rows = part.read(["scan_id", "run_id"]).to_pylist()
     except FileNotFoundError:
         return set()
     return {row["scan_id"] for row in rows if row["run_id"] == job.run_id}
@@ -340,12 +339,11 @@ def _committed(warehouse: Warehouse, task: SegmentTask, job: Job) -> set[str]:
 
 def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> pa.Table:
     """Copy the predictions of a part's other scans, a row group at a time; gives their rows of `segmentations`."""
-    with warehouse.fs.open(warehouse.path(PREDICTIONS.name, f"{part.name}.parquet"), "rb") as file:
-        old = pq.ParquetFile(file)
-        for number in range(old.num_row_groups):
-            if old.read_row_group(number, ["scan_id"])["scan_id"][0].as_py() not in rewritten:
-                part.write(PREDICTIONS.name, old.read_row_group(number, use_threads=False))
-    with warehouse.fs.open(warehouse.path(SEGMENTATIONS.name, f"{part.name}.parquet"), "rb") as file:
-        rows = with_later_columns(pq.read_table(file, use_threads=False), SEGMENTATIONS)
+    with checked.open_part(warehouse.fs, warehouse.path(PREDICTIONS.name, f"{part.name}.parquet")) as old:
+        for number in range(old.row_groups):
+            if old.row_group(number, ["scan_id"])["scan_id"][0].as_py() not in rewritten:
+                part.write(PREDICTIONS.name, old.row_group(number))
+    with checked.open_part(warehouse.fs, warehouse.path(SEGMENTATIONS.name, f"{part.name}.parquet")) as old:
+        rows = with_later_columns(old.read(), SEGMENTATIONS)
     kept = [scan_id not in rewritten for scan_id in rows["scan_id"].to_pylist()]
     return rows.filter(pa.array(kept, pa.bool_())).select(SEGMENTATIONS.schema.names).cast(SEGMENTATIONS.schema)

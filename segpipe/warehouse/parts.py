@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segpipe.errors import WarehouseBusy
 from segpipe.storage import filesystem as files
+from segpipe.warehouse import checked
 from segpipe.warehouse.tables import Table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class PartWriter:
         self._run_id = run_id
         self._stage = warehouse.path(STAGING, run_id, f"{name}-{uuid.uuid4().hex[:12]}")
         self._files: dict[str, Any] = {}
-        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._writers: dict[str, checked.Writer] = {}
 
     def __enter__(self) -> PartWriter:
         settle_attempts(self._warehouse, self._run_id, self.name)
@@ -169,11 +169,11 @@ def _staged(place: int, table: str) -> str:
     return f"{place}-{table}.parquet"
 
 
-def open_writer(file: Any, table: Table, metadata: dict[bytes, bytes]) -> pq.ParquetWriter:
-    """A writer without dictionaries and statistics of binaries: both cost time and footer, and win nothing."""
+def open_writer(file: Any, table: Table, metadata: dict[bytes, bytes]) -> checked.Writer:
+    """A writer with checksums; without dictionaries and statistics of binaries, which cost time and win nothing."""
     plain = [field.name for field in table.schema if not pa.types.is_binary(field.type)]
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    return pq.ParquetWriter(
+    return checked.Writer(
         file,
         table.schema.with_metadata(metadata),
         compression="zstd",

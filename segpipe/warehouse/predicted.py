@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from segpipe.errors import TableError
+from segpipe.warehouse import checked
 from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
 
@@ -62,9 +62,9 @@ def label_map(warehouse: Warehouse, place: PredictedPlace, shape: Sequence[int])
     seen = 0
     convention = ""
     path = warehouse.path(PREDICTIONS.name, f"{place.part}.parquet")
-    with warehouse.fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+    with checked.open_part(warehouse.fs, path) as parquet:
         for number in place.row_groups:
-            rows = parquet.read_row_group(number, ["slice_index", "mask", "label_convention"], use_threads=False)
+            rows = parquet.row_group(number, ["slice_index", "mask", "label_convention"])
             for index, mask in zip(rows["slice_index"].to_pylist(), rows["mask"], strict=True):
                 plane = np.frombuffer(mask.as_buffer(), np.uint8)
                 if index >= shape[0] or plane.size != shape[1] * shape[2]:
@@ -83,7 +83,6 @@ def label_map(warehouse: Warehouse, place: PredictedPlace, shape: Sequence[int])
 
 def _scans_of(warehouse: Warehouse, part: str) -> list[str]:
     """The scan of each row group of a part of `predictions`, from the statistics in its footer."""
-    with warehouse.fs.open(warehouse.path(PREDICTIONS.name, f"{part}.parquet"), "rb") as file:
-        metadata = pq.read_metadata(file)
+    metadata = checked.read_metadata(warehouse.fs, warehouse.path(PREDICTIONS.name, f"{part}.parquet"))
     column = metadata.schema.names.index("scan_id")
     return [metadata.row_group(number).column(column).statistics.min for number in range(metadata.num_row_groups)]

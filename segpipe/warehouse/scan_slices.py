@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from segpipe.core.prediction import Model, Sample, ScanInput, SliceBatch
 from segpipe.errors import BadInput, Reason, TableError
+from segpipe.warehouse import checked
 from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import SCANS, SLICES
@@ -41,8 +41,8 @@ def scan_places(warehouse: Warehouse, cohort: str, splits: Sequence[str] | None 
 
 def scan_rows(warehouse: Warehouse, part: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Rows of `scans` by scan_id, of these scans of one part."""
-    with warehouse.fs.open(warehouse.path(SCANS.name, f"{part}.parquet"), "rb") as file:
-        table = pq.read_table(file, columns=SCAN_COLUMNS)
+    with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{part}.parquet")) as parquet:
+        table = parquet.read(SCAN_COLUMNS)
     rows = {row["scan_id"]: row for row in table.to_pylist()}
     return {scan_id: rows[scan_id] for scan_id in wanted}
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from segpipe.core import codec
 from segpipe.errors import TableError
+from segpipe.warehouse import checked
 from segpipe.warehouse.tables import SLICES
 
 _KEYS = ("scan_id", "subject", "split", "slice_index", "height", "width", "dtypes", "mask_dtype")
@@ -74,11 +74,11 @@ def stream(
     TableError where a column is missing, a cell has another size than its row says, or a subject is in two splits.
     """
     wanted = [name for name in COLUMNS if name in _KEYS or columns is None or name in columns]
-    with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
-        SLICES.check(parquet.schema_arrow, path)
+    with checked.open_part(fs, path) as parquet:
+        SLICES.check(parquet.schema, path)
         splits: dict[str, str] = {}
-        for group in range(parquet.num_row_groups) if row_groups is None else row_groups:
-            for batch in decode(parquet.read_row_group(group, wanted, use_threads=False), path):
+        for group in range(parquet.row_groups) if row_groups is None else row_groups:
+            for batch in decode(parquet.row_group(group, wanted), path):
                 if splits.setdefault(batch.subject, batch.split) != batch.split:
                     raise TableError(
                         f"Subject {batch.subject} spans the splits {splits[batch.subject]} and {batch.split} in {path}",

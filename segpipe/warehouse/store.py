@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +20,7 @@ from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError
 from segpipe.storage import filesystem as files
 from segpipe.storage.lock import live_runs
-from segpipe.warehouse import parts
+from segpipe.warehouse import checked, parts
 from segpipe.warehouse.tables import SCANS, SLICES, TABLES, Table
 
 _FOOTER_THREADS = 8
@@ -45,17 +44,6 @@ class SlicePart:
     name: str
     path: str
     scans: tuple[ScanRows, ...]
-
-
-class _OneThread(ds.FileSystemDataset):
-    """A dataset on a file system that is written in Python, read without Arrow's own threads.
-
-    These may still let go of a Python file while the interpreter ends, which aborts the process: a job that has done
-    all it should would end with 134.
-    """
-
-    def scanner(self, *arguments: Any, **options: Any) -> ds.Scanner:
-        return super().scanner(*arguments, **(options | {"use_threads": False}))
 
 
 @dataclass(frozen=True)
@@ -161,18 +149,18 @@ class Warehouse:
         if not self.exists():
             raise NotFound(f"Warehouse {self.url} is not there", "give the folder that ingest wrote to")
         paths = [self.path(table.name, f"{name}.parquet") for name in names]
-        dataset = ds.dataset(paths, schema=table.schema, filesystem=self.fs, format="parquet")
-        if not files.is_local(self.fs):
-            dataset = _OneThread(
-                list(dataset.get_fragments()), dataset.schema, dataset.format, filesystem=dataset.filesystem
-            )
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-            list(pool.map(lambda one: table.check(one.physical_schema, one.path), dataset.get_fragments()))
+            list(pool.map(lambda path: self._check_schema(table, path), paths))
+        plain = ds.dataset(paths, schema=table.schema, filesystem=self.fs, format=checked.dataset_format())
+        dataset = checked.Dataset(list(plain.get_fragments()), plain.schema, plain.format, filesystem=plain.filesystem)
+        dataset.threads = files.is_local(self.fs)
         return dataset
 
+    def _check_schema(self, table: Table, path: str) -> None:
+        table.check(checked.read_metadata(self.fs, path).schema.to_arrow_schema(), path)
+
     def _footer(self, table: Table, name: str) -> pq.FileMetaData:
-        with self.fs.open(self.path(table.name, f"{name}.parquet"), "rb") as file:
-            return pq.read_metadata(file)
+        return checked.read_metadata(self.fs, self.path(table.name, f"{name}.parquet"))
 
     def _slice_part(self, name: str, rows: list[dict]) -> SlicePart:
         path = self.path(SLICES.name, f"{name}.parquet")

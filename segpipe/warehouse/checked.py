@@ -1,0 +1,218 @@
+"""Parquet files that tell when they are damaged: a checksum in every page, and one over the footer.
+
+Parquet's page checksums (CRC-32 of the compressed page, parquet-format's README, "Checksumming") say nothing of the
+footer, whose statistics decide what a reader looks at. So the footer holds its own SHA-256, taken while the place of
+the digest is filled with zeros. Other readers see one more entry of the file's metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+
+from segpipe.errors import SegpipeError, TableError
+
+FOOTER = b"segpipe.footer"
+"""Key of the footer's metadata that holds its own digest."""
+
+_EMPTY = b"0" * 64
+_MAGIC = b"PAR1"
+_TAIL = 1 << 16  # footers of most parts are smaller: one read
+_REMEDY = "run `verify`, which names all damaged parts, put them back from a copy, or ingest them into a new warehouse"
+
+
+class Writer:
+    """Write a Parquet file with both kinds of checksums; `options` are those of pyarrow's ParquetWriter."""
+
+    def __init__(self, file: Any, schema: pa.Schema, **options: Any):
+        self.schema = schema
+        self._sink = _Sink(file)
+        self._writer = pq.ParquetWriter(self._sink, schema, write_page_checksum=True, **options)
+
+    def write_table(self, rows: pa.Table, row_group_size: int | None = None) -> None:
+        """Append rows, in row groups of at most `row_group_size` rows."""
+        self._writer.write_table(rows, row_group_size)
+
+    def close(self) -> None:
+        """Write the footer; the file itself stays open."""
+        self._writer.add_key_value_metadata({FOOTER: _EMPTY})
+        self._sink.hold()
+        self._writer.close()
+        self._sink.release()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Sink(io.RawIOBase):
+    """Passes bytes on to a file; those of the footer are held back until its digest stands in them."""
+
+    def __init__(self, file: Any):
+        super().__init__()
+        self._file = file
+        self._place = 0
+        self._held: list[bytes] | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def write(self, data: Any) -> int:
+        if self._held is None:
+            self._file.write(data)
+        else:
+            self._held.append(bytes(data))
+        self._place += len(data)
+        return len(data)
+
+    def hold(self) -> None:
+        self._held = []
+
+    def release(self) -> None:
+        held, self._held = b"".join(self._held or []), None
+        start = len(held) - 8 - int.from_bytes(held[-8:-4], "little")
+        self._file.write(held[:start] + _sealed(held[start:]))
+
+
+def _sealed(footer: bytes) -> bytes:
+    place = footer.rindex(_EMPTY, footer.rindex(FOOTER))
+    return footer[:place] + _digest(footer) + footer[place + len(_EMPTY) :]
+
+
+def _digest(footer: bytes) -> bytes:
+    return hashlib.sha256(footer).hexdigest().encode()
+
+
+def read_metadata(fs: AbstractFileSystem, path: str) -> pq.FileMetaData:
+    """What the footer of a file says, after its digest was compared; one that an earlier version wrote has none.
+
+    Raises TableError where the file is damaged, and FileNotFoundError.
+    """
+    with fs.open(path, "rb") as file:
+        return _metadata(file, path)
+
+
+def is_sealed(metadata: pq.FileMetaData) -> bool:
+    """Whether a file has checksums: those that earlier versions wrote have none."""
+    return FOOTER in (metadata.metadata or {})
+
+
+def _metadata(file: Any, where: str) -> pq.FileMetaData:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _TAIL))
+    tail = file.read(_TAIL)
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] != _MAGIC or length > size:
+        raise _damaged(where, "it has no Parquet footer")
+    if length > len(tail):
+        file.seek(size - length)
+        tail = file.read(length)
+    footer = tail[-length:]
+    with _arrow(where):
+        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+    written = (metadata.metadata or {}).get(FOOTER)
+    if written is not None and (footer.count(written) != 1 or _digest(footer.replace(written, _EMPTY)) != written):
+        raise _damaged(where, "its footer is not the one that was written")
+    return metadata
+
+
+class Reader:
+    """A part that is open; whatever is damaged in what is read raises TableError."""
+
+    def __init__(self, file: Any, where: str):
+        self.where = where
+        self.metadata = _metadata(file, where)
+        file.seek(0)
+        with _arrow(where):
+            self._parquet = pq.ParquetFile(file, metadata=self.metadata, page_checksum_verification=True)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its Arrow schema."""
+        return self._parquet.schema_arrow
+
+    @property
+    def row_groups(self) -> int:
+        """How many row groups there are."""
+        return int(self.metadata.num_row_groups)
+
+    def row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one row group."""
+        with _arrow(self.where):
+            return self._parquet.read_row_group(number, columns and list(columns), use_threads=False)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows."""
+        with _arrow(self.where):
+            return self._parquet.read(columns and list(columns), use_threads=False)
+
+    def close(self) -> None:
+        """Let go of pyarrow's side of the file."""
+        self._parquet.close()
+
+
+@contextlib.contextmanager
+def open_part(fs: AbstractFileSystem, path: str) -> Iterator[Reader]:
+    """A part, open for reading. Raises TableError where its footer is damaged, and FileNotFoundError."""
+    with fs.open(path, "rb") as file:
+        reader = Reader(file, path)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+
+def dataset_format() -> ds.ParquetFileFormat:
+    """The format of datasets whose pages are verified."""
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.ParquetFileFormat(default_fragment_scan_options=options)
+
+
+@contextlib.contextmanager
+def _arrow(where: str) -> Iterator[None]:
+    """Turn what Arrow says of broken content into TableError; faults of the file system stay what they are."""
+    try:
+        yield
+    except SegpipeError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _damaged(where, str(error)) from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise _damaged(where, str(error)) from error
+
+
+def _damaged(where: str, why: str) -> TableError:
+    return TableError(f"{where} is damaged ({' '.join(why.split())[:200]})", _REMEDY)
+
+
+class Dataset(ds.FileSystemDataset):
+    """A dataset whose damaged pages raise TableError when they are read as a table.
+
+    Without `threads`, as on a file system that is written in Python, Arrow uses none of its own: these may still let go
+    of a Python file while the interpreter ends, which aborts the process, so that a job which has done all it should
+    would end with 134.
+    """
+
+    threads = True
+
+    def scanner(self, *arguments: Any, **options: Any) -> ds.Scanner:
+        return super().scanner(*arguments, **(options if self.threads else options | {"use_threads": False}))
+
+    def to_table(self, *arguments: Any, **options: Any) -> pa.Table:
+        with _arrow(self.files[0].rpartition("/")[0] if self.files else "a table"):
+            return super().to_table(*arguments, **options)
