@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 SCRIPTS := spark-submit.sh tools/setup.sh .ci/run
 UV := uv==0.13.9
 
-.PHONY: help setup demo pictures notebooks reference test test-hadoop lint format lock clean hadoop-up hadoop-down
+.PHONY: help setup demo pictures notebooks reference quick check test test-all test-hadoop lint format lock clean hadoop-up hadoop-down
 
 help:  ## this list
 	@sed -n 's/^\([a-zA-Z%-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -17,9 +17,24 @@ setup:  ## make or refresh .venv from the lock files
 demo: setup  ## the whole chain on a generated cohort (ARGS="--subjects 12")
 	@./spark-submit.sh demo $(ARGS)
 
-# How tests are shared out to the two processes: tests/conftest.py.
-test: lint  ## lint, types, import rules and all tests
-	@$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
+# How tests are shared out to the two processes: tests/conftest.py; what is quick and what is long: tests/tiers.py.
+PYTEST := $(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder
+RESULTS := build/tests
+
+quick: setup  ## what needs no Spark, TensorFlow or other process: under a minute
+	@$(PYTEST) --quick --junitxml $(RESULTS)/quick.xml $(ARGS)
+
+check: setup  ## quick, and the tests that a change since SINCE (default origin/main) can reach: minutes
+	@$(PYTEST) --quick --junitxml $(RESULTS)/quick.xml
+	@files=$$($(PYTHON) tools/affected.py $(SINCE)); if [[ -z $$files ]]; then echo 'check: no other test is reached'; \
+	  else $(PYTEST) -m 'not long' --junitxml $(RESULTS)/check.xml $(ARGS) $$files; fi
+
+test: lint  ## the gate: lint, types, import rules and all tests but the long ones
+	@$(PYTEST) -m 'not long' --junitxml $(RESULTS)/test.xml $(ARGS)
+
+test-all: lint  ## the gate, and what is long: more kills, Kerberos, dying nodes
+	@SEGPIPE_KILLS=$${SEGPIPE_KILLS:-30} $(PYTEST) --junitxml $(RESULTS)/test-all.xml $(ARGS)
+	@$(PYTHON) tools/proof.py write
 
 test-hadoop: setup  ## the tests that need a Hadoop cluster, alone
 	@$(PYTHON) -m pytest -m hadoop $(ARGS)

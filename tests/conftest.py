@@ -15,6 +15,8 @@ os.environ.setdefault("PYTHONHOME", "")  # Orca hands it to its workers, which d
 import hypothesis
 import pytest
 
+from tests import tiers
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -25,8 +27,27 @@ hypothesis.settings.load_profile("segpipe")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quick`, see tests/tiers.py."""
+    parser.addoption("--quick", action="store_true", help="only what needs no Spark, TensorFlow or other process")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch quick tests."""
+    if config.getoption("quick"):
+        config.pluginmanager.register(tiers.Guard())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A quick run imports no file of tests that imports TensorFlow."""
+    return True if config.getoption("quick") and tiers.is_ignored(collection_path, ROOT) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Hadoop first, then files with slow tests: what takes longest shall not begin last of two processes."""
+    if config.getoption("quick"):
+        config.hook.pytest_deselected(items=[item for item in items if not tiers.is_quick(item)])
+        items[:] = [item for item in items if tiers.is_quick(item)]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def place(item: pytest.Item) -> int:

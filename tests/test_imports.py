@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"tensorflow", "keras", "tf_keras", "openvino", "pyspark", "bigdl", "horovod", "torch", "matplotlib"}
 

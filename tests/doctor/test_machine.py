@@ -32,6 +32,7 @@ def test_every_pinned_package_is_in_the_table() -> None:
     assert set(pinned) <= {finding.check for finding in doctor.packages()}
 
 
+@pytest.mark.process
 def test_no_java_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -46,6 +47,7 @@ def test_no_compiler_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [finding.state for finding in doctor.compiler()] == ["note", "note"]
 
 
+@pytest.mark.process
 def test_a_probe_that_dies_hangs_or_is_silent_is_a_fault() -> None:
     rows = {"A": "mend A", "Horovod": "build it"}
     died = doctor._probe("print('A|ok|fine', flush=True); raise SystemExit('no luck')", rows, 60)
@@ -64,6 +66,7 @@ def test_the_table_is_aligned_and_names_remedies() -> None:
     ]
 
 
+@pytest.mark.process
 def test_the_whole_examination_finds_a_working_spark() -> None:
     done = subprocess.run([ROOT / "spark-submit.sh", "doctor"], capture_output=True, text=True, timeout=240)
     rows = {line[7:].split("  ")[0]: line[:5].strip() for line in done.stdout.splitlines()}

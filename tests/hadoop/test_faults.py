@@ -39,7 +39,7 @@ from tools.hadoop import cluster as hadoop
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 Start = Callable[..., subprocess.Popen[str]]
 
 

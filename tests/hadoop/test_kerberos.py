@@ -17,7 +17,7 @@ from segpipe.launch.yarn import hadoop_settings
 from tools.hadoop import cluster as hadoop
 from tools.hadoop.kerberos import REALM, missing_tools
 
-pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 _MAKE_HOME = """
 import sys

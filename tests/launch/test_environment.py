@@ -13,6 +13,8 @@ import pytest
 
 from segpipe.launch import environment
 
+pytestmark = pytest.mark.process
+
 
 def _archive(files: dict[str, Path], extra: dict[str, str] | None = None) -> bytes:
     target = io.BytesIO()

@@ -73,6 +73,7 @@ def _submit(code: int, exit_code: int, folder: Path, monkeypatch: pytest.MonkeyP
     return ended
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (3, 1), (2, 1)])
 def test_words_and_exit_code_come_home(
     code: int, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -81,6 +82,7 @@ def test_words_and_exit_code_come_home(
     assert capsys.readouterr() == ("done\n", "segpipe: wrong\n")
 
 
+@pytest.mark.process
 def test_words_that_contradict_the_cluster_are_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +92,7 @@ def test_words_that_contradict_the_cluster_are_not_believed(
     assert "finished with failed status" in err
 
 
+@pytest.mark.process
 def test_without_words_the_cluster_s_own_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('a to unknown queue: q')"]
     assert outcome.submit(command, str(tmp_path / "none.json")) == 1

@@ -53,6 +53,7 @@ def dies_of(task: PartTask, job: Job, subject: str) -> bool:
     os._exit(0)
 
 
+@pytest.mark.process
 def test_a_scan_that_kills_its_workers_is_quarantined_and_the_others_are_written(task, job, tmp_path):
     assert [dies_of(task, job, DEADLY_SUBJECT) for _ in range(DEADLY)] == [True] * DEADLY
     outcome = write_part(task, job)
@@ -63,6 +64,7 @@ def test_a_scan_that_kills_its_workers_is_quarantined_and_the_others_are_written
     assert f"killed {DEADLY} workers" in row["message"]
 
 
+@pytest.mark.process
 def test_one_death_is_forgiven(task, job):
     assert dies_of(task, job, DEADLY_SUBJECT)
     assert len(write_part(task, job).written) == 3
@@ -89,6 +91,7 @@ def test_an_attempt_after_a_commit_reads_nothing(task, job, monkeypatch):
     assert write_part(task, job).written == first.written
 
 
+@pytest.mark.process
 def test_memory_does_not_grow_with_the_number_of_scans(tmp_path, job):
     source = archive(tmp_path / "source", subjects=2, shape=(32, 128, 128))
     two = sources.find(str(source)).scans

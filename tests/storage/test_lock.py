@@ -14,6 +14,8 @@ from segpipe.errors import WarehouseBusy
 from segpipe.storage.lock import LEASE_SECONDS, live_runs, lock
 from segpipe.warehouse.store import Warehouse
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def warehouse(tmp_path) -> Warehouse:

@@ -115,7 +115,7 @@ def trained(model: str, epoch: int, step: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # it starts nine processes that import TensorFlow
-@pytest.mark.parametrize("trainer", ["orca", "horovod"])
+@pytest.mark.parametrize("trainer", ["orca", pytest.param("horovod", marks=pytest.mark.long)])
 def test_a_killed_worker_and_a_killed_driver_change_nothing(start, undisturbed: Bundle, tmp_path: Path, trainer: str):
     """First a worker, which is retried; then the driver, after which the same command goes on."""
     model = str(tmp_path / "model")

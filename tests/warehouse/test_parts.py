@@ -19,6 +19,8 @@ from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import SCANS, SLICES
 from tests.warehouse.examples import write_part
 
+pytestmark = pytest.mark.process
+
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.listdir", "os.scandir"}
 
 

@@ -69,6 +69,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_is_on_record(warehouse, number):
     """In a process of its own: a signal reaches any thread of a process, and this one has many of other libraries."""
