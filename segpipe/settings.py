@@ -227,6 +227,26 @@ class ExportSettings:
 
 
 @dataclass(frozen=True)
+class AdoptSettings:
+    """A network that was trained elsewhere to a model directory that segments like our own."""
+
+    network: str = option(
+        "file or URL of the network: .onnx, or the .xml of an OpenVINO IR with its .bin beside it", "", required=True
+    )
+    card: str = option(
+        "file or URL of its card (TOML), or what one is made of: a MONAI bundle's metadata.json with inference.json"
+        " beside it, an nnU-Net model's plans.json with dataset.json beside it",
+        "",
+        required=True,
+    )
+    model: str = option("model directory to write; one that was adopted before is replaced", "", required=True)
+    configuration: str | None = option(
+        "configuration of the nnU-Net plan; when not given 3d_fullres, or the first where there is none of that name"
+    )
+    draft: str | None = option("file or URL to write the card to as well, to be looked over; none when not given")
+
+
+@dataclass(frozen=True)
 class SegmentSettings:
     """Scans to predictions and segmentations."""
 

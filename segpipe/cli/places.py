@@ -31,6 +31,12 @@ def check_warehouse(url: str, make: bool = False) -> None:
         _check_writable(url, _nearest_that_exists(Path(path)))
 
 
+def check_file(url: str, what: str) -> None:
+    """Raise NotFound where a file is missing; `what` it is called."""
+    if not _exists(url):
+        raise NotFound(f"{what} {url} does not exist", "check the path and the rights to read it")
+
+
 def check_model(url: str) -> None:
     """Raise ModelError where there is no model directory, or one that is not whole."""
     from segpipe.models.bundle import Bundle

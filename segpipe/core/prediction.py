@@ -16,6 +16,7 @@ class ScanInput:
 
     `shape` counts slices, rows and columns. `mean` and `std` are the statistics of the brain per channel in scaled
     values; a stored voxel means `voxel * slope + inter`. `brain_box` has the first and the behind-last index per axis.
+    `spacing_mm` is that along slice, row and column, (0, 0, 0) where nobody asked.
     """
 
     shape: tuple[int, int, int]
@@ -24,6 +25,7 @@ class ScanInput:
     slope: tuple[float, ...]
     inter: tuple[float, ...]
     brain_box: tuple[int, int, int, int, int, int]
+    spacing_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def stored_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and inverse deviation per channel, (C,) float32 each, so that `(stored - mean) * inverse` is normalised.

@@ -2,7 +2,8 @@
 
 A network for patches sees one tile at a time and is least sure at a tile's border, where it lacks surroundings. So
 tiles overlap, and where several show a voxel, their mean counts, weighted by a Gaussian around each tile's middle, as
-nnU-Net does (Isensee et al. 2021, 10.1038/s41592-020-01008-z). Nothing here knows how many axes there are.
+nnU-Net does (Isensee et al. 2021, 10.1038/s41592-020-01008-z). Networks that were trained elsewhere expect the tiles
+and weights of their own inference; these are told apart by name. Nothing here knows how many axes there are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,24 +14,35 @@ import numpy as np
 Origin = tuple[int, ...]
 """First voxel of a tile along each axis; negative where the tile is longer than the volume."""
 
+TILINGS = ("even", "stepped")
+"""How tiles are spread: evenly, as nnU-Net does, or by whole steps from the first voxel on, as MONAI does."""
+
+WEIGHTS = ("gaussian", "nnunet", "constant")
+"""What a voxel of a tile counts: ours and MONAI's Gaussian, nnU-Net's, or all the same."""
+
 _SIGMA_SHARE = 1 / 8
 _LEAST_WEIGHT = 1e-3  # of the middle's: also a voxel that only tiles' corners show gets its mean
 
 
-def origins(shape: Sequence[int], tile: Sequence[int], overlap: float = 0.5) -> list[Origin]:
-    """Where tiles begin that together cover a volume of `shape`, evenly spread, each overlapping the next by `overlap`.
+def origins(shape: Sequence[int], tile: Sequence[int], overlap: float = 0.5, tiling: str = "even") -> list[Origin]:
+    """Where tiles begin that together cover a volume of `shape`, each overlapping the next by `overlap`.
 
-    The share `overlap` (0 up to but not 1) is met or exceeded. Along an axis on which the tile is longer than the
-    volume there is one, with the volume in its middle. Raises ValueError for an overlap out of range.
+    The share `overlap` (0 up to but not 1) is met or exceeded. They are spread evenly, or, with the tiling `stepped`,
+    by whole steps, the last tile moved back to the border. Along an axis on which the tile is longer than the volume
+    there is one, with the volume in its middle. Raises ValueError for an overlap or a tiling that there is not.
 
     >>> origins((10, 3), (4, 4), overlap=0.25)
     [(0, 0), (3, 0), (6, 0)]
     >>> origins((2,), (6,))
     [(-2,)]
+    >>> origins((11,), (4,), overlap=0.5), origins((11,), (4,), overlap=0.5, tiling="stepped")
+    ([(0,), (2,), (4,), (5,), (7,)], [(0,), (2,), (4,), (6,), (7,)])
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"tiles overlap by 0 up to but not 1 of their length, not {overlap}")
-    return list(product(*(_starts(n, length, overlap) for n, length in zip(shape, tile, strict=True))))
+    if tiling not in TILINGS:
+        raise ValueError(f"tiling {tiling!r} is unknown, known are {', '.join(TILINGS)}")
+    return list(product(*(_starts(n, length, overlap, tiling) for n, length in zip(shape, tile, strict=True))))
 
 
 def cut(volume: np.ndarray, origin: Sequence[int], tile: Sequence[int]) -> np.ndarray:
@@ -50,15 +62,36 @@ def gaussian(tile: Sequence[int]) -> np.ndarray:
     return np.maximum(weights / weights.max(), _LEAST_WEIGHT).astype(np.float32)
 
 
+def weights_of(tile: Sequence[int], kind: str = "gaussian") -> np.ndarray:
+    """What each voxel of a tile counts, float32 (*tile), by one of `WEIGHTS`; ValueError for another.
+
+    nnU-Net's Gaussian stands on the voxel behind the middle and has no least weight but the smallest float.
+
+    >>> weights_of((4,), "nnunet").argmax(), weights_of((3,), "constant").tolist()
+    (np.int64(2), [1.0, 1.0, 1.0])
+    """
+    if kind == "gaussian":
+        return gaussian(tile)
+    if kind == "constant":
+        return np.ones(tuple(tile), np.float32)
+    if kind != "nnunet":
+        raise ValueError(f"weights {kind!r} are unknown, known are {', '.join(WEIGHTS)}")
+    weights = np.ones((1,) * len(tile))
+    for axis, length in enumerate(tile):
+        offsets = (np.arange(length) - length // 2) / max(length * _SIGMA_SHARE, 1e-9)
+        weights = weights * np.exp(-0.5 * offsets**2).reshape([-1 if axis == a else 1 for a in range(len(tile))])
+    return np.maximum(weights / weights.max(), np.finfo(np.float32).tiny).astype(np.float32)
+
+
 class Blender:
     """Sums up what is said of each tile; `result` is the weighted mean for each voxel.
 
     Holds one float32 for each voxel and region of `shape` and one for its weight, whatever the number of tiles.
     """
 
-    def __init__(self, shape: Sequence[int], tile: Sequence[int], regions: int):
+    def __init__(self, shape: Sequence[int], tile: Sequence[int], regions: int, weights: str = "gaussian"):
         self._tile = tuple(tile)
-        self._weights = gaussian(tile)
+        self._weights = weights_of(tile, weights)
         self._sum = np.zeros((*shape, regions), np.float32)
         self._weight = np.zeros((*shape, 1), np.float32)
 
@@ -98,11 +131,13 @@ def predict(
     return blender.result()
 
 
-def _starts(length: int, tile: int, overlap: float) -> list[int]:
+def _starts(length: int, tile: int, overlap: float, tiling: str) -> list[int]:
     if tile >= length:
         return [-((tile - length) // 2)]
     step = max(1, int(tile * (1 - overlap)))
     count = -(-(length - tile) // step) + 1
+    if tiling == "stepped":
+        return [min(place * step, length - tile) for place in range(count)]
     return [round(place * (length - tile) / (count - 1)) for place in range(count)]
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KERAS = "model.keras"
+TRAINED, ADOPTED = "trained", "adopted"
 _INDEX = "bundle.json"
 _BLOCK = 1 << 20
 
@@ -56,13 +57,27 @@ class Bundle:
     files: dict[str, str] = field(default_factory=dict)
     inference: dict[str, Any] = field(default_factory=dict)
     """What `export` measured and chose: `precision`, `reason`, and the figures behind it; empty before the export."""
+    origin: str = TRAINED
+    """`trained` here, or `adopted`: trained elsewhere, without Keras weights, run as its card in `adopted` says."""
+    adopted: dict[str, Any] = field(default_factory=dict)
+    """Of an adopted network its `card` (see `segpipe.models.card`), `format`, `sha256`, and `batch`: most at once."""
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the model computes: weights, network, input, regions."""
+        """A hash of what the model computes: weights, network, input, regions, and the card of an adopted one."""
         parts = (self.weights_sha256, self.network, self.modalities, self.orientation, self.crop, self.multiple)
         more = (self.label_convention, self.regions, self.normalisation, self.threshold)
-        return hashlib.sha256(json.dumps([*parts, *more], sort_keys=True).encode()).hexdigest()[:16]
+        card = () if self.origin == TRAINED else (self.adopted.get("card"),)
+        return hashlib.sha256(json.dumps([*parts, *more, *card], sort_keys=True).encode()).hexdigest()[:16]
+
+    def must_be_trained_here(self, deed: str) -> None:
+        """Raise ModelError where the network came from elsewhere, for then there is nothing to do `deed` with."""
+        if self.origin != TRAINED:
+            name = self.adopted["card"]["network"]["name"]
+            raise ModelError(
+                f"Model {self.url} is the adopted network {name!r}, which has no Keras weights to {deed}",
+                "segment with it as it is, with --runtime openvino",
+            )
 
     @classmethod
     def load(cls, url: str) -> "Bundle":
@@ -75,7 +90,7 @@ class Bundle:
             raw = json.loads(fs.cat_file(f"{folder}/{_INDEX}"))
         except FileNotFoundError:
             raise ModelError(
-                f"No model in {url}: {_INDEX} is missing", "give a directory that `train` wrote as --model"
+                f"No model in {url}: {_INDEX} is missing", "give a directory that `train` or `adopt` wrote as --model"
             ) from None
         except (ValueError, OSError) as error:
             raise ModelError(f"Model {url} has an unreadable {_INDEX} ({error})", _TRAIN_AGAIN) from error
@@ -125,16 +140,22 @@ def save_bundle(bundle: Bundle, model: "tf.keras.Model", files: Mapping[str, byt
     `weights_sha256`, `model_id` and `files` are filled in. The index goes last, so that a half-written directory is no
     bundle.
     """
-    fs, folder = _open_folder(bundle.url)
-    fs.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / KERAS
         model.save(path, save_format="keras")
         contents = {KERAS: path.read_bytes(), **(files or {})}
+    return save_files(replace(bundle, weights_sha256=weights_sha256(model.get_weights())), contents)
+
+
+def save_files(bundle: Bundle, contents: Mapping[str, bytes]) -> Bundle:
+    """Write the files of a bundle, then the index of them; gives the bundle with `model_id` and `files` filled in."""
+    fs, folder = _open_folder(bundle.url)
     for name, data in contents.items():
-        _replace_file(fs, f"{folder}/{name}", data)
+        path = f"{folder}/{name}"
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        _replace_file(fs, path, data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    bundle = replace(bundle, weights_sha256=weights_sha256(model.get_weights()), files=hashes)
+    bundle = replace(bundle, files=hashes)
     bundle = replace(bundle, model_id=bundle.fingerprint)
     _write_index(bundle)
     return bundle
@@ -142,6 +163,7 @@ def save_bundle(bundle: Bundle, model: "tf.keras.Model", files: Mapping[str, byt
 
 def load_keras(bundle: Bundle) -> "tf.keras.Model":
     """The Keras model of a bundle, for prediction. Raises ModelError where its file is not the one that was saved."""
+    bundle.must_be_trained_here("load")
     import tensorflow as tf
 
     import segpipe.models.unet  # noqa: F401 - registers our layer with Keras
@@ -178,7 +200,8 @@ def _write_index(bundle: Bundle) -> None:
 def _parse(url: str, raw: Any) -> Bundle:
     if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
         raise ModelError(f"Model {url} is not of bundle format {FORMAT}", "train it again with this version")
-    raw.setdefault("inference", {})  # models that an earlier version exported have none
+    for name, value in (("inference", {}), ("origin", TRAINED), ("adopted", {})):  # earlier versions wrote none
+        raw.setdefault(name, value)
     names = {f.name for f in fields(Bundle)} - {"url"}
     if set(raw) != names:
         strange = sorted(names.symmetric_difference(raw))

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 def precision(bundle: Bundle) -> str:
-    """The precision that the network was trained in; no other is to be had."""
+    """The precision that the network was trained in; no other is to be had. ModelError for an adopted network."""
+    bundle.must_be_trained_here("run in Keras")
     return str(bundle.network["precision"])
 
 

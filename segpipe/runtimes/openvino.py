@@ -18,7 +18,7 @@ import numpy as np
 from segpipe.core.prediction import Predictor, Sample
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import ModelError
-from segpipe.models.bundle import Bundle, load_keras
+from segpipe.models.bundle import ADOPTED, Bundle, load_keras
 from segpipe.runtimes.graph import OUTPUTS, segmenter, tiler
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
 from segpipe.runtimes.tiled import OVERLAP, TiledPredictor
@@ -49,6 +49,7 @@ def export(bundle_url: str, validation: Sequence[Sample] = (), calibration: Sequ
     from segpipe.runtimes import judge
 
     bundle = Bundle.load(bundle_url)
+    bundle.must_be_trained_here("convert")
     contents = convert(load_keras(bundle), bundle)
     chosen = judge.choose(bundle, contents, validation)
     int8, published = None, False
@@ -177,6 +178,10 @@ def predictor(packed: PackedPredictor, threads: int) -> Predictor:
 
 def on_ir(contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int) -> Predictor:
     """The predictor of an IR, the bytes of its .xml and .bin."""
+    if bundle.origin == ADOPTED:
+        from segpipe.runtimes.adopted import adopted_predictor
+
+        return adopted_predictor(OpenVinoWindows(*contents, threads, precision), bundle, batch_size)
     kind = OpenVinoTiles if bundle.network["dimensions"] == 3 else OpenVinoNetwork
     return on_network(kind(*contents, threads, precision), bundle, batch_size)
 
@@ -275,6 +280,14 @@ class OpenVinoTiles(_Requests):
         """See `tiled.TileNetwork`."""
         inputs = {"image": tiles, "mean": mean, "inverse_std": inverse_std}
         self._submit(inputs, lambda request: done(request.get_tensor("probability").data))
+
+
+class OpenVinoWindows(_Requests):
+    """An `adopted.WindowNetwork` on the IR of an adopted network."""
+
+    def start(self, windows: np.ndarray, done: Callable[[np.ndarray], None]) -> None:
+        """See `adopted.WindowNetwork`."""
+        self._submit({"image": windows}, lambda request: done(request.get_tensor("output").data))
 
 
 def _deliver(request: Any, data: tuple[Callable[[Any], None], Any]) -> None:

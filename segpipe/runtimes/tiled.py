@@ -49,7 +49,7 @@ class TiledPredictor:
         regions = len(self.convention.regions)
         mean, inverse_std = scan.stored_statistics()
         volume = _volume(batches, box, shape, mean)
-        blended = _InOrder(Blender(shape, self.tile, regions))
+        blended = InOrder(Blender(shape, self.tile, regions))
         if volume is not None:
             for number, origin in enumerate(origins(shape, self.tile, self.overlap)):
                 tile = cut(volume, origin, self.tile)[None]
@@ -87,23 +87,24 @@ def _volume(
     return volume
 
 
-class _InOrder:
+class InOrder:
     """Adds answers in the order of their tiles, so that the order in which requests end changes no bit of a sum."""
 
     def __init__(self, blender: Blender):
         self.blender = blender
         self._lock = threading.Lock()
-        self._waiting: dict[int, tuple[tuple[int, ...], np.ndarray]] = {}
+        self._waiting: dict[int, list[tuple[tuple[int, ...], np.ndarray]]] = {}
         self._next = 0
 
     def sink(self, number: int, origin: tuple[int, ...]) -> Callable[[np.ndarray], None]:
         """What takes the answer, (1, d, h, w, R), of a tile."""
+        return lambda answer: self.put(number, [(origin, answer[0].copy())])
 
-        def done(answer: np.ndarray) -> None:
-            with self._lock:
-                self._waiting[number] = origin, answer[0].copy()
-                while self._next in self._waiting:
-                    self.blender.add(*self._waiting.pop(self._next))
-                    self._next += 1
-
-        return done
+    def put(self, number: int, answers: list[tuple[tuple[int, ...], np.ndarray]]) -> None:
+        """Take origins and answers (d, h, w, R), which are kept, of the request with this number, counted from 0."""
+        with self._lock:
+            self._waiting[number] = answers
+            while self._next in self._waiting:
+                for origin, answer in self._waiting.pop(self._next):
+                    self.blender.add(origin, answer)
+                self._next += 1

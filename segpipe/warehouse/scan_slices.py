@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from segpipe.core.orientation import spacing_mm
 from segpipe.core.prediction import Model, Sample, ScanInput, SliceBatch
 from segpipe.errors import BadInput, Reason, TableError
 from segpipe.warehouse import checked
@@ -58,6 +59,7 @@ def scan_input(scan: Mapping[str, Any], modalities: Sequence[str]) -> ScanInput:
         slope=tuple(files[name]["slope"] for name in modalities),
         inter=tuple(files[name]["inter"] for name in modalities),
         brain_box=tuple(scan["brain_box"]),
+        spacing_mm=tuple(spacing_mm(np.array(scan["affine"], np.float64).reshape(4, 4)).tolist()),
     )
 
 

@@ -10,6 +10,7 @@ from segpipe.cli.options import parse, parser_of
 from segpipe.errors import SegpipeError, UsageError
 from segpipe.launch.project import job_names
 from segpipe.settings import (
+    AdoptSettings,
     DemoSettings,
     DoctorSettings,
     EvaluateSettings,
@@ -25,6 +26,7 @@ from segpipe.settings import (
 )
 
 CLASSES = {
+    "adopt": AdoptSettings,
     "ingest": IngestSettings,
     "train": TrainSettings,
     "export": ExportSettings,

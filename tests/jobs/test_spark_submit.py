@@ -79,8 +79,8 @@ def test_help_of_a_job_starts_no_java(bare_path: str) -> None:
     [
         (
             ("ingset",),
-            "Unknown job `ingset`: choose one of demo doctor evaluate export ingest register report restore segment"
-            " train",
+            "Unknown job `ingset`: choose one of adopt demo doctor evaluate export ingest register report restore"
+            " segment train",
         ),
         (("common",), "Unknown job `common`"),
         (("../jobs/ingest",), "Unknown job `../jobs/ingest`"),

@@ -1,0 +1,37 @@
+"""A card from whatever says what it must say: TOML, MONAI's metadata.json, nnU-Net's plans.json."""
+
+from typing import Any
+
+from segpipe.errors import ModelError
+from segpipe.models.card import Card, parse_card, read_card, to_toml
+from segpipe.models.foreign_cards import draft_of
+from segpipe.storage import url_to_fs
+
+
+def load_card(url: str, configuration: str | None = None, draft: str | None = None) -> tuple[Card, dict[str, Any], str]:
+    """The card at `url`, its content, and its text as TOML.
+
+    That of another tool's JSON is made here; `configuration` is one of an nnU-Net plan. It is also written to `draft`,
+    where that is given, before anything is judged. Raises ModelError where it is wrong, or where the JSON leaves open
+    what somebody must decide.
+    """
+    if not url.endswith(".json"):
+        fs, path = url_to_fs(url)
+        data = fs.cat_file(path)
+        card, content = read_card(data, url)
+        _write(draft, data.decode())
+        return card, content, data.decode()
+    made = draft_of(url, configuration)
+    toml = to_toml(made.content, made.remarks)
+    _write(draft, toml)
+    if still_open := made.open_keys():
+        where = f"complete {draft}" if draft else "run again with --draft FILE.toml, complete that file,"
+        raise ModelError(f"File {url} leaves open {', '.join(still_open)}", f"{where} and adopt with it as --card")
+    content = made.stated()
+    return parse_card(content, url), content, toml
+
+
+def _write(url: str | None, text: str) -> None:
+    if url is not None:
+        fs, path = url_to_fs(url)
+        fs.pipe_file(path, text.encode())
