@@ -25,7 +25,7 @@ from segpipe.storage.lock import Fence
 from segpipe.warehouse import checked, parts, slices
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Warehouse, group_rows
-from segpipe.warehouse.tables import SCANS, SLICES
+from segpipe.warehouse.tables import SCANS, SLICES, with_later_columns
 
 MB = 1_000_000
 
@@ -188,6 +188,9 @@ def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
         "brain_box": list(scan.brain_box),
         "brain_voxels": scan.brain_voxels,
         "resampled_to": scan.resampled_to,
+        "space": None,
+        "preparation": None,
+        "flags": None,
         "files": scan.file_rows,
         "intensity": [{"modality": name, **asdict(of)} for name, of in scan.statistics.items()],
         "label_counts": None
@@ -205,7 +208,8 @@ def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) ->
         with checked.open_part(warehouse.fs, path) as old:
             for number, one in enumerate(group_rows(old.metadata)):
                 if one.scan_id not in rewritten:
-                    part.write(table.name, old.row_group(number))
+                    rows = with_later_columns(old.row_group(number), table)
+                    part.write(table.name, rows.select(table.schema.names))
 
 
 def _rejected_scan(source: ScanSource, error: BadInput, job: Job) -> dict[str, Any]:

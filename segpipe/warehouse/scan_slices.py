@@ -14,11 +14,12 @@ from segpipe.errors import BadInput, Reason, TableError
 from segpipe.warehouse import checked
 from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import SCANS, SLICES
+from segpipe.warehouse.tables import SCANS, SLICES, with_later_columns
 
 SCAN_COLUMNS = [
     *("scan_id", "cohort", "subject", "session", "split", "label_convention", "modalities", "orientation", "shape"),
     *("affine", "brain_box", "brain_voxels", "files", "intensity", "label_counts", "fingerprint", "resampled_to"),
+    *("space", "preparation", "flags"),
 ]
 
 
@@ -43,7 +44,8 @@ def scan_places(warehouse: Warehouse, cohort: str, splits: Sequence[str] | None 
 def scan_rows(warehouse: Warehouse, part: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Rows of `scans` by scan_id, of these scans of one part."""
     with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{part}.parquet")) as parquet:
-        table = parquet.read(SCAN_COLUMNS)
+        found = [name for name in SCAN_COLUMNS if name in parquet.schema.names]
+        table = with_later_columns(parquet.read(found), SCANS)
     rows = {row["scan_id"]: row for row in table.to_pylist()}
     return {scan_id: rows[scan_id] for scan_id in wanted}
 

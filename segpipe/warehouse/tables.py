@@ -109,7 +109,32 @@ LESION_SCORE = _struct(
     ("hd95_mm", _F64, "null where it was missed"),
 )
 
-LATER_COLUMNS = ("lesion_scores", "false_lesions")
+TRANSFORM = _struct(
+    ("role", _STR, "a modality, or `mask`: the role of a source file"),
+    ("matrix", pa.list_(_F64), "points of the scan to points of the source file, RAS+ mm, 16 values row by row"),
+    ("itk", _STR, "the same as the text of an ITK transform file, LPS mm"),
+    ("metric", _F64, "mutual information with the reference inside the brain, negative; null for the reference"),
+    ("moved_mm", _F64, "how far the brain lay from where the headers say, mean over its voxels"),
+)
+
+CHECK = _struct(
+    ("name", _STR, "what was looked at, such as brain_volume_ml"),
+    ("role", _STR, "the modality that it is about; null for the whole scan"),
+    ("value", _F64, "what was found"),
+    ("doubt", _F64, "the bound beyond which the scan is flagged"),
+    ("failure", _F64, "the bound beyond which it would have been rejected"),
+    ("verdict", _STR, "good or doubtful"),
+)
+
+PREPARATION = _struct(
+    ("how", _STR, "prepared, or recognised: stripped and co-registered before, and left alone"),
+    ("reference", _STR, "the modality that the others were registered to"),
+    ("transforms", pa.list_(TRANSFORM), "one per source file; with `files`, the native grids, the way back"),
+    ("checks", pa.list_(CHECK), "figures that tell a good preparation from a bad one"),
+    ("versions", pa.map_(_STR, _STR), "packages and data that did it"),
+)
+
+LATER_COLUMNS = ("lesion_scores", "false_lesions", "space", "preparation", "flags")
 """Nullable columns that came after the first version of their table."""
 
 SCANS = _table(
@@ -129,6 +154,9 @@ SCANS = _table(
     ("brain_box", pa.list_(_I32), False, "first and behind-last index per axis of the brain: 6 values"),
     ("brain_voxels", _I64, False, "voxels of the brain, or of all foreground where it is not stripped"),
     ("resampled_to", _STR, True, "modality whose grid all others were resampled to; null for native grids"),
+    ("space", _STR, True, "what the scan was prepared to be, such as brain-1mm; null for a scan as ingested"),
+    ("preparation", PREPARATION, True, "how it got there, see segpipe.prepare; null for a scan as ingested"),
+    ("flags", pa.list_(_STR), True, "what is doubtful about the preparation; null for a scan as ingested"),
     ("files", pa.list_(FILE), False, "the source files, one per modality and mask"),
     ("intensity", pa.list_(INTENSITY), False, "statistics over the brain voxels, in scaled values"),
     ("label_counts", pa.list_(_LABEL), True, "null without mask"),

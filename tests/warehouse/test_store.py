@@ -9,6 +9,7 @@ import pytest
 
 from segpipe.errors import NotFound, TableError
 from segpipe.warehouse import slices
+from segpipe.warehouse.scan_slices import scan_rows
 from segpipe.warehouse.store import Warehouse, cohort_slug
 from segpipe.warehouse.tables import SCANS
 from tests.warehouse.examples import RULE, images, scan_row, write_part
@@ -186,3 +187,15 @@ def test_a_cell_of_the_wrong_size_is_refused(tmp_path):
     pq.write_table(short, tmp_path / "s.parquet")
     with pytest.raises(TableError, match=r"c:anna:1 .* are damaged"):
         list(slices.stream(str(tmp_path / "s.parquet"), Warehouse(str(tmp_path)).fs))
+
+
+def test_a_part_of_an_earlier_version_has_nulls_where_columns_came_later(tmp_path):
+    folder = tmp_path / "w"
+    folder.mkdir()
+    made = Warehouse(str(folder))
+    write_part(made, "c.1", ["anna"])
+    path = made.path("scans", "c.1.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["space", "preparation", "flags"]), path)
+    row = scan_rows(made, "c.1", ["c:anna:1"])["c:anna:1"]
+    assert (row["space"], row["preparation"], row["flags"]) == (None, None, None)
+    assert made.scans("c", ("scan_id", "space")).to_pylist() == [{"scan_id": "c:anna:1", "space": None}]
