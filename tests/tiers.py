@@ -1,6 +1,7 @@
 """Which tests are quick, which are long, and the proof that a quick one is quick.
 
-* `--quick` runs what needs no Spark, no TensorFlow and no other process; a test that reaches for one of these fails.
+* `--quick` runs what needs no Spark, no TensorFlow, no other process and no real scans; a test that starts one of these
+  fails.
 * `long` marks what `make test-all` runs and `make test` does not: another proof of what the gate proves once already.
 """
 
@@ -15,7 +16,7 @@ import pytest
 ROOMS_WITH_PROCESSES = frozenset({"hadoop", "jobs", "models", "notebooks", "runtimes", "trainers"})
 """Nearly all of their modules import TensorFlow or start programs, so that a quick run does not even import them."""
 
-FIXTURES_WITH_PROCESSES = frozenset({"spark", "tables", "browser", "cluster"})
+SLOW_FIXTURES = frozenset({"spark", "tables", "browser", "cluster", "real_data"})
 FORBIDDEN_IMPORTS = frozenset({"tensorflow", "tf_keras", "pyspark", "openvino", "bigdl", "horovod"})
 FORBIDDEN_EVENTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
 
@@ -29,8 +30,8 @@ def is_ignored(path: Path, root: Path) -> bool:
 def is_quick(item: pytest.Item) -> bool:
     """Whether a test says of itself that it needs no other process: by its fixtures and marks."""
     fixtures = set(getattr(item, "fixturenames", ()))
-    marks = ("process", "slow", "long", "hadoop")
-    return not fixtures & FIXTURES_WITH_PROCESSES and not any(item.get_closest_marker(mark) for mark in marks)
+    marks = ("process", "slow", "long", "hadoop", "real")
+    return not fixtures & SLOW_FIXTURES and not any(item.get_closest_marker(mark) for mark in marks)
 
 
 class Guard:

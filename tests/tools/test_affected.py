@@ -1,5 +1,7 @@
 """What `make check` runs for a change."""
 
+import pytest
+
 from tools.affected import imports, modules, reached
 
 GRAPH = {
@@ -28,6 +30,7 @@ def test_hadoop_is_left_out_unless_it_changed_itself() -> None:
     assert reached({"tests/hadoop/test_yarn.py"}, GRAPH) == {"tests/hadoop/test_yarn.py"}
 
 
+@pytest.mark.process
 def test_pages_reach_nothing_and_a_script_the_tests_that_name_it() -> None:
     graph = {path: imports(path) for path in modules()}
     assert reached({"docs/explanation.md"}, graph) == set()
