@@ -181,7 +181,6 @@ def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: s
         batch_size=max(1, round(8 / workers)) * workers,
         validate_every=math.ceil(epochs / 3),
         mirror=False,
-        threshold=0.5,
     )
 
 

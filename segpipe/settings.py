@@ -195,7 +195,7 @@ class TrainSettings(NetworkSettings):
     )
     threshold: float = option(
         "probability above which a voxel belongs to a region, 0 to 1; a finished training takes it over",
-        0.3,
+        0.5,
         above=0,
         below=1,
     )

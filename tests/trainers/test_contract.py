@@ -162,7 +162,7 @@ def test_a_lost_bundle_is_made_again_from_the_checkpoints(settings):
 
 
 def test_a_finished_training_decides_otherwise_without_another_step(settings):
-    first, _ = run(settings(trainer="local", mirror=False, threshold=0.5), None)
+    first, _ = run(settings(trainer="local", mirror=False), None)
     asked = settings(trainer="local", mirror=True, threshold=0.3)
     again, _ = run(asked, None)
     assert losses(again) == losses(first)
