@@ -103,6 +103,13 @@ AXES = ("axial", "coronal", "sagittal")
 LAYOUTS = ("auto", "brats", "decathlon", "bids", "dicom", "manifest", "plain")
 TRAINERS = ("orca", "horovod", "local")
 LEAST_EPOCHS, LEAST_STEPS = 20, 700
+_KEY_FILE = (
+    "file or URL with the secret, of at least 16 bytes, that names of patients are hashed with; when not given, that of"
+    " the environment variable SEGPIPE_SUBJECT_KEY_FILE, or the secret itself in SEGPIPE_SUBJECT_KEY"
+)
+_HASH_SUBJECTS = (
+    "keyed hashes instead of names of subjects, folders and files for all layouts; for DICOM they always are"
+)
 SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
 
 
@@ -114,10 +121,10 @@ class IngestSettings:
     warehouse: str = option("folder or URL that holds the tables; made when missing", "", required=True)
     cohort: str = option("name of the cohort in the tables", "", required=True, name=True)
     layout: str = option(
-        "how the archive is laid out; DICOM needs a secret in the environment variable SEGPIPE_SUBJECT_KEY",
-        "auto",
-        choices=LAYOUTS,
+        "how the archive is laid out; DICOM needs a subject key, see --subject-key-file", "auto", choices=LAYOUTS
     )
+    subject_key_file: str | None = option(_KEY_FILE)
+    hash_subjects: bool = option(_HASH_SUBJECTS, False)
     axis: str = option("direction of the slices", "axial", choices=AXES)
     resample_to: str | None = option(
         "modality whose grid the others are resampled to; scans on mixed grids are quarantined otherwise"
@@ -266,6 +273,8 @@ class SegmentSettings:
         " when not given"
     )
     layout: str = option("how the archive of --source is laid out", "auto", choices=LAYOUTS)
+    subject_key_file: str | None = option(_KEY_FILE)
+    hash_subjects: bool = option(_HASH_SUBJECTS + "; as at ingest", False)
     resample_to: str | None = option(
         "modality whose grid the others of --source are resampled to; scans on mixed grids are quarantined otherwise"
     )
@@ -307,6 +316,20 @@ class RestoreSettings:
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     scan: str = option("scan_id of the scan to rebuild", "", required=True)
     output: str = option("folder for the files; made when missing", "", required=True)
+
+
+@dataclass(frozen=True)
+class LocateSettings:
+    """A keyed hash of the tables back to the files that it stands for, by the owner of archive and key."""
+
+    source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
+    token: str = option(
+        "what the tables tell: a path such as keyed/…, a subject, or a scan_id; its files are printed",
+        "",
+        required=True,
+    )
+    layout: str = option("how the archive is laid out", "auto", choices=LAYOUTS)
+    subject_key_file: str | None = option(_KEY_FILE)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import UsageError
-from segpipe.pipelines import attempts, quarantine
+from segpipe.errors import BadInput, UsageError
+from segpipe.pipelines import attempts, cohort_key, quarantine
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
     MB,
@@ -26,6 +26,7 @@ from segpipe.pipelines.ingest_task import (
     write_part,
 )
 from segpipe.readers import sources
+from segpipe.readers.naming import naming_of, refuse_key_in_conf
 from segpipe.readers.sources import Listing, Rejected, ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
@@ -75,12 +76,15 @@ def ingest(
     """
     rule = SplitRule(settings.split_salt, settings.train_fraction, settings.validation_fraction)
     warehouse = Warehouse(settings.warehouse)
+    refuse_key_in_conf(spark.sparkContext.getConf().getAll())
     with run.stage("list"):
-        listing = sources.find(settings.source, settings.layout)
+        naming = naming_of(settings.subject_key_file, settings.hash_subjects)
+        listing = sources.find(settings.source, settings.layout, naming.secret, naming.every)
     with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
-        job = Job(settings, rule, fence)
+        job = Job(settings, rule, fence, naming)
         with run.stage("plan"):
             warehouse.recover()
+            cohort_key.check(warehouse, settings.cohort, naming, listing)
             plan = _plan(warehouse, job, listing, spark.sparkContext.defaultParallelism)
         with run.stage("read and write"):
             _quarantine_listed(job, plan.rejected)
@@ -140,13 +144,13 @@ def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan
         row = known.get(job.scan_id(source))
         if row is not None and row["fingerprint"] == job.fingerprint(source):
             skipped += 1
-        elif job.bad_fingerprint(source.fingerprint) in bad:
+        elif job.bad_fingerprint(source) in bad:
             known_bad += 1
         elif row is not None:
             changed[row["part"]].append(source)
         else:
             new.append(source)
-    rejected = [one for one in listing.rejected if job.bad_fingerprint(one.fingerprint) not in reported]
+    rejected = [one for one in listing.rejected if job.bad_fingerprint(one) not in reported]
     rewrites = [PartTask(name, tuple(group), replaces=True) for name, group in sorted(changed.items())]
     additions = plan_parts(new, job.settings, cores, frozenset(warehouse.parts(SLICES.name)))
     return _Plan(
@@ -160,7 +164,7 @@ def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan
 
 
 def _with_reported(task: PartTask, job: Job, reported: set[str]) -> PartTask:
-    prints = {job.bad_fingerprint(source.fingerprint) for source in task.sources}
+    prints = {job.bad_fingerprint(source) for source in task.sources}
     return replace(task, reported=frozenset(prints & reported))
 
 
@@ -205,10 +209,7 @@ def _run_tasks(spark: SparkSession, plan: _Plan, job: Job, progress: Progress | 
 
 
 def _quarantine_listed(job: Job, rejected: Sequence[Rejected]) -> None:
-    rows = [
-        quarantine_row(job, None, one.paths, one.reason, f"{one.message}: {one.remedy}", one.fingerprint)
-        for one in rejected
-    ]
+    rows = [quarantine_row(job, one, one.paths, BadInput(one.reason, one.message, one.remedy)) for one in rejected]
     quarantine.write(Warehouse(job.settings.warehouse), job.fence, f"{job.run_id}-listing", rows)
 
 

@@ -17,8 +17,9 @@ from segpipe.errors import BadInput, Reason
 from segpipe.pipelines import quarantine
 from segpipe.pipelines.attempts import Watch
 from segpipe.readers import scan as scan_reader
+from segpipe.readers.naming import Naming
 from segpipe.readers.scan import Scan
-from segpipe.readers.sources import ScanSource
+from segpipe.readers.sources import Rejected, ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage import filesystem as files
 from segpipe.storage.lock import Fence
@@ -37,6 +38,7 @@ class Job:
     settings: IngestSettings
     rule: SplitRule
     fence: Fence
+    naming: Naming = field(default_factory=Naming)
 
     @property
     def run_id(self) -> str:
@@ -48,11 +50,15 @@ class Job:
 
     def fingerprint(self, source: ScanSource) -> str:
         """What must be equal for a scan to be the same again: its files, and the settings that shape its rows."""
-        return _hash(source.fingerprint, self.settings.axis, self.settings.resample_to)
+        return _hash(self.input_fingerprint(source), self.settings.axis, self.settings.resample_to)
 
-    def bad_fingerprint(self, input_fingerprint: str) -> str:
+    def input_fingerprint(self, one: ScanSource | Rejected) -> str:
+        """What must be equal for an input to be the same again; nobody can guess its names with it."""
+        return self.naming.fingerprint(one)
+
+    def bad_fingerprint(self, one: ScanSource | Rejected) -> str:
         """What must be equal for a bad input to be as bad again: the input, all that judges it, and this version."""
-        settings = self.settings
+        settings, input_fingerprint = self.settings, self.input_fingerprint(one)
         judged_by = (settings.axis, settings.resample_to, settings.layout, settings.max_voxels, segpipe.__version__)
         return _hash(input_fingerprint, *judged_by)
 
@@ -115,13 +121,19 @@ def write_part(task: PartTask, job: Job) -> PartOutcome:
     return _outcome(task, written, [row["scan_id"] for row in rejected], sum(part.bytes.values()), seconds)
 
 
-def quarantine_row(
-    job: Job, scan_id: str | None, paths: Sequence[str], reason: Reason, message: str, input_fingerprint: str
-) -> dict[str, Any]:
-    """A row of `quarantine` for an input of this run."""
-    settings = job.settings
-    fingerprint = job.bad_fingerprint(input_fingerprint)
-    return quarantine.row("ingest", job.run_id, settings.cohort, scan_id, paths, reason, message, fingerprint)
+def quarantine_row(job: Job, one: ScanSource | Rejected, paths: Sequence[str], error: BadInput) -> dict[str, Any]:
+    """A row of `quarantine` for an input of this run, which tells names as far as they may be told."""
+    named = one.paths if isinstance(one, ScanSource) else one.named
+    return quarantine.row(
+        "ingest",
+        job.run_id,
+        job.settings.cohort,
+        job.scan_id(one) if isinstance(one, ScanSource) else None,
+        job.naming.paths(paths, one.is_dicom),
+        error.reason,
+        job.naming.message(str(error), named, one.is_dicom),
+        job.bad_fingerprint(one),
+    )
 
 
 def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]) -> None:
@@ -141,8 +153,16 @@ def load(source: ScanSource, job: Job) -> Scan:
     """The scan, or BadInput whatever is wrong with it: an input must never stop the others.
 
     Where the source itself does not answer any more, the run stops instead: no scan is to blame for that. The text of a
-    foreign exception may quote the file, so only its type is told.
+    foreign exception may quote the file, so only its type is told, and names only as far as they may be.
     """
+    try:
+        return _load(source, job)
+    except BadInput as error:
+        told = job.naming.message(error.problem, source.paths, source.is_dicom)
+        raise BadInput(error.reason, told, error.remedy) from None
+
+
+def _load(source: ScanSource, job: Job) -> Scan:
     settings = job.settings
     try:
         return scan_reader.load(settings.source, source, settings.axis, settings.resample_to, settings.max_voxels)
@@ -191,7 +211,7 @@ def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
         "space": None,
         "preparation": None,
         "flags": None,
-        "files": scan.file_rows,
+        "files": [_file_row(row, job) for row in scan.file_rows],
         "intensity": [{"modality": name, **asdict(of)} for name, of in scan.statistics.items()],
         "label_counts": None
         if scan.label_counts is None
@@ -199,6 +219,12 @@ def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
         "fingerprint": job.fingerprint(source),
         "run_id": job.run_id,
     }
+
+
+def _file_row(row: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """A file as `scans` tells it; a DICOM series is named after its content already."""
+    is_dicom = row["container"] == "dicom"
+    return {**row, "path": row["path"] if is_dicom else job.naming.paths([row["path"]], False)[0]}
 
 
 def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> None:
@@ -214,7 +240,7 @@ def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) ->
 
 def _rejected_scan(source: ScanSource, error: BadInput, job: Job) -> dict[str, Any]:
     paths = [file.path for file in source.files]
-    return quarantine_row(job, job.scan_id(source), paths, error.reason, str(error), source.fingerprint)
+    return quarantine_row(job, source, paths, error)
 
 
 def _committed(warehouse: Warehouse, task: PartTask, job: Job) -> PartOutcome | None:

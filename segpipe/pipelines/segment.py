@@ -16,7 +16,7 @@ from segpipe.core.prediction import Model, PredictorFactory
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, ModelError
-from segpipe.pipelines import attempts, ingest_task, quarantine
+from segpipe.pipelines import attempts, cohort_key, ingest_task, quarantine
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.masks import MaskOutcome, write_masks
 from segpipe.pipelines.segment_task import (
@@ -29,6 +29,7 @@ from segpipe.pipelines.segment_task import (
 )
 from segpipe.readers import sources
 from segpipe.readers.archive import Listing, ScanSource
+from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse import parts
@@ -92,17 +93,22 @@ def segment(
         raise ModelError(f"Label convention {model.label_convention!r} is unknown", "train with this version")
     warehouse = Warehouse(settings.warehouse)
     run.model_id = model.model_id
-    listing = None
+    listing, naming = None, Naming()
     if settings.source is not None:
         with run.stage("list"):
-            listing = sources.find(settings.source, settings.layout)
+            refuse_key_in_conf(spark.sparkContext.getConf().getAll())
+            naming = naming_of(settings.subject_key_file, settings.hash_subjects)
+            listing = sources.find(settings.source, settings.layout, naming.secret, naming.every)
     name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
     with lock(warehouse.url, name, settings.lock_wait_seconds, run.run_id) as fence:
         job = Job.of(settings.warehouse, settings.cohort, model, fence)
         with run.stage("plan"):
             warehouse.recover()
+            if listing is not None:
+                cohort_key.check(warehouse, settings.cohort, naming, listing)
             known = dict(quarantine.reported(warehouse, "segment", job.cohort))
-            job = replace(job, reader=_reader(warehouse, settings, model, fence), reported=frozenset(known))
+            reader = _reader(warehouse, settings, model, fence, naming)
+            job = replace(job, reader=reader, reported=frozenset(known))
             plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
@@ -123,7 +129,9 @@ def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> None:
     run.lines += problems[:_SHOWN_PROBLEMS]
 
 
-def _reader(warehouse: Warehouse, settings: SegmentSettings, model: Model, fence: Fence) -> ingest_task.Job | None:
+def _reader(
+    warehouse: Warehouse, settings: SegmentSettings, model: Model, fence: Fence, naming: Naming
+) -> ingest_task.Job | None:
     """What reads scans straight from the source as ingest does; None without one.
 
     The split of a scan follows the rule of the cohort where it stands in the tables, else that of the model's training,
@@ -146,7 +154,7 @@ def _reader(warehouse: Warehouse, settings: SegmentSettings, model: Model, fence
         rule = SplitRule.parse(rules[0])
     except ValueError:
         rule = SplitRule(reading.split_salt, reading.train_fraction, reading.validation_fraction)
-    return ingest_task.Job(reading, rule, fence)
+    return ingest_task.Job(reading, rule, fence, naming)
 
 
 @dataclass(frozen=True)
@@ -203,11 +211,15 @@ def make_plan(
     rewrites = [SegmentTask(name, tuple(group), replaces=True) for name, group in sorted(again.items())]
     rows = _unfit_rows(warehouse, unfit, job)
     for rejected in listing.rejected if listing is not None else ():
-        if job.bad_fingerprint(rejected.fingerprint) in known:
+        assert job.reader is not None  # there is a listing where there is a source
+        fingerprint, naming = job.reader.input_fingerprint(rejected), job.reader.naming
+        if job.bad_fingerprint(fingerprint) in known:
             known_bad += 1
         else:
-            error = BadInput(rejected.reason, rejected.message, rejected.remedy)
-            rows.append(quarantine_row(job, None, rejected.paths, rejected.fingerprint, error))
+            message = naming.message(rejected.message, rejected.named, rejected.is_dicom)
+            error = BadInput(rejected.reason, message, rejected.remedy)
+            paths = naming.paths(rejected.paths, rejected.is_dicom)
+            rows.append(quarantine_row(job, None, paths, fingerprint, error))
     return Plan(rewrites + _additions(new, job, cores), rows, skipped, known_bad)
 
 

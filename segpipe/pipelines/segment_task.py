@@ -231,7 +231,7 @@ class _ArchivedScan:
 
     @property
     def paths(self) -> list[str]:
-        return list(self.source.paths)
+        return self.reader.naming.paths(self.source.paths, self.source.is_dicom)
 
     @property
     def fingerprint(self) -> str:

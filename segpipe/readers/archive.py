@@ -77,6 +77,11 @@ class ScanSource:
         return tuple(dict.fromkeys(path for file in self.files for path in file.paths))
 
     @property
+    def is_dicom(self) -> bool:
+        """Whether one of its volumes is a DICOM series: then its files may be named for patients."""
+        return self.layout == "dicom" or not all(is_image(file.path) for file in self.files)
+
+    @property
     def bytes(self) -> int:
         """Size of all files together."""
         return sum({file.path: file.bytes for file in self.files}.values())
@@ -87,16 +92,34 @@ class ScanSource:
         files = [(f.role, f.path, f.bytes, f.modified, f.channel, f.companion) for f in self.files]
         return _hash([self.subject, self.session, self.layout, self.label_convention, files])
 
+    @property
+    def nameless_fingerprint(self) -> str:
+        """The same without paths: nobody can try out names with it, though some changes it cannot see."""
+        files = [(f.role, f.bytes, f.modified, f.channel) for f in self.files]
+        return _hash([self.subject, self.session, self.layout, self.label_convention, files])
+
 
 @dataclass(frozen=True)
 class Rejected:
-    """Files that became no scan, and why: one row of the quarantine table."""
+    """Files that became no scan, and why: one row of the quarantine table.
+
+    `is_dicom` says that names may be those of patients: tables and messages tell them as keyed hashes. `others` are
+    paths that only the message tells. `nameless_fingerprint` hangs on sizes and versions alone, as that of a scan.
+    """
 
     paths: tuple[str, ...]
     reason: Reason
     message: str
     remedy: str
     fingerprint: str
+    is_dicom: bool = False
+    others: tuple[str, ...] = ()
+    nameless_fingerprint: str = ""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All paths that the message may tell."""
+        return self.paths + self.others
 
 
 @dataclass(frozen=True)
@@ -155,13 +178,21 @@ Companions = Mapping[str, tuple[Entry, ...]]
 """By the path of an image: its other files, the `.img` of a `.hdr` or the rest of a DICOM series."""
 
 
-def reject(files: Iterable[Entry], reason: Reason, message: str, remedy: str) -> Rejected:
-    """A rejection of `files`; their names are made printable."""
+def reject(
+    files: Iterable[Entry],
+    reason: Reason,
+    message: str,
+    remedy: str,
+    is_dicom: bool = False,
+    others: Sequence[str] = (),
+) -> Rejected:
+    """A rejection of `files`, whose message may also name the paths `others`; names are made printable."""
     entries = sorted(files)
     fingerprint = _hash([tuple(entry) for entry in entries])
-    return Rejected(
-        tuple(printable(e.path) for e in entries), reason, printable(message), printable(remedy), fingerprint
-    )
+    paths = tuple(printable(entry.path) for entry in entries)
+    more = tuple(map(printable, others))
+    nameless = _hash(sorted((entry.bytes, entry.modified) for entry in entries))
+    return Rejected(paths, reason, printable(message), printable(remedy), fingerprint, is_dicom, more, nameless)
 
 
 def printable(text: str) -> str:
@@ -311,13 +342,23 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
         if first is not scan:
             message = f"{scan.paths[0]} is a second scan of subject {scan.subject}, session {scan.session}"
             remedy = f"remove it or {first.paths[0]}, or give them sessions in a manifest"
-            rejected.append(replace(reject_scan(scan, Reason.DUPLICATE, message, remedy), fingerprint=scan.fingerprint))
+            told = reject_scan(scan, Reason.DUPLICATE, message, remedy)
+            rejected.append(replace(told, is_dicom=scan.is_dicom or first.is_dicom, others=first.paths))
     return list(kept.values()), rejected
 
 
 def reject_scan(scan: ScanSource, reason: Reason, message: str, remedy: str) -> Rejected:
     """A rejection of all files of a scan."""
-    return Rejected(tuple(map(printable, scan.paths)), reason, printable(message), printable(remedy), scan.fingerprint)
+    paths = tuple(map(printable, scan.paths))
+    return Rejected(
+        paths=paths,
+        reason=reason,
+        message=printable(message),
+        remedy=printable(remedy),
+        fingerprint=scan.fingerprint,
+        is_dicom=scan.is_dicom,
+        nameless_fingerprint=scan.nameless_fingerprint,
+    )
 
 
 def without(entries: Mapping[str, Entry], taken: Collection[str]) -> dict[str, Entry]:

@@ -1,11 +1,11 @@
 """The scans of an archive, whatever its layout: `find`."""
 
-import os
 from collections.abc import Callable, Mapping
 
 import fsspec
 
 from segpipe.errors import NotFound, UsageError
+from segpipe.readers import naming
 from segpipe.readers.archive import (
     Archive,
     Claim,
@@ -36,13 +36,15 @@ LAYOUTS: dict[str, Claimer] = {
 }
 
 
-def find(source_url: str, layout: str = "auto", subject_key: bytes | None = None) -> Listing:
+def find(
+    source_url: str, layout: str = "auto", subject_key: bytes | None = None, hash_subjects: bool = False
+) -> Listing:
     """The scans below a folder, of one image file, or of a manifest, and what had to be rejected.
 
     No image is opened but the headers of DICOM files. The same archive gives the same listing, whatever the order of
-    its files. `subject_key` is the secret that DICOM subjects are hashed with: the environment variable
-    SEGPIPE_SUBJECT_KEY where it is None. Raises NotFound where there is no source or nothing in it, UsageError for
-    an unknown layout, a manifest that is none, or DICOM without a key.
+    its files. `subject_key` is the secret that DICOM subjects are hashed with: that of the environment
+    where it is None; with `hash_subjects` all subjects are. Raises NotFound where there is no source or nothing in it,
+    UsageError for an unknown layout, a manifest that is none, or DICOM without a key.
     """
     if layout not in ("auto", "manifest", *LAYOUTS):
         raise UsageError(f"Layout {layout!r} is unknown", f"choose one of auto, manifest, {', '.join(LAYOUTS)}")
@@ -54,8 +56,8 @@ def find(source_url: str, layout: str = "auto", subject_key: bytes | None = None
     if layout == "manifest" and table is None:
         raise UsageError(f"Source {source_url} is no manifest", "name a .csv, .tsv or .parquet file")
     entries, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None)
-    key = subject_key or os.environ.get(dicom.KEY_VARIABLE, "").encode()
-    archive = Archive(fs, root, entries, key or None)
+    key = naming.subject_key() if subject_key is None else naming.SubjectKey(subject_key)
+    archive = Archive(fs, root, entries, key.secret if key else None)
     scans: list[ScanSource] = []
     left: Mapping[str, Entry] = entries
     for name in _order(layout, table):
@@ -63,7 +65,7 @@ def find(source_url: str, layout: str = "auto", subject_key: bytes | None = None
         scans += claim.scans
         rejected += claim.rejected
         left = without(left, claim.taken)
-    kept, duplicates = unique(scans)
+    kept, duplicates = unique(naming.Naming(key, hash_subjects).people(scans))
     rejected = sorted(rejected + duplicates, key=lambda item: item.paths)
     if not kept and not rejected:
         what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"

@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pyspark.sql import SparkSession
 
 from segpipe.models.bundle import Bundle
-from segpipe.readers.layouts.dicom import KEY_VARIABLE
+from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.readers.synthetic import glioma
 from segpipe.runtimes.openvino import export
 from tests.pipelines.cohorts import COHORT, Cohort
@@ -197,7 +197,7 @@ def write_dicom(folder: Path, seed: int, tilt: float) -> dict[str, pydicom.Datas
 def test_dicom_seg_lies_on_the_slices_it_refers_to(
     spark: SparkSession, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, "a secret")
+    monkeypatch.setenv(KEY_VARIABLE, "a secret of more than sixteen bytes")
     images = write_dicom(tmp_path / "archive", seed=4, tilt=0.3)
     cohort = Cohort(spark, tmp_path / "archive", str(tmp_path / "w"))
     options = {"source": str(cohort.archive), "dicom_seg": str(tmp_path / "seg"), "nifti": str(tmp_path / "nifti")}
@@ -238,7 +238,7 @@ def test_dicom_seg_lies_on_the_slices_it_refers_to(
 
 
 def test_masks_of_nothing_are_files_too(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, "a secret")
+    monkeypatch.setenv(KEY_VARIABLE, "a secret of more than sixteen bytes")
     write_dicom(tmp_path / "archive", seed=5, tilt=0.0)
     model = export(tiny_bundle(str(tmp_path / "m"), bias=-50.0).url)
     cohort = Cohort(spark, tmp_path / "archive", str(tmp_path / "w"))
@@ -251,7 +251,7 @@ def test_masks_of_nothing_are_files_too(spark: SparkSession, tmp_path: Path, mon
 def test_a_series_that_no_seg_can_refer_to(
     spark: SparkSession, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, "a secret")
+    monkeypatch.setenv(KEY_VARIABLE, "a secret of more than sixteen bytes")
     write_dicom(tmp_path / "archive", seed=6, tilt=0.0)
     for path in (tmp_path / "archive").iterdir():
         image = pydicom.dcmread(path)

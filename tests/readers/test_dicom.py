@@ -27,11 +27,11 @@ from pydicom.uid import (
 
 from segpipe.errors import BadInput, Reason, UsageError
 from segpipe.readers import dicom, nifti
-from segpipe.readers.layouts.dicom import KEY_VARIABLE
+from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.readers.scan import Scan, load, restore
 from segpipe.readers.sources import Listing, find
 
-KEY = b"a secret"
+KEY = b"a secret of more than sixteen bytes"
 NAME = "Doe^Jane"
 BIRTH = "19510203"
 
@@ -404,7 +404,7 @@ class TestIdentity:
         listing = find(str(folder))
         assert not listing.scans
         assert KEY_VARIABLE in listing.rejected[0].remedy
-        monkeypatch.setenv(KEY_VARIABLE, "a secret")
+        monkeypatch.setenv(KEY_VARIABLE, "a secret of more than sixteen bytes")
         assert find(str(folder)).scans == find(str(folder), "auto", KEY).scans
 
 

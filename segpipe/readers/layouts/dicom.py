@@ -23,8 +23,7 @@ from segpipe.readers.archive import (
     source_file,
 )
 from segpipe.readers.names import IMAGE, role_order
-
-KEY_VARIABLE = "SEGPIPE_SUBJECT_KEY"
+from segpipe.readers.naming import KEY_REMEDY
 
 # By subject, session and UID of the series: header and file of each instance.
 _Series = dict[tuple[str, str, str], dict[str, tuple[dicom.Header, Entry]]]
@@ -32,16 +31,13 @@ _Series = dict[tuple[str, str, str], dict[str, tuple[dicom.Header, Entry]]]
 _READERS = 16
 _BLOCK = 1 << 14
 _HEADER_LIMIT = 1 << 20  # of a gzipped file's header
-_REMEDY = (
-    f"set {KEY_VARIABLE} to a secret of your own and keep it: the same patient gets the same name as long as it stays"
-)
 
 
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """Scans of all series. Raises UsageError where the layout was `named` and there is no key to hash subjects with."""
     key = archive.subject_key
     if named and not key:
-        raise UsageError("DICOM needs a key, for patients appear in tables as keyed hashes only", _REMEDY)
+        raise UsageError("DICOM needs a key, for patients appear in tables as keyed hashes only", KEY_REMEDY)
     result, series = _sorted(archive, entries.values(), key or b"none")
     if key:
         result.scans = list(_scans(series))
@@ -58,10 +54,12 @@ def one_series(archive: Archive, below: Collection[Entry], folder: str) -> "tupl
     claimed, series = _sorted(archive, below, b"none")
     if claimed.rejected:
         first, more = claimed.rejected[0], len(claimed.rejected) - 1
-        return replace(first, message=f"{first.message}; {more} more in {folder} cannot be used") if more else first
+        told = f"{first.message}; {more} more in {folder} cannot be used"
+        return replace(first, message=told, others=(*first.others, folder)) if more else first
     if len(series) != 1:
         message = f"{folder} holds {len(series)} DICOM series"
-        return reject(below, Reason.UNSUPPORTED, message, "name a folder that holds one series and no other")
+        remedy = "name a folder that holds one series and no other"
+        return reject(below, Reason.UNSUPPORTED, message, remedy, is_dicom=True, others=(folder,))
     (files,) = series.values()
     return tuple(sorted(entry for _, entry in files.values()))
 
@@ -84,13 +82,15 @@ def _sorted(archive: Archive, entries: Collection[Entry], key: bytes) -> tuple[C
         first = files.setdefault(header.instance, (header, entry))
         if first[1] is not entry:
             message = f"{entry.path} is the same DICOM image as {first[1].path}"
-            result.rejected.append(reject([entry], Reason.DUPLICATE, message, "remove one of them"))
+            others = (first[1].path,)
+            twice = reject([entry], Reason.DUPLICATE, message, "remove one of them", is_dicom=True, others=others)
+            result.rejected.append(twice)
     return result, series
 
 
 def _without_key(entries: list[Entry]) -> Rejected:
     message = f"{min(entries).path} and its series are DICOM, and there is no key to hash the patient with"
-    return reject(entries, Reason.UNSUPPORTED, message, _REMEDY)
+    return reject(entries, Reason.UNSUPPORTED, message, KEY_REMEDY, is_dicom=True)
 
 
 def _header(archive: Archive, entry: Entry, key: bytes) -> "dicom.Header | Rejected | None":
@@ -104,9 +104,10 @@ def _header(archive: Archive, entry: Entry, key: bytes) -> "dicom.Header | Rejec
             start = inflate.up_to(file.read(_HEADER_LIMIT), _HEADER_LIMIT, entry.path)[0]
             return dicom.header(BytesIO(start), key, entry.path, fallback)
     except BadInput as error:
-        return reject([entry], error.reason, error.problem, error.remedy)
+        return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
     except (PermissionError, FileNotFoundError):
-        return reject([entry], Reason.UNREADABLE, f"{entry.path} cannot be read", "check that it exists and its rights")
+        message = f"{entry.path} cannot be read"
+        return reject([entry], Reason.UNREADABLE, message, "check that it exists and its rights", is_dicom=True)
 
 
 def _scans(series: _Series) -> Iterator[ScanSource]:

@@ -1,0 +1,102 @@
+"""Which subject key a cohort's names were hashed with, so that another one is refused: it would double every patient.
+
+One small file per cohort, below `_keys` in the warehouse, holds a check value of the key and whether all names are
+hashed. The key itself is nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+
+import pyarrow.dataset as ds
+
+from segpipe.errors import TableError, UsageError
+from segpipe.readers.archive import Listing
+from segpipe.readers.naming import Naming
+from segpipe.storage import filesystem as files
+from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.tables import SCANS
+
+FOLDER = "_keys"
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """What a cohort remembers of its key."""
+
+    check_value: str
+    hash_subjects: bool
+
+
+def check(warehouse: Warehouse, cohort: str, naming: Naming, listing: Listing) -> None:
+    """Compare the key with the one that the cohort was made with, and remember it where there was none.
+
+    Raises UsageError for another key, and where names are to be hashed that were not so far, or the other way round.
+    """
+    known = _read(warehouse, cohort)
+    named = any(scan.layout != "dicom" for scan in listing.scans)
+    if named and _has_names(warehouse, cohort):
+        _check_names(cohort, hashed=known is not None and known.hash_subjects, asked=naming.every)
+    is_dicom = any(scan.is_dicom for scan in listing.scans) or any(one.is_dicom for one in listing.rejected)
+    if naming.key is None or not (naming.every or is_dicom):
+        return
+    record = KeyRecord(naming.key.check_value(cohort), naming.every)
+    if known is None:
+        known = _remember(warehouse, cohort, record)
+    if known.check_value != record.check_value:
+        raise UsageError(
+            f"Cohort {cohort} was made with another subject key (its check value is {known.check_value}, this key's"
+            f" {record.check_value}): every patient would be there twice, under two names",
+            "give the key that it was made with, or ingest into another cohort",
+        )
+    if named and known != record:  # so far it held DICOM alone
+        files.replace(warehouse.fs, _path(warehouse, cohort), _content(record))
+
+
+def _check_names(cohort: str, hashed: bool, asked: bool) -> None:
+    if hashed != asked:
+        told = "with --hash-subjects" if hashed else "without --hash-subjects"
+        raise UsageError(
+            f"Cohort {cohort} was made {told}: every subject would be there twice, under two names",
+            f"ingest it {told}, or into another cohort",
+        )
+
+
+def _remember(warehouse: Warehouse, cohort: str, record: KeyRecord) -> KeyRecord:
+    """The cohort's record, which is now this one unless another job was faster."""
+    warehouse.fs.makedirs(warehouse.path(FOLDER), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        files.exclusive_create(warehouse.fs, _path(warehouse, cohort), _content(record))
+    return _read(warehouse, cohort) or record
+
+
+def _content(record: KeyRecord) -> bytes:
+    return json.dumps(asdict(record)).encode()
+
+
+def _read(warehouse: Warehouse, cohort: str) -> KeyRecord | None:
+    try:
+        content = warehouse.fs.cat_file(_path(warehouse, cohort))
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(content)
+        return KeyRecord(str(found["check_value"]), bool(found["hash_subjects"]))
+    except (ValueError, KeyError, TypeError):
+        raise TableError(
+            f"{_path(warehouse, cohort)} is damaged", "put it back from a copy; without it, a wrong key is not noticed"
+        ) from None
+
+
+def _has_names(warehouse: Warehouse, cohort: str) -> bool:
+    """Whether the cohort holds scans that are no DICOM, so that their names stand in it."""
+    if not warehouse.parts(SCANS.name):
+        return False
+    wanted = (ds.field("cohort") == cohort) & (ds.field("layout") != "dicom")
+    return bool(warehouse.table(SCANS.name).count_rows(filter=wanted))
+
+
+def _path(warehouse: Warehouse, cohort: str) -> str:
+    return warehouse.path(FOLDER, f"{cohort_slug(cohort)}.json")

@@ -1,0 +1,39 @@
+"""What a keyed hash stands for, for who has the archive and the key: `locate`."""
+
+from collections.abc import Iterator
+
+from segpipe.readers.archive import walk
+from segpipe.readers.naming import SubjectKey
+from segpipe.readers.sources import find, open_root
+
+_PATH_DIGITS = 32
+
+
+def locate(source_url: str, token: str, key: SubjectKey, layout: str = "auto") -> list[str]:
+    """The files, relative to the source, that a keyed path, subject or scan_id stands for; none where it is unknown.
+
+    For a path names are enough; for a subject or a scan the headers of DICOM files are read.
+    """
+    wanted = token.removeprefix("keyed/").partition(".")[0]
+    if len(wanted) == _PATH_DIGITS:
+        fs, root, _ = open_root(source_url)
+        entries, rejected = walk(fs, root)
+        paths = {*entries, *(path for one in rejected for path in one.paths)}
+        return sorted(path for path in {one for path in paths for one in _with_folders(path)} if _is(key, path, wanted))
+    *_, subject, session = token.split(":") if ":" in token else (token, None)
+    found: set[str] = set()
+    for hashed in (False, True):
+        for scan in find(source_url, layout, key.secret, hashed).scans:
+            if scan.subject == subject and session in (None, scan.session):
+                found |= set(scan.paths)
+    return sorted(found)
+
+
+def _is(key: SubjectKey, path: str, wanted: str) -> bool:
+    return key.path(path).removeprefix("keyed/").partition(".")[0] == wanted
+
+
+def _with_folders(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

@@ -1,0 +1,206 @@
+"""Names of patients stay in the archive: in no table, message, hash that can be guessed, or summary."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segpipe.errors import UsageError
+from segpipe.pipelines.ingest_task import Job
+from segpipe.readers.naming import KEY_FILE_VARIABLE, KEY_VARIABLE, Naming, SubjectKey, refuse_key_in_conf, subject_key
+from segpipe.readers.sources import find
+from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.tables import TABLES
+from tests.pipelines.examples import COHORT, archive, run_ingest
+from tests.readers.test_dicom import archive as write_dicom
+from tests.readers.test_dicom import data_of, image, stack
+
+KEY = SubjectKey(b"a secret of more than sixteen bytes")
+NAMES = ("ROE^JANE_19700101", "Grünwald, Anna", "O'Neil_Tom", "MRN-0012345")
+SECRETS = ("ROE", "JANE", "19700101", "Grünwald", "Anna", "Neil", "0012345", "nervous")
+
+
+@pytest.fixture
+def with_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY_FILE_VARIABLE, raising=False)
+    monkeypatch.setenv(KEY_VARIABLE, KEY.secret.decode())
+
+
+def faulty_archive(folder: Path) -> Path:
+    """A good series, and in folders named for patients one of each fault that a listing or a reader finds."""
+    for number, name in enumerate(NAMES):
+        uid = f"1.9.{number}"
+        of = {"StudyInstanceUID": uid, "PatientID": name}
+        place = folder / name / "study"
+        datasets = stack(4, SeriesInstanceUID=f"{uid}.1", **of)
+        for index, dataset in enumerate(datasets):
+            dataset.SOPInstanceUID = f"{uid}.1.{index}"
+        write_dicom(place / "good", datasets)
+        uneven = [one for index, one in enumerate(stack(5, SeriesInstanceUID=f"{uid}.2", **of)) if index != 2]
+        for index, dataset in enumerate(uneven):
+            dataset.SOPInstanceUID = f"{uid}.2.{index}"
+        write_dicom(place / "gap", uneven)
+        (place / f"twice of {name}").write_bytes((place / "good" / "IM0000").read_bytes())
+        broken = data_of(image(SeriesInstanceUID=f"{uid}.3", SOPInstanceUID=f"{uid}.3.1", **of))
+        (place / f"{name}.dcm").write_bytes(broken[: len(broken) - 6])
+        (place / "header.dcm").write_bytes(broken[:200])
+        colour = image(SeriesInstanceUID=f"{uid}.4", SOPInstanceUID=f"{uid}.4.1", SamplesPerPixel=3, **of)
+        (place / "colour").write_bytes(data_of(colour))
+        flat = image(SeriesInstanceUID=f"{uid}.5", SOPInstanceUID=f"{uid}.5.1", ImagePositionPatient=None, **of)
+        (place / "nowhere").write_bytes(data_of(flat))
+    return folder
+
+
+def everything(warehouse: Path) -> str:
+    """All cells of all tables, and the names and contents of all other files."""
+    opened = Warehouse(str(warehouse))
+    rows = [opened.table(name).to_table().to_pylist() for name in TABLES if opened.parts(name)]
+    others = [path for path in warehouse.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    contents = [path.read_bytes().decode("latin-1") for path in others]
+    return "\n".join([json.dumps(rows, default=str, ensure_ascii=False), *map(str, warehouse.rglob("*")), *contents])
+
+
+def test_nothing_of_a_dicom_archive_tells_a_name(spark, tmp_path, with_key, capfd, caplog):
+    source = faulty_archive(tmp_path / "source")
+    outcome, run = run_ingest(spark, source, tmp_path / "w")
+    assert len(outcome.written) == len(NAMES)
+    rows = Warehouse(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
+    assert len(rows) >= 5 * len(NAMES)  # every fault of every patient, though nobody's name tells them apart
+    assert len({row["fingerprint"] for row in rows}) == len(rows)
+    assert all(row["paths"] and all(path.startswith("keyed/") for path in row["paths"]) for row in rows)
+    told = "\n".join([everything(tmp_path / "w"), run.summary(), *capfd.readouterr(), caplog.text])
+    for secret in SECRETS:
+        assert secret not in told.replace(str(source), ""), secret
+    paths = [path.relative_to(source).as_posix() for path in source.rglob("*")]
+    assert not [path for path in paths if "/" in path and path in told]
+    again, _ = run_ingest(spark, source, tmp_path / "w")
+    assert (again.skipped, again.quarantined, again.known_bad) == (len(NAMES), 0, len(rows))
+
+
+def test_without_a_key_dicom_is_told_without_names_and_hashes_of_them(spark, tmp_path, monkeypatch):
+    for variable in (KEY_VARIABLE, KEY_FILE_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    source = faulty_archive(tmp_path / "source")
+    archive(source / "nifti", subjects=1)
+    outcome, _ = run_ingest(spark, source, tmp_path / "w")
+    assert len(outcome.written) == 1
+    told = everything(tmp_path / "w")
+    for secret in SECRETS:
+        assert secret not in told, secret
+    again, _ = run_ingest(spark, source, tmp_path / "w")
+    assert (again.quarantined, again.known_bad) == (0, outcome.quarantined)
+
+
+def test_fingerprints_hang_on_the_key(tmp_path):
+    """Whoever knows archive and version, but not the key, cannot try out names."""
+    source = faulty_archive(tmp_path / "source")
+    listing = find(str(source), subject_key=KEY.secret)
+    one, other = (
+        Job(None, None, None, Naming(SubjectKey(secret))) for secret in (KEY.secret, b"another secret, longer")
+    )
+    for item in (*listing.scans, *listing.rejected):
+        prints = {one.input_fingerprint(item), other.input_fingerprint(item), item.fingerprint}
+        assert len(prints) == 3
+        assert hashlib.sha256(item.fingerprint.encode()).hexdigest() not in prints
+    unkeyed = Job(None, None, None, Naming(None))
+    before = {unkeyed.input_fingerprint(item) for item in listing.scans}
+    moved = source.rename(tmp_path / "moved")
+    (moved / NAMES[0]).rename(moved / "somebody else")
+    assert before == {unkeyed.input_fingerprint(item) for item in find(str(moved), subject_key=KEY.secret).scans}
+
+
+def test_a_key_in_the_conf_is_refused():
+    refuse_key_in_conf([("spark.executorEnv.SEGPIPE_SUBJECT_KEY_FILE", "hdfs:///key"), ("spark.app.name", "x")])
+    for name in ("spark.yarn.appMasterEnv", "spark.executorEnv"):
+        with pytest.raises(UsageError, match=r"event logs .* --subject-key-file"):
+            refuse_key_in_conf([(f"{name}.{KEY_VARIABLE}", "secret")])
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("a/Roe_Jane/IM1 is truncated", ["a/Roe_Jane/IM1"]),
+        ("a/Roe_Jane holds 3 DICOM series", ["a/Roe_Jane/x/IM1", "a/Roe_Jane/y/IM1"]),
+        (r"Roe_Jane\x1b/IM1 has control characters", ["Roe_Jane\x1b/IM1"]),
+        ("subject 'Roe_Jane' is no usable name", ["data/Roe_Jane/t1.nii.gz"]),
+        ("Roe_Jane.nii.gz and its series mix sizes", ["Roe_Jane.nii.gz"]),
+    ],
+)
+def test_messages_tell_a_keyed_hash_for_a_name(text, paths):
+    told = Naming(KEY).message(text, paths, dicom=True)
+    assert "Roe" not in told
+    assert told.split()[-2:] == text.split()[-2:] or "…" in told
+    assert Naming(KEY).message(text, paths, dicom=False) == text
+    assert "Roe" not in Naming(None).message(text, paths, dicom=True)
+
+
+def test_the_key_is_read_from_a_file_and_is_long_enough(tmp_path, monkeypatch):
+    for variable in (KEY_VARIABLE, KEY_FILE_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    assert subject_key() is None
+    file = tmp_path / "key"
+    file.write_text("fifteen bytes..\n")
+    with pytest.raises(UsageError, match=r"15 bytes.*openssl rand -hex 32"):
+        subject_key(str(file))
+    file.write_text(KEY.secret.decode() + "\n")
+    assert subject_key(str(file)) == KEY
+    monkeypatch.setenv(KEY_FILE_VARIABLE, f"file://{file}")
+    assert subject_key() == KEY
+    monkeypatch.setenv(KEY_VARIABLE, "short")
+    assert subject_key() == KEY
+    monkeypatch.delenv(KEY_FILE_VARIABLE)
+    with pytest.raises(UsageError, match=KEY_VARIABLE):
+        subject_key()
+    with pytest.raises(UsageError, match="cannot be read"):
+        subject_key(str(tmp_path / "none"))
+    assert KEY.secret.decode() not in repr(Naming(KEY))
+
+
+def test_another_key_is_refused_and_the_tables_stay(spark, tmp_path, with_key, monkeypatch):
+    source = write_dicom(tmp_path / "source" / "x", stack(4)).parent
+    run_ingest(spark, source, tmp_path / "w")
+    before = everything(tmp_path / "w")
+    monkeypatch.setenv(KEY_VARIABLE, "another secret of more than sixteen bytes")
+    with pytest.raises(UsageError, match="another subject key"):
+        run_ingest(spark, source, tmp_path / "w")
+    assert Warehouse(str(tmp_path / "w")).scans(COHORT).num_rows == 1
+    assert KEY.secret.decode() not in before
+    monkeypatch.setenv(KEY_VARIABLE, KEY.secret.decode())
+    assert run_ingest(spark, source, tmp_path / "w")[0].skipped == 1
+
+
+def test_subjects_of_any_layout_are_hashed_where_that_is_asked(spark, tmp_path, with_key):
+    source = archive(tmp_path / "source", subjects=3)
+    subjects = sorted(path.name for path in source.iterdir())
+    (source / subjects[0] / f"{subjects[0]}_t1.nii.gz").write_bytes(b"")
+    outcome, run = run_ingest(spark, source, tmp_path / "w", hash_subjects=True)
+    assert (len(outcome.written), outcome.quarantined) == (2, 1)
+    told = everything(tmp_path / "w") + run.summary()
+    assert not [name for name in subjects if name in told]
+    names = {KEY.token("patient", name) for name in subjects[1:]}
+    assert set(Warehouse(str(tmp_path / "w")).scans(COHORT)["subject"].to_pylist()) == names
+    with pytest.raises(UsageError, match="made with --hash-subjects"):
+        run_ingest(spark, source, tmp_path / "w")
+    (row,) = Warehouse(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
+    assert KEY.path(f"{subjects[0]}/{subjects[0]}_t1.nii.gz") in row["paths"]
+    assert np.all([path.endswith(".nii.gz") for path in row["paths"]])
+
+
+def test_the_owner_of_the_key_finds_files_and_scans_again(tmp_path, with_key, capsys):
+    from jobs.locate import main
+
+    source = faulty_archive(tmp_path / "source")
+    scan = next(one for one in find(str(source), subject_key=KEY.secret).scans)
+    path = f"{NAMES[0]}/study/colour"
+    for token in (KEY.path(path), KEY.path(path).removeprefix("keyed/")):
+        assert main(["--source", str(source), "--token", token]) == 0
+        assert capsys.readouterr().out.splitlines() == [path]
+    for token in (scan.subject, f"c:{scan.subject}:{scan.session}"):
+        assert main(["--source", str(source), "--token", token]) == 0
+        assert set(scan.paths) <= set(capsys.readouterr().out.splitlines())
+    file = tmp_path / "key"
+    file.write_text("another secret of more than sixteen bytes")
+    assert main(["--source", str(source), "--token", KEY.path(path), "--subject-key-file", str(file)]) == 1
+    assert "no file or scan" in capsys.readouterr().err
