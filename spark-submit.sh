@@ -2,6 +2,9 @@
 # Runs a segpipe job through spark-submit: finds the Python environment and Java, ships the code, picks the conf file.
 set -euo pipefail
 
+# The current folder may be anybody's: no Python that is started from here looks for code in it.
+export PYTHONSAFEPATH=1
+
 PROGRAM=spark-submit.sh
 ROOT=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 
@@ -53,6 +56,15 @@ Site settings of the jobs are in conf/segpipe.toml (or the file of SEGPIPE_CONF)
 environment: SEGPIPE_PYTHON (Python to use instead of .venv), JAVA_HOME, HADOOP_CONF_DIR
 exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but inputs were quarantined under --strict, 130 interrupted
 TEXT
+}
+
+absolute_only() { # entries of a search path; an empty or relative one means the current folder
+    local entry kept=''
+    local IFS=:
+    for entry in $1; do
+        [[ $entry != /* ]] || kept+=${kept:+:}$entry
+    done
+    printf '%s' "$kept"
 }
 
 find_python() {
@@ -186,6 +198,7 @@ while [[ $# -gt 0 ]]; do
                 OPTIONS+=("$1")
                 shift
             elif is_in "$1" "$PASS_THROUGH"; then # these are no jobs: spark-submit answers itself
+                PYTHONPATH=$(set -f && absolute_only "${PYTHONPATH:-}")
                 find_python
                 find_java
                 export SPARK_HOME=$SPARK_PACKAGE
@@ -212,8 +225,9 @@ if [[ -n $PROPERTIES && ! -f $PROPERTIES ]]; then
     fail "Properties file $PROPERTIES does not exist: give --properties-file a file, or --profile local|standalone|yarn" 2
 fi
 
-find_python
+PYTHONPATH=$(set -f && absolute_only "${PYTHONPATH:-}")
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+find_python
 if [[ -n $KEYTAB ]]; then # Spark logs in by itself; Python gets its tickets from the same keys, and keeps them in memory
     KEYTAB=${KEYTAB#file://}
     [[ -r $KEYTAB ]] || fail "Keytab $KEYTAB cannot be read: give --keytab a file that you may read" 2
@@ -247,6 +261,7 @@ choose_properties
 case ${MASTER:-local} in
     local*)
         export PYSPARK_PYTHON=$PYTHON PYSPARK_DRIVER_PYTHON=$PYTHON
+        export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1} # where Spark's web page listens, should one be asked for
         ;;
     *)
         ship_code

@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +19,7 @@ from typing import Any
 
 from segpipe.doctor.machine import Finding
 from segpipe.errors import SegpipeError
-from segpipe.launch.project import ROOT
+from segpipe.launch import interpreter
 from segpipe.launch.submitted import container_mb
 
 CONNECT_SECONDS = 3.0
@@ -156,7 +155,7 @@ def name_node(site: Mapping[str, str], folder: str, now: Callable[[], float]) ->
         yield Finding(label, "fault", "; ".join(refusals), remedy)
         return
     try:
-        answer = _run([sys.executable, "-c", _HDFS_PROBE, folder])
+        answer = _run(interpreter.command("-c", _HDFS_PROBE, folder))
     except SegpipeError as error:
         yield Finding(label, "fault", error.problem, error.remedy)
         return
@@ -214,10 +213,9 @@ def _refusal(address: str) -> str | None:
 
 def _run(command: Sequence[str]) -> dict[str, Any]:
     """The JSON that a probe prints; SegpipeError with what it complained of."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PROBE_SECONDS, env=environment, check=False
+            command, capture_output=True, text=True, timeout=PROBE_SECONDS, env=interpreter.environment(), check=False
         )
     except subprocess.TimeoutExpired:
         raise SegpipeError(f"no answer in {PROBE_SECONDS:.0f} s", "look into the logs of that daemon") from None
@@ -268,7 +266,7 @@ def _probe(site: Mapping[str, str], queue: str, login: Sequence[str]) -> tuple[d
         remedy = "start it, or mend yarn.resourcemanager.address (or yarn.resourcemanager.hostname) in yarn-site.xml"
         return None, Finding(label, "fault", "; ".join(refusals), remedy)
     try:
-        return _run([sys.executable, "-m", "segpipe.doctor.probe", queue, *login]), Finding(label, "ok", "")
+        return _run(interpreter.command("-m", "segpipe.doctor.probe", queue, *login)), Finding(label, "ok", "")
     except SegpipeError as error:
         return None, Finding(label, "fault", error.problem, error.remedy)
 

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from segpipe.errors import SegpipeError
+from segpipe.launch import interpreter
 from segpipe.launch.project import ROOT
 from segpipe.models import TENSORFLOW_ENVIRONMENT
 
@@ -235,15 +236,11 @@ def _probe_imports(timeout_seconds: float) -> list[Finding]:
 
 def _probe(code: str, rows: dict[str, str], timeout_seconds: float) -> list[Finding]:
     """Run `code`, which prints `row|ok or bad|detail` lines; a row without a line is a fault with the last error."""
-    environment = {
-        **os.environ,
-        **TENSORFLOW_ENVIRONMENT,
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-    }
+    environment = interpreter.environment({**TENSORFLOW_ENVIRONMENT, "TF_CPP_MIN_LOG_LEVEL": "2"})
+    command = interpreter.command("-c", code)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_seconds, env=environment
+            command, capture_output=True, text=True, timeout=timeout_seconds, env=environment, check=False
         )
         said, last = done.stdout, _last_line(done.stderr) or f"ended with exit code {done.returncode}"
     except subprocess.TimeoutExpired as expired:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
+_LOOPBACK = "127.0.0.1"
+
 
 def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
     """Give the session, started when there is none; what spark-submit was told stays as it was told.
@@ -43,6 +45,12 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if ROOT.is_dir() and not _runs_on_yarn():
         settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))
+    settings["spark.executorEnv.PYTHONSAFEPATH"] = "1"  # workers find no code in the folder that they start in
+    if _runs_here(settings):
+        os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)  # of the web page, where this process starts the JVM
+        for key in ("spark.driver.host", "spark.driver.bindAddress"):
+            if not _submitted(key):
+                settings.setdefault(key, _LOOPBACK)
     builder = SparkSession.builder.appName(app_name)
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -63,8 +71,18 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
 
 def _runs_on_yarn() -> bool:
     """Whether spark-submit was told so: nodes must not look for a folder of the submitting machine."""
+    return _submitted("spark.master") == "yarn"
+
+
+def _runs_here(settings: Mapping[str, str]) -> bool:
+    """Whether the driver is the only process of Spark, so that nothing of it needs to be reached from elsewhere."""
+    return (settings.get("spark.master") or _submitted("spark.master") or "").startswith("local")
+
+
+def _submitted(key: str) -> str | None:
+    """A setting that spark-submit was told."""
     conf = submitted_conf()
-    return conf is not None and conf.get("spark.master", "") == "yarn"
+    return None if conf is None else conf.get(key, None)
 
 
 def submitted_conf() -> SparkConf | None:

