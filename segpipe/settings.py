@@ -216,6 +216,11 @@ class TrainSettings(NetworkSettings):
         "minutes from one checkpoint to the next inside an epoch; there is always one after it", 10.0, above=0
     )
     lock_wait_seconds: float = option("how long to wait for another job that trains this model, seconds", 0.0, least=0)
+    ports: str = option(
+        "first-last: ports at which workers on several machines listen for each other; on one machine they meet on"
+        " loopback",
+        "40300-40399",
+    )
 
 
 @dataclass(frozen=True)

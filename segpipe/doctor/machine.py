@@ -197,7 +197,7 @@ for name, module in (
     ("Orca", "bigdl.orca.learn.tf2"),
     ("OpenVINO", "openvino"),
     ("Horovod", "horovod.tensorflow"),
-    ("Horovod on Spark", "horovod.spark"),
+    ("Horovod on Spark", "horovod.runner.gloo_run"),
 ):
     start = time.perf_counter()
     try:

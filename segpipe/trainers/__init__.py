@@ -22,7 +22,7 @@ __all__ = ["TRAINERS", "train"]
 _POLL_SECONDS = 1.0
 _RECENT_EPOCHS = 5  # the time left is told from these
 _REASON_LENGTH = 200
-_NOT_OF_THE_MODEL = ("warehouse", "model", "lock_wait_seconds")
+_NOT_OF_THE_MODEL = ("warehouse", "model", "lock_wait_seconds", "ports")
 _GO_ON = "see why with --verbose; the same command goes on from the last checkpoint"
 
 

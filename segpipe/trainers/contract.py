@@ -141,6 +141,10 @@ class Group(Protocol):
         """An Adam whose gradients are those of the global batch."""
         ...
 
+    def close(self) -> None:
+        """Leave the others, after the last sum."""
+        ...
+
 
 class Alone:
     """The group of a single worker."""
@@ -161,3 +165,6 @@ class Alone:
         import tensorflow as tf
 
         return tf.keras.optimizers.Adam(**options)
+
+    def close(self) -> None:
+        """Nobody is left."""

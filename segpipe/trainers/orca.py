@@ -1,24 +1,20 @@
-"""Training with BigDL Orca: Spark tasks of a barrier stage become TensorFlow's workers
-(MultiWorkerMirroredStrategy)."""
+"""Training with BigDL Orca: tasks of a barrier stage of Spark train, and a ring between them adds gradients up."""
 
 import contextlib
 import gc
-import json
 import os
+import secrets
 from collections.abc import Iterator
-from functools import cached_property, wraps
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from segpipe.errors import SegpipeError, UsageError
 from segpipe.models import imports
 from segpipe.trainers.contract import TrainPlan
 
 if TYPE_CHECKING:
-    import tensorflow as tf
     from pyspark.sql import SparkSession
 
 
@@ -34,63 +30,33 @@ def bigdl_jars() -> str:
 
 def train(plan: TrainPlan, spark: "SparkSession") -> None:
     """Train `plan` to its end on the session's executors; what comes of it stands in the model directory."""
+    if find_spec("bigdl") is None:
+        raise SegpipeError(
+            "Trainer orca needs BigDL, which is not installed", "run `make setup`, or use --trainer local"
+        )
     with imports():
+        from segpipe.trainers.orca_worker import RingGroup
         from segpipe.trainers.worker import Journal, Worker
 
-    worker = Worker(plan, OrcaGroup)
+    worker = Worker(plan, partial(RingGroup, secrets.token_bytes(32), plan.settings.ports))
     estimator = _estimator(plan, spark, lambda config: _built(worker))
-    estimator.fit(
-        lambda config, batch_size: _distributed(worker),
-        epochs=plan.epochs,
-        initial_epoch=plan.initial_epoch,
-        batch_size=plan.batch_size,
-        steps_per_epoch=plan.steps,
-        callbacks=[Journal(worker)],
-        verbose=0,
-    )
+    estimator._get_cluster_info = lambda context: None  # a stage of its own, for addresses that nobody asks for
+    with _our_runner():
+        estimator.fit(
+            lambda config, batch_size: worker.dataset(),
+            epochs=plan.epochs,
+            initial_epoch=plan.initial_epoch,
+            batch_size=plan.batch_size,
+            steps_per_epoch=plan.steps,
+            callbacks=[Journal(worker)],
+            verbose=0,
+        )
 
 
 def _built(worker: Any) -> Any:
     """The model, in a worker of its own; what was imported there stays, and no garbage is looked for in it."""
     gc.freeze()
     return worker.build_model()
-
-
-class OrcaGroup:
-    """The workers of a MultiWorkerMirroredStrategy, seen from one of them."""
-
-    def __init__(self) -> None:
-        cluster = json.loads(os.environ["TF_CONFIG"])
-        self.rank: int = cluster["task"]["index"]
-        self.size: int = len(cluster["cluster"]["worker"])
-
-    def total(self, tensor: "tf.Tensor") -> "tf.Tensor":
-        """The sum of a tensor over all workers, inside a training step."""
-        import tensorflow as tf
-
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
-
-    def sum(self, numbers: np.ndarray) -> np.ndarray:
-        """The sum of an array over all workers, between steps."""
-        import tensorflow as tf
-
-        return self._add(tf.constant(numbers)).numpy()
-
-    @cached_property
-    def _add(self) -> Any:
-        import tensorflow as tf
-
-        strategy = tf.distribute.get_strategy()
-        return tf.function(
-            lambda tensor: strategy.run(lambda part: self.total(tf.identity(part)), args=(tensor,)),
-            reduce_retracing=True,
-        )
-
-    def optimizer(self, **options: Any) -> "tf.keras.optimizers.Optimizer":
-        """Adam; Keras itself adds the gradients up."""
-        import tensorflow as tf
-
-        return tf.keras.optimizers.Adam(**options)
 
 
 @contextlib.contextmanager
@@ -107,41 +73,22 @@ def _silence(spark: "SparkSession") -> Iterator[None]:
         console.setOut(before)
 
 
-def _distributed(worker: Any) -> Any:
-    import tensorflow as tf
+@contextlib.contextmanager
+def _our_runner() -> Iterator[None]:
+    """Have Orca send its workers `orca_worker.Runner` in the place of its own SparkRunner."""
+    from bigdl.orca.learn.tf2 import pyspark_estimator
 
-    _switch_off_tuner()
-    strategy = tf.distribute.get_strategy()
-    return strategy.distribute_datasets_from_function(lambda context: worker.dataset())
+    from segpipe.trainers.orca_worker import Runner
 
-
-def _switch_off_tuner() -> None:
-    """Keep TensorFlow from tuning the small dataset that it puts between ours and the replica, in this process.
-
-    There is nothing to tune in it, but whoever lets go of its iterator waits for the tuner's next look: up to a minute
-    at the end of every fit. TensorFlow has no option for it; where it has no such function any more, nothing is done.
-    """
-    import tensorflow as tf
-    from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
-
-    create = getattr(iterators, "_create_device_dataset", None)
-    if create is None or hasattr(create, "__wrapped__"):
-        return
-
-    @wraps(create)
-    def untuned(*arguments: Any) -> Any:
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        return create(*arguments).with_options(options)
-
-    iterators._create_device_dataset = untuned
+    theirs = pyspark_estimator.SparkRunner
+    pyspark_estimator.SparkRunner = Runner
+    try:
+        yield
+    finally:
+        pyspark_estimator.SparkRunner = theirs
 
 
 def _estimator(plan: TrainPlan, spark: "SparkSession", model_creator: Any) -> Any:
-    if find_spec("bigdl") is None:
-        raise SegpipeError(
-            "Trainer orca needs BigDL, which is not installed", "run `make setup`, or use --trainer local"
-        )
     if not (spark.conf.get("spark.jars", "") or spark.conf.get("spark.yarn.dist.jars", "")):
         raise SegpipeError(
             "Spark was started without BigDL's jars", "start it with spark-submit.sh, or give --jars of BigDL"

@@ -13,6 +13,7 @@ from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError, UsageError
 from segpipe.settings import LEAST_EPOCHS, LEAST_STEPS, PATCHES_PER_STEP, SLICES_PER_STEP, TrainSettings
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
+from segpipe.trainers.meeting import port_range
 from segpipe.trainers.order import steps_for_all
 from segpipe.trainers.patches import patch_index, patch_shape
 from segpipe.warehouse.slices import stream
@@ -103,6 +104,7 @@ def check_settings(settings: TrainSettings) -> None:
             f"A patch of {settings.patch_size} voxels cannot be halved {settings.depth} times",
             f"use --patch-size {1 << settings.depth} or more, or a smaller --depth",
         )
+    port_range(settings.ports)
     workers = settings.workers if settings.trainer != "local" else 1
     if settings.normalisation == "batch" and workers > 1:
         raise UsageError(

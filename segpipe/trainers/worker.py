@@ -67,6 +67,7 @@ class Worker:
         """The U-Net, compiled, and where the checkpoint left it."""
         plan = self.plan
         settings = plan.settings
+        self._check_progress()
         model = build_network(plan)
         optimizer = self.group.optimizer(learning_rate=learning_rates(plan), global_clipnorm=_CLIP_NORM)
         weights = loss_weights(settings)
@@ -76,6 +77,17 @@ class Worker:
         if start > (0, 0):
             checkpoints.restore(checkpoints.read(settings.model, start), model)
         return model
+
+    def _check_progress(self) -> None:
+        """Raise RuntimeError where the training is further than the plan says.
+
+        Spark starts a barrier stage again by itself when it has lost a worker, with the same plan. Whoever made that
+        asks where the training stands, and goes on from there.
+        """
+        plan = self.plan
+        start = checkpoints.Position(plan.initial_epoch, plan.initial_step)
+        if (found := checkpoints.positions(plan.settings.model)) and found[-1] > start:
+            raise RuntimeError(f"a worker was lost after {found[-1].name}; the log of its executor tells why")
 
     def fit(self, model: tf.keras.Model) -> None:
         """Train in this process."""
@@ -174,12 +186,15 @@ class Journal(tf.keras.callbacks.Callback):
             write_history(plan.settings.model, self._history)
             write_events(plan.settings.model, row)
 
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Leave the other workers, in peace."""
+        self._worker.group.close()
+
     def _checkpoint_inside(self, step: int) -> None:
         """Write a checkpoint in the midst of an epoch, when the clock of rank 0 says so."""
         group = self._worker.group
         due = group.rank == 0 and time.monotonic() - self._saved >= self._worker.plan.settings.checkpoint_minutes * 60
         if group.sum(np.array(due, np.float64)):
-            # Of a step, Keras gives the sum over Orca's workers; its metric is the mean, as at the end of an epoch.
             loss = float(group.sum(np.array(self.model.get_metrics_result()["loss"], np.float64))) / group.size
             self._write(
                 checkpoints.Position(self._epoch, step),

@@ -14,6 +14,7 @@ import pytest
 
 from segpipe.models.bundle import Bundle
 from segpipe.settings import TrainSettings
+from segpipe.storage.lock import lock
 from segpipe.trainers import checkpoints, train
 from segpipe.trainers.records import read_history
 from segpipe.warehouse.runs import record_run
@@ -143,6 +144,29 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(start, undisturbed: 
     np.testing.assert_allclose(losses(bundle), losses(undisturbed), atol=1e-4)
     for mine, theirs in zip(weights(bundle), weights(undisturbed), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_training_with_horovod_is_stopped_and_leaves_no_lock(start, tmp_path: Path, number: int, code: int):
+    """Neither is taken for lost workers, after which training would start again."""
+    model = str(tmp_path / "model")
+    job = start("horovod")
+    wait_for(lambda: trained(model, 0, 1), job, "the first checkpoint")
+    if number == signal.SIGINT:
+        os.killpg(job.process.pid, number)  # what a terminal does on Ctrl-C
+    else:
+        job.process.send_signal(number)
+    assert job.process.wait(60) == code
+    said = job.log.read_text()
+    assert said.splitlines()[-1] == "segpipe train: interrupted: run the same command again to go on"
+    assert "workers lost" not in said
+    assert "Traceback" not in said
+    with lock(model, "train", 0):
+        pass
+    _, alive = psutil.wait_procs(job.processes(), timeout=30)
+    assert not alive, "orphans train on"
 
 
 def losses(bundle: Bundle) -> list[float]:
