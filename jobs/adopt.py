@@ -19,6 +19,7 @@ def run(settings: AdoptSettings, context: Context) -> int:
         with record.stage("check and convert"):
             bundle = adopt(settings.network, card, content, settings.model, toml)
         record.model_id = bundle.model_id
+        record.lines.append(bundle.seal_line)
         record.lines.append(f"{card.name}, licence {card.licence}; cite: {card.citation}")
         record.lines.append(f"wants {', '.join(card.modalities)}; gives {', '.join(card.labels.regions)}")
         record.lines += [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from segpipe.cli import DONE, Context, check_warehouse, execute
+from segpipe.cli import DONE, Context, check_model, check_warehouse, execute
 from segpipe.settings import EvaluateSettings
 
 
@@ -19,8 +19,10 @@ def run(settings: EvaluateSettings, context: Context) -> int:
 
 
 def check(settings: EvaluateSettings) -> None:
-    """Refuse a warehouse that is not there."""
+    """Refuse a warehouse that is not there, and a model directory of another seal than expected."""
     check_warehouse(settings.warehouse)
+    if settings.expect_model is not None:
+        check_model(settings.model, settings.expect_model)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -27,13 +27,14 @@ def run(settings: ExportSettings, context: Context) -> int:
     from segpipe.runtimes.openvino import export
 
     with context.recorded("export", settings.warehouse, settings) as record:
-        trained = Bundle.load(settings.model)
+        trained = Bundle.load(settings.model, settings.expect_model)
         with record.stage("plan"):
             validation = scans(settings, trained, "validation", VALIDATION_SCANS)
             calibration = scans(settings, trained, "train", CALIBRATION_SCANS) if settings.int8 else None
         with record.stage("convert and measure"):
-            bundle = export(settings.model, validation, calibration)
+            bundle = export(settings.model, validation, calibration, settings.expect_model)
         record.model_id = bundle.model_id
+        record.lines.append(bundle.seal_line)
         record.count("validation_scans", len(validation))
         record.lines.append(f"precision {bundle.inference['precision']}: {bundle.inference['reason']}")
         if int8 := bundle.inference.get("int8"):
@@ -57,7 +58,7 @@ def scans(settings: ExportSettings, model: Bundle, split: str, most: int) -> lis
 
 def check(settings: ExportSettings) -> None:
     """Refuse a folder that is no model, and INT8 without the tables to calibrate it on."""
-    check_model(settings.model)
+    check_model(settings.model, settings.expect_model)
     if settings.int8 and settings.warehouse is None:
         raise UsageError(
             "--int8 needs scans to calibrate and judge it on", "give --warehouse the tables that it was trained on"

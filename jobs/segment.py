@@ -16,7 +16,9 @@ def run(settings: SegmentSettings, context: Context) -> int:
     from segpipe.runtimes.contract import PredictorSpec
 
     with context.recorded("segment", settings.warehouse, settings) as record:
-        predictor = PredictorSpec(settings.model, settings.runtime, settings.batch_size, settings.precision).pack()
+        predictor = PredictorSpec(
+            settings.model, settings.runtime, settings.batch_size, settings.precision, settings.expect_model
+        ).pack()
         record.parameters["precision"] = predictor.spec.precision
         outcome = segment(context.spark, settings, predictor, predictor.bundle, record, context.progress)
     return QUARANTINED if settings.strict and outcome.rejected else DONE
@@ -29,7 +31,7 @@ def check(settings: SegmentSettings) -> None:
     elif settings.dicom_seg is not None:
         raise UsageError("--dicom-seg needs the DICOM files that masks refer to", "give their archive as --source")
     check_warehouse(settings.warehouse, make=settings.source is not None)
-    check_model(settings.model)
+    check_model(settings.model, settings.expect_model)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -228,6 +228,9 @@ class ExportSettings:
     """Keras model to OpenVINO model, inside the model directory."""
 
     model: str = option("model directory", "", required=True)
+    expect_model: str | None = option(
+        "seal that the model directory must have, as train, export and adopt print it; not asked for when not given"
+    )
     int8: bool = option(
         "also quantise to INT8 with training scans; published where it is faster and Dice drops by at most 0.002",
         False,
@@ -265,6 +268,9 @@ class SegmentSettings:
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str = option("name of the cohort to segment", "", required=True, name=True)
     model: str = option("model directory, exported", "", required=True)
+    expect_model: str | None = option(
+        "seal that the model directory must have, as train, export and adopt print it; not asked for when not given"
+    )
     runtime: str = option("what runs the network", "openvino", choices=("openvino", "keras"))
     batch_size: int = option("slices per inference request", 8, least=1)
     precision: str = option(
@@ -303,6 +309,9 @@ class EvaluateSettings:
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str = option("name of the cohort to judge", "", required=True, name=True)
     model: str = option("model directory, or the model_id of rows in `predictions`", "", required=True)
+    expect_model: str | None = option(
+        "seal that the model directory must have, as train, export and adopt print it; not asked for when not given"
+    )
     split: str = option("which patients to report", "test", choices=("train", "validation", "test", "all"))
     other: str | None = option("model directory or model_id to compare with, on the scans that both have segmented")
     empty_truth: str = option(

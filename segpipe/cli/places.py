@@ -37,11 +37,11 @@ def check_file(url: str, what: str) -> None:
         raise NotFound(f"{what} {url} does not exist", "check the path and the rights to read it")
 
 
-def check_model(url: str) -> None:
-    """Raise ModelError where there is no model directory, or one that is not whole."""
+def check_model(url: str, expected: str | None = None) -> None:
+    """Raise ModelError where there is no model directory, one that is not whole, or one of another seal."""
     from segpipe.models.bundle import Bundle
 
-    Bundle.load(url)
+    Bundle.load(url, expected)
 
 
 def _nearest_that_exists(folder: Path) -> Path:

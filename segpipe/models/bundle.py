@@ -5,21 +5,20 @@ Only numpy-light things are imported here, so that segmentation can check a mode
 
 import hashlib
 import json
-import tempfile
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segpipe.errors import ModelError
+from segpipe.errors import ModelError, SegpipeError
+from segpipe.models.weights import EARLIER, WEIGHTS, packed, take_earlier, unpacked
+from segpipe.settings import NetworkSettings
+from segpipe.settings import check as check_ranges
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from fsspec import AbstractFileSystem
 
 FORMAT = 1
-KERAS = "model.keras"
 TRAINED, ADOPTED = "trained", "adopted"
 _INDEX = "bundle.json"
 _BLOCK = 1 << 20
@@ -70,6 +69,22 @@ class Bundle:
         card = () if self.origin == TRAINED else (self.adopted.get("card"),)
         return hashlib.sha256(json.dumps([*parts, *more, *card], sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def seal(self) -> str:
+        """A hash of the model and of every file of it: what `--expect-model` asks for."""
+        parts = (self.model_id, sorted(self.files.items()), self.inference.get("precision"))
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    @property
+    def seal_line(self) -> str:
+        """The seal, as jobs tell it."""
+        return f"seal {self.seal} (for --expect-model)"
+
+    @property
+    def weights_file(self) -> str:
+        """The file that holds the weights; earlier versions wrote another."""
+        return EARLIER if EARLIER in self.files and WEIGHTS not in self.files else WEIGHTS
+
     def must_be_trained_here(self, deed: str) -> None:
         """Raise ModelError where the network came from elsewhere, for then there is nothing to do `deed` with."""
         if self.origin != TRAINED:
@@ -80,10 +95,11 @@ class Bundle:
             )
 
     @classmethod
-    def load(cls, url: str) -> "Bundle":
-        """Read the bundle in the directory or URL `url`.
+    def load(cls, url: str, expected: str | None = None) -> "Bundle":
+        """Read the bundle in the directory or URL `url`; `expected` is the seal that it must have.
 
-        Raises ModelError where there is none, where it is not readable as one, or is not what its `model_id` says.
+        Raises ModelError where there is none, where it is not readable as one, is not what its `model_id` says, or is
+        another than expected. That a directory fits its own hashes does not say who made it.
         """
         fs, folder = _open_folder(url)
         try:
@@ -97,6 +113,10 @@ class Bundle:
         bundle = _parse(url, raw)
         if bundle.model_id != bundle.fingerprint:
             raise ModelError(f"Model {url} says that it is {bundle.model_id} but is {bundle.fingerprint}", _TRAIN_AGAIN)
+        if expected is not None and expected != bundle.seal:
+            raise ModelError(
+                f"Model {url} has the seal {bundle.seal}, not {expected}", "get it again from whom you had the seal"
+            )
         return bundle
 
     def verify(self) -> "Bundle":
@@ -135,16 +155,14 @@ _TRAIN_AGAIN = "copy it again from where it was trained, or train into another -
 
 
 def save_bundle(bundle: Bundle, model: "tf.keras.Model", files: Mapping[str, bytes] | None = None) -> Bundle:
-    """Write a trained Keras model, further small `files` and the index of them; gives the bundle as it was written.
+    """Write a trained model's weights, further small `files` and the index of them; gives the bundle as written.
 
     `weights_sha256`, `model_id` and `files` are filled in. The index goes last, so that a half-written directory is no
     bundle.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / KERAS
-        model.save(path, save_format="keras")
-        contents = {KERAS: path.read_bytes(), **(files or {})}
-    return save_files(replace(bundle, weights_sha256=weights_sha256(model.get_weights())), contents)
+    weights = model.get_weights()
+    contents = {WEIGHTS: packed(weights), **(files or {})}
+    return save_files(replace(bundle, weights_sha256=weights_sha256(weights)), contents)
 
 
 def save_files(bundle: Bundle, contents: Mapping[str, bytes]) -> Bundle:
@@ -162,23 +180,57 @@ def save_files(bundle: Bundle, contents: Mapping[str, bytes]) -> Bundle:
 
 
 def load_keras(bundle: Bundle) -> "tf.keras.Model":
-    """The Keras model of a bundle, for prediction. Raises ModelError where its file is not the one that was saved."""
-    bundle.must_be_trained_here("load")
-    import tensorflow as tf
+    """The network of a bundle, for prediction: built from what the bundle says, with the weights of its file.
 
-    import segpipe.models.unet  # noqa: F401 - registers our layer with Keras
-
+    Nothing that the directory holds is run. Raises ModelError where the file is not the one that was saved.
+    """
     fs, folder = _open_folder(bundle.url)
     try:
-        data = fs.cat_file(f"{folder}/{KERAS}")
+        data = fs.cat_file(f"{folder}/{bundle.weights_file}")
     except FileNotFoundError:
-        raise ModelError(f"Model {bundle.url} lacks {KERAS}", _TRAIN_AGAIN) from None
-    if hashlib.sha256(data).hexdigest() != bundle.files.get(KERAS):
-        raise ModelError(f"Model {bundle.url} is damaged: {KERAS} is not the file that was saved", _TRAIN_AGAIN)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / KERAS
-        path.write_bytes(data)
-        return tf.keras.models.load_model(path, compile=False)
+        raise ModelError(f"Model {bundle.url} lacks {bundle.weights_file}", _TRAIN_AGAIN) from None
+    return with_weights(bundle, data)
+
+
+def with_weights(bundle: Bundle, data: bytes) -> "tf.keras.Model":
+    """The network of a bundle with the content of its file of weights; see `load_keras`."""
+    bundle.must_be_trained_here("load")
+    name = bundle.weights_file
+    if hashlib.sha256(data).hexdigest() != bundle.files.get(name):
+        raise ModelError(f"Model {bundle.url} is damaged: {name} is not the file that was saved", _TRAIN_AGAIN)
+    network = _built(bundle)
+    try:
+        if name == WEIGHTS:
+            network.set_weights(unpacked(data, [array.shape for array in network.get_weights()]))
+        else:
+            take_earlier(network, data)
+    except ValueError as error:
+        raise ModelError(
+            f"Model {bundle.url} holds no weights of its network in {name} ({error})", _TRAIN_AGAIN
+        ) from error
+    if weights_sha256(network.get_weights()) != bundle.weights_sha256:
+        raise ModelError(f"Model {bundle.url} is damaged: {name} holds other weights than it says", _TRAIN_AGAIN)
+    return network
+
+
+def network_settings(bundle: Bundle) -> NetworkSettings:
+    """The shape of a bundle's network; ModelError where it is none."""
+    names = {setting.name for setting in fields(NetworkSettings)}
+    settings = NetworkSettings(**{name: value for name, value in bundle.network.items() if name in names})
+    try:
+        check_ranges(settings)
+    except SegpipeError as error:
+        raise ModelError(
+            f"Model {bundle.url} has no network that can be built ({error.problem})", _TRAIN_AGAIN
+        ) from None
+    return settings
+
+
+def _built(bundle: Bundle) -> "tf.keras.Model":
+    from segpipe.models.unet import build_unet, to_segment
+
+    settings = network_settings(bundle)
+    return to_segment(build_unet(settings, len(bundle.modalities), len(bundle.regions)), settings)
 
 
 def weights_sha256(weights: list[Any]) -> str:
@@ -222,11 +274,11 @@ def _open_folder(url: str) -> "tuple[AbstractFileSystem, str]":
 
 
 def _replace_file(fs: "AbstractFileSystem", path: str, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    draft = f"{path}.{uuid.uuid4().hex}.draft"
-    with fs.open(draft, "wb") as file:
-        file.write(data)
-    fs.mv(draft, path)
+    """Write a file so that a reader sees the old content or the new, never a part; durable on a local disk."""
+    from segpipe.storage.filesystem import flush_folder, replace
+
+    replace(fs, path, data)
+    flush_folder(fs, path.rpartition("/")[0])
 
 
 def _sha256(fs: "AbstractFileSystem", path: str) -> str:

@@ -25,6 +25,8 @@ class PredictorSpec:
     runtime: str = "openvino"
     batch_size: int = 8
     precision: str = "auto"
+    expected: str | None = None
+    """The seal that the model must have."""
 
     def __post_init__(self) -> None:
         for name, value, choices in (("Runtime", self.runtime, RUNTIMES), ("Precision", self.precision, PRECISIONS)):
@@ -35,10 +37,10 @@ class PredictorSpec:
 
     def pack(self) -> "PackedPredictor":
         """The predictor as it travels, its model's files in it; ModelError where they are missing or damaged."""
-        bundle = Bundle.load(self.model_url)
+        bundle = Bundle.load(self.model_url, self.expected)
         runtime = import_module(f"segpipe.runtimes.{self.runtime}")
         precision = runtime.precision(bundle) if self.precision == "auto" else self.precision
-        names, remedy = runtime.files(precision)
+        names, remedy = runtime.files(bundle, precision)
         files = {name: read_verified(bundle, name, remedy) for name in names}
         return PackedPredictor(replace(self, model_url=bundle.url, precision=precision), bundle, files)
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segpipe.core.prediction import Predictor
-from segpipe.models.bundle import KERAS, Bundle, load_keras
+from segpipe.models.bundle import Bundle, with_weights
 from segpipe.runtimes.graph import OUTPUTS
 from segpipe.runtimes.openvino import network_function, on_network
 from segpipe.runtimes.slicewise import Constants, Outputs
@@ -27,19 +24,16 @@ def precision(bundle: Bundle) -> str:
     return str(bundle.network["precision"])
 
 
-def files(precision: str) -> tuple[tuple[str, ...], str]:
+def files(bundle: Bundle, precision: str) -> tuple[tuple[str, ...], str]:
     """The files that a predictor needs, and what to do where one is missing."""
-    return (KERAS,), "copy it again from where it was trained"
+    return (bundle.weights_file,), "copy it again from where it was trained"
 
 
 def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     """The predictor of a bundle's Keras model."""
     bundle = packed.bundle
     _use(threads)
-    with tempfile.TemporaryDirectory(prefix="segpipe-model-") as scratch:
-        for name, data in packed.files.items():
-            (Path(scratch) / name).write_bytes(data)
-        model = load_keras(replace(bundle, url=scratch))
+    model = with_weights(bundle, packed.files[bundle.weights_file])
     kind = KerasTiles if bundle.network["dimensions"] == 3 else KerasNetwork
     return on_network(kind(network_function(model, bundle)), bundle, packed.spec.batch_size)
 

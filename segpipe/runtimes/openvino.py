@@ -37,18 +37,23 @@ _EXACT = ["Multiply", "Add", "Subtract", "ReduceMean", "ReduceSum", "ReduceMax",
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}  # of INT8: for what is not quantised
 
 
-def export(bundle_url: str, validation: Sequence[Sample] = (), calibration: Sequence[Sample] | None = None) -> Bundle:
+def export(
+    bundle_url: str,
+    validation: Sequence[Sample] = (),
+    calibration: Sequence[Sample] | None = None,
+    expected: str | None = None,
+) -> Bundle:
     """Convert a Keras model to an IR from int16 slices to uint8 labels, in its bundle, whose new index is given back.
 
     The precision that `segment` shall use is measured on the scans of `validation`, see `judge.choose`; without any it
     is float32. With scans for `calibration` an INT8 model is made too and published where `judge.judge_int8` lets it.
     The index is written last and names the hashes of the new files, so that a half-written export is refused as damaged
     and the next one puts it right. Raises ModelError for a network that cannot be converted, and for one whose float32
-    masks are not those of Keras.
+    masks are not those of Keras, and for a model of another seal than `expected`.
     """
     from segpipe.runtimes import judge
 
-    bundle = Bundle.load(bundle_url)
+    bundle = Bundle.load(bundle_url, expected)
     bundle.must_be_trained_here("convert")
     contents = convert(load_keras(bundle), bundle)
     chosen = judge.choose(bundle, contents, validation)

@@ -59,6 +59,7 @@ def train(
         with run.stage("save"):
             bundle = _save(plan)
     run.model_id = bundle.model_id
+    run.lines.append(bundle.seal_line)
     run.count("slices_seen", _slices_seen(bundle))
     return bundle
 

@@ -284,7 +284,7 @@ def test_what_needs_keras_refuses_it(tmp_path: Path) -> None:
 
 def test_a_trained_model_is_not_overwritten(tmp_path: Path) -> None:
     path = network(tmp_path / "n.onnx", SOFT)
-    before = save_files(replace(adopted(path, card()), origin="trained", adopted={}), {"model.keras": b"weights"})
+    before = save_files(replace(adopted(path, card()), origin="trained", adopted={}), {"weights.npz": b"weights"})
     with pytest.raises(ModelError, match="was trained here and would be lost"):
         adopted(path, card())
     assert Bundle.load(before.url).verify() == before

@@ -159,7 +159,7 @@ def test_a_packed_predictor_needs_no_file(tmp_path: Path, exported: Make, scan: 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_damaged_file_is_refused(tmp_path: Path, runtime: str) -> None:
     bundle = export(tiny_bundle(str(tmp_path / "m")).url)
-    name = {"openvino": "openvino/model.bin", "keras": "model.keras"}[runtime]
+    name = {"openvino": "openvino/model.bin", "keras": "weights.npz"}[runtime]
     file = tmp_path / "m" / name
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -191,7 +191,7 @@ def test_mirrored_bfloat16_networks_are_exported_as_such(exported: Make, scan: S
 
 def test_export_states_its_files(exported: Make) -> None:
     bundle = Bundle.load(exported().url)
-    assert set(bundle.files) >= {"model.keras", "openvino/model.xml", "openvino/model.bin"}
+    assert set(bundle.files) >= {"weights.npz", "openvino/model.xml", "openvino/model.bin"}
     assert bundle.verify() == bundle
     assert bundle.model_id == bundle.fingerprint
 

@@ -94,7 +94,7 @@ def test_trains_the_same_network_whatever_the_trainer_and_the_same_bits_twice(
     assert set(history[0]) == COLUMNS | {f"dice_{region}" for region in bundle.regions}
     assert bundle == Bundle.load(bundle.url).verify()
     assert bundle.subjects == {"train": 5, "validation": 1}
-    assert {"model.keras", "history.csv"} <= set(bundle.files)
+    assert {"weights.npz", "history.csv"} <= set(bundle.files)
     assert load_keras(bundle)(np.zeros((1, *bundle.crop, 4), np.float32)).shape == (1, *bundle.crop, 3)
     assert record.model_id == bundle.model_id
     json.dumps(bundle.metrics, allow_nan=False)
@@ -155,7 +155,7 @@ def test_a_finished_training_is_not_done_twice(settings):
 def test_a_lost_bundle_is_made_again_from_the_checkpoints(settings):
     first, _ = run(settings(), None)
     (Path(first.url) / "bundle.json").unlink()
-    (Path(first.url) / "model.keras").write_bytes(b"half")
+    (Path(first.url) / "weights.npz").write_bytes(b"half")
     again, _ = run(settings(), None)
     assert again.model_id == first.model_id
     again.verify()
