@@ -44,6 +44,7 @@ ENVIRONMENT = {
 # Told from one process of segpipe to the next; nobody sets these by hand.
 INTERNAL = {
     "SEGPIPE_CHECK_ONLY",
+    "SEGPIPE_COMMAND",
     "SEGPIPE_MASTER",
     "SEGPIPE_OUTCOME",
     "SEGPIPE_PID_FILE",

@@ -137,16 +137,6 @@ install_horovod() {
     fi
 }
 
-tell_java() {
-    local home=${JAVA_HOME:-} version=''
-    [[ -z $home ]] || version=$("$home/bin/java" -version 2>&1 | sed -n 's/.* version "\(1\.\)\{0,1\}\([0-9]*\).*/\2/p' | head -n 1) || true
-    [[ -n $version ]] || version=$(java -version 2>&1 | sed -n 's/.* version "\(1\.\)\{0,1\}\([0-9]*\).*/\2/p' | head -n 1) || true
-    case $version in
-        8 | 11 | 17) say "Java $version of this machine runs Spark" ;;
-        *) say 'no Java 8, 11 or 17 on this machine: the embedded Java 17 runs Spark' ;;
-    esac
-}
-
 is_current() {
     [[ -x $PYTHON && $(cat "$STAMP" 2>/dev/null) == $(key_of requirements.lock requirements-data.lock) ]] || return 1
     [[ $(cat "$HOROVOD_STAMP" 2>/dev/null) == $(horovod_key) ]] || [[ -n $(missing_for_horovod) ]]
@@ -163,5 +153,5 @@ fi
 make_venv
 install_packages
 install_horovod
-tell_java
+say "$(PYTHONPATH=$ROOT "$PYTHON" -P -m segpipe.launch.java)"
 say "ready after $SECONDS s"

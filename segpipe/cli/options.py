@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from segpipe.cli.site import nearest, site_settings
 from segpipe.errors import UsageError
+from segpipe.launch.project import command
 from segpipe.settings import check as check_ranges
 from segpipe.settings import flag_of, help_of, plain_type
 
@@ -40,7 +41,7 @@ def parse(job: str, settings_class: type[S], argv: Sequence[str]) -> S:
 def parser_of(job: str, settings_class: type[Any], site: Mapping[str, Any] | None = None) -> Parser:
     """The argument parser of a settings dataclass; what `site` holds is no longer required."""
     parser = Parser(
-        prog=f"spark-submit.sh {job}",
+        prog=f"{command().removeprefix('./')} {job}",
         description=settings_class.__doc__,
         epilog=_EPILOG,
         allow_abbrev=False,
@@ -58,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def remedy(self) -> str:
-        return f"see `./spark-submit.sh {self.prog.split()[-1]} --help`"
+        return f"see `{command()} {self.prog.split()[-1]} --help`"
 
     def error(self, message: str) -> typing.NoReturn:
         message = message.replace("the following arguments are required: ", "missing ")

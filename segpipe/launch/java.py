@@ -11,7 +11,7 @@ from pathlib import Path
 from segpipe.errors import NotFound
 
 SUPPORTED = (8, 11, 17)
-REMEDY = "install Java 17 (apt install openjdk-17-jre-headless), or run tools/setup.sh for an embedded one"
+REMEDY = "install Java 17 (apt install openjdk-17-jre-headless), or run `make setup` for an embedded one"
 
 
 def version(home: Path) -> int | None:
@@ -56,3 +56,15 @@ def java_home() -> Path:
         seen.append(f"{home} is {f'Java {found}' if found else 'no Java'}")
     what = f" ({'; '.join(seen)})" if seen else ""
     raise NotFound(f"No Java that Spark 3.5 runs on (8, 11 or 17){what}", REMEDY)
+
+
+def told() -> str:
+    """The line about Java that set-up ends with."""
+    home = java_home()
+    if home == embedded_home():
+        return "no Java 8, 11 or 17 on this machine: the embedded Java 17 runs Spark"
+    return f"Java {version(home)} of this machine runs Spark"
+
+
+if __name__ == "__main__":
+    print(told())

@@ -16,7 +16,6 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import Any, TextIO
 
 from segpipe.launch.refusals import explanation
-from segpipe.storage import url_to_fs
 
 VARIABLE = "SEGPIPE_OUTCOME"
 _MOST_CHARACTERS = 1 << 16
@@ -33,6 +32,8 @@ def sent_home() -> Iterator[Callable[[int], None]]:
 
     def send(code: int) -> None:
         said = {"code": code, "out": out.getvalue()[-_MOST_CHARACTERS:], "err": err.getvalue()[-_MOST_CHARACTERS:]}
+        from segpipe.storage import url_to_fs
+
         with suppress(OSError):  # then the launcher says where the log is
             fs, path = url_to_fs(url)
             fs.pipe_file(path, json.dumps(said).encode())
@@ -87,6 +88,8 @@ def submit(command: Sequence[str], url: str) -> int:
 
 
 def _fetch(url: str) -> dict[str, Any] | None:
+    from segpipe.storage import url_to_fs
+
     try:
         fs, path = url_to_fs(url)
         said = dict(json.loads(fs.cat_file(path)))
@@ -94,7 +97,3 @@ def _fetch(url: str) -> dict[str, Any] | None:
     except OSError:
         return None
     return said
-
-
-if __name__ == "__main__":
-    sys.exit(submit(sys.argv[2:], sys.argv[1]))

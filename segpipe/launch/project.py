@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from pathlib import Path
 
@@ -14,3 +15,8 @@ def job_names() -> list[str]:
     """The names of all jobs, also where the code is a zip on a cluster's node."""
     names = (module.name for module in pkgutil.iter_modules([str(JOBS)]))
     return sorted(name for name in names if name != "common")
+
+
+def command() -> str:
+    """What a person types to run a job from here."""
+    return os.environ.get("SEGPIPE_COMMAND") or "./spark-submit.sh"

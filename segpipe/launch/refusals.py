@@ -1,13 +1,8 @@
-"""What Spark and YARN say when they refuse a job, as one line with the option that mends it.
-
-`python -m segpipe.launch.refusals FILE` prints that line for what spark-submit wrote into FILE.
-"""
+"""What Spark and YARN say when they refuse a job, as one line with the option that mends it."""
 
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 from segpipe.errors import SegpipeError
 
@@ -99,7 +94,3 @@ def explanation(talk: str) -> SegpipeError:
     return SegpipeError(
         f"spark-submit failed ({cause})", "check its options; add --verbose behind the job for all it said"
     )
-
-
-if __name__ == "__main__":
-    print(f"segpipe: {explanation(Path(sys.argv[1]).read_text(errors='replace'))}", file=sys.stderr)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segpipe.errors import SegpipeError
-from segpipe.launch.project import CONF, ROOT
+from segpipe.launch.project import CONF, ROOT, command
 from segpipe.launch.refusals import refusal
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         if known := refusal(str(getattr(error, "java_exception", error))):
             raise known from error
         raise SegpipeError(
-            f"Spark did not start ({root_cause(error)})", "see `./spark-submit.sh doctor` for what this machine lacks"
+            f"Spark did not start ({root_cause(error)})", f"see `{command()} doctor` for what this machine lacks"
         ) from error
     _ship_code(session)
     return session

@@ -1,17 +1,17 @@
-"""What spark-submit was told: its options and properties file as one set of Spark settings."""
+"""What spark-submit is told: its options, and with its properties file the Spark settings that they make."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from segpipe.launch.session import read_conf
 
-# Options of spark-submit that stand for a setting; spark-submit lets them win over --conf.
-_SETTINGS = {
+# The options of spark-submit 3.5.9 (its --help) that take a value, with the setting that they stand for, if any.
+# spark-submit lets them win over --conf.
+VALUE_OPTIONS: Mapping[str, str | None] = {
     "--master": "spark.master",
     "--deploy-mode": "spark.submit.deployMode",
     "--name": "spark.app.name",
@@ -24,7 +24,21 @@ _SETTINGS = {
     "--queue": "spark.yarn.queue",
     "--principal": "spark.kerberos.principal",
     "--keytab": "spark.kerberos.keytab",
-}
+} | dict.fromkeys((
+    "--class", "--jars", "--packages", "--exclude-packages", "--repositories", "--py-files", "--files", "--archives",
+    "--conf", "-c", "--properties-file", "--driver-java-options", "--driver-library-path", "--driver-class-path",
+    "--proxy-user", "--remote",
+))  # fmt: skip
+SWITCHES = ("--verbose", "-v", "--supervise")
+PASSED_THROUGH = ("--version", "--kill", "--status")  # these submit nothing: spark-submit answers itself
+
+
+def pairs(options: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options that take a value, with it, in their order."""
+    words = iter(options)
+    for word in words:
+        if word in VALUE_OPTIONS:
+            yield word, next(words, "")
 
 
 def settings_of(options: Sequence[str]) -> dict[str, str]:
@@ -33,16 +47,11 @@ def settings_of(options: Sequence[str]) -> dict[str, str]:
     >>> settings_of(["--master", "yarn", "--conf", "spark.executor.cores=2", "--num-executors", "4"])
     {'spark.executor.cores': '2', 'spark.master': 'yarn', 'spark.executor.instances': '4'}
     """
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--conf", "-c", action="append", default=[])
-    parser.add_argument("--properties-file", type=Path)
-    for option, key in _SETTINGS.items():
-        parser.add_argument(option, dest=key)
-    known = vars(parser.parse_known_args(options)[0])
-    properties, entries = known.pop("properties_file"), known.pop("conf")
-    settings = read_conf(properties) if properties else {}
-    settings |= dict(entry.partition("=")[::2] for entry in entries)
-    return settings | {key: value for key, value in known.items() if value is not None}
+    given = list(pairs(options))
+    files = [value for option, value in given if option == "--properties-file"]
+    settings = read_conf(Path(files[-1])) if files else {}
+    settings |= dict(value.partition("=")[::2] for option, value in given if option in ("--conf", "-c"))
+    return settings | {key: value for option, value in given if (key := VALUE_OPTIONS[option])}
 
 
 _UNITS = {"": 1, "k": 2**-10, "m": 1, "g": 2**10, "t": 2**20}

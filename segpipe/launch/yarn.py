@@ -1,12 +1,10 @@
 """What a job needs on a YARN cluster's nodes, put on HDFS once: Python, Spark and BigDL, each named by its content.
 
-`python -m segpipe.launch.yarn` is called by spark-submit.sh with the options of spark-submit and prints the options to
-add, one per line. Whatever the administrator's configuration already names stays as it is.
+Whatever the administrator's configuration already names stays as it is.
 """
 
 from __future__ import annotations
 
-import argparse
 import getpass
 import os
 import sys
@@ -17,9 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from segpipe.errors import SegpipeError, UsageError
+from segpipe.errors import UsageError
 from segpipe.launch import environment, outcome
-from segpipe.launch.session import read_conf
 from segpipe.storage import filesystem as files
 
 _PYTHON = "./environment/bin/python"
@@ -143,26 +140,3 @@ def _stage_jar(folder: str, jar: str) -> str:
                 target.write(block)
 
     return staged(folder, f"jars-{environment.fingerprint({path.name: path})}/{path.name}", copy)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the options to add to those of spark-submit given; 0, or the code of the error that it prints."""
-    parser = argparse.ArgumentParser(prog="segpipe.launch.yarn", allow_abbrev=False, add_help=False)
-    parser.add_argument("--conf", "-c", action="append", default=[])
-    parser.add_argument("--properties-file")
-    parser.add_argument("--deploy-mode", default="client")
-    parser.add_argument("--jars", default="")
-    known, _ = parser.parse_known_args(argv)
-    try:
-        conf = read_conf(Path(known.properties_file)) if known.properties_file else {}
-        conf |= dict(entry.partition("=")[::2] for entry in known.conf)
-        mode = conf.get("spark.submit.deployMode", known.deploy_mode)
-        print("\n".join(submit_options(conf, mode, list(filter(None, known.jars.split(","))))))
-    except SegpipeError as error:
-        print(f"segpipe: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

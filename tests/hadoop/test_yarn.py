@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import pytest
 
 import jobs.segment
 from segpipe.cli import Context
+from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle
 from segpipe.settings import SegmentSettings
 from segpipe.storage import filesystem as files
@@ -83,8 +83,10 @@ def test_restore_gives_the_voxels_and_headers_of_the_source(chain: Chain) -> Non
         assert gzip.decompress((restored / path).read_bytes()) == gzip.decompress((chain.source / path).read_bytes())
 
 
-def test_what_nodes_need_is_put_on_hdfs_once(chain: Chain, cluster: hadoop.Cluster) -> None:
-    from segpipe.launch.yarn import hadoop_settings, staging_folder
+def test_what_nodes_need_is_put_on_hdfs_once(
+    chain: Chain, cluster: hadoop.Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from segpipe.launch.yarn import hadoop_settings, staging_folder, submit_options
 
     fs, staging = files.filesystem(staging_folder(hadoop_settings()))
 
@@ -94,11 +96,8 @@ def test_what_nodes_need_is_put_on_hdfs_once(chain: Chain, cluster: hadoop.Clust
 
     before = archives()
     assert len(before) >= 2  # those of earlier environments stay
-    done = subprocess.run(
-        [sys.executable, "-m", "segpipe.launch.yarn"],
-        cwd=hadoop.ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "once" not in done.stderr
+    submit_options({}, "client", [])
+    assert "once" not in capsys.readouterr().err
     assert archives() == before
     assert not [name for name in fs.find(staging) if name.endswith(".draft")]
 
@@ -136,18 +135,17 @@ def test_the_demo_runs_the_whole_chain_from_hdfs_to_hdfs(hdfs_folder: str) -> No
     ("conf_dir", "message"),
     [("", "HADOOP_CONF_DIR is not set"), ("empty", "lacks core-site.xml or yarn-site.xml")],
 )
-def test_a_missing_configuration_is_one_line(conf_dir: str, message: str, tmp_path: Path) -> None:
+def test_a_missing_configuration_is_told(
+    conf_dir: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segpipe.launch.yarn import submit_options
+
     if conf_dir:
         (tmp_path / conf_dir).mkdir()
-    environment = os.environ | {"HADOOP_CONF_DIR": str(tmp_path / conf_dir) if conf_dir else ""}
-    environment.pop("YARN_CONF_DIR", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "segpipe.launch.yarn"],
-        cwd=hadoop.ROOT, capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert message in line
+    monkeypatch.delenv("YARN_CONF_DIR", raising=False)
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path / conf_dir) if conf_dir else "")
+    with pytest.raises(UsageError, match=message):
+        submit_options({}, "client", [])
 
 
 def test_a_url_that_needs_the_configuration_says_so(tmp_path: Path) -> None:
