@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from segpipe.analysis import OpenedWarehouse
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def open_warehouse(path: str | os.PathLike[str]) -> OpenedWarehouse:

@@ -1,6 +1,6 @@
 """Errors that a user can mend: each names the thing, the value and the next step."""
 
-from enum import StrEnum
+from enum import Enum
 
 
 class SegpipeError(Exception):
@@ -31,6 +31,10 @@ class NotFound(SegpipeError, FileNotFoundError):
     """A source, table or model that is not where it was said to be."""
 
 
+class MissingPackage(SegpipeError, ModuleNotFoundError):
+    """A Python package that this needs and that is not installed; the remedy names the extra that brings it."""
+
+
 class TableError(SegpipeError, ValueError):
     """A table whose schema or content breaks the contract of the warehouse."""
 
@@ -47,8 +51,10 @@ class StorageError(SegpipeError, OSError):
     """A file system that refuses: safe mode, quota, permission, not reachable."""
 
 
-class Reason(StrEnum):
+class Reason(str, Enum):
     """Why an input went to quarantine: the `reason` column of that table."""
+
+    __str__ = str.__str__  # as of enum.StrEnum, which Python 3.10 lacks
 
     EMPTY_FILE = "empty_file"
     TRUNCATED = "truncated"

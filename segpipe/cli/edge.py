@@ -16,6 +16,7 @@ from segpipe.cli.context import Context
 from segpipe.cli.options import parse
 from segpipe.cli.process import attach_terminal, catch_signals, detach, jvm_has_ended, quiet_logging
 from segpipe.errors import SegpipeError
+from segpipe.extras import missing
 
 S = TypeVar("S")
 
@@ -67,6 +68,7 @@ def execute(
 
 def explain(error: BaseException) -> str:
     """One line `problem: remedy` for any exception."""
+    error = missing(error) or error
     if isinstance(error, SegpipeError):
         return " ".join(str(error).split())
     if isinstance(error, MemoryError):
@@ -83,6 +85,9 @@ def explain(error: BaseException) -> str:
     cause = root_cause(error)
     if cause.startswith("segpipe.errors."):  # raised in a worker, with its remedy
         return cause.partition(": ")[2]
+    module = re.match(r"ModuleNotFoundError: No module named '([\w.]+)'", cause)  # in a worker as well
+    if module and (lacked := missing(ModuleNotFoundError(name=module[1]))):
+        return str(lacked)
     return f"{cause}: run again with --verbose for the stack trace"
 
 

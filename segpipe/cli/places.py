@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from segpipe.errors import NotFound, SegpipeError, UsageError
+from segpipe.errors import MissingPackage, NotFound, SegpipeError, UsageError
 
 _ELSEWHERE = "give --warehouse a folder that you may write to"
 
@@ -67,6 +67,8 @@ def _exists(url: str) -> bool:
     try:
         fs, path = filesystem(url)
         return bool(fs.exists(path))
+    except MissingPackage:
+        raise
     except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose client is not installed
         raise UsageError(
             f"{url} cannot be opened ({error})", "give a path, or a URL of file://, hdfs:// or s3a://"

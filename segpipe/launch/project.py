@@ -6,8 +6,11 @@ import os
 import pkgutil
 from pathlib import Path
 
-# A folder, or on a node of a cluster the zip that holds the code.
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = PACKAGE / "_project"  # where the wheel puts jobs and conf, see setup.py
+
+# A checkout, what the wheel brought of one, or on a node of a cluster the zip that holds the code.
+ROOT = _INSTALLED if _INSTALLED.is_dir() else PACKAGE.parent
 JOBS, CONF = ROOT / "jobs", ROOT / "conf"
 
 
@@ -19,4 +22,4 @@ def job_names() -> list[str]:
 
 def command() -> str:
     """What a person types to run a job from here."""
-    return os.environ.get("SEGPIPE_COMMAND") or "./spark-submit.sh"
+    return os.environ.get("SEGPIPE_COMMAND") or ("segpipe" if _INSTALLED.is_dir() else "./spark-submit.sh")

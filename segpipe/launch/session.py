@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segpipe.errors import SegpipeError
-from segpipe.launch.project import CONF, ROOT, command
+from segpipe.launch.code import zip_code
+from segpipe.launch.project import CONF, PACKAGE, ROOT, command
 from segpipe.launch.refusals import refusal
 
 if TYPE_CHECKING:
@@ -168,32 +167,6 @@ def _ship_code(spark: SparkSession) -> None:
     context = spark.sparkContext
     if context.master.startswith("local") or "segpipe" in context.getConf().get("spark.submit.pyFiles", ""):
         return
-    if (ROOT / "segpipe" / "__init__.py").is_file():
+    if PACKAGE.is_dir():
         folder = tempfile.mkdtemp(prefix="segpipe-code-")
         context.addPyFile(str(zip_code(Path(folder) / "segpipe.zip")))
-
-
-def cached_code(folder: Path) -> Path:
-    """A zip of the code in `folder`, made once for the same code: its name has the hash of what is in it."""
-    digest = hashlib.sha256()
-    for path in _code_files():
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    target = folder / f"segpipe-{digest.hexdigest()[:16]}.zip"
-    if not target.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{target.name}.{os.getpid()}"
-        zip_code(draft).replace(target)
-    return target
-
-
-def zip_code(target: Path) -> Path:
-    """Write the packages segpipe and jobs into the zip file `target`."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in _code_files():
-            archive.write(path, path.relative_to(ROOT))
-    return target
-
-
-def _code_files() -> list[Path]:
-    found = (path for package in ("segpipe", "jobs") for path in (ROOT / package).rglob("*"))
-    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)

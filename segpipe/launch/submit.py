@@ -17,11 +17,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from segpipe.errors import NotFound, SegpipeError, UsageError
+from segpipe.extras import named_extra
 from segpipe.launch.command_line import CommandLine, help_text, read
 from segpipe.launch.project import CONF, JOBS, ROOT
 from segpipe.launch.submitted import settings_of
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
+
+
+def console() -> int:
+    """The program `segpipe`, which pip installs: ./spark-submit.sh from any folder."""
+    os.environ |= {"SEGPIPE_COMMAND": "segpipe", "PYTHONSAFEPATH": "1"}
+    return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +67,8 @@ def run_here(job: str, arguments: Sequence[str]) -> int:
     """Run the program of a job in this process."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    return int(importlib.import_module(f"jobs.{job}").main(list(arguments)))
+    with named_extra():
+        return int(importlib.import_module(f"jobs.{job}").main(list(arguments)))
 
 
 def _prepare_python(line: CommandLine) -> None:
@@ -134,7 +142,7 @@ def _find_spark() -> None:
 
     found = importlib.util.find_spec("pyspark")
     if found is None or not found.submodule_search_locations:
-        raise NotFound(f"Python {sys.executable} has no pyspark", "run `make setup`")
+        raise NotFound(f"Python {sys.executable} has no pyspark", "run `make setup`, or pip install 'segpipe[spark]'")
     os.environ["SPARK_HOME"] = found.submodule_search_locations[0]
     os.environ["JAVA_HOME"] = str(java_home())
 
@@ -196,7 +204,7 @@ def _bigdl_jars() -> list[str]:
 
 def _shipped_code() -> Path:
     """A zip of segpipe and jobs, named by what is in it."""
-    from segpipe.launch.session import cached_code
+    from segpipe.launch.code import cached_code
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or "/tmp", ".cache"), "segpipe")
     try:

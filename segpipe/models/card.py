@@ -5,7 +5,6 @@ reference page are one table.
 """
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,6 +14,7 @@ from segpipe.core.orientation import CANONICAL
 from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.core.tiles import TILINGS, WEIGHTS
 from segpipe.errors import ModelError
+from segpipe.toml import tomllib
 
 BACKGROUND = "background"
 ACTIVATIONS = ("softmax", "sigmoid", "none")

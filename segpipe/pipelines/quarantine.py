@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +36,7 @@ def row(
         "reason": str(reason),
         "message": message,
         "fingerprint": fingerprint,
-        "time": datetime.now(UTC),
+        "time": datetime.now(timezone.utc),
     }
 
 

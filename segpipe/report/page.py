@@ -2,7 +2,7 @@
 
 import errno
 import math
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def _content(
         "cohort": cohort,
         "model_id": model.model_id,
         "modalities": [_display_name(name) for name in _modalities(scans)],
-        "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "version": __version__,
         "note": note,
         "judged": f"{split} patients",

@@ -64,7 +64,8 @@ class AdoptedPredictor:
         if stored is None or any(first >= last for first, last in box):
             return self._decided(scan, None, region)
         home, away = self.card.scan_orientation, self.card.orientation
-        image = _turned(stored[:, *region], home, away)
+        inside = (slice(None), *region)
+        image = _turned(stored[inside], home, away)
         del stored
         spacing = _turned_spacing(scan.spacing_mm, home, away)
         output = self._blended(self._prepared(image, scan, spacing))

@@ -132,6 +132,11 @@ class _Reader(FileReader):
         super().__init__(file.inner)
         self._path = path
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place and tell where that is, as other files do."""
+        super().seek(offset, whence)
+        return int(self.tell())
+
     def read(self, size: int = -1) -> bytes:
         with _one_line(self._path):
             return super().read(size)

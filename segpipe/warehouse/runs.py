@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
@@ -110,7 +110,7 @@ def record_run(warehouse: Warehouse | None, job: str, settings: Any) -> Iterator
     any, only gets its record filled in.
     """
     parameters = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else dict(settings)
-    started = datetime.now(UTC)
+    started = datetime.now(timezone.utc)
     record = RunRecord(
         run_id=f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         job=job,

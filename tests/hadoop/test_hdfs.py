@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -43,6 +44,7 @@ def test_what_is_written_is_read_back_across_blocks(hdfs_folder: str) -> None:
         assert file.write(data) == len(data)
         assert file.tell() == len(data)
     with fs.open(files.join(folder, "data"), "rb") as file:
+        assert file.seek(0, io.SEEK_END) == len(data)
         file.seek((1 << 20) - 5)
         middle = file.read(10)
     assert fs.cat_file(files.join(folder, "data")) == data

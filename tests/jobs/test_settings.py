@@ -146,6 +146,15 @@ def test_all_wrong_values_are_told_at_once(site: Path) -> None:
         (OSError(28, "No space left on device", "/d/f"), "no space left on the device for /d/f: free some"),
         (PermissionError(13, "Permission denied", "/d/f"), "no permission for /d/f: choose a place"),
         (MemoryError(), "memory ran out"),
+        (ModuleNotFoundError("No module named 'pydicom'", name="pydicom"), "pydicom is not installed: pip install"),
+        (
+            RuntimeError("Traceback (most recent call last):\nModuleNotFoundError: No module named 'isal'\n"),
+            "isal is not",
+        ),
+        (
+            ModuleNotFoundError("No module named 'horovod'", name="horovod"),
+            "horovod is not installed: run `make setup`",
+        ),
         (
             RuntimeError(
                 "Job aborted\nTraceback (most recent call last):\n  File\nsegpipe.errors.TableError: Odd: redo\n"

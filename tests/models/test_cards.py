@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 
 from segpipe.core.input_scale import Scaling
 from segpipe.errors import ModelError
