@@ -19,6 +19,7 @@ from typing import NoReturn
 from segpipe.errors import NotFound, SegpipeError, UsageError
 from segpipe.extras import named_extra
 from segpipe.launch.command_line import CommandLine, help_text, read
+from segpipe.launch.interpreter import absolute_only
 from segpipe.launch.project import CONF, JOBS, ROOT
 from segpipe.launch.submitted import settings_of
 
@@ -27,7 +28,8 @@ _INTERRUPTED, _BROKEN_PIPE = 130, 141
 
 def console() -> int:
     """The program `segpipe`, which pip installs: ./spark-submit.sh from any folder."""
-    os.environ |= {"SEGPIPE_COMMAND": "segpipe", "PYTHONSAFEPATH": "1"}
+    path = absolute_only(os.environ.get("PYTHONPATH", ""))
+    os.environ |= {"SEGPIPE_COMMAND": "segpipe", "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
     return main()
 
 
