@@ -71,7 +71,7 @@ def _content(
         "modalities": [_display_name(name) for name in _modalities(scans)],
         "made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "version": __version__,
-        "note": note,
+        "note": _note(note, model),
         "judged": f"{split} patients",
         "cards": _cards(scans, measures[0], split, sum(row["inputs"] for row in rejected)),
         "cohort_splits": results.splits_of(scans.values(), rows, regions[0]),
@@ -100,6 +100,15 @@ def _content(
         "runs": [_run(run) for run in results.runs_of(tables, cohort, model.model_id)],
         "split_rule": next(iter(scans.values()))["split_rule"],
     }
+
+
+def _note(note: str | None, model: Model) -> str | None:
+    """The note, and of a network that was trained elsewhere its name, licence and what to cite."""
+    network = model.bundle.get("adopted", {}).get("card", {}).get("network")
+    if not network:
+        return note
+    told = f"Network: {network['name']}, trained elsewhere; licence: {network['licence']}; cite: {network['citation']}."
+    return f"{note} {told}" if note else told
 
 
 def _cards(scans: dict[str, Row], first: results.Measures, split: str, rejected: int) -> list[Row]:

@@ -1,0 +1,109 @@
+"""A network of others from its file to tables, report, NIfTI masks and DICOM SEG, by the jobs that serve our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from pyspark.sql import SparkSession
+
+import jobs.adopt
+import jobs.evaluate
+import jobs.ingest
+import jobs.report
+import jobs.segment
+from segpipe.cli import Context, execute
+from segpipe.models.bundle import Bundle
+from segpipe.models.card import to_toml
+from segpipe.readers.generate import write_brats
+from segpipe.readers.layouts.dicom import KEY_VARIABLE
+from segpipe.settings import AdoptSettings, EvaluateSettings, IngestSettings, ReportSettings, SegmentSettings
+from segpipe.warehouse.store import Warehouse
+from tests.pipelines.test_masks import write_dicom
+from tests.runtimes.onnx_networks import network
+from tests.runtimes.test_adopt import SOFT, card
+
+
+def adopt(folder: Path, *flags: str) -> int:
+    given = (
+        "--network",
+        str(folder / "n.onnx"),
+        "--card",
+        str(folder / "n.toml"),
+        "--model",
+        str(folder / "m"),
+        *flags,
+    )
+    return execute("adopt", AdoptSettings, jobs.adopt.run, given, Context("adopt"), jobs.adopt.check)
+
+
+@pytest.fixture
+def model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bundle:
+    network(tmp_path / "n.onnx", SOFT)
+    (tmp_path / "n.toml").write_text(to_toml(card()))
+    assert adopt(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "small, licence Apache-2.0; cite: nobody 2020" in told
+    assert "wants T1ce, T1, T2, FLAIR; gives whole_tumour, tumour_core, enhancing_tumour" in told
+    return Bundle.load(str(tmp_path / "m"))
+
+
+def test_ingest_segment_evaluate_report(model: Bundle, spark: SparkSession, tmp_path: Path) -> None:
+    context, warehouse = Context("adopt", spark), str(tmp_path / "w")
+    write_brats(tmp_path / "archive", subjects=2, seed=0, shape=(8, 32, 32))
+    jobs.ingest.run(IngestSettings(str(tmp_path / "archive"), warehouse, "c"), context)
+    settings = SegmentSettings(warehouse, "c", model.url, nifti=str(tmp_path / "nifti"))
+    assert jobs.segment.run(settings, context) == 0
+    jobs.evaluate.run(EvaluateSettings(warehouse, "c", model.url, split="all"), context)
+    page = tmp_path / "r.html"
+    jobs.report.run(ReportSettings(warehouse, "c", model.url, str(page), surfaces=0), context)
+    assert "Network: small, trained elsewhere; licence: Apache-2.0; cite: nobody 2020." in page.read_text("utf-8")
+    rows = Warehouse(warehouse).table("segmentations").to_table().to_pylist()
+    assert {row["model_id"] for row in rows} == {model.model_id}
+    assert all(row["dice"] is not None for row in rows)
+    files = sorted((tmp_path / "nifti").rglob("*.nii.gz"))
+    assert len(files) == 2
+    for file in files:
+        subject = file.parents[1].name
+        flair, t1, t1ce, t2 = (
+            nib.load(tmp_path / "archive" / subject / f"{subject}_{name}.nii.gz").get_fdata()
+            for name in ("flair", "t1", "t1ce", "t2")
+        )
+        seen = np.stack([one - one[one != 0].mean() for one in (t1ce, t1, t2, flair)])
+        seen = [
+            np.where(one != 0, z / one[one != 0].std(), 0) for one, z in zip((t1ce, t1, t2, flair), seen, strict=True)
+        ]
+        wanted = np.array([0, 1, 2, 4])[np.einsum("kc,cxyz->kxyz", SOFT, np.stack(seen)).argmax(0)]
+        brain = np.flatnonzero((flair != 0).any(axis=(0, 1)))
+        slices = slice(brain[0], brain[-1] + 1)
+        assert (np.asarray(nib.load(file).dataobj)[:, :, slices] == wanted[:, :, slices]).mean() > 0.999
+
+
+def test_masks_as_dicom_seg(
+    model: Bundle, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "a secret")
+    write_dicom(tmp_path / "archive", seed=4, tilt=0.0)
+    source, seg = str(tmp_path / "archive"), str(tmp_path / "seg")
+    settings = SegmentSettings(str(tmp_path / "w"), "c", model.url, source=source, dicom_seg=seg)
+    assert jobs.segment.run(settings, Context("segment", spark)) == 0
+    (path,) = Path(seg).rglob("*.dcm")
+    written = pydicom.dcmread(path)
+    assert written.Modality == "SEG"
+    assert [one.SegmentLabel for one in written.SegmentSequence] == list(model.labels.values())
+    assert written.pixel_array.any()
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adopt(tmp_path) == 1
+    assert "n.onnx does not exist" in capsys.readouterr().err
+    network(tmp_path / "n.onnx", SOFT)
+    (tmp_path / "n.toml").write_text(to_toml(card(input__modalities=["T1"])))
+    assert adopt(tmp_path) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("segpipe adopt: Network ")
+    assert "the card names 1 (T1)" in told
+    assert told.count("\n") == 1
