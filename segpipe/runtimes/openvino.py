@@ -79,7 +79,7 @@ def precision(bundle: Bundle) -> str:
     return str(bundle.inference.get("precision", "float32"))
 
 
-def files(precision: str) -> tuple[tuple[str, ...], str]:
+def files(bundle: Bundle, precision: str) -> tuple[tuple[str, ...], str]:
     """The files that a predictor needs, and what to do where one is missing."""
     if precision == "int8":
         return (
@@ -177,7 +177,7 @@ def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
 
 def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     """The predictor of a bundle's IR."""
-    xml, weights = (packed.files[name] for name in files(packed.spec.precision)[0])
+    xml, weights = (packed.files[name] for name in files(packed.bundle, packed.spec.precision)[0])
     return on_ir((xml, weights), packed.bundle, threads, packed.spec.precision, packed.spec.batch_size)
 
 
