@@ -19,7 +19,7 @@ from segpipe.cli import Context, execute
 from segpipe.models.bundle import Bundle
 from segpipe.models.card import to_toml
 from segpipe.readers.generate import write_brats
-from segpipe.readers.layouts.dicom import KEY_VARIABLE
+from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.settings import AdoptSettings, EvaluateSettings, IngestSettings, ReportSettings, SegmentSettings
 from segpipe.warehouse.store import Warehouse
 from tests.pipelines.test_masks import write_dicom
@@ -85,7 +85,7 @@ def test_ingest_segment_evaluate_report(model: Bundle, spark: SparkSession, tmp_
 def test_masks_as_dicom_seg(
     model: Bundle, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, "a secret")
+    monkeypatch.setenv(KEY_VARIABLE, "a secret of more than sixteen bytes")
     write_dicom(tmp_path / "archive", seed=4, tilt=0.0)
     source, seg = str(tmp_path / "archive"), str(tmp_path / "seg")
     settings = SegmentSettings(str(tmp_path / "w"), "c", model.url, source=source, dicom_seg=seg)
