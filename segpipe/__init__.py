@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 
 
 def open_warehouse(path: str | os.PathLike[str]) -> OpenedWarehouse:
-    """The warehouse at a folder or URL (file://, hdfs://, s3a://), for notebooks and scripts; reads nothing yet.
+    """The warehouse at a folder or URL (file://, hdfs://), for notebooks and scripts; reads nothing yet.
 
     >>> open_warehouse("demo/tables").segmentations.where(split="test").pandas()  # doctest: +SKIP
 

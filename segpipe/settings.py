@@ -117,7 +117,7 @@ SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
 class IngestSettings:
     """Volumes to slice tables."""
 
-    source: str = option("folder, manifest or URL (file://, hdfs://, s3a://) of the archive", "", required=True)
+    source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
     warehouse: str = option("folder or URL that holds the tables; made when missing", "", required=True)
     cohort: str = option("name of the cohort in the tables", "", required=True, name=True)
     layout: str = option(

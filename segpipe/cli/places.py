@@ -62,14 +62,13 @@ def _check_writable(url: str, folder: Path) -> None:
 
 
 def _exists(url: str) -> bool:
+    from segpipe.storage import PLACES
     from segpipe.storage.filesystem import filesystem
 
+    fs, path = filesystem(url)
     try:
-        fs, path = filesystem(url)
         return bool(fs.exists(path))
     except MissingPackage:
         raise
-    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose client is not installed
-        raise UsageError(
-            f"{url} cannot be opened ({error})", "give a path, or a URL of file://, hdfs:// or s3a://"
-        ) from None
+    except (ImportError, ValueError) as error:  # a name that no file can have
+        raise UsageError(f"{url} cannot be opened ({error})", PLACES) from None

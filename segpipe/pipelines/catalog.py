@@ -49,8 +49,6 @@ def location(warehouse: Warehouse, table: Table) -> str:
     path = warehouse.path(table.name)
     if files.is_local(warehouse.fs):
         return f"file://{path}"
-    if warehouse.url.startswith("s3://"):
-        return f"s3a://{path}"
     return f"{warehouse.url.rstrip('/')}/{table.name}"
 
 

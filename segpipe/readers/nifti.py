@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
-import fsspec
 import numpy as np
 from isal import igzip
 
@@ -184,7 +183,9 @@ def write(volume: Volume, path: str | os.PathLike) -> None:
         contents[next(partners(target))] = image
     for name, content in contents.items():
         packed = name.endswith((".gz", ".mgz"))
-        with fsspec.open(name, "wb") as file:
+        fs, place = url_to_fs(name)
+        fs.makedirs(place.rpartition("/")[0] or "/", exist_ok=True)
+        with fs.open(place, "wb") as file:
             file.write(igzip.compress(content, 3, mtime=0) if packed else content)
 
 

@@ -1,4 +1,4 @@
-"""One face for the places where a warehouse can stand: file://, hdfs://, s3a://, through fsspec.
+"""One face for the places where a warehouse can stand: file:// and hdfs://, through fsspec.
 
 Two operations carry the exactly-once guarantee and are spelled out here, because fsspec promises less than they need:
 putting a file in place of another in one step, and creating a file only where none is.

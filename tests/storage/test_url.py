@@ -1,0 +1,46 @@
+"""Which URLs are opened, and that a path means what it says."""
+
+import pytest
+
+from segpipe.errors import UsageError
+from segpipe.storage import url_to_fs
+
+
+@pytest.mark.parametrize(
+    "name", ["a::b", "memory::x", "simplecache::http://host/x.nii", "zip://x::y.zip", "http:/x", "a b#c?d;e", "1://x"]
+)
+def test_a_path_is_taken_as_it_stands(tmp_path, name):
+    fs, path = url_to_fs(f"{tmp_path}/{name}")
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with fs.open(path, "wb") as file:
+        file.write(b"here")
+    assert (tmp_path / name).read_bytes() == b"here"
+    assert url_to_fs(f"file://{tmp_path}/{name}")[1] == path
+
+
+def test_a_relative_path_with_colons_is_of_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert url_to_fs("simplecache::x")[1] == f"{tmp_path}/simplecache::x"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3a://bucket/w", "s3://bucket/w", "gs://b", "abfss://c@account.dfs/w", "S3A://bucket/w"]
+)
+def test_object_stores_are_refused_with_the_reason(url):
+    with pytest.raises(UsageError, match=r"where no rename is atomic.*: copy it to a disk or to HDFS"):
+        url_to_fs(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host/x", "ftp://host/x", "reference://x", "s9://x", "viewfs://c/x", "github://a:b@c"]
+)
+def test_what_is_not_known_is_refused(url):
+    with pytest.raises(UsageError, match="is not known: give a path, or a URL of file:// or hdfs://"):
+        url_to_fs(url)
+
+
+def test_a_refusal_tells_no_secret():
+    with pytest.raises(UsageError) as refusal:
+        url_to_fs("s3a://key:secret@bucket/w")
+    assert "secret" not in str(refusal.value)
+    assert "s3a://bucket/w" in str(refusal.value)
