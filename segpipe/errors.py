@@ -66,6 +66,7 @@ class Reason(str, Enum):
     GRID_MISMATCH = "grid_mismatch"
     MASK_MISMATCH = "mask_mismatch"
     UNKNOWN_LABELS = "unknown_labels"
+    UNCLEAR_ROLE = "unclear_role"
     NOT_FINITE = "not_finite"
     NO_BRAIN = "no_brain"
     DUPLICATE = "duplicate"

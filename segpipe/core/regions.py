@@ -1,10 +1,14 @@
-"""Label maps and the nested regions that are trained, predicted and measured.
+"""Label maps and the regions that are trained, predicted and measured.
 
-The regions of glioma are those of the BraTS benchmark (Menze et al. 2015, 10.1109/TMI.2014.2377694).
+The regions of glioma are those of the BraTS benchmark (Menze et al. 2015, 10.1109/TMI.2014.2377694); after treatment
+and in children those of its later years (de Verdier et al. 2024, arXiv 2405.18368; Kazerooni et al. 2024, arXiv
+2404.15009).
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,7 +18,8 @@ class LabelConvention:
     """What the numbers of a label map mean, and which of them form each region.
 
     `regions` go from the outermost to the innermost; each must own exactly one label that no later region
-    has, so that regions can be painted back into a label map. Raises ValueError where they do not.
+    has, so that regions can be painted back into a label map. They may lie inside of each other or side by side. Raises
+    ValueError where they do not.
     """
 
     name: str
@@ -28,7 +33,7 @@ class LabelConvention:
                 f"convention {self.name}: labels must be named and lie in 1 to 255, not {unknown or self.labels}"
             )
         if len(set(self.paint)) != len(self.regions):
-            raise ValueError(f"convention {self.name}: regions {self.regions} are not nested")
+            raise ValueError(f"convention {self.name}: regions {self.regions} cannot be told apart")
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -41,34 +46,103 @@ class LabelConvention:
         sets = [set(labels) for labels in self.regions.values()]
         paint = []
         for place, labels in enumerate(sets):
-            inner = set[int]().union(*sets[place + 1 :])
-            if not inner <= labels or len(labels - inner) != 1:
-                raise ValueError(f"convention {self.name}: regions {self.regions} are not nested")
-            paint.append((labels - inner).pop())
+            own = labels.difference(*sets[place + 1 :])
+            if len(own) != 1:
+                message = f"regions {self.regions} cannot be told apart: each needs one label that no later one has"
+                raise ValueError(f"convention {self.name}: {message}")
+            paint.append(own.pop())
         return tuple(paint)
 
+    @property
+    def is_nested(self) -> bool:
+        """Whether each region lies inside of the one before."""
+        sets = [set(labels) for labels in self.regions.values()]
+        return all(inner <= outer for outer, inner in pairwise(sets))
 
-CONVENTIONS: dict[str, LabelConvention] = {
-    convention.name: convention
-    for convention in (
-        LabelConvention(
-            "brats",
-            {1: "necrotic core", 2: "oedema", 4: "enhancing tumour"},
-            {"whole_tumour": (1, 2, 4), "tumour_core": (1, 4), "enhancing_tumour": (4,)},
-        ),
-        LabelConvention(
-            "brats2023",
-            {1: "necrotic core", 2: "oedema", 3: "enhancing tumour"},
-            {"whole_tumour": (1, 2, 3), "tumour_core": (1, 3), "enhancing_tumour": (3,)},
-        ),
-        LabelConvention(
-            "decathlon",
-            {1: "oedema", 2: "non-enhancing tumour", 3: "enhancing tumour"},
-            {"whole_tumour": (1, 2, 3), "tumour_core": (2, 3), "enhancing_tumour": (3,)},
-        ),
-        LabelConvention("binary", {1: "lesion"}, {"lesion": (1,)}),
-    )
-}
+    @property
+    def text(self) -> str:
+        """All of the convention in one line, which `CONVENTIONS` understands as a name.
+
+        >>> LabelConvention("mine", {1: "cyst", 2: "rim"}, {"all": (1, 2), "rim": (2,)}).text
+        'mine|1=cyst,2=rim|all=1+2,rim=2'
+        """
+        labels = ",".join(f"{label}={name}" for label, name in sorted(self.labels.items()))
+        regions = ",".join(f"{name}={'+'.join(map(str, members))}" for name, members in self.regions.items())
+        return f"{self.name}|{labels}|{regions}"
+
+
+@lru_cache(maxsize=64)
+def convention_of(text: str) -> LabelConvention:
+    """The convention that a line written by `LabelConvention.text` describes; its name is that line.
+
+    Raises ValueError where the line describes none.
+    """
+    try:
+        _, labels, regions = text.split("|")
+        named = {int(label): name for label, _, name in (part.partition("=") for part in labels.split(","))}
+        members = {
+            name: tuple(int(label) for label in inside.split("+"))
+            for name, _, inside in (part.partition("=") for part in regions.split(","))
+        }
+    except ValueError as error:
+        raise ValueError(f"{text!r} describes no label convention") from error
+    return LabelConvention(text, named, members)
+
+
+class _Conventions(Mapping[str, LabelConvention]):
+    """Conventions by name; a line that describes one of the user's own is its name."""
+
+    def __init__(self, *known: LabelConvention):
+        self._known = {convention.name: convention for convention in known}
+
+    def __getitem__(self, name: str) -> LabelConvention:
+        if name in self._known:
+            return self._known[name]
+        try:
+            return convention_of(name)
+        except (ValueError, AttributeError, TypeError):
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+CONVENTIONS: Mapping[str, LabelConvention] = _Conventions(
+    LabelConvention(
+        "brats",
+        {1: "necrotic core", 2: "oedema", 4: "enhancing tumour"},
+        {"whole_tumour": (1, 2, 4), "tumour_core": (1, 4), "enhancing_tumour": (4,)},
+    ),
+    LabelConvention(
+        "brats2023",
+        {1: "necrotic core", 2: "oedema", 3: "enhancing tumour"},
+        {"whole_tumour": (1, 2, 3), "tumour_core": (1, 3), "enhancing_tumour": (3,)},
+    ),
+    LabelConvention(
+        "brats2024",
+        {1: "non-enhancing tumour core", 2: "oedema", 3: "enhancing tumour", 4: "resection cavity"},
+        {
+            "whole_tumour": (1, 2, 3),
+            "tumour_core": (1, 3),
+            "enhancing_tumour": (3,),
+            "resection_cavity": (4,),
+        },
+    ),
+    LabelConvention(
+        "brats-ped",
+        {1: "enhancing tumour", 2: "non-enhancing tumour core", 3: "cyst", 4: "oedema"},
+        {"whole_tumour": (1, 2, 3, 4), "tumour_core": (1, 2, 3), "enhancing_tumour": (1,), "cyst": (3,)},
+    ),
+    LabelConvention(
+        "decathlon",
+        {1: "oedema", 2: "non-enhancing tumour", 3: "enhancing tumour"},
+        {"whole_tumour": (1, 2, 3), "tumour_core": (2, 3), "enhancing_tumour": (3,)},
+    ),
+    LabelConvention("binary", {1: "lesion"}, {"lesion": (1,)}),
+)
 
 
 def label_counts(labels: np.ndarray) -> dict[int, int]:
@@ -113,7 +187,7 @@ def to_regions(labels: np.ndarray, convention: LabelConvention) -> np.ndarray:
 def to_labels(regions: np.ndarray, convention: LabelConvention) -> np.ndarray:
     """The label map, uint8 (...), of region maps (..., R) of bools or 0 and 1.
 
-    Inner regions are painted over outer ones. The inverse of `to_regions` where regions are nested. A voxel that is
+    Later regions are painted over those before. The inverse of `to_regions`. A voxel that is
     in an inner region but not in the outer one, as a network may say, gets the inner region's label.
     Raises ValueError where R is another.
     """

@@ -70,7 +70,7 @@ def _agreement(runs: Runs, truth: Runs, affine: np.ndarray) -> dict[str, Any]:
 
 def _regions(labels: np.ndarray, convention: str | None) -> dict[str, Runs]:
     """Each region of a label map, uint8 (slices, rows, columns)."""
-    if convention not in CONVENTIONS:
+    if convention is None or convention not in CONVENTIONS:
         return {}
     return region_runs(labels, CONVENTIONS[convention].regions)
 

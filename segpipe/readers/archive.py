@@ -11,11 +11,22 @@ from typing import Any, BinaryIO, NamedTuple
 import fsspec
 
 from segpipe.errors import Reason
+from segpipe.readers import itk
 from segpipe.readers.names import MASK, role_order
-from segpipe.readers.nifti import SUFFIXES, partners
+from segpipe.readers.nifti import SUFFIXES as NIFTI
+from segpipe.readers.nifti import partners
 
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
 _LONGEST_NAME = 120
+_READ = (*NIFTI, *itk.SUFFIXES)
+_UNREAD = {
+    # formats of images and packed folders that are told, not passed over
+    **dict.fromkeys(
+        (*itk.DETACHED, ".par", ".rec", ".head", ".brik", ".brik.gz", ".mif", ".mif.gz"), "convert it to NIfTI"
+    ),
+    **dict.fromkeys((".mnc.gz", ".nii.xz", ".nii.zst", ".nii.zip", ".vti", ".vtk", ".ima.gz"), "convert it to NIfTI"),
+    **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".7z", ".rar"), "unpack it beside the others"),
+}
 
 
 class Entry(NamedTuple):
@@ -67,6 +78,11 @@ class ScanSource:
     files: tuple[SourceFile, ...]
     layout: str
     label_convention: str | None = None
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Subject and session."""
+        return self.subject, self.session
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -126,13 +142,20 @@ class Rejected:
 class Listing:
     """All scans of a source, in the order of their identity; `root` is the URL that paths are relative to.
 
-    `ignored` counts the files that are no images, such as read-me files.
+    `kinds` counts the files in no scan and no rejection by what they are: `{".txt": 9, "map of anatomy": 3}`. `told`
+    are sentences on readings that could be others.
     """
 
     scans: list[ScanSource]
     rejected: list[Rejected]
     root: str = ""
-    ignored: int = 0
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+
+    @property
+    def ignored(self) -> int:
+        """Files in no scan and no rejection."""
+        return sum(self.kinds.values())
 
 
 @dataclass(frozen=True)
@@ -155,15 +178,24 @@ class Archive:
 
 @dataclass
 class Claim:
-    """What one layout makes of an archive; `taken` are the paths that no other layout shall look at."""
+    """What one layout makes of an archive; `taken` are the paths that no other layout shall look at.
+
+    `ignored` are those of them that are neither an image nor a lesion mask, with what they are; `told` are sentences
+    on readings that could be others.
+    """
 
     scans: list[ScanSource] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
+    ignored: dict[str, str] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
 
 class Found(NamedTuple):
-    """An image file that a layout understood. Only files of one `place` can form a scan together."""
+    """An image file that a layout understood. Only files of one `place` can form a scan together.
+
+    Of two with one role, the one with the lesser `rank` stays.
+    """
 
     place: object
     subject: str
@@ -172,6 +204,7 @@ class Found(NamedTuple):
     entry: Entry
     channel: int = 0
     convention: str | None = None
+    rank: int = 0
 
 
 Companions = Mapping[str, tuple[Entry, ...]]
@@ -215,8 +248,14 @@ def is_identity(name: str) -> bool:
 
 
 def is_image(path: str) -> bool:
-    """Whether the name is one of a NIfTI, Analyze or MGH file."""
-    return path.lower().endswith(SUFFIXES)
+    """Whether the name is one of a NIfTI, Analyze, MGH, NRRD, MetaImage or MINC file."""
+    return path.lower().endswith(_READ)
+
+
+def unread(path: str) -> str | None:
+    """What to do with a file whose name is one of a format that holds images and is not read; None for others."""
+    lower = path.lower()
+    return next((remedy for suffix, remedy in _UNREAD.items() if lower.endswith(suffix)), None)
 
 
 def stem(name: str) -> str:
@@ -225,8 +264,10 @@ def stem(name: str) -> str:
     >>> stem("scan_t1.nii.gz")
     'scan_t1'
     """
+    if name.endswith(".nii.gz"):
+        return name[:-7]
     lower = name.lower()
-    suffix = max((s for s in SUFFIXES if lower.endswith(s)), key=len, default="")
+    suffix = max((s for s in _READ if lower.endswith(s)), key=len, default="")
     return name[: len(name) - len(suffix)]
 
 
@@ -283,6 +324,9 @@ def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, tup
     companions: dict[str, tuple[Entry, ...]] = {}
     rejected = []
     for path, entry in entries.items():
+        if path.endswith((".nii.gz", ".nii")):
+            images[path] = entry
+            continue
         if not is_image(path):
             continue
         partner = next((entries[p] for p in partners(path) if p in entries), None)
@@ -368,7 +412,7 @@ def without(entries: Mapping[str, Entry], taken: Collection[str]) -> dict[str, E
 
 def _one_per_role(items: list[Found], rejected: list[Rejected]) -> list[Found]:
     kept: dict[str, Found] = {}
-    for item in sorted(items, key=lambda item: item.entry.path):
+    for item in sorted(items, key=lambda item: (item.rank, item.entry.path)):
         first = kept.setdefault(item.role, item)
         if first is not item:
             message = f"{item.entry.path} is a second {item.role} beside {first.entry.path}"

@@ -1,5 +1,6 @@
 """Bytes of files that may be gzipped, never more of them than is asked for."""
 
+import bz2
 from typing import NoReturn
 
 from isal import isal_zlib
@@ -9,6 +10,10 @@ from segpipe.errors import BadInput, Reason
 BEHIND = 1 << 20  # bytes tolerated behind the last one that a header promises
 
 _MAGIC = b"\x1f\x8b"
+_POINTERS = (
+    (b"version https://git-lfs", "git LFS", "fetch it with `git lfs pull`"),
+    (b"annex/objects/", "git-annex", "fetch it with `git annex get` or `datalad get`"),
+)
 _DEFLATE_LIMIT = 1032  # no deflate stream inflates to more than this multiple of its size
 _HEAD = 1024  # enough for the fixed part of every header
 _REMEDY = "copy it again from its source"
@@ -44,6 +49,27 @@ def whole(data: bytes, wanted: int, name: str) -> bytes:
         problem = f"{name} goes on far behind the {wanted} bytes that its header promises"
         raise BadInput(Reason.TOO_LARGE, problem, "repair its header")
     return content
+
+
+def unpacked_bz2(data: bytes, limit: int, name: str) -> bytes:
+    """The content of a bzip2 file, if it is no longer than `limit` bytes. Raises BadInput where it is, or is broken."""
+    stream = bz2.BZ2Decompressor()
+    try:
+        content = stream.decompress(data, limit + 1)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(Reason.CORRUPT, f"{name} is no bzip2 file ({type(error).__name__})", _REMEDY) from error
+    if len(content) > limit:
+        raise BadInput(Reason.TOO_LARGE, f"{name} unpacks to more than {limit} bytes", "raise --max-voxels")
+    if not stream.eof:
+        raise BadInput(Reason.TRUNCATED, f"{name} ends before its bzip2 stream does", _REMEDY)
+    return content
+
+
+def check_pointer(data: bytes, name: str) -> None:
+    """Raise BadInput where a file's content is only a pointer to a server that has it."""
+    for mark, kind, remedy in _POINTERS:
+        if mark in data[:512]:
+            raise BadInput(Reason.UNREADABLE, f"{name} is a pointer of {kind}, its content was not fetched", remedy)
 
 
 def up_to(data: bytes, limit: int, name: str) -> tuple[bytes, bool]:

@@ -1,42 +1,382 @@
-"""What the words in file and folder names say about modality, mask and session."""
+"""What the words in file and folder names say: role, visit, and which words are nobody's name.
+
+A name is a text of tokens. Each token is looked up once in the tables of this module and of `recognise`; the reasoning
+over a whole archive, which decides whether what is left over is a person, is in `people`.
+"""
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
+
+from segpipe.readers.recognise import recognise
 
 MASK = "mask"
 IMAGE = "image"  # the role of an image whose name tells no modality
+BRAIN = "map of anatomy"  # of the brain or its parts, never of a lesion: no role of a scan
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 
-_SEPARATORS = re.compile(r"[^0-9A-Za-z]+")
-_MASK = (
-    r"(?:seg|segm|segmentation|mask|masks|label|labels|labelmap|gt|groundtruth|ground_truth|gold_standard|goldstandard"
-    r"|truth|lesion|lesions|consensus|roi|tumou?r|dseg|msmask)"
+_ROLE_OF_DETAIL = {"diffusion": "DWI", "fMRI": "bold", "dual echo": "PD"}
+_WORD = re.compile(r"[^\W_]+")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})")
+
+# Masks. `_STRONG` are words for a mask wherever they describe a file; `_WEAK` are words for what a mask shows, which
+# name studies and patients as well.
+_STRONG = re.compile(
+    r"\w*(?:masks?|msk|maske|masken|masque)|\w*seg(?:s|m|mentations?|mentierung|mentacion|mented)?|labels?|labelmaps?"
+    r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
+    r"|annotations?|annotated|annot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct|标注|分割|掩膜|勾画"
 )
-_ROLE = re.compile(
-    r"(?:^|_)(?:"
-    r"(?P<FLAIR>t2_?flair|flair|t2f|fl)"
-    r"|(?P<T1ce>t1w?_?(?:ce|c|gd|gad|post|postcontrast|km|contrast|contrasted)|(?:ce|gd)_?t1w?)"
-    r"|(?P<T1>t1w?|t1n|t1_?native|mprage)"
-    r"|(?P<T2>t2w?)"
-    r"|(?P<PD>pdw?)|(?P<SWI>swi)|(?P<DWI>dwi)|(?P<ADC>adc)|(?P<bold>bold)"
-    r")(?=_|$)",
+_WEAK = re.compile(
+    r"lesions?|lesionen|laesion(?:en)?|läsion(?:en)?|tumou?rs?|tumeurs?|tumoren|wmh|wmhs|wml|infarcts?|core"
+    r"|o?edema|oedem|ödem|enhancing|necrosis|metastas[ei]s|mets?|病灶|肿瘤"
+)
+_ANATOMY = re.compile(
+    r"(?:^|_)(?:brain|skull|head|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
+    r"|parenchyma|hirn|gehirn|cerveau|intracranial|icv|tiv)_?(?:extraction_?|strip(?:ped)?_?)?"
+    r"(?:masks?|msk|maske|masque|seg|segm|segmentation|labels?)(?:_?\d+)?(?=_|$)"
+    r"|(?:^|_)(?:masks?|msk)_(?:of_)?(?:the_)?(?:brain|head|skull|bet)(?=_|$)"
+    r"|(?:^|_)(?:aseg|aparc|wmparc|ribbon|synthseg|fseg|brainmask|brainseg|tissueseg|tissue_?classes|bm|pve(?:seg)?"
+    r"|pve_\d|parcellation|atlas|nawm|a2009s|dkt|lh|rh)(?:_?\d)?(?=_|$)"
+    r"|skull_?strip\w*mask"
+)
+_BEST = re.compile(
+    r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|corrected"
+)
+_WORST = re.compile(r"auto|pred|approx|draft|initial|deep|net|hd_?glio|samseg|lst|first|old|backup")
+
+# Words that say how files are kept or what was done to them: nobody is called so.
+_TECHNICAL = frozenset(
+    [
+        "image",
+        "images",
+        "imgs",
+        "img",
+        "anat",
+        "anatomy",
+        "anatomical",
+        "nifti",
+        "niftis",
+        "nii",
+        "niigz",
+        "data",
+        "dataset",
+        "datasets",
+        "database",
+        "db",
+        "raw",
+        "rawdata",
+        "sourcedata",
+        "source",
+        "sources",
+        "derivatives",
+        "derived",
+        "processed",
+        "preprocessed",
+        "preproc",
+        "proc",
+        "processing",
+        "output",
+        "outputs",
+        "result",
+        "results",
+        "input",
+        "inputs",
+        "mri",
+        "mris",
+        "mr",
+        "mrt",
+        "irm",
+        "rm",
+        "mrscan",
+        "scans",
+        "scan",
+        "subjects",
+        "patients",
+        "patienten",
+        "cases",
+        "participants",
+        "archive",
+        "archives",
+        "download",
+        "downloads",
+        "export",
+        "exports",
+        "structural",
+        "structurals",
+        "struct",
+        "volumes",
+        "volume",
+        "vol",
+        "vols",
+        "training",
+        "train",
+        "validation",
+        "val",
+        "valid",
+        "test",
+        "testing",
+        "tr",
+        "ts",
+        "dev",
+        "holdout",
+        "unzipped",
+        "extracted",
+        "tmp",
+        "temp",
+        "converted",
+        "conv",
+        "misc",
+        "files",
+        "file",
+        "content",
+        "brain",
+        "brains",
+        "bet",
+        "skullstripped",
+        "skull",
+        "strip",
+        "stripped",
+        "ss",
+        "noskull",
+        "n4",
+        "n3",
+        "bias",
+        "biascorr",
+        "biascorrected",
+        "unbiased",
+        "corrected",
+        "corr",
+        "reg",
+        "registered",
+        "coreg",
+        "coregistered",
+        "registration",
+        "rigid",
+        "affine",
+        "warped",
+        "warp",
+        "norm",
+        "normalized",
+        "normalised",
+        "resampled",
+        "resample",
+        "reorient",
+        "reoriented",
+        "cropped",
+        "crop",
+        "iso",
+        "isotropic",
+        "mni",
+        "mni152",
+        "sri",
+        "sri24",
+        "talairach",
+        "space",
+        "std",
+        "standard",
+        "orig",
+        "original",
+        "final",
+        "masked",
+        "gfc",
+        "anon",
+        "anonymized",
+        "anonymised",
+        "deidentified",
+        "deid",
+        "defaced",
+        "deface",
+        "denoised",
+        "flirt",
+        "fnirt",
+        "ants",
+        "hdbet",
+        "nobias",
+        "pp",
+        "prep",
+        "winsor",
+        "winsorized",
+        "reduced",
+        "noneck",
+        "new",
+        "copy",
+        "and",
+        "the",
+        "of",
+        "in",
+        "to",
+        "from",
+        "on",
+        "with",
+        "brainextraction",
+        "betted",
+        "be",
+        "nu",
+        "t88",
+        "talairached",
+        "hires",
+        "lowres",
+        "highres",
+        "hr",
+        "lr",
+        "full",
+        "head",
+        "brainonly",
+        "nonskullstripped",
+        "analysis",
+        "work",
+        "workdir",
+        "mgz",
+        "mgh",
+        "minc",
+        "nrrd",
+        "dicom",
+        "dcm",
+        "dicoms",
+        "pipeline",
+        "bilder",
+        "bild",
+        "daten",
+        "aufnahmen",
+        "serie",
+        "series",
+        "protocol",
+        "protocols",
+        "all",
+        "automated",
+        "automatic",
+        "approx",
+        "modality",
+        "modalities",
+        "sequence",
+        "sequences",
+        "mnispace",
+        "nativespace",
+        "template",
+        "atlasspace",
+        "axis",
+        "grid",
+        "mm",
+        "freesurfer",
+        "fsl",
+        "spm",
+    ]
+)
+_TECHNICAL_PATTERN = re.compile(
+    r"\d*mm|\dx\dx?\d?|[1-7]d|[1-7]t|iso\d*|(?:images?|imgs?|labels?)(?:tr|ts|val|train|test)|(?:anat|nifti|scan)\d+"
+    r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
+    r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|brain\w*extract\w*"
+)
+_WEIGHTED = re.compile(r"t[12]|flair|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl")
+_OTHER_IMAGE = re.compile(
+    r"e?adc|dwi|dti|swi|swan|pdw?|dp|bold|cbf|cbv|asl|flash|gre|dir|psir|stir|tof|mra|dsc|perf\w*|diff\w*|fa|ktrans"
+    r"|subt?\w*tion|qsm|t2star|hemo|adcmap|epi|fmri|pwi|mtt|ttp|localizer|scout"
+)
+_TARGET = re.compile(
+    r"(?:[_\-. ](?:reg(?:istered)?|coreg(?:istered)?|aligned|warped|align)?[_\-. ]?(?:to|onto)[_\-. ]?"
+    r"|(?<=[a-z]{3})2|(?<=[a-z])to)"
+    r"(?:mni\w*|sri\w*|atlas|template|std|common|native|flair|t1\w*|t2\w*|pd)(?=$|[_\-. ])"
+    r"|[_\-. ]in[_\-. ](?:mni\w*|flair|t1\w*|t2\w*)(?:[_\-. ]?space)?(?=$|[_\-. ])|[_\-. ]space-\w+?(?=$|[_\-. ])",
     re.IGNORECASE,
 )
-_MASK_WORD = re.compile(rf"(?:^|_){_MASK}(?=_|$)", re.IGNORECASE)
-_BRAIN_MASK = re.compile(r"(?:^|_)(?:brain_?mask|bm|brain_?seg|skull_?strip\w*mask)(?=_|$)", re.IGNORECASE)
-_SESSION = re.compile(
-    r"(?:^|_)((?:ses|session|visit|study|tp|timepoint|time_?point|time|scan|followup|fu)_?\d+|baseline|followup)(?=_|$)",
+_PERSON = re.compile(
+    r"(?:patients?|patienten?|pat|pt|subjects?|subj|sub|suj|sujet|proband|probandin|participants?|case|cas|fall|person"
+    r"|volunteer|vol|control|healthy|hc|id|pid|mrn|患者|病人)?[_\-. ]?(?:id|no|nr)?[_\-. ]?0*\d+[a-z]?",
     re.IGNORECASE,
 )
-_ROLE_FOLDER = re.compile(r"(?:images?|imgs?|anat|nifti|niftis|nii|data|raw)(?:Tr|Ts|_?train|_?test)?", re.IGNORECASE)
-_MASK_FOLDER = re.compile(_MASK + r"(?:Tr|Ts|_?train|_?test)?", re.IGNORECASE)
+_PERSON_WORD = re.compile(
+    r"patient|(?<![a-z])(?:pat|pt|subj?|suj|sujet|proband|participant|case|cas|fall|person|hc|control|volunteer|id|pid"
+    r"|mrn)(?![a-z])|患者|病人",
+    re.IGNORECASE,
+)
+_GROUP = re.compile(
+    r"cent(?:er|re|rum)|site|hospital|klinik|clinic|hopital|h[oô]pital|institut|scanner|cohort|kohorte|group|gruppe"
+    r"|groupe|batch|arm|dataset|release|vendor|kollektiv|中心|医院|part(?!i)",
+    re.IGNORECASE,
+)
+
+# Visits: words with a number, words alone, dates.
+_START, _END = r"(?<![^\W_])", r"(?![^\W_])"
+_VISIT_NUMBER = (
+    r"(?:ses|sess|sessions?|sitzung|visits?|visite|vis|besuch|tp|time[ _\-]?points?|timept|zeitpunkt|fup?"
+    r"|follow[ _\-]?ups?"
+    r"|followup|verlauf|verlaufskontrolle|nachsorge|suivi|controle|contr[oô]le|kontrolle|months?|mois|monate?|mth|mo"
+    r"|weeks?|wks?|semaine|woche|days?|tag|jour|years?|yrs?|jahr|ann[eé]e|hours?|wave|welle|round|epoch|pre[_\-]?op"
+    r"|post[_\-]?op|baseline|bl|recurrence|rezidiv|progression|relapse|第)"
+)
+_VISIT_WEAK = (
+    r"(?:study|studie|studies|exam|examen|examination|untersuchung|scan|scannr|mri|mr|mrt|irm|time|acquisition|acq)"
+)
+_VISIT_WORD = (
+    r"(?:baseline|basal|base[_\-]line|bl|screening|follow[ _\-]?ups?|followup|fu|verlauf|suivi|nachsorge|initial"
+    r"|(?:pre|post|intra|peri|pr[aä]e?|pr[eé])[ _\-]?(?:op|opera?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
+    r"|therap\w*|biops\w*|resect\w*|interv\w*|immuno\w*|intervention)\d*"
+    r"|recurrence|recurrent|rezidiv|progression|relapse|nadir|diagnosis|erstdiagnose|erstuntersuchung"
+    r"|(?:first|second|third|last|1st|2nd|3rd|4th|erste|zweite|dritte)[ _\-]?(?:scan|visit|exam|study|mri?|timepoint)"
+    r"|术前|术后|基线|随访|复查|治疗前|治疗后|放疗前|放疗后)"
+)
+_COUNT = (
+    r"\d{1,3}[ _\-]?(?:months?|mois|monate?|mth|mo|m|weeks?|wks?|w|wochen?|semaines?|days?|tage?|years?|yrs?|y|jahre?"
+    r"|hours?|hrs?|h)"
+)
+_YEAR, _MONTH, _DAY = r"(?:19[89]\d|20[0-4]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
+_MONTH_NAME = r"(?:jan|feb|mar|m[aä]r|apr|may|mai|jun|jul|aug|sep|sept|oct|okt|nov|dec|dez)[a-z]{0,6}"
+_CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:\.?\d{1,6})?)?)?"
+_DATE = (
+    rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}{_CLOCK}|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}"
+    rf"|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}|{_YEAR}[_\-]{_MONTH}|{_DAY}?[_\-. ]?{_MONTH_NAME}[_\-. ]?{_YEAR}"
+    rf"|{_YEAR}[_\-. ]?{_MONTH_NAME}[_\-. ]?{_DAY}?|\d{{2}}{_MONTH_NAME}\d{{2}})"
+)
+_VISIT = re.compile(
+    rf"{_START}(?:(?P<date>{_DATE})|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}[a-z]?(?:-\d{{1,2}})?|{_VISIT_WORD}|{_COUNT})"
+    rf"{_END}",
+    re.IGNORECASE,
+)
+_VISIT_ELSE = re.compile(rf"{_START}{_VISIT_WEAK}[ _\-.]?\d{{1,3}}[a-z]?{_END}", re.IGNORECASE)
+_VISIT_FOLDER = re.compile(
+    rf"(?:pre|post|before|after|vor(?:her)?|nach(?:her)?|avant|apr[eè]s|early|late|first|second|third|{_YEAR})",
+    re.IGNORECASE,
+)
+VISIT_LETTER = re.compile(r"[vmwdty]\d{1,4}", re.IGNORECASE)
+TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)
+_YMD = re.compile(rf"({_YEAR})[_\-. ]?({_MONTH})[_\-. ]?({_DAY})")
+_GLUED = re.compile(r"(.*\d)(flair|t1ce|t1gd|t1c|t1w?|t2w?|t2f|seg|mask)", re.IGNORECASE)
 
 
-class Words(NamedTuple):
-    """A name taken apart: the role it states, and the words before."""
+@dataclass(frozen=True)
+class Said:
+    """What the words that describe a file say: its role, None where they say none.
+
+    `rank` orders masks of one scan, the best first. `weak` marks a mask that only a word for what it shows makes one,
+    and `label` is what the words are, for the name of an image of no known modality.
+    """
 
     role: str | None
-    before: str
+    label: str = ""
+    rank: int = 0
+    weak: bool = False
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder's name says: `text` is what may name a person, empty where nothing does."""
+
+    text: str
+    visits: tuple[str, ...] = ()
+    said: Said | None = None
+    mask: bool = False
+    weak: bool = False
+    raw: str = ""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A stem in its parts: what may name a person, visits, what describes the file, and what stands behind that."""
+
+    text: str
+    visits: tuple[str, ...]
+    tail: str
+    behind: str
 
 
 def role_order(role: str) -> tuple[int, str]:
@@ -46,55 +386,248 @@ def role_order(role: str) -> tuple[int, str]:
     return (MODALITIES.index(role) if role in MODALITIES else len(MODALITIES)), role
 
 
-def modality(word: str) -> str | None:
-    """The modality that one word stands for, canonical; None where it is none.
+@lru_cache(maxsize=1 << 12)
+def modality(text: str) -> str | None:
+    """The modality that words stand for, canonical; None where they are none.
 
-    >>> modality("t1gd"), modality("FLAIR"), modality("brain")
-    ('T1ce', 'FLAIR', None)
+    >>> modality("t1gd"), modality("FLAIR"), modality("adc"), modality("john")
+    ('T1ce', 'FLAIR', 'ADC', None)
     """
-    match = _ROLE.fullmatch(_normal(word))
-    return match.lastgroup if match else None
+    found = recognise(text)
+    if found.words and not set(found.words) - {"mpr", "plane"} and "mpr" in found.words:
+        return "T1"  # a reformatted image among files, but a magnetisation-prepared sequence in a file's name (OASIS)
+    if found.role == "other":
+        return _ROLE_OF_DETAIL.get(found.detail, found.detail.replace(" ", "-"))
+    return found.role
 
 
-def words(stem: str) -> Words | None:
-    """Role and leading words of a file's stem; None for masks of the brain, which are neither image nor lesion.
+@lru_cache(maxsize=1 << 14)
+def describe(text: str) -> Said:
+    """Role of the words that describe a file.
 
-    >>> [tuple(words(stem)) for stem in ("study1_T2W", "T1POST_N4_brain", "pat7_T1_seg", "anatomy")]
-    [('T2', 'study1'), ('T1ce', ''), ('mask', 'pat7'), (None, 'anatomy')]
+    >>> [describe(text).role for text in ("T1_N4_regtoFLAIR", "LesionSeg-Flair", "brain_mask", "t1gd", "wmh", "orig")]
+    ['T1', 'mask', 'map of anatomy', 'T1ce', 'mask', None]
     """
-    text = _normal(stem)
-    if _BRAIN_MASK.search(text):
-        return None
-    mask, image = _MASK_WORD.search(text), _ROLE.search(text)
-    if not (mask or image):
-        return Words(None, stem)
-    first = min(match.start() for match in (mask, image) if match)
-    return Words(MASK if mask else image.lastgroup, stem[:first].rstrip("_-. "))  # type: ignore[union-attr]
+    text = _TARGET.sub("", text)
+    normal = "_".join(_pieces(text))
+    label = "-".join(word for word in normal.split("_") if word)
+    if _ANATOMY.search(normal):
+        return Said(BRAIN, label)
+    words = normal.split("_")
+    rank = 0 if _BEST.search(normal) else (9 if _WORST.search(normal) else 2)
+    if any(_fits(_STRONG, word) for word in words):
+        return Said(MASK, label, rank + (not any(_fits(_WEAK, word) for word in words)))
+    role = modality(text)
+    if role in MODALITIES:
+        return Said(role, label)
+    if any(_fits(_WEAK, word) for word in words):
+        return Said(MASK, label, rank + 4, weak=True)
+    return Said(role, label)
 
 
-def session(text: str) -> tuple[str | None, str]:
-    """The session that a name states, and the name without it.
+def words(text: str) -> Said | None:
+    """What the words of a series' description say; None for a map of anatomy."""
+    said = describe(text)
+    known = (*MODALITIES, MASK, "PD", "SWI", "DWI", "ADC", "bold", None)
+    return None if said.role == BRAIN else said if said.role in known else Said(None)
 
-    >>> session("study1"), session("p7_ses-02_x"), session("p7")
-    (('study1', ''), ('ses-02', 'p7_x'), (None, 'p7'))
+
+@lru_cache(maxsize=1 << 16)
+def folder(name: str) -> Folder:
+    """What a folder's name says.
+
+    >>> folder("1_T1").said.role, folder("Raw_Data").text, folder("week-040").visits, folder("IXI-T1").text
+    ('T1', '', ('week-040',), 'IXI')
     """
-    match = _SESSION.search(_normal(text))
-    if not match:
-        return None, text
-    rest = [part for part in (text[: match.start()], text[match.end() :].lstrip("_-. ")) if part]
-    return text[match.start(1) : match.end(1)], "_".join(rest)
+    if _VISIT_FOLDER.fullmatch(name):
+        return Folder("", (name,), raw=name)
+    visits, rest = take_visits(name)
+    kinds = [(match, kind_of(match[0])) for match in _WORD.finditer(rest)]
+    described = [kind for _, kind in kinds if kind in ("modality", "mask")]
+    if kinds and all(kind in ("technical", "number") for _, kind in kinds) and any(k == "technical" for _, k in kinds):
+        return Folder("", visits, raw=name)
+    if kinds and all(kind != "id" for _, kind in kinds) and described:
+        said = describe(rest)
+        return Folder("", visits, said, mask=said.role == MASK, raw=name)
+    if kinds and all(kind in ("weak", "technical") for _, kind in kinds):
+        return Folder(rest, visits, Said(MASK, "", 6, weak=True), weak=True, raw=name)
+    if not described:
+        return Folder(_trimmed(rest, kinds), visits, raw=name)
+    parts = cut(rest)
+    said = describe(parts.tail)
+    named = parts.text or parts.behind
+    return Folder(named, visits, said, mask=said.role == MASK and not said.weak, raw=name)
 
 
-def is_role_folder(name: str) -> bool:
-    """Whether a folder's name says what kind of files it holds rather than whose."""
-    return bool(_ROLE_FOLDER.fullmatch(name) or is_mask_folder(name))
+@lru_cache(maxsize=1 << 12)
+def cut(stem: str) -> Cut:
+    """A stem in its parts.
+
+    >>> cut("MS_lesion_P1_FLAIR")[:1] if False else cut("MS_lesion_P1_FLAIR").text
+    'MS_lesion_P1'
+    >>> cut("PatientID_0003_Timepoint_1_brain_t1c").visits, cut("T1_007").behind, cut("t2_tirm_tra_4").text
+    (('Timepoint_1',), '007', '')
+    """
+    visits, rest = take_visits(stem)
+    glued = _GLUED.fullmatch(rest)
+    if glued and not (_TECHNICAL_PATTERN.fullmatch(glued[1].lower()) or recognise(glued[1]).words):
+        rest = f"{glued[1]}_{glued[2]}"
+    words = list(_WORD.finditer(rest))
+    kinds = [kind_of(word[0]) for word in words]
+    strong = next((n for n, kind in enumerate(kinds) if kind == "modality"), None)
+    if strong is None:
+        strong = next(
+            (n for n in (len(words) - 2, len(words) - 1) if n > 0 and _is_anatomy(rest[words[n].start() :])), None
+        )
+    if strong is None:
+        masks = [n for n, kind in enumerate(kinds) if kind == "mask"]
+        strong = next((n for n in masks if not _identity(kinds, words, n + 1, len(words)) or n == masks[-1]), None)
+    if strong is None:
+        strong = next((n for n in range(len(kinds)) if kinds[n] == "weak" and n == len(kinds) - 1), len(words))
+    lead = _identity(kinds, words, 0, strong)
+    if lead is None and strong == len(words) and all(kind in ("technical", "word", "weak", "number") for kind in kinds):
+        numbers = all(kind == "number" for kind in kinds)
+        return Cut(rest if numbers else "", visits, "" if numbers else rest, "")
+    if lead is None:
+        return Cut("", visits, rest, _behind(rest, words, kinds, strong))
+    end = words[lead + 1].start() if lead + 1 < len(words) else len(rest)
+    return Cut(rest[:end].strip("_-. "), visits, rest[end:], "")
 
 
-def is_mask_folder(name: str) -> bool:
-    """Whether a folder's name says that it holds masks."""
-    return bool(_MASK_FOLDER.fullmatch(_normal(name)))
+def _behind(rest: str, words: list[re.Match[str]], kinds: list[str], strong: int) -> str:
+    """What may name a person behind the words that describe a file: `T1_007`."""
+    first = len(words)
+    while first - 1 > strong and kinds[first - 1] in ("id", "number"):
+        first -= 1
+    while (
+        first < len(words)
+        and recognise(rest[: words[first].end()]).words != recognise(rest[: words[first].start()]).words
+    ):
+        first += 1
+    if first >= len(words) or not has_digit(rest[words[first].start() :]):
+        return ""
+    return rest[words[first].start() :]
 
 
-def _normal(text: str) -> str:
-    """`text` with every separator an underscore, the same length."""
-    return _SEPARATORS.sub(lambda match: "_" * len(match[0]), text)
+def take_visits(text: str) -> tuple[tuple[str, ...], str]:
+    """The visits that a name states, and the name without them.
+
+    >>> take_visits("study1"), take_visits("p7_ses-02_x"), take_visits("P01_20190102"), take_visits("p7")
+    ((('study1',), ''), (('ses-02',), 'p7_x'), (('20190102',), 'P01'), ((), 'p7'))
+    """
+    found: list[str] = []
+    for pattern in (_VISIT, _VISIT_ELSE):
+        while match := pattern.search(text):
+            found.append(_date(match[0]) if match.groupdict().get("date") else match[0])
+            text = _joined(text[: match.start()], text[match.end() :])
+    return tuple(found), text
+
+
+def is_weak_visit(visit: str) -> bool:
+    """Whether the words are used for people as well, as in `scan_001`."""
+    return bool(_VISIT_ELSE.fullmatch(visit))
+
+
+@lru_cache(maxsize=1 << 14)
+def kind_of(word: str) -> str:
+    """What a single word is: modality, mask, weak (mask), technical, word (of radiology), number, or id.
+
+    >>> [kind_of(word) for word in ("t1ce", "tumorMask", "lesion", "brain", "sag", "07", "P07")]
+    ['modality', 'mask', 'weak', 'technical', 'word', 'number', 'id']
+    """
+    lower = word.lower()
+    if lower.isdigit():
+        return "number"
+    if lower in _TECHNICAL or _TECHNICAL_PATTERN.fullmatch(lower):
+        return "technical"
+    pieces = [piece for piece in _pieces(word) if piece]
+    if any(_fits(_STRONG, piece) for piece in pieces) and all(map(_may_stand_in_a_mask, pieces)):
+        return "mask"
+    found = recognise(word)
+    if (role := modality(word)) is not None and _is_modality(lower, role):
+        return "modality"
+    if all(_fits(_WEAK, piece) for piece in pieces):
+        return "weak"
+    return "word" if found.words and len(lower) > 1 and not re.search(r"\d", lower) else "id"
+
+
+def is_generic(text: str) -> bool:
+    """Whether a name could be anyone's in another folder: a number, a letter or a word for patients with a number.
+
+    >>> [is_generic(text) for text in ("Patient_01", "P1", "007", "UPENN-GBM-00001", "BraTS_1")]
+    [True, True, True, False, False]
+    """
+    return bool(_PERSON.fullmatch(text) or re.fullmatch(r"[^\W\d_]{1,2}[_\-. ]?\d+[a-z]?", text))
+
+
+def is_person(text: str) -> bool:
+    """Whether a word says that this names a patient."""
+    return bool(_PERSON_WORD.search(text))
+
+
+def is_group(text: str) -> bool:
+    """Whether a word says that this names a place or a group, not a patient."""
+    return bool(_GROUP.search(text))
+
+
+def has_digit(text: str) -> bool:
+    """Whether there is a digit in a text."""
+    return any(letter.isdigit() for letter in text)
+
+
+def _fits(pattern: re.Pattern[str], word: str) -> bool:
+    """Whether the pattern is all of a word but a number at its end: `mask1`."""
+    return bool(pattern.fullmatch(word) or pattern.fullmatch(word.rstrip("0123456789")))
+
+
+def _may_stand_in_a_mask(piece: str) -> bool:
+    """Whether a piece of a word that tells a mask is one of masks, of files, or of radiology."""
+    return (
+        _fits(_STRONG, piece)
+        or _fits(_WEAK, piece)
+        or piece in _TECHNICAL
+        or len(piece) == 1
+        or bool(recognise(piece).words)
+    )
+
+
+def _is_modality(word: str, role: str) -> bool:
+    """Whether a word alone names an image's kind, rather than being one of the many that also begin names."""
+    return bool(_WEIGHTED.search(word) if role in MODALITIES else _OTHER_IMAGE.fullmatch(word))
+
+
+def _identity(kinds: list[str], words: list[re.Match[str]], first: int, end: int) -> int | None:
+    """The last of the words from `first` that may name a person; with a digit, if any has one."""
+    named = [n for n in range(first, end) if kinds[n] in ("id", "number")]
+    numbered = [n for n in named if has_digit(words[n][0])]
+    return max(numbered or named, default=None)
+
+
+def _pieces(text: str) -> list[str]:
+    """The words of a name, lower-case; camel case and a number at the end are taken apart."""
+    return [piece.lower() for word in _WORD.findall(text) for piece in _CAMEL.split(word) if piece]
+
+
+def _trimmed(text: str, kinds: list[tuple[re.Match[str], str]]) -> str:
+    """A folder's name without technical words at its end."""
+    kept = [match for match, kind in kinds]
+    while len(kept) > 1 and kind_of(kept[-1][0]) == "technical":
+        kept.pop()
+    if len(kept) == len(kinds):
+        return text
+    return text[: kept[-1].end()]
+
+
+def _is_anatomy(text: str) -> bool:
+    return bool(_ANATOMY.fullmatch("_".join(_pieces(text))))
+
+
+def _date(text: str) -> str:
+    """A date without its clock, as in other names of the same day."""
+    match = _YMD.match(text)
+    return "".join(match.groups()) if match else text
+
+
+def _joined(before: str, after: str) -> str:
+    before, after = before.rstrip("_-. "), after.lstrip("_-. ")
+    return f"{before}_{after}" if before and after else before or after

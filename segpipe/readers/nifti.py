@@ -8,12 +8,13 @@ Values of several parts (RGB, RGBA, complex) become a last axis of the voxels, o
 Formats: NIfTI-1 (nifti.nimh.nih.gov/nifti-1), NIfTI-2, Analyze as SPM and nibabel read it, MGH (FreeSurfer).
 """
 
+import bz2
 import math
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from isal import igzip
@@ -24,9 +25,10 @@ from segpipe.readers import inflate
 from segpipe.storage import url_to_fs
 
 MAX_VOXELS = 1 << 30
-SUFFIXES = (".nii", ".hdr", ".img", ".mgh", ".mgz", ".nii.gz", ".hdr.gz", ".img.gz", ".mgh.gz")
+SUFFIXES = (".nii", ".hdr", ".img", ".mgh", ".mgz", ".nii.gz", ".hdr.gz", ".img.gz", ".mgh.gz", ".nii.bz2", ".mgh.bz2")
 
 _MGH_SIZE = 284
+_QUATERNION_ROUNDING = 1e-3  # by which the square of its length may exceed 1
 
 # NIfTI datatype code -> (dtype of one part, parts of a value)
 _DATATYPES = {
@@ -138,11 +140,15 @@ def partners(path: str) -> Iterator[str]:
     >>> list(partners("a/b.hdr.gz"))
     ['a/b.img.gz', 'a/b.img']
     """
-    for one, other in ((".hdr", ".img"), (".img", ".hdr"), (".HDR", ".IMG"), (".IMG", ".HDR")):
-        stem, packed = (path[:-3], True) if path.endswith(".gz") else (path, False)
-        if stem.endswith(one):
-            plain = stem[: -len(one)] + other
-            yield from (plain + ".gz", plain) if packed else (plain, plain + ".gz")
+    packed = path[-3:].lower() == ".gz"
+    stem, suffix = os.path.splitext(path[:-3] if packed else path)
+    other = {".hdr": ".img", ".img": ".hdr"}.get(suffix.lower())
+    if other is None:
+        return
+    cases = (other.upper(), other) if suffix.isupper() else (other, other.upper())
+    for plain in (stem + case for case in cases):
+        gz = plain + (".GZ" if plain.isupper() or suffix.isupper() else ".gz")
+        yield from (gz, plain) if packed else (plain, gz)
 
 
 def to_bytes(volume: Volume) -> bytes:
@@ -182,11 +188,17 @@ def write(volume: Volume, path: str | os.PathLike) -> None:
             raise ValueError(f"{volume.container} needs a name in .hdr, not {target}")
         contents[next(partners(target))] = image
     for name, content in contents.items():
-        packed = name.endswith((".gz", ".mgz"))
         fs, place = url_to_fs(name)
         fs.makedirs(place.rpartition("/")[0] or "/", exist_ok=True)
         with fs.open(place, "wb") as file:
-            file.write(igzip.compress(content, 3, mtime=0) if packed else content)
+            file.write(_packed(content, name.lower()))
+
+
+def _packed(content: bytes, name: str) -> bytes:
+    """The bytes as the name of their file says."""
+    if name.endswith((".gz", ".mgz")):
+        return igzip.compress(content, 3, mtime=0)
+    return bz2.compress(content) if name.endswith(".bz2") else content
 
 
 def from_array(voxels: np.ndarray, affine: np.ndarray, slope: float = 1.0, inter: float = 0.0) -> Volume:
@@ -337,12 +349,32 @@ def _scaling(header: "object", container: str, name: str) -> tuple[float, float]
 
 
 def _affine(header: "object", name: str) -> np.ndarray:
-    """sform, else qform, else voxel sizes around the centre, as nibabel does."""
+    """sform, else qform, else voxel sizes around the centre, as nibabel does once `check_fix` has seen the header."""
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(header.get_best_affine(), np.float64)  # type: ignore[attr-defined]
+            return np.asarray(_mended(header).get_best_affine(), np.float64)
     except Exception as error:  # whatever nibabel's arithmetic stumbles over in a hostile header
         _bad(Reason.BAD_GEOMETRY, f"{name} has a broken qform ({error})", "repair qform or sform in the header")
+
+
+def _mended(header: Any) -> Any:
+    """A copy whose qfac is 1 or -1, whose voxel sizes are above 0, whose quaternion is not longer than 1 by rounding.
+
+    So the programs of the field read (nifti1_io.c; nibabel's `check_fix`): a qfac of 0 counts as 1, a negative size is
+    a size, and one of 0 counts as 1.
+    """
+    header = header.copy()
+    sizes = header["pixdim"]
+    if sizes[0] not in (-1, 1):
+        sizes[0] = 1
+    sizes[1:4] = np.where(sizes[1:4] == 0, 1, np.abs(sizes[1:4]))
+    if "quatern_b" in header.keys():  # noqa: SIM118
+        quaternion = np.array([header[f"quatern_{part}"] for part in "bcd"], np.float64)
+        length = float(quaternion @ quaternion)
+        if 1 < length < 1 + _QUATERNION_ROUNDING:
+            for part, value in zip("bcd", quaternion / np.sqrt(length) * (1 - 1e-7), strict=True):
+                header[f"quatern_{part}"] = value
+    return header
 
 
 def _mgh(head: bytes, name: str) -> _Promise:

@@ -23,9 +23,9 @@ from segpipe.core.orientation import (
 from segpipe.core.regions import CONVENTIONS, label_counts
 from segpipe.core.volume import Volume
 from segpipe.errors import BadInput, Reason
-from segpipe.readers import dicom, nifti
-from segpipe.readers.archive import ScanSource, SourceFile, is_image
-from segpipe.readers.names import MASK, role_order
+from segpipe.readers import dicom, inflate, itk, nifti
+from segpipe.readers.archive import Entry, Rejected, ScanSource, SourceFile, is_image, reject
+from segpipe.readers.names import MASK, MODALITIES, role_order
 from segpipe.readers.sources import open_root
 
 _WIDEST_VALUE = 16  # bytes
@@ -41,7 +41,7 @@ class Scan:
     `images` holds stored values per modality (value = stored * slope + inter, see `slopes`), in the dtype of the file,
     or floating where it was resampled. `affine` (4, 4) float64 maps (slice, row, column, 1) to RAS+ mm. `statistics`
     are those of the scaled values over the `brain` voxels. `file_rows` are the FILE structs of the table `scans`.
-    `resampled_to` is None where no file had to be resampled.
+    `resampled_to` is None where no file had to be resampled. `dropped` are files that do not fit the others.
     """
 
     source: ScanSource
@@ -56,6 +56,7 @@ class Scan:
     label_counts: dict[int, int] | None = None
     label_convention: str | None = None
     resampled_to: str | None = None
+    dropped: tuple[Rejected, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -129,16 +130,30 @@ def load(
     """
     fs, root, _ = open_root_cached(source_url)
     frames: list[_Frame] = []
+    foreign: list[tuple[str, BadInput]] = []
     for files in _by_path(scan_source.files):
-        frames += _frames(fs, root, files, CANONICAL[axis], max_voxels)
+        try:
+            frames += _frames(fs, root, files, CANONICAL[axis], max_voxels)
+        except BadInput as error:
+            if not _is_foreign(files[0].path) or len(scan_source.files) == len(files):
+                raise
+            foreign.append((files[0].path, error))
+    if all(frame.role == MASK for frame in frames):
+        raise foreign[0][1]
     images = sorted((frame for frame in frames if frame.role != MASK), key=lambda frame: role_order(frame.role))
     masks = [frame for frame in frames if frame.role == MASK]
+    images, unclear = _with_role(images)
     reference = _reference(images, resample_to, scan_source)
-    on_grid = [_on_grid(frame, reference, resample_to) for frame in images + masks]
-    resampled = any(new is not old for new, old in zip(on_grid, images + masks, strict=True))
-    images, masks = on_grid[: len(images)], on_grid[len(images) :]
+    on_grid, dropped = _on_one_grid(images + masks, reference, resample_to)
+    resampled = any(new is not old for new in on_grid for old in images + masks if new.row is old.row)
+    images, masks = (
+        [frame for frame in on_grid if frame.role != MASK],
+        [frame for frame in on_grid if frame.role == MASK],
+    )
     brain = _brain(images)
+    masks, unusable = _with_labels(masks, scan_source)
     mask, labels, convention = _labels(masks, scan_source)
+    on_grid = [*images, *masks]
     return Scan(
         source=scan_source,
         images={frame.role: frame.array for frame in images},
@@ -152,7 +167,20 @@ def load(
         label_counts=labels,
         label_convention=convention,
         resampled_to=resample_to if resampled else None,
+        dropped=tuple(_dropped(scan_source, path, error) for path, error in (*foreign, *unclear, *dropped, *unusable)),
     )
+
+
+def mask_labels(source_url: str, scan_source: ScanSource, max_voxels: int = nifti.MAX_VOXELS) -> frozenset[int] | None:
+    """The labels in a scan's mask; None where it has no mask, or one that cannot be used, as `load` will tell."""
+    fs, root, _ = open_root_cached(source_url)
+    masks = [file for file in scan_source.files if file.role == MASK]
+    if not masks:
+        return None
+    try:
+        return frozenset(label_counts(_read(fs, root, masks[0], max_voxels)[0].voxels))
+    except (BadInput, ValueError, OverflowError):
+        return None
 
 
 def restore(rows: Sequence[dict[str, Any]], planes: Sequence[np.ndarray], orientation: str) -> Volume:
@@ -216,6 +244,12 @@ def _read(fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, max_voxels
     digest = hashlib.sha256()
     for content in contents:
         digest.update(content)
+    inflate.check_pointer(contents[0], file.path)
+    lower = file.path.lower()
+    if lower.endswith(itk.SUFFIXES):
+        return itk.parse(contents[0], file.path, max_voxels), digest.hexdigest()
+    if lower.endswith(".bz2"):
+        contents[0] = inflate.unpacked_bz2(contents[0], max_voxels * _WIDEST_VALUE, file.path)
     if not is_image(file.path):
         return dicom.series(contents, file.paths, max_voxels), digest.hexdigest()
     companion = contents[1] if len(contents) > 1 else None
@@ -299,7 +333,8 @@ def _file_row(
 def _reference(images: list[_Frame], resample_to: str | None, source: ScanSource) -> _Frame:
     """The frame whose grid all others must have or get."""
     if resample_to is None:
-        return images[0]
+        main = [frame for frame in images if _is_main(frame)] or images
+        return max(main, key=lambda one: sum(_same_grid(one, other) for other in main))
     for frame in images:
         if resample_to in (frame.role, frame.role.partition(".")[0]):
             return frame
@@ -311,9 +346,82 @@ def _reference(images: list[_Frame], resample_to: str | None, source: ScanSource
     )
 
 
+def _on_one_grid(
+    frames: list[_Frame], reference: _Frame, resample_to: str | None
+) -> tuple[list[_Frame], list[tuple[str, BadInput]]]:
+    """The frames on the reference's grid, and what does not fit it, if enough do.
+
+    One of several modalities on another grid drops out alone, as does a mask or an image of another kind. Where no two
+    modalities share a grid, the scan is refused: it wants to be registered, not to be thinned.
+    """
+    kept, dropped = [], []
+    for frame in frames:
+        try:
+            kept.append(_on_grid(frame, reference, resample_to))
+        except BadInput as error:
+            dropped.append((frame.path, error))
+    main = [frame for frame in frames if _is_main(frame)]
+    if len(main) > 1 and sum(map(_is_main, kept)) < 2:
+        raise next(error for path, error in dropped if any(frame.path == path for frame in main))
+    gone = {path for path, _ in dropped}
+    once = {path: error for path, error in reversed(dropped)}
+    return [frame for frame in kept if frame.path not in gone], list(once.items())
+
+
+def _is_foreign(path: str) -> bool:
+    """Whether a file is in a format that is read as far as a library goes: what it holds is not repaired by a copy."""
+    return path.lower().endswith((*itk.SUFFIXES, ".bz2"))
+
+
+def _is_main(frame: _Frame) -> bool:
+    return frame.role in MODALITIES
+
+
+def _with_role(images: list[_Frame]) -> tuple[list[_Frame], list[tuple[str, BadInput]]]:
+    """The images, without those that look like masks though their names do not say so."""
+    kept, unclear = [], []
+    for frame in images:
+        if _is_main(frame) or not _has_two_values(frame.array):
+            kept.append(frame)
+            continue
+        problem = f"{frame.path} holds two whole numbers alone, as a mask does, and its name does not say what it is"
+        remedy = "name it for a mask (`_mask`) or a modality, or say in a manifest what it is"
+        unclear.append((frame.path, BadInput(Reason.UNCLEAR_ROLE, problem, remedy)))
+    if not kept and unclear:
+        raise unclear[0][1]
+    return kept, unclear
+
+
+def _has_two_values(array: np.ndarray) -> bool:
+    if array.dtype.kind not in "iub":
+        return False
+    low, high = array.min(), array.max()
+    return bool(low != high and ((array == low) | (array == high)).all())
+
+
+def _with_labels(masks: list[_Frame], source: ScanSource) -> tuple[list[_Frame], list[tuple[str, BadInput]]]:
+    """The mask, if its labels can be used."""
+    try:
+        _labels(masks, source)
+    except BadInput as error:
+        return [], [(masks[0].path, error)]
+    return masks, []
+
+
+def _dropped(source: ScanSource, path: str, error: BadInput) -> Rejected:
+    """The row of a file that is not part of its scan."""
+    file = next(file for file in source.files if file.path == path)
+    entries = [Entry(one, file.bytes, file.modified) for one in file.paths]
+    return reject(entries, error.reason, error.problem, error.remedy)
+
+
+def _same_grid(one: _Frame, other: _Frame) -> bool:
+    return one.array.shape == other.array.shape and same_grid(one.affine, other.affine)
+
+
 def _on_grid(frame: _Frame, reference: _Frame, resample_to: str | None) -> _Frame:
     """The frame itself where it has the reference's grid, else resampled; BadInput where that is not wanted."""
-    if frame.array.shape == reference.array.shape and same_grid(frame.affine, reference.affine):
+    if _same_grid(frame, reference):
         return frame
     if resample_to is not None:
         array = _resampled(frame, reference)
@@ -384,7 +492,7 @@ def _labels(masks: list[_Frame], source: ScanSource) -> tuple[np.ndarray | None,
     _bad(
         Reason.UNKNOWN_LABELS,
         f"{mask.path} has labels {list(counts)[:20]}, not of convention {known}",
-        "map them to a known convention, or name one in a manifest's column label_convention",
+        "say what they mean with --label-convention, or in a manifest's column label_convention",
     )
 
 

@@ -1,10 +1,12 @@
 """The scans of an archive, whatever its layout: `find`."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import fsspec
 
-from segpipe.errors import NotFound, UsageError
+from segpipe.errors import NotFound, Reason, UsageError
 from segpipe.readers import naming
 from segpipe.readers.archive import (
     Archive,
@@ -14,11 +16,13 @@ from segpipe.readers.archive import (
     Rejected,
     ScanSource,
     SourceFile,
+    reject,
     unique,
+    unread,
     walk,
     without,
 )
-from segpipe.readers.layouts import bids, brats, decathlon, dicom, manifest, plain
+from segpipe.readers.layouts import bids, decathlon, dicom, manifest, plain
 from segpipe.readers.nifti import partners
 from segpipe.storage import url_to_fs
 
@@ -26,14 +30,15 @@ __all__ = ["LAYOUTS", "Listing", "Rejected", "ScanSource", "SourceFile", "find",
 
 Claimer = Callable[[Archive, Mapping[str, Entry], bool], Claim]
 
-# In the order in which `auto` asks them; each sees what those before left over.
 LAYOUTS: dict[str, Claimer] = {
     "decathlon": decathlon.claim,
     "bids": bids.claim,
-    "brats": brats.claim,
+    "brats": plain.claim_brats,
     "dicom": dicom.claim,
     "plain": plain.claim,
 }
+AUTO = ("decathlon", "bids", "dicom", "plain")
+"""In the order in which `auto` asks them; each sees what those before left over, and `plain` knows BraTS too."""
 
 
 def find(
@@ -59,26 +64,43 @@ def find(
     key = naming.subject_key() if subject_key is None else naming.SubjectKey(subject_key)
     archive = Archive(fs, root, entries, key.secret if key else None)
     scans: list[ScanSource] = []
+    kinds: dict[str, str] = {}
+    told: list[str] = []
     left: Mapping[str, Entry] = entries
     for name in _order(layout, table):
         claim = manifest.claim(archive, left, table) if table else LAYOUTS[name](archive, left, layout != "auto")
         scans += claim.scans
+        kinds |= claim.ignored
+        told += claim.told
         rejected += claim.rejected
         left = without(left, claim.taken)
+    rejected += [
+        reject([entry], Reason.UNSUPPORTED, f"{path} is in a format that is not read", remedy)
+        for path, entry in left.items()
+        if not table and (remedy := unread(path)) is not None
+    ]
     kept, duplicates = unique(naming.Naming(key, hash_subjects).people(scans))
     rejected = sorted(rejected + duplicates, key=lambda item: item.paths)
     if not kept and not rejected:
         what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
-    used = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
-    return Listing(kept, rejected, fs.unstrip_protocol(root), len(entries.keys() - used))
+    used: set[str] = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
+    ignored = Counter(kinds.get(path) or _kind(path) for path in entries.keys() - used)
+    return Listing(kept, rejected, fs.unstrip_protocol(root), dict(sorted(ignored.items())), tuple(told))
+
+
+def _kind(path: str) -> str:
+    """What a file is that no layout asked for, by its name: `.txt`, or `no suffix`."""
+    name = path.rpartition("/")[2].lower()
+    suffix = re.search(r"(?:\.[a-z][a-z0-9]{0,9})?\.[a-z0-9]{1,10}$", name)
+    return suffix[0] if suffix else "no suffix"
 
 
 def _order(layout: str, table: str | None) -> tuple[str, ...]:
     """The layouts to ask, one after the other."""
     if table:
         return ("manifest",)
-    return tuple(LAYOUTS) if layout == "auto" else (layout,)
+    return AUTO if layout == "auto" else (layout,)
 
 
 def open_root(source_url: str) -> tuple[fsspec.AbstractFileSystem, str, str | None]:

@@ -29,7 +29,7 @@ def segmenter(model: Any, convention: LabelConvention, channels: int, multiple: 
         padded = tf.pad(image, [[0, 0], [0, 0], [0, -height % multiple], [0, -width % multiple]])
         normalised = (tf.transpose(padded, [0, 2, 3, 1]) - mean) * inverse_std
         probability = tf.cast(model(normalised, training=False), tf.float32)[:, :height, :width, :]
-        labels, members = _paint(tf, tf.unstack(probability > threshold, axis=-1), convention.paint)
+        labels, members = _paint(tf, tf.unstack(probability > threshold, axis=-1), convention)
         counted = _between(tf, bounds[:2], height)[:, None] * _between(tf, bounds[2:], width)
         probability *= counted[None, :, :, None]
         inside = tf.cast(tf.stack(members, axis=-1), tf.float32) * counted[None, :, :, None]
@@ -69,12 +69,16 @@ def _between(tf: Any, bounds: Any, length: Any) -> Any:
     return tf.cast(tf.logical_and(places >= bounds[0], places < bounds[1]), tf.float32)
 
 
-def _paint(tf: Any, decided: list[Any], paint: tuple[int, ...]) -> tuple[Any, list[Any]]:
-    """Labels (N, h, w) float32, and for each region whether a pixel is in it once inner regions are painted over."""
+def _paint(tf: Any, decided: list[Any], convention: LabelConvention) -> tuple[Any, list[Any]]:
+    """Labels (N, h, w) float32, and for each region whether a pixel is in it once later regions are painted over."""
     labels = tf.zeros_like(decided[0], tf.float32)
-    for region, label in zip(decided, paint, strict=True):
+    for region, label in zip(decided, convention.paint, strict=True):
         labels = tf.where(region, float(label), labels)
     members: list[Any] = []
+    if not convention.is_nested:
+        for inside in convention.regions.values():
+            members.append(tf.reduce_any([tf.equal(labels, float(label)) for label in inside], axis=0))
+        return labels, members
     for region in reversed(decided):
         members.insert(0, tf.logical_or(region, members[0]) if members else region)
     return labels, members

@@ -25,9 +25,10 @@ def test_labels_to_regions_and_back_is_the_same(convention, dtype, data):
     np.testing.assert_array_equal(to_labels(regions.astype(bool), convention), labels)
 
 
-@conventions
+@pytest.mark.parametrize("name", [name for name in CONVENTIONS if CONVENTIONS[name].is_nested])
 @given(data=st.data())
-def test_any_region_map_becomes_a_label_map_whose_regions_are_nested(convention, data):
+def test_any_region_map_becomes_a_label_map_whose_regions_are_nested(name, data):
+    convention = CONVENTIONS[name]
     regions = data.draw(hnp.arrays(bool, (7, len(convention.regions))))
     again = to_regions(to_labels(regions, convention), convention)
     assert (np.diff(again.astype(int), axis=-1) <= 0).all()
@@ -42,6 +43,8 @@ def test_any_region_map_becomes_a_label_map_whose_regions_are_nested(convention,
         ("brats2023", [0, 1, 2, 3], [[0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 1]]),
         ("decathlon", [0, 1, 2, 3], [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]),
         ("binary", [0, 1], [[0], [1]]),
+        ("brats2024", [0, 1, 2, 3, 4], [[0, 0, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]]),
+        ("brats-ped", [1, 2, 3, 4], [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 1], [1, 0, 0, 0]]),
     ],
 )
 def test_regions_of_each_archive(name, labels, rows):
@@ -86,16 +89,36 @@ def test_another_number_of_regions_is_refused():
 @pytest.mark.parametrize(
     ("labels", "regions"),
     [
-        ({1: "a", 2: "b"}, {"one": (1,), "two": (2,)}),
+        ({1: "a", 2: "b", 3: "c"}, {"one": (1, 2), "two": (2, 3)}),
         ({1: "a", 2: "b", 3: "c"}, {"all": (1, 2, 3), "one": (1,)}),
         ({1: "a"}, {"one": (1, 5)}),
         ({300: "a"}, {"one": (300,)}),
     ],
-    ids=["not nested", "two labels for one region", "unnamed label", "beyond a byte"],
+    ids=["overlapping", "two labels for one region", "unnamed label", "beyond a byte"],
 )
 def test_a_convention_that_cannot_be_painted_back_is_refused(labels, regions):
     with pytest.raises(ValueError, match="convention odd"):
         LabelConvention("odd", labels, regions)
+
+
+def test_regions_side_by_side_need_not_be_nested():
+    convention = LabelConvention("two", {1: "a", 2: "b"}, {"one": (1,), "two": (2,)})
+    assert not convention.is_nested
+    assert to_labels(np.array([[1, 0], [0, 1], [1, 1], [0, 0]]), convention).tolist() == [1, 2, 2, 0]
+
+
+@conventions
+def test_a_line_that_describes_a_convention_is_its_name(convention):
+    again = CONVENTIONS[convention.text]
+    assert (again.labels, again.regions, again.name) == (convention.labels, convention.regions, convention.text)
+    assert CONVENTIONS[again.name] is again
+    assert convention.text in CONVENTIONS
+
+
+@pytest.mark.parametrize("name", ["other", "", "a|b", "a|1=x|y=2", "a|x=1|y=1", None], ids=str)
+def test_a_line_that_describes_none_is_no_name(name):
+    assert name not in CONVENTIONS
+    assert CONVENTIONS.get(name) is None
 
 
 @conventions

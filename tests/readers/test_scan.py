@@ -26,6 +26,11 @@ def only(folder: Path, **options: object) -> Scan:
     return load(listing.root, source, **options)  # type: ignore[arg-type]
 
 
+def dropped(scan: Scan) -> dict[str, Reason]:
+    """What was left out of a scan, and why."""
+    return {path: row.reason for row in scan.dropped for path in row.paths}
+
+
 def refused(folder: Path, **options: object) -> BadInput:
     with pytest.raises(BadInput) as caught:
         only(folder, **options)
@@ -167,8 +172,23 @@ class TestGrids:
         save(tmp_path / "p_T2.nii", head(), other)
         assert only(tmp_path).modalities == ("T1", "T2")
 
-    def test_a_mask_on_another_grid_is_a_mask_mismatch(self, brats_case: Callable[..., Path]) -> None:
-        assert refused(brats_case(labels=np.ones((6, 5, 3), np.uint8))).reason == Reason.MASK_MISMATCH
+    def test_a_mask_on_another_grid_drops_out_alone(self, brats_case: Callable[..., Path]) -> None:
+        scan = only(brats_case(labels=np.ones((6, 5, 3), np.uint8)))
+        assert scan.modalities == ("FLAIR", "T1", "T1ce", "T2")
+        assert (scan.mask, scan.label_counts, scan.label_convention) == (None, None, None)
+        assert dropped(scan) == {"BraTS2021_00001/BraTS2021_00001_seg.nii.gz": Reason.MASK_MISMATCH}
+
+    def test_what_fits_no_other_drops_out_alone(self, brats_case: Callable[..., Path]) -> None:
+        archive = brats_case()
+        case = archive / "BraTS2021_00001"
+        save(case / "BraTS2021_00001_t1.nii.gz", head((6, 5, 3)))
+        save(case / "BraTS2021_00001_adc.nii.gz", head((6, 5, 3)))
+        save(case / "BraTS2021_00001_swi.nii.gz", head(seed=5))
+        scan = only(archive)
+        assert scan.modalities == ("FLAIR", "T1ce", "T2", "SWI")
+        assert [row["role"] for row in scan.file_rows] == ["FLAIR", "T1ce", "T2", "SWI", "mask"]
+        wanted = {f"BraTS2021_00001/BraTS2021_00001_{word}.nii.gz": Reason.GRID_MISMATCH for word in ("adc", "t1")}
+        assert dropped(scan) == wanted
 
     def test_real_native_grids(self, real_data: Path) -> None:
         listing = find(str(real_data / "open_ms"))
@@ -201,24 +221,42 @@ class TestLabels:
         assert scan.mask.dtype == np.float32
 
     @pytest.mark.parametrize("value", [3, 7, 255, -1, 0.5, np.nan, np.inf])
-    def test_unknown_labels_are_refused(self, brats_case: Callable[..., Path], value: float) -> None:
+    def test_unknown_labels_drop_the_mask_alone(self, brats_case: Callable[..., Path], value: float) -> None:
         mask = np.zeros((6, 5, 4), np.float64)
         mask[2, 2, 2] = value
-        assert refused(brats_case(labels=mask)).reason == Reason.UNKNOWN_LABELS
+        scan = only(brats_case(labels=mask))
+        assert len(scan.modalities) == 4
+        assert scan.mask is None
+        assert list(dropped(scan).values()) == [Reason.UNKNOWN_LABELS]
 
     def test_ambiguous_labels_of_a_plain_mask_are_refused(self, tmp_path: Path) -> None:
         mask = np.zeros((6, 5, 4), np.uint8)
         mask[2, 2, 1:3] = (1, 3)
         save(tmp_path / "p_T1.nii")
         save(tmp_path / "p_mask.nii", mask)
-        error = refused(tmp_path)
-        assert error.reason == Reason.UNKNOWN_LABELS
-        assert "manifest" in error.remedy
+        (row,) = only(tmp_path).dropped
+        assert row.reason == Reason.UNKNOWN_LABELS
+        assert "--label-convention" in row.remedy
+        assert "manifest" in row.remedy
 
     def test_a_scaled_mask_is_refused(self, tmp_path: Path) -> None:
         save(tmp_path / "p_T1.nii")
         save(tmp_path / "p_mask.nii", np.ones((6, 5, 4), np.uint8), slope=0.5)
-        assert refused(tmp_path).reason == Reason.UNKNOWN_LABELS
+        assert dropped(only(tmp_path)) == {"p_mask.nii": Reason.UNKNOWN_LABELS}
+
+    def test_an_image_of_two_numbers_is_asked_about(self, tmp_path: Path) -> None:
+        mask = np.zeros((6, 5, 4), np.uint8)
+        mask[2, 2, 1:3] = 1
+        save(tmp_path / "p7" / "p7_T1.nii")
+        save(tmp_path / "p7" / "p7_x.nii", mask)
+        scan = only(tmp_path)
+        assert scan.modalities == ("T1",)
+        assert dropped(scan) == {"p7/p7_x.nii": Reason.UNCLEAR_ROLE}
+        save(tmp_path / "p8" / "volume.nii", mask)
+        listing = find(str(tmp_path))
+        with pytest.raises(BadInput) as caught:
+            load(listing.root, next(scan for scan in listing.scans if scan.subject == "p8"))
+        assert caught.value.reason == Reason.UNCLEAR_ROLE
 
     def test_a_mask_of_several_frames_is_refused(self, tmp_path: Path) -> None:
         save(tmp_path / "p_T1.nii")
@@ -297,6 +335,6 @@ class TestReading:
     def test_sources_and_refusals_travel_to_workers(self, brats_case: Callable[..., Path]) -> None:
         listing = find(str(brats_case()))
         assert pickle.loads(pickle.dumps(listing)) == listing
-        error = refused(brats_case(labels=np.full((6, 5, 4), 9, np.uint8)))
+        error = refused(brats_case(), max_voxels=1)
         again = pickle.loads(pickle.dumps(error))
         assert (again.reason, str(again)) == (error.reason, str(error))

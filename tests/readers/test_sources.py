@@ -261,9 +261,11 @@ class TestPlain:
         assert {(s.subject, s.session): s.modalities for s in listing.scans} == {
             ("long_patient01", "study1"): ("FLAIR", "T1", "T2"),
             ("long_patient01", "study2"): ("FLAIR", "T1", "T2"),
+            ("long_patient04", "study1"): ("FLAIR", "T1", "T2"),
             ("xs_patient07", "1"): ("FLAIR", "T1", "T1ce", "T2"),
         }
-        assert listing.scans[2].files[-1].role == "mask"
+        assert [scan.files[-1].role for scan in listing.scans] == ["T2", "T2", "mask", "mask"]
+        assert listing.kinds == {".txt": 12, "map of anatomy": 4}
         assert reasons(listing) == {"long_patient01/gt.nii.gz": Reason.MASK_MISMATCH}
 
     @pytest.mark.parametrize(

@@ -1,68 +1,262 @@
-"""Brain Imaging Data Structure (bids-specification.readthedocs.io): `sub-*/[ses-*/]anat/`, masks in `derivatives/`.
+"""Brain Imaging Data Structure (bids-specification.readthedocs.io), as people have it: `sub-…[_ses-…]_…_<suffix>`.
 
-Images are the raw anatomical ones. Masks are files with the suffix `mask`, `roi`, `dseg` or `seg` that no word marks as
-one of the brain or of tissues; only those on the subject's own images, not ones in a template's space.
+A file belongs to BIDS where a folder or the beginning of its name is `sub-…`. The subject and session are those of the
+folders, or of the name where there are none; labels may have dashes and underscores. Images are raw, in `anat` or no
+folder of a data type; those of derivatives are taken where a subject has no others. Masks have a suffix or an entity
+of masks and no word of the brain or of tissues; one in the space of its image comes first.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, pairs, stem
-from segpipe.readers.names import MASK, modality
+from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, ScanSource, gather, pairs, stem
+from segpipe.readers.labels import stated
+from segpipe.readers.names import BRAIN, MASK, MODALITIES, modality
 
-_PATH = re.compile(
-    r"(?P<root>(?:.*/)?)(?P<subject>sub-[A-Za-z0-9]+)/(?:(?P<session>ses-[A-Za-z0-9]+)/)?(?P<kind>[a-z]+)/[^/]+"
+_SUBJECT, _SESSION = re.compile(r"sub-.+", re.IGNORECASE), re.compile(r"ses-.+", re.IGNORECASE)
+_FLAT = re.compile(
+    r"(?P<subject>sub-.+?)(?:_(?P<session>ses-.+?))?(?P<rest>(?:_(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)", re.IGNORECASE
 )
-_ROOT = re.compile(r"((?:[^/]+/)*?)(?:sub-[^/]*|derivatives)/")
-_DERIVATIVE = re.compile(r"(?P<root>(?:.*/)?)derivatives/(?P<pipeline>.*)")
-_MASKS = ("mask", "roi", "dseg", "seg")
-_NO_LESION = re.compile(r"brain|aseg|aparc|carve|tissue|skull|head|^(?:gm|wm|csf|pv[e0-9]*)$", re.IGNORECASE)
-_LESION = re.compile(r"lesion|tumou?r|glioma|manual|expert|consensus|wmh|truth", re.IGNORECASE)
-_OWN_SPACE = re.compile(r"orig|individual|native|t1w?|t2w?|flair", re.IGNORECASE)
+_ENTITY = re.compile(r"(?P<key>[a-zA-Z]+)-(?P<value>.+)")
+_DATATYPES = (
+    "func",
+    "dwi",
+    "fmap",
+    "perf",
+    "eeg",
+    "meg",
+    "ieeg",
+    "pet",
+    "beh",
+    "motion",
+    "nirs",
+    "micr",
+    "mrs",
+    "figures",
+    "log",
+)
+_DERIVED = re.compile(r"derivatives?|derived|fmriprep|freesurfer|preproc\w*|processed", re.IGNORECASE)
+_ROOTS = re.compile(r"rawdata|sourcedata|bids|raw|derivatives", re.IGNORECASE)
+_MASKS = ("mask", "roi", "dseg", "seg", "msk", "label", "labels", "lesion", "lesions", "segmentation", "probseg")
+_MASK_KEYS = ("lesion", "seg", "mask", "label", "roi")
+_NO_LESION = re.compile(
+    r"brain|aseg|aparc|carve|tissue|skull|head|cord|disc|gmseg|^(?:gm|wm|csf|pv[e0-9]*|ribbon|[lr]h)$", re.IGNORECASE
+)
+_LESION = re.compile(
+    r"lesion|tumou?r|glioma|manual|expert|consensus|wmh|truth|stroke|infarct|metast|gtv", re.IGNORECASE
+)
+_WITHOUT = ("none", "no", "pre", "without", "non", "native", "0")
+_NATIVE = "native"
+_SPACES = re.compile(r"orig|individual|native|t1w?|t2w?|flair|subject|scanner|anat", re.IGNORECASE)
+_UNIFORM = {"unit1": "T1"}
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A file's name as BIDS means it."""
+
+    entry: Entry
+    root: str
+    subject: str
+    session: str
+    datatype: str
+    derived: bool
+    pipeline: str
+    entities: Mapping[str, str]
+    words: tuple[str, ...]
+    suffix: str
+
+    @property
+    def space(self) -> str:
+        space = self.entities.get("space", _NATIVE)
+        return _NATIVE if _SPACES.fullmatch(space) else space
 
 
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
-    """Scans of every BIDS data set; its other images (functional, diffusion, derived) are left alone."""
-    images, companions, _ = pairs(entries)
-    roots = {_root(path) for path in images if (match := _PATH.fullmatch(path)) and match["kind"] == "anat"}
-    taken = {path for path in entries if _root(path) in roots}
-    found = [item for path, entry in images.items() if path in taken for item in _understand(entry)]
+    """Scans of every BIDS data set; its functional, diffusion and derived images are counted."""
+    below = {path: entry for path, entry in entries.items() if "sub-" in path.lower()}
+    images, companions, _ = pairs(below)
+    names = [name for entry in images.values() if (name := _parse(entry)) is not None]
+    if not any(_image_role(name) or _mask_role(name) for name in names):
+        return Claim()
+    found, ignored = _understood(names)
     scans, rejected = gather(found, "bids", companions)
-    return Claim(scans, rejected, taken)
+    scans = [scan if scan.files[-1].role != MASK else _with_convention(scan) for scan in scans]
+    taken = {path for name in names for path in (name.entry.path, *_others(name.entry, companions))}
+    return Claim(scans, rejected, taken, ignored)
 
 
-def _root(path: str) -> str | None:
-    """What stands before the first folder that only BIDS has; None for files outside of such folders."""
-    match = _ROOT.match(path)
-    return match[1] if match else None
+def _with_convention(scan: ScanSource) -> ScanSource:
+    return replace(scan, label_convention=stated(scan))
 
 
-def _understand(entry: Entry) -> Iterator[Found]:
-    match = _PATH.fullmatch(entry.path)
-    if not match or match["kind"] != "anat":
-        return
-    derivative = _DERIVATIVE.fullmatch(match["root"])
-    *pairs_, suffix = stem(entry.name).split("_")
-    entities = dict(pair.split("-", 1) for pair in pairs_ if "-" in pair)
-    role = _mask_role(suffix, entities, derivative["pipeline"] if derivative else "")
-    if role is None and derivative is None:
-        role = _image_role(suffix, entities)
-    if role is not None:
-        root = derivative["root"] if derivative else match["root"]
-        yield Found(root, match["subject"], match["session"] or "1", role, entry)
+def _others(entry: Entry, companions: Companions) -> Iterator[str]:
+    return (other.path for other in companions.get(entry.path, ()))
 
 
-def _image_role(suffix: str, entities: Mapping[str, str]) -> str | None:
-    role = modality(suffix) or (suffix if suffix[-1:] in ("w", "r") or suffix == "angio" else None)
-    contrast = entities.get("ce", "none").lower() not in ("none", "no", "pre", "without")
-    return "T1ce" if role == "T1" and contrast else role
-
-
-def _mask_role(suffix: str, entities: Mapping[str, str], pipeline: str) -> str | None:
-    if suffix not in _MASKS:
+def _parse(entry: Entry) -> _Name | None:
+    """What the path says; None where it names no subject as BIDS does."""
+    folders, name = entry.folder.split("/") if entry.folder else [], stem(entry.name)
+    places = [n for n, folder in enumerate(folders) if _SUBJECT.fullmatch(folder)]
+    flat = _FLAT.fullmatch(name)
+    if not places and not flat:
         return None
-    words = [entities[key] for key in ("label", "desc", "res") if key in entities]
-    if any(map(_NO_LESION.search, words)) or not _OWN_SPACE.fullmatch(entities.get("space", "orig")):
+    place = places[0] if places else len(folders)
+    subject = folders[place] if places else flat["subject"]  # type: ignore[index]
+    inside = folders[place + 1 :]
+    session = next((folder for folder in inside if _SESSION.fullmatch(folder)), "")
+    rest = _without(_without(name, subject), session)
+    if not session and (match := re.match(r"(ses-[^_]+(?:_(?![^_]*-)[^_]+(?=_[^_]*[-_]))*)_?", rest, re.IGNORECASE)):
+        session = match[1]
+        rest = rest[match.end() :]
+    above = folders[:place]
+    derived = next((n for n, folder in enumerate(above) if _DERIVED.fullmatch(folder)), None)
+    entities, words, suffix = _entities(rest)
+    return _Name(
+        entry=entry,
+        root="/".join(folder for folder in above[:derived] if not _ROOTS.fullmatch(folder)),
+        subject=subject,
+        session=session or "1",
+        datatype=next((folder.lower() for folder in inside if folder.lower() in _DATATYPES), ""),
+        derived=derived is not None,
+        pipeline="/".join(above[derived + 1 :]) if derived is not None else "",
+        entities=entities,
+        words=words,
+        suffix=suffix,
+    )
+
+
+def _without(text: str, known: str) -> str:
+    if known and text.lower().startswith(known.lower()) and text[len(known) : len(known) + 1] in ("_", "-", ""):
+        return text[len(known) :].lstrip("_-")
+    return text
+
+
+def _entities(rest: str) -> tuple[dict[str, str], tuple[str, ...], str]:
+    """Entities, other words and the suffix; a last entity such as `lesion-manual` stands for a suffix too."""
+    *parts, last = rest.split("_")
+    entities: dict[str, str] = {}
+    words: list[str] = []
+    for part in (*parts, last if _ENTITY.fullmatch(last) else ""):
+        if match := _ENTITY.fullmatch(part):
+            entities[match["key"].lower()] = match["value"]
+        elif part:
+            words.append(part)
+    return entities, tuple(words), "" if _ENTITY.fullmatch(last) else last
+
+
+def _image_role(name: _Name) -> str | None:
+    """The modality of an image, or its suffix where that is another one; None for what is no anatomical image."""
+    if name.datatype or _mask_role(name) or not name.suffix:
         return None
-    lesion = any(map(_LESION.search, [*words, pipeline]))
-    return MASK if lesion or suffix != "dseg" else None
+    suffix = name.suffix.lower()
+    role = _UNIFORM.get(suffix) or (None if suffix == "mp2rage" else modality(name.suffix))
+    ce = name.entities.get("ce", "none").lower()
+    if role == "T1" and ce not in _WITHOUT:
+        return "T1ce"
+    if role in MODALITIES:
+        return role
+    part = "-".join(
+        f"{key}-{name.entities[key]}" for key in ("inv", "echo", "flip", "mt", "part") if key in name.entities
+    )
+    return "-".join(word for word in (role if role and suffix != "t1map" else name.suffix, part) if word)
+
+
+def _mask_role(name: _Name) -> str | None:
+    """`mask`, `BRAIN` for a mask of the brain or its parts, None for no mask."""
+    keyed = not name.suffix and any(key in name.entities for key in _MASK_KEYS)
+    if name.suffix.lower() not in _MASKS and not keyed:
+        return None
+    if name.datatype:
+        return None
+    words = [name.entities[key] for key in ("label", "desc", "res", "atlas", "seg") if key in name.entities]
+    lesion = any(map(_LESION.search, [*words, *name.words, name.pipeline, name.suffix, *name.entities]))
+    if any(map(_NO_LESION.search, [*words, *name.words])) and not any(map(_LESION.search, words)):
+        return BRAIN
+    return MASK if lesion or name.suffix.lower() not in ("dseg", "probseg") else BRAIN
+
+
+def _understood(names: list[_Name]) -> tuple[list[Found], dict[str, str]]:
+    """The files of scans, and what the others are."""
+    ignored: dict[str, str] = {}
+    images: dict[tuple[str, str], list[_Name]] = defaultdict(list)
+    masks: list[_Name] = []
+    for name in names:
+        role = _mask_role(name)
+        if role == MASK:
+            masks.append(name)
+        elif role == BRAIN:
+            ignored[name.entry.path] = BRAIN
+        elif name.datatype or not _image_role(name):
+            ignored[name.entry.path] = f"BIDS {name.datatype or 'other'}"
+        else:
+            images[name.root, name.subject].append(name)
+    people = _people(images)
+    found: list[Found] = []
+    for person, mine in images.items():
+        raw = [name for name in mine if not name.derived] or mine
+        ignored |= {name.entry.path: "BIDS derivative" for name in mine if name not in raw}
+        found += _scan_files(raw, people[person])
+    found += _mask_files(masks, found, images, people, ignored)
+    return found, ignored
+
+
+def _people(images: Mapping[tuple[str, str], list[_Name]]) -> dict[tuple[str, str], str]:
+    """What each subject of each data set is called: `sub-01`, with the data set where another has the same files."""
+    files: dict[tuple[str, str], set[tuple[str, str]]] = {
+        person: {(name.session, name.entry.name) for name in mine} for person, mine in images.items()
+    }
+    by_subject: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for root, subject in sorted(images):
+        by_subject[subject].append((root, subject))
+    result = {}
+    for subject, persons in by_subject.items():
+        clash = any(files[one] & files[other] for one in persons for other in persons if one < other)
+        for root, _ in persons:
+            result[root, subject] = f"{root.replace('/', '_')}_{subject}" if clash and root else subject
+    return result
+
+
+def _scan_files(images: Iterable[_Name], subject: str) -> Iterator[Found]:
+    for name in images:
+        role = _image_role(name) or name.suffix
+        rank = (name.space != _NATIVE) * 2 + ("acq" in name.entities)
+        yield Found(subject, subject, name.session, role, name.entry, rank=rank)
+
+
+def _mask_files(
+    masks: Iterable[_Name],
+    found: Iterable[Found],
+    images: Mapping[tuple[str, str], list[_Name]],
+    people: Mapping[tuple[str, str], str],
+    ignored: dict[str, str],
+) -> Iterator[Found]:
+    """Masks beside the images of their subject and session, those in their space first."""
+    sessions: dict[str, set[str]] = defaultdict(set)
+    for item in found:
+        sessions[item.subject].add(item.session)
+    spaces = {(people[person], name.session): name.space for person, mine in images.items() for name in mine}
+    roots: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for person in images:
+        roots[person[1]].append(person)
+    best: dict[tuple[str, str], list[Found]] = defaultdict(list)
+    for name in masks:
+        persons = roots.get(name.subject, [])
+        person = (name.root, name.subject) if (name.root, name.subject) in images or len(persons) != 1 else persons[0]
+        subject = people.get(person, name.subject)
+        session = name.session
+        if session not in sessions[subject] and len(sessions[subject]) == 1 and session == "1":
+            (session,) = sessions[subject]
+        same_space = name.space == spaces.get((subject, session), _NATIVE)
+        lesion = any(map(_LESION.search, [*name.entities.values(), *name.entities, *name.words, name.suffix]))
+        rank = 4 * (not same_space) + 2 * (not lesion) + (name.suffix.lower() == "dseg")
+        best[subject, session].append(Found(subject, subject, session, MASK, name.entry, rank=rank))
+    for items in best.values():
+        least = min(item.rank for item in items)
+        for item in items:
+            if item.rank >= 4 > least:
+                ignored[item.entry.path] = "mask in another space"
+            else:
+                yield item

@@ -14,7 +14,7 @@ from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import Reason, UsageError
 from segpipe.readers.archive import Archive, Claim, Entry, Found, Rejected, gather, is_safe_name, pairs, reject
 from segpipe.readers.layouts import dicom
-from segpipe.readers.names import MASK, modality, words
+from segpipe.readers.names import MASK, describe, modality
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _REQUIRED = ("subject", "modality", "path")
@@ -105,8 +105,8 @@ def _files(
 
 
 def _found(row: Mapping[str, str], entry: Entry, where: str) -> Found:
-    named = words(row["modality"])
-    role = MASK if named and named.role == MASK else (modality(row["modality"]) or row["modality"])
+    named = describe(row["modality"]).role
+    role = MASK if named == MASK else (modality(row["modality"]) or row["modality"])
     convention = row.get("label_convention") or None
     if convention is not None and convention not in CONVENTIONS:
         raise UsageError(f"{where} has label_convention {convention!r}", f"choose one of {', '.join(CONVENTIONS)}")

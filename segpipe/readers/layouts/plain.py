@@ -1,71 +1,463 @@
-"""Folders in no known layout: names tell modality, mask, subject and session as far as they can.
+"""Folders in no known layout, and those of BraTS: names tell modality, mask, subject and session.
 
-Files of one folder whose names agree up to the modality form a scan: `study1_FLAIR`, `study1_T1W`; or `FLAIR`, `T1`.
-The subject is what stands before the modality, or the folder. A file whose name tells no modality is a scan of its own,
-its modality `image`. Folders such as `images` and `masks` say what files are and are left out of the subject.
+1. A file's name is taken apart (`names`): words for what the image is, visits, and what may name a person. What repeats
+   the names of its folders is left out; folders such as `NIFTI`, `1_T1` or `masks` name nobody.
+2. All names together tell who is a person and what a visit (`people`).
+3. Files of one person's visit form a scan; masks that lie elsewhere are brought to the scan that they name.
 """
 
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from segpipe.errors import Reason
-from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, pairs, reject, stem
-from segpipe.readers.names import IMAGE, MASK, is_mask_folder, is_role_folder, session, words
+from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, Rejected, gather, pairs, reject, stem
+from segpipe.readers.labels import stated
+from segpipe.readers.names import (
+    BRAIN,
+    IMAGE,
+    MASK,
+    MODALITIES,
+    TIMEPOINT,
+    Cut,
+    Folder,
+    Said,
+    cut,
+    describe,
+    folder,
+    is_weak_visit,
+    kind_of,
+)
+from segpipe.readers.people import Chain, Person, Use, people
+
+_WORD = re.compile(r"[^\W_]+")
+_SEPARATORS = "_-. "
+_COMMON = frozenset(
+    ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
+)
+_OLD = re.compile(r"(?P<case>.+)_(?:flair|t1|t1ce|t2|seg)", re.IGNORECASE)
+_NEW = re.compile(r"(?P<case>.+)-\d{3}-(?:t2f|t1n|t1c|t2w|seg)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder and those above it, as far as they say something of the files inside."""
+
+    names: tuple[str, ...]  # what a file's name may repeat, outermost first
+    chain: Chain
+    visits: tuple[str, ...]
+    said: Said | None
+    mask: bool
+    weak: str  # a folder's name that may be that of a group or say that files are masks
+    timepoint: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read in a file's path; `role` is None where nothing says it."""
+
+    entry: Entry
+    chain: Chain
+    visits: tuple[str, ...]
+    said: Said
+    own: bool  # whether the file's own name says the role
+    weak: str = ""
+    tail: str = ""  # the words that describe the file
 
 
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """A scan of every group of image files."""
     images, companions, rejected = pairs(entries)
     origin = archive.root.rstrip("/").rpartition("/")[2]
-    found = [item for entry in images.values() for item in _understand(entry, origin)]
-    kept, lost = _adopted(found)
-    scans, refused = gather(kept, "plain", companions)
+    reads, anatomy = _split(_read_all(images))
+    persons, told = people(_uses(reads))
+    found = [_found(read, persons[read.chain], origin) for read in reads]
+    kept, lost = _with_images(found)
+    scans, refused = gather(_one_per_role(kept), "plain", companions)
     taken = {*images, *(entry.path for pair in companions.values() for entry in pair)}
-    return Claim(scans, rejected + lost + refused, taken)
+    ignored = {path: BRAIN for read in anatomy for path in (read.entry.path, *_others(read.entry, companions))}
+    scans = [replace(scan, layout="brats") if _is_brats(scan.files[0].path) else scan for scan in scans]
+    scans = [replace(scan, label_convention=stated(scan)) if scan.files[-1].role == MASK else scan for scan in scans]
+    return Claim(scans, rejected + lost + refused, taken, ignored, told)
 
 
-def _understand(entry: Entry, origin: str) -> Iterator[Found]:
-    parts = entry.folder.split("/") if entry.folder else []
-    in_mask_folder = any(map(is_mask_folder, parts))
-    parts = [part for part in parts if not is_role_folder(part)]
-    name = words(stem(entry.name))
-    if name is None:
-        return
-    role = MASK if in_mask_folder else (name.role or IMAGE)
-    place = ("/".join(parts), name.before)
-    visit, own = session(name.before)
-    if visit is None and parts:
-        visit, rest = session(parts[-1])
-        parts = parts if rest == parts[-1] else [*parts[:-1], *([rest] if rest else [])]
-    yield Found(place, _subject(parts, own, origin), visit or "1", role, entry)
+def claim_brats(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
+    """Those scans alone whose files are named as in BraTS: `<id>_flair`, … or `<id>-<timepoint>-t2f`, …"""
+    matches = {
+        path: entry
+        for path, entry in entries.items()
+        if _OLD.fullmatch(stem(entry.name)) or _NEW.fullmatch(stem(entry.name))
+    }
+    found = claim(archive, matches, named)
+    return replace(found, scans=[replace(scan, layout="brats") for scan in found.scans])
 
 
-def _subject(parts: list[str], own: str, origin: str) -> str:
-    """Folder and own name together, where the one does not repeat the other."""
-    folder = parts[-1] if parts else ""
+def _is_brats(path: str) -> bool:
+    """Whether a file is named as in BraTS, in a folder of its case's name or a case called BraTS."""
+    above, _, name = path.rpartition("/")
+    match = _NEW.fullmatch(stem(name)) or _OLD.fullmatch(stem(name))
+    if not match:
+        return False
+    case = name[: match.end("case")]
+    full = stem(name).rpartition("-")[0] if _NEW.fullmatch(stem(name)) else case
+    return above.rpartition("/")[2] in (case, full) or case.lower().startswith("brats")
+
+
+# Reading one path
+
+
+def _read_all(images: Mapping[str, Entry]) -> list[Read]:
+    by_folder: dict[str, list[Entry]] = defaultdict(list)
+    for entry in images.values():
+        by_folder[entry.folder].append(entry)
+    reads: list[Read] = []
+    for path, inside in by_folder.items():
+        place = _place(path)
+        reads += [_read(entry, place) for entry in inside]
+    return _with_timepoints(reads)
+
+
+@lru_cache(maxsize=1 << 12)
+def _place(path: str) -> Place:
+    if not path:
+        return Place((), (), (), None, False, "", "")
+    above, _, name = path.rpartition("/")
+    return _inside(_place(above), folder(name))
+
+
+def _inside(above: Place, here: Folder) -> Place:
+    chain, text = above.chain, here.text
+    if text and chain and here.visits and not has_own_name(text, chain):
+        text = ""  # `01-02-2019-NA-BRAIN-12345` below a patient names the visit alone
+    for name in above.chain:
+        text = _after(text, name) if text else text
+    if text:
+        chain = (*chain, text)
+    timepoint = TIMEPOINT.fullmatch(here.raw)
+    return Place(
+        names=(*above.names, *dict.fromkeys(name for name in (here.raw, here.text) if name)),
+        chain=chain,
+        visits=_visits(above.visits, here.visits),
+        said=here.said if here.said and not here.weak else above.said,
+        mask=here.mask or (above.mask and not here.said),
+        weak=here.text if here.weak else above.weak,
+        timepoint=here.raw if timepoint and not timepoint["rest"] else above.timepoint,
+    )
+
+
+def has_own_name(text: str, chain: Chain) -> bool:
+    """Whether a text below a chain says more than the chain does and may be a person."""
+    return any(_covers(text, name) for name in chain)
+
+
+def _read(entry: Entry, place: Place) -> Read:
+    name = rest = stem(entry.name)
+    for known in place.names:
+        rest = _after(rest, known)
+    if not rest:
+        return Read(entry, place.chain, place.visits, place.said or Said(None), False, place.weak)
+    parts, said = _described(rest)
+    text, visits, chain = parts.text, place.visits, place.chain
+    if parts.visits:
+        visits = _visits(visits, parts.visits)
+    if text and rest is name:
+        text = _own(text, chain)
+    if text:
+        chain = (*chain, text)
+    if not chain and parts.behind:
+        chain = (parts.behind,)
+    if not chain and visits and any(map(is_weak_visit, visits)):
+        chain, visits = ("_".join(visits),), ()
+    return _judged(Read(entry, chain, visits, said, said.role is not None, place.weak, parts.tail), place)
+
+
+@lru_cache(maxsize=1 << 12)
+def _described(rest: str) -> tuple[Cut, Said]:
+    """A name's parts, and what the words behind a person's say."""
+    parts = cut(rest)
+    return parts, describe(parts.tail) if parts.tail else Said(None)
+
+
+def _judged(read: Read, place: Place) -> Read:
+    """The role from the folders, where the file's own name says none, or lies among masks."""
+    if place.said is None or read.said.role == BRAIN or (read.said.role == MASK and not read.said.weak):
+        return read
+    if place.mask:
+        return replace(read, said=replace(place.said, label=read.said.label))
+    if read.said.role is None:
+        return replace(read, said=replace(place.said, label=read.said.label))
+    return read
+
+
+def _after(text: str, known: str) -> str:
+    """A name without another one that it begins with."""
+    if not text.startswith(known) and not text.lower().startswith(known.lower()):
+        return text
+    rest = text[len(known) :]
+    return rest.lstrip(_SEPARATORS) if not rest or not rest[0].isalnum() else text
+
+
+def _own(text: str, chain: Chain) -> str:
+    """What a file's name says of a person beyond its folders."""
+    for name in reversed(chain):
+        if text.isdigit() and (number := re.search(r"\d+$", name)) and int(number[0]) == int(text):
+            return ""
+        if (end := _covers(text, name)) is not None:
+            return text[end:].lstrip(_SEPARATORS)
+        if _covers(name, text) is not None:
+            return ""
+    return text
+
+
+def _covers(text: str, name: str) -> int | None:
+    """Where a name ends inside of a text, word by word; None where it does not stand there."""
+    place = text.lower().find(name.lower())
+    end = place + len(name)
+    if place < 0 or (place and text[place - 1].isalnum()) or (end < len(text) and text[end].isalnum()):
+        return None
+    return end
+
+
+def _visits(above: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
     if not own:
-        return folder or origin
-    return own if not folder or own.startswith(folder) else f"{folder}_{own}"
+        return above
+    known = {_plain(visit) for visit in above}
+    return (*above, *(visit for visit in dict.fromkeys(own) if _plain(visit) not in known))
 
 
-def _adopted(found: list[Found]) -> tuple[list[Found], list]:
-    """Masks that name no scan go to the only scan of their folder; where there are several, they are rejected."""
-    with_image = {item.place for item in found if item.role != MASK}
-    scans_of: dict[str, dict[object, Found]] = {}
+def _plain(text: str) -> str:
+    return "".join(_WORD.findall(text)).lower()
+
+
+def _with_timepoints(reads: list[Read]) -> list[Read]:
+    """T1 and T2 are time points where images of other kinds lie in folders so called, or `T1_T2` stands in names."""
+    timed = {path for path in {read.entry.folder for read in reads} if _place(path).timepoint}
+    inside = (read for read in reads if read.entry.folder in timed and read.own and read.said.role in MODALITIES)
+    folders = any(_odd(_place(read.entry.folder).timepoint, read.said.role) for read in inside)
+    names = any(
+        _odd(match[1], _role_of_rest(match)) for match in map(_timepoint, {read.tail for read in reads}) if match
+    )
+    if not (folders or names):
+        return reads
+    return [_timed(read, folders, names) for read in reads]
+
+
+def _odd(word: str, role: str | None) -> bool:
+    """Whether an image of this role cannot be one of the modality that the word is."""
+    return role in MODALITIES and role != word.upper() and (word.upper(), role) != ("T2", "FLAIR")
+
+
+def _timepoint(tail: str) -> re.Match[str] | None:
+    """T1, T2, … with more words behind."""
+    match = TIMEPOINT.fullmatch(tail)
+    return match if match and match["rest"] else None
+
+
+def _role_of_rest(match: re.Match[str]) -> str | None:
+    """The role of the words behind T1 or T2, where the first of them is one of an image or a mask by itself."""
+    first = _WORD.search(match["rest"])
+    if first is None or kind_of(first[0]) not in ("modality", "mask"):
+        return None
+    return describe(match["rest"]).role
+
+
+def _timed(read: Read, folders: bool, names: bool) -> Read:
+    visits = read.visits
+    place = _place(read.entry.folder)
+    if folders and place.timepoint:
+        visits = _visits(visits, (place.timepoint,))
+    match = _timepoint(read.tail)
+    if names and match and _role_of_rest(match):
+        return replace(read, said=describe(match["rest"]), visits=_visits(visits, (match[1],)), own=True)
+    return replace(read, visits=visits)
+
+
+# All together
+
+
+def _split(reads: list[Read]) -> tuple[list[Read], list[Read]]:
+    """Images and masks, and maps of anatomy."""
+    weak = _masks_by_folder(reads)
+    reads = [
+        replace(read, said=replace(read.said, role=MASK, rank=6)) if read.entry.path in weak else read for read in reads
+    ]
+    reads = [
+        replace(read, chain=tuple(name for name in read.chain if name != read.weak))
+        if read.entry.path in weak
+        else read
+        for read in reads
+    ]
+    return [r for r in reads if r.said.role != BRAIN], [r for r in reads if r.said.role == BRAIN]
+
+
+def _masks_by_folder(reads: list[Read]) -> set[str]:
+    """Files without a role in folders such as `lesion`, where images of the same names lie elsewhere."""
+    elsewhere = {read.chain for read in reads if not read.weak}
+    return {
+        read.entry.path
+        for read in reads
+        if read.weak and read.said.role is None and tuple(name for name in read.chain if name != read.weak) in elsewhere
+    }
+
+
+def _uses(reads: Iterable[Read]) -> dict[Chain, Use]:
+    uses: dict[Chain, Use] = {}
+    for read in reads:
+        use = uses.setdefault(read.chain, Use())
+        if read.said.role is None:
+            use.unknown += 1
+        else:
+            use.roles.append(read.said.role)
+    return uses
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A file with the scan that it belongs to."""
+
+    entry: Entry
+    subject: str
+    visits: tuple[str, ...]
+    said: Said
+    label: str
+
+    @property
+    def session(self) -> str:
+        return "_".join(self.visits) or "1"
+
+
+def _found(read: Read, person: Person, origin: str) -> _Item:
+    visits = _visits(read.visits, (person.visit,) if person.visit else ())
+    label = person.label or (read.said.label if read.said.label not in _COMMON else "")
+    return _Item(read.entry, person.name or origin, visits, read.said, label)
+
+
+def _with_images(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
+    """Masks are brought to the scan that they name: of their person, of their name, or the only one beside them."""
+    sessions: dict[str, dict[tuple[str, ...], _Item]] = defaultdict(dict)
+    folders: dict[str, dict[tuple[str, tuple[str, ...]], _Item]] = defaultdict(dict)
     for item in found:
-        if item.role != MASK:
-            scans_of.setdefault(item.place[0], {})[item.place] = item  # type: ignore[index]
-    kept, rejected = [], []
+        if item.said.role != MASK:
+            sessions[item.subject].setdefault(item.visits, item)
+            folders[item.entry.folder].setdefault((item.subject, item.visits), item)
+    ends: dict[str, set[str]] = defaultdict(set)
+    for subject in sessions:
+        for place, letter in enumerate(subject):
+            if letter in _SEPARATORS:
+                ends[subject[place + 1 :]].add(subject)
+    kept: list[_Item] = []
+    rejected: list[Rejected] = []
     for item in found:
-        if item.role != MASK or item.place in with_image:
+        if item.said.role != MASK or item.visits in sessions.get(item.subject, {}):
             kept.append(item)
             continue
-        scans = list(scans_of.get(item.place[0], {}).values())  # type: ignore[index]
-        if len(scans) == 1 and not item.place[1]:  # type: ignore[index]
-            kept.append(item._replace(place=scans[0].place, subject=scans[0].subject, session=scans[0].session))
+        scans = _candidates(item, sessions, ends, folders)
+        if len(scans) == 1:
+            kept.append(replace(item, subject=scans[0].subject, visits=scans[0].visits))
         elif scans:
-            message = f"{item.entry.path} is a mask that names none of the {len(scans)} scans beside it"
+            message = f"{item.entry.path} is a mask that names none of the {len(scans)} scans that it may belong to"
             remedy = "name it like the images that it belongs to, or use a manifest"
             rejected.append(reject([item.entry], Reason.MASK_MISMATCH, message, remedy))
         else:
             kept.append(item)
     return kept, rejected
+
+
+def _candidates(
+    item: _Item,
+    sessions: Mapping[str, Mapping[tuple[str, ...], _Item]],
+    ends: Mapping[str, set[str]],
+    folders: Mapping[str, Mapping[tuple[str, tuple[str, ...]], _Item]],
+) -> list[_Item]:
+    subject = item.subject
+    if subject not in sessions and len(ends.get(subject, ())) == 1:
+        (subject,) = ends[subject]
+    scans = list(sessions.get(subject, {}).values())
+    if not scans and not item.visits and item.subject not in sessions:
+        scans = [one for one in folders.get(item.entry.folder, {}).values() if _repeats_nothing(item)]
+    own = {_plain(visit) for visit in item.visits}
+    fitting = [one for one in scans if own <= {_plain(visit) for visit in one.visits}]
+    if fitting:
+        return fitting
+    return scans if len(scans) == 1 and not scans[0].visits else [one for one in scans if not one.visits]
+
+
+def _repeats_nothing(item: _Item) -> bool:
+    return not cut(stem(item.entry.name)).text
+
+
+def _one_per_role(found: Iterable[_Item]) -> list[Found]:
+    """The best file of each modality and the best mask first; images of other kinds are told apart by their words."""
+    scans: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
+    for item in found:
+        scans[item.subject, item.visits].append(item)
+    result: list[Found] = []
+    for items in scans.values():
+        roles = [item.said.role for item in items]
+        copies = _copies(items) if len(set(roles)) < len(roles) else [items]
+        alone = len(items) > 1 and MASK not in roles and not set(roles) & {*MODALITIES}
+        for place, copy in enumerate(copies):
+            result += _alone(copy) if alone else _together(copy, place)
+    return result
+
+
+def _together(items: list[_Item], place: int) -> Iterator[Found]:
+    """Files of one scan."""
+    taken: Counter[str] = Counter()
+    if len(items) > 1:
+        items = sorted(items, key=_precedence)
+    for item in items:
+        role = item.said.role or item.label or IMAGE
+        if role not in MODALITIES and role != MASK:
+            role = _free(role, item.label, taken)
+        taken[role] += 1
+        yield Found(place, item.subject, item.session, role, item.entry, rank=taken[role])
+
+
+def _precedence(item: _Item) -> tuple[int, str]:
+    return item.said.rank if item.said.role == MASK else len(item.label), item.entry.path
+
+
+def _alone(items: list[_Item]) -> Iterator[Found]:
+    """Images of which no name says what they are, nor that they belong together: a scan of its own each."""
+    taken: Counter[str] = Counter()
+    for item in sorted(items, key=_precedence):
+        word = _free(item.label or "image", "", taken)
+        taken[word] += 1
+        session = "_".join((*item.visits, word))
+        yield Found(0, item.subject, session, item.said.role or IMAGE, item.entry)
+
+
+def _copies(items: list[_Item]) -> list[list[_Item]]:
+    """The files of a visit that lie twice in an archive, as in `raw/` and `processed/`, apart, never mixed."""
+    shared = os.path.commonpath([item.entry.folder for item in items])
+    depth = len(shared.split("/")) if shared else 0
+    parts: dict[str, list[_Item]] = defaultdict(list)
+    for item in items:
+        below = item.entry.path.split("/")[depth:]
+        parts[below[0] if len(below) > 1 else ""].append(item)
+    mains = {name: {one.said.role for one in part} & {*MODALITIES} for name, part in parts.items()}
+    first = min(name for name in parts if mains[name] or len(mains) == 1) if any(mains.values()) else ""
+    if not any(mains[name] & mains[other] for name in mains for other in mains if name < other):
+        return [items]
+    kept: dict[str, list[_Item]] = defaultdict(list)
+    for name, part in parts.items():
+        kept[name if mains[name] else first] += part
+    return list(kept.values())
+
+
+def _free(role: str, label: str, taken: Mapping[str, int]) -> str:
+    """A name for an image of another kind that no other of its scan has."""
+    wanted = role if role not in taken else f"{role}-{label}" if label and label != role else f"{role}-2"
+    number = 2
+    while wanted in taken or wanted in MODALITIES or wanted == MASK:
+        number += 1
+        wanted = f"{role}-{number}"
+    return wanted
+
+
+def _others(entry: Entry, companions: Companions) -> Iterator[str]:
+    return (other.path for other in companions.get(entry.path, ()))

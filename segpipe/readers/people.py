@@ -1,0 +1,214 @@
+"""Who is a person, and what is a visit, told by looking at all names of an archive at once.
+
+A name is a chain: what folders and file say that may name a person, outermost first, without words for roles, files and
+visits. What differs from chain to chain names people; what repeats below all of them is a visit or a series. Where two
+readings remain, the one is taken that cannot put one patient into two splits, and it is told.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from segpipe.readers.names import VISIT_LETTER, has_digit, is_generic, is_group, is_person
+
+Chain = tuple[str, ...]
+
+_UNIT = re.compile(r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z])")
+_LETTER = re.compile(r"(?P<base>.*\d{3,})(?P<separator>)(?P<unit>[A-F])")
+_LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
+_MANY = 20  # visits of one patient
+_FEW = 8  # visits that nobody wonders at, however few patients there are
+_LEAST_NAME = 4  # letters of a name without digits that is nobody else's
+
+
+@dataclass
+class Use:
+    """How a chain occurs: the roles of its files, and those that say none."""
+
+    roles: list[str] = field(default_factory=list)
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class Person:
+    """What a chain was read as: who, which visit if it says one, and what only tells images of one scan apart."""
+
+    name: str
+    visit: str = ""
+    label: str = ""
+
+
+def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
+    """The person of every chain, and a sentence for each reading that could be another.
+
+    >>> found, told = people({(f"UPENN-{n:05d}_{visit}",): Use(["T1"]) for n in (1, 2) for visit in (11, 21)})
+    >>> found[("UPENN-00001_21",)], len(told)
+    (Person(name='UPENN-00001', visit='21', label=''), 1)
+    """
+    told: list[str] = []
+    parts = _inner_units(uses, told)
+    levels = _outer_units({chain: parts.get(chain, (chain, ""))[0] for chain in uses}, uses, told)
+    result = {}
+    for chain in uses:
+        base, unit = parts.get(chain, (chain, ""))
+        person, below, label = levels.get(base, (base, "", ""))
+        visit = "_".join(word for word in (below, unit) if word)
+        result[chain] = Person(name_of(person), visit, label)
+    return result, told
+
+
+def name_of(chain: Chain) -> str:
+    """What a person is called: the last word that is theirs alone, else it and those before it.
+
+    >>> name_of(("HGG", "BraTS2021_00002")), name_of(("Center_01", "Patient_07")), name_of(("Utrecht", "0"))
+    ('BraTS2021_00002', 'Center_01_Patient_07', 'Utrecht_0')
+    """
+    if not chain:
+        return ""
+    last = chain[-1]
+    return "_".join(chain) if is_generic(last) or (not has_digit(last) and len(last) < _LEAST_NAME) else last
+
+
+# Folders below folders
+
+
+def _outer_units(
+    chains: Mapping[Chain, Chain], uses: Mapping[Chain, Use], told: list[str]
+) -> dict[Chain, tuple[Chain, str, str]]:
+    """For chains whose last word is no person's: the chain of the person, and the word as a visit or as a label."""
+    of: dict[Chain, Use] = {}
+    for chain, base in chains.items():
+        use = of.setdefault(base, Use())
+        use.roles += uses[chain].roles
+        use.unknown += uses[chain].unknown
+    below: dict[Chain, list[str]] = defaultdict(list)
+    parents: dict[str, set[Chain]] = defaultdict(set)
+    for chain in of:
+        if len(chain) > 1:
+            below[chain[:-1]].append(chain[-1])
+            parents[chain[-1]].add(chain[:-1])
+    result: dict[Chain, tuple[Chain, str, str]] = {}
+    read: set[str] = set()
+    for base, words in below.items():
+        shared = any(len(parents[word]) > 1 for word in words)
+        siblings = [of[chain] for chain in [(*base, word) for word in words]]
+        for word in words:
+            chain = (*base, word)
+            use = of[chain]
+            numbers = _owns(base[-1]) and _tells_series_apart(siblings)
+            if not numbers and _names_a_person(base[-1], word, words, shared, len(parents[word]), len(below)):
+                continue
+            series = not use.roles or numbers
+            if not series:
+                read.add(word)
+            result[chain] = (base, "", word) if series else (base, word, "")
+    if read:
+        told.append(_sentence(read, "folders and names below those of patients"))
+    return result
+
+
+def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, repeats: int, parents: int) -> bool:
+    """Whether a word below another names somebody, rather than a visit or a series of the one above."""
+    owned = _owns(parent)
+    if is_person(word):
+        return True
+    if not has_digit(word):
+        return repeats < 2 and not owned
+    if not owned:
+        return True
+    if VISIT_LETTER.fullmatch(word):
+        return False
+    if len(siblings) > max(_FEW, parents):
+        return True
+    if shared:
+        return _digits(word) > max(_digits(parent), 2)
+    counted = all(re.fullmatch(r"0?\d", one) for one in siblings)
+    return not (is_person(parent) or (is_generic(parent) and counted))
+
+
+def _owns(parent: str) -> bool:
+    """Whether a name is one of a person rather than of a place or a group."""
+    return has_digit(parent) and not is_group(parent)
+
+
+def _tells_series_apart(uses: list[Use]) -> bool:
+    """Whether each of the words stands at one image and no two at the same kind: numbers of series, as `003_t1`."""
+    roles = [role for use in uses for role in use.roles]
+    return len(uses) > 1 and all(len(use.roles) <= 1 for use in uses) and len(set(roles)) == len(roles)
+
+
+# Parts of one name
+
+
+def _inner_units(uses: Iterable[Chain], told: list[str]) -> dict[Chain, tuple[Chain, str]]:
+    """For chains whose last name ends in a visit: the chain without it, and the visit."""
+    groups: dict[tuple[object, ...], dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
+    for chain in uses:
+        if not chain:
+            continue
+        match = _UNIT.fullmatch(chain[-1]) or _LETTER.fullmatch(chain[-1])
+        if match and not is_person(match["unit"]):
+            shape = (
+                chain[:-1] if is_generic(match["base"]) else (),
+                _shape(match["base"]),
+                match["separator"],
+                _kind(match["unit"]),
+            )
+            without = (*chain[:-1], match["base"])
+            groups[shape][without][match["unit"]] = chain
+    result: dict[Chain, tuple[Chain, str]] = {}
+    for bases in groups.values():
+        if _are_visits(bases):
+            result |= {chain: (base, unit) for base, units in bases.items() for unit, chain in units.items()}
+            if _are_long_ids(bases):
+                continue
+            some = {unit for units in bases.values() for unit in units}
+            told.append(_sentence(some, "ends of patients' names"))
+    return result
+
+
+def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
+    """Whether the ends of names repeat from one name to the next, and some name has several."""
+    units = [unit for found in bases.values() for unit in found]
+    if all(VISIT_LETTER.fullmatch(unit) for unit in units) or _are_long_ids(bases):
+        return True
+    several = [found for found in bases.values() if len(found) > 1]
+    if len(bases) < 2 or not several or any(is_group(base[-1]) for base in bases):
+        return False
+    if any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found):
+        return False  # 01-001, 02-001 are patients of two sites
+    counts = {unit: units.count(unit) for unit in units}
+    shared = all(any(counts[unit] > 1 for unit in found) for found in several)
+    return shared and len(counts) <= max(_FEW, len(bases))
+
+
+def _are_long_ids(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
+    """Whether names are a long number and a short one, as in `UPENN-GBM-00001_11`: nobody else has the long one."""
+    return all(
+        _LONG.search(base[-1]) and len(found) <= _MANY and all(re.fullmatch(r"\d{1,3}", unit) for unit in found)
+        for base, found in bases.items()
+    ) and not any(is_group(base[-1]) for base in bases)
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"\d", "9", text) if not re.search(r"\d{4,}", text) else re.sub(r"\d+", "9", text)
+
+
+def _kind(unit: str) -> str:
+    return re.sub(r"\d+", "9", unit) if has_digit(unit) else "letter"
+
+
+def _digits(text: str) -> int:
+    return sum(letter.isdigit() for letter in text)
+
+
+def _last_digits(text: str) -> int:
+    found = re.findall(r"\d+", text)
+    return len(found[-1]) if found else 0
+
+
+def _sentence(words: Iterable[str], where: str) -> str:
+    shown = sorted(set(words))
+    some = ", ".join(shown[:4]) + (", …" if len(shown) > 4 else "")
+    return f"{where} ({some}) were read as visits of one patient each; if they are patients, name them in a manifest"

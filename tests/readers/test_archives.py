@@ -1,0 +1,247 @@
+"""Whose each file is, which visit, which role: archives as hospitals and publishers name them, without voxels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segpipe.readers.archive import Listing
+from segpipe.readers.names import BRAIN, MASK, cut, describe, folder, is_generic, kind_of, take_visits
+from segpipe.readers.people import Use, name_of, people
+from segpipe.readers.sources import find
+
+FOUR = ("FLAIR", "T1", "T1ce", "T2")
+
+
+def read(root: Path, *paths: str) -> Listing:
+    """The listing of an archive whose files only have names."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+    return find(str(root))
+
+
+def roles(listing: Listing) -> dict[str, str]:
+    """The role of each file that is part of a scan."""
+    return {file.path: file.role for scan in listing.scans for file in scan.files}
+
+
+def visits(listing: Listing) -> dict[str, set[str]]:
+    """The sessions of each subject."""
+    found: dict[str, set[str]] = {}
+    for scan in listing.scans:
+        found.setdefault(scan.subject, set()).add(scan.session)
+    return found
+
+
+def expand(*patterns: str, **words: tuple[str, ...]) -> list[str]:
+    """Each pattern with every combination of the words."""
+    paths = list(patterns)
+    for name, values in words.items():
+        paths = [path.replace(f"<{name}>", value) for path in paths for value in values]
+    return list(dict.fromkeys(paths))
+
+
+class TestVisits:
+    """A patient who came twice is one subject with two sessions."""
+
+    @pytest.mark.parametrize(
+        ("pattern", "words"),
+        [
+            ("<p>/<v>/FLAIR.nii.gz", ("20190102", "2020-03-04")),
+            ("<p>/<v>/T1.nii", ("baseline", "month06", "V02", "preop", "postop")),
+            ("<p>/<v>/<p>_<v>_T1.nii", ("ses-01", "ses-02")),
+            ("<p>/<v>/T1.nii", ("week-000-1", "week-000-2", "week-040")),
+            ("<p>/<v>/T1.nii", ("pre", "post")),
+            ("<p>/<v>/T1.nii", ("1", "2")),
+            ("<p>_<v>_T1.nii", ("01", "02")),
+            ("<p>_<v>_T1.nii", ("m06", "m12")),
+            ("<p>_T1_<v>.nii", ("20190102", "20190709")),
+            ("<v>/<p>/T1.nii", ("visit1", "visit2")),
+            ("<v>/<p>/T1.nii", ("2019", "2020")),
+            ("<p>/MR_<v>_brain/T1.nii", ("02.01.2019", "09.07.2019")),
+            ("<p>/<v>/NIFTI/T1.nii", ("Zeitpunkt1", "Zeitpunkt2")),
+            ("<p>/<v>/T1.nii", ("术前", "术后")),
+        ],
+        ids=lambda value: value if isinstance(value, str) else ",".join(value),
+    )
+    def test_of_two_patients(self, tmp_path: Path, pattern: str, words: tuple[str, ...]) -> None:
+        listing = read(tmp_path, *expand(pattern, p=("P01", "P02"), v=words))
+        assert not listing.rejected
+        found = visits(listing)
+        assert set(found) == {"P01", "P02"}
+        assert {len(sessions) for sessions in found.values()} == {len(words)}
+
+    def test_numbers_behind_long_numbers(self, tmp_path: Path) -> None:
+        paths = expand("x/UPENN-GBM-<n>/UPENN-GBM-<n>_T1.nii", n=("00001_11", "00001_21", "00002_11"))
+        assert visits(read(tmp_path, *paths)) == {"UPENN-GBM-00001": {"11", "21"}, "UPENN-GBM-00002": {"11"}}
+
+    def test_a_doubtful_reading_is_told(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("<p>_<v>_T1.nii", p=("A07", "A08"), v=("1", "2")))
+        assert visits(listing) == {"A07": {"1", "2"}, "A08": {"1", "2"}}
+        assert len(listing.told) == 1
+        assert "manifest" in listing.told[0]
+
+    def test_numbers_of_series_are_no_visits(self, tmp_path: Path) -> None:
+        paths = [f"{p}/{n}_{word}.nii" for p in ("P1", "P2") for n, word in (("003", "t1_mprage"), ("004", "flair"))]
+        assert visits(read(tmp_path, *paths)) == {"P1": {"1"}, "P2": {"1"}}
+
+    def test_t1_may_be_the_first_time_point(self, tmp_path: Path) -> None:
+        paths = expand("<p>/<t>/<p>_<t>_<m>.nii", p=("P1", "P2"), t=("T1", "T2"), m=("T1", "T2", "FLAIR", "MASK"))
+        listing = read(tmp_path, *paths)
+        assert visits(listing) == {"P1": {"T1", "T2"}, "P2": {"T1", "T2"}}
+        assert {scan.modalities for scan in listing.scans} == {("FLAIR", "T1", "T2")}
+        flat = read(tmp_path / "flat", *(path.rpartition("/")[2] for path in paths))
+        assert visits(flat) == visits(listing)
+
+    def test_a_mask_of_one_of_two_visits_must_say_which(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "P1/v1/T1.nii", "P1/v2/T1.nii", "P1/v1/seg.nii", "P1/gt.nii")
+        assert roles(listing)["P1/v1/seg.nii"] == MASK
+        assert [item.paths for item in listing.rejected] == [("P1/gt.nii",)]
+
+
+class TestPatients:
+    """Two patients are never one subject."""
+
+    @pytest.mark.parametrize(
+        ("paths", "names"),
+        [
+            (
+                expand("<p>/pre/FLAIR.nii", p=("Utrecht/0", "Utrecht/2", "Singapore/0")),
+                {"Utrecht_0", "Utrecht_2", "Singapore_0"},
+            ),
+            (expand("<p>/mri/T1.mgz", p=("bert", "ernie")), {"bert", "ernie"}),
+            (
+                expand("Center_<c>/Patient_01/Raw/T1.nii", c=("01", "07")),
+                {"Center_01_Patient_01", "Center_07_Patient_01"},
+            ),
+            (expand("<p>/T1/image.nii", p=("HC01", "HC02")), {"HC01", "HC02"}),
+            (expand("SUBJECTS/<p>/1_T1/NIFTI/T1.nii", p=("EGD-1", "EGD-2")), {"EGD-1", "EGD-2"}),
+            (expand("IXI-T1/<p>-Guys-0828-T1.nii", p=("IXI002", "IXI012")), {"IXI002-Guys-0828", "IXI012-Guys-0828"}),
+            (expand("<p>_T1.nii", p=("TCGA-02-0001", "TCGA-06-0122")), {"TCGA-02-0001", "TCGA-06-0122"}),
+            (expand("T1_<p>.nii", p=("001", "002")), {"001", "002"}),
+            (expand("<p>_T1.nii", p=("01-001", "01-002", "02-001")), {"01-001", "01-002", "02-001"}),
+            (expand("<g>/<g>_a1/T1.nii", g=("Tumor", "lesion")), {"Tumor_a1", "lesion_a1"}),
+            (expand("<p>_T1.nii", p=("BM_001", "BM_002", "C_001")), {"BM_001", "BM_002", "C_001"}),
+            (expand("<p>_T1.nii", p=("MS_lesion_P1", "brain_tumor_07")), {"MS_lesion_P1", "brain_tumor_07"}),
+        ],
+        ids=lambda value: value[0] if isinstance(value, list) else "",
+    )
+    def test_names(self, tmp_path: Path, paths: list[str], names: set[str]) -> None:
+        listing = read(tmp_path, *paths)
+        assert not listing.rejected
+        assert set(visits(listing)) == names
+        assert {file.role for scan in listing.scans for file in scan.files} <= {"T1", "FLAIR"}
+
+    def test_images_of_no_known_kind_are_not_thrown_together(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "x/one.nii", "x/two.nii", "y/one.nii", "y/two.nii")
+        assert visits(listing) == {"x": {"one", "two"}, "y": {"one", "two"}}
+
+    def test_a_name_is_what_nobody_else_has(self) -> None:
+        assert name_of(("a", "BraTS_1")) == "BraTS_1"
+        assert name_of(("siteA", "P1")) == "siteA_P1"
+        assert [is_generic(name) for name in ("P1", "patient 3", "0", "Meier")] == [True, True, True, False]
+
+    def test_nothing_depends_on_the_order(self) -> None:
+        chains = [("A", f"P{n}", str(v)) for n in range(4) for v in range(3)]
+        uses = {chain: Use(["T1"]) for chain in chains}
+        assert people(uses) == people(dict(reversed(uses.items())))
+
+
+class TestMasks:
+    """A mask is a mask, an image an image."""
+
+    @pytest.mark.parametrize(
+        "word",
+        [
+            "seg",
+            "SEG",
+            "Segm",
+            "mask",
+            "msk",
+            "mask1",
+            "wmh",
+            "gtv",
+            "tumorMask",
+            "LesionSeg",
+            "ManualSegmentation",
+            "lesion",
+            "Consensus",
+            "GT",
+            "roi",
+            "label",
+            "ground_truth",
+            "lesion_mask",
+            "Maske",
+        ],
+    )
+    def test_words(self, tmp_path: Path, word: str) -> None:
+        listing = read(tmp_path, "P1/P1_T1.nii", f"P1/P1_{word}.nii", "P2_T1.nii", f"P2_{word}.nii")
+        assert [[file.role for file in scan.files] for scan in listing.scans] == [["T1", MASK]] * 2
+
+    def test_a_folder_of_masks(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "images/P1.nii", "labels/P1.nii", "images/P2.nii", "labels/P2.nii")
+        assert [[file.role for file in scan.files] for scan in listing.scans] == [["image", MASK]] * 2
+
+    def test_a_folder_named_for_a_class_makes_none(self, tmp_path: Path) -> None:
+        assert set(roles(read(tmp_path, "Tumor/P1/T1.nii", "lesion/P2/T1.nii")).values()) == {"T1"}
+
+    def test_a_folder_named_for_lesions_beside_images_does(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "FLAIR/P1.nii", "lesion/P1.nii", "FLAIR/P2.nii", "lesion/P2.nii")
+        assert [[file.role for file in scan.files] for scan in listing.scans] == [["FLAIR", MASK]] * 2
+
+    @pytest.mark.parametrize("word", ["brain_mask", "BrainMask", "bm", "aseg", "skull_strip_mask", "wm_seg"])
+    def test_maps_of_anatomy_are_counted(self, tmp_path: Path, word: str) -> None:
+        listing = read(tmp_path, "P1_T1.nii", "P1_seg.nii", f"P1_{word}.nii", "notes.txt")
+        assert roles(listing) == {"P1_T1.nii": "T1", "P1_seg.nii": MASK}
+        assert listing.kinds == {BRAIN: 1, ".txt": 1}
+
+    def test_the_consensus_comes_first(self, tmp_path: Path) -> None:
+        masks = ("ManualSegmentation_1", "ManualSegmentation_2", "Consensus")
+        listing = read(tmp_path, "Patient_01/Raw_Data/3DFLAIR.nii", *(f"Patient_01/Masks/{name}.nii" for name in masks))
+        assert roles(listing)["Patient_01/Masks/Consensus.nii"] == MASK
+        assert len(listing.rejected) == 2
+
+
+class TestModalities:
+    """All words of a name tell its modality, not the first."""
+
+    @pytest.mark.parametrize(
+        ("word", "role"),
+        [
+            ("T1WI", "T1"), ("T1+C", "T1ce"), ("T1pre", "T1"), ("T1post", "T1ce"), ("CT1", "T1ce"), ("t1gd", "T1ce"),
+            ("3DFLAIR", "FLAIR"), ("3DT1GADO", "T1ce"), ("t2_tirm_tra_dark-fluid_4", "FLAIR"), ("t2f", "FLAIR"),
+            ("t1_mprage_sag_p2_iso_KM_9", "T1ce"), ("T1_to_FLAIR", "T1"), ("T1_N4_brain_regtoMNI", "T1"),
+        ],
+    )  # fmt: skip
+    def test_words(self, tmp_path: Path, word: str, role: str) -> None:
+        assert set(roles(read(tmp_path, f"P1/{word}.nii", f"P2/P2_{word}.nii")).values()) == {role}
+
+    def test_a_case_stays_together(self, tmp_path: Path) -> None:
+        words = ("flair", "T1", "t1gd", "t2", "adc", "swi", "subtraction", "seg", "brain_mask")
+        listing = read(tmp_path, *(f"P5/P5_{word}.nii.gz" for word in words))
+        (scan,) = listing.scans
+        assert scan.modalities[:4] == FOUR
+        assert set(scan.modalities[4:]) == {"ADC", "SWI", "subtraction"}
+        assert scan.files[-1].role == MASK
+
+
+class TestWords:
+    """Names taken apart."""
+
+    def test_visits(self) -> None:
+        for text in ("Brats18_2013_2_1", "BraTS2021_00002", "IXI002-Guys-0828", "TCGA-02-0001", "3DT1", "P1"):
+            assert take_visits(text) == ((), text)
+
+    def test_stems(self) -> None:
+        assert cut("1-LesionSeg-Flair").text == "1"
+        assert cut("UPENN-GBM-00001_11_T1GD").tail == "T1GD"
+        assert cut("P01FLAIR").text == "P01"
+        assert cut("q[1]_T1").text == "q[1]"
+
+    def test_folders(self) -> None:
+        assert [folder(name).text for name in ("images_structural", "5_MASK", "anat2", "mri")] == [""] * 4
+        assert folder("UCSF-PDGM-0433_FU001d_nifti").visits == ("FU001d",)
+        assert kind_of("lesion") == "weak"
+        assert describe("P1").role is None
