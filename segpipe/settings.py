@@ -100,6 +100,7 @@ def _range(rules: Any) -> str:
 
 
 AXES = ("axial", "coronal", "sagittal")
+SESSIONS, PREFERENCES, ALSO = ("study", "date", "accession"), ("2d-axial", "3d"), ("ADC", "DWI", "SWI", "PD")
 LAYOUTS = ("auto", "brats", "decathlon", "bids", "dicom", "manifest", "plain")
 TRAINERS = ("orca", "horovod", "local")
 LEAST_EPOCHS, LEAST_STEPS = 20, 700
@@ -114,7 +115,26 @@ SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
 
 
 @dataclass(frozen=True)
-class IngestSettings:
+class SeriesSettings:
+    """How the series of a DICOM archive become scans."""
+
+    session: str = option(
+        "what makes a visit of DICOM series: their study, the day, or the accession number", "study", choices=SESSIONS
+    )
+    prefer: str = option(
+        "which DICOM series to take where a visit has several of one modality: thick axial ones, or volumes",
+        "2d-axial",
+        choices=PREFERENCES,
+    )
+    also: str | None = option(f"more kinds of DICOM series that enter scans, joined by commas, of {', '.join(ALSO)}")
+    series_map: str | None = option(
+        "CSV file with columns text (description, protocol or series UID), role (a modality, or ignore) and, if wanted,"
+        " vendor: names DICOM series that the rules do not know, or otherwise"
+    )
+
+
+@dataclass(frozen=True)
+class IngestSettings(SeriesSettings):
     """Volumes to slice tables."""
 
     source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
@@ -262,7 +282,7 @@ class AdoptSettings:
 
 
 @dataclass(frozen=True)
-class SegmentSettings:
+class SegmentSettings(SeriesSettings):
     """Scans to predictions and segmentations."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)

@@ -40,6 +40,7 @@ def check(warehouse: Warehouse, cohort: str, naming: Naming, listing: Listing) -
     if named and _has_names(warehouse, cohort):
         _check_names(cohort, hashed=known is not None and known.hash_subjects, asked=naming.every)
     is_dicom = any(scan.is_dicom for scan in listing.scans) or any(one.is_dicom for one in listing.rejected)
+    is_dicom = is_dicom or bool(listing.series)
     if naming.key is None or not (naming.every or is_dicom):
         return
     record = KeyRecord(naming.key.check_value(cohort), naming.every)

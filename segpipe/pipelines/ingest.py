@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import numpy as np
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, UsageError
-from segpipe.pipelines import attempts, cohort_key, quarantine
+from segpipe.pipelines import attempts, cohort_key, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
     MB,
@@ -79,7 +79,8 @@ def ingest(
     refuse_key_in_conf(spark.sparkContext.getConf().getAll())
     with run.stage("list"):
         naming = naming_of(settings.subject_key_file, settings.hash_subjects)
-        listing = sources.find(settings.source, settings.layout, naming.secret, naming.every)
+        wanted = series_rows.options(settings, warehouse, settings.cohort)
+        listing = sources.find(settings.source, settings.layout, naming.secret, naming.every, wanted)
     with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
         job = Job(settings, rule, fence, naming)
         with run.stage("plan"):
@@ -90,8 +91,23 @@ def ingest(
             _quarantine_listed(job, plan.rejected)
             outcomes = _run_tasks(spark, plan, job, progress)
         with run.stage("tidy up"):
+            _keep_series(warehouse, job, listing, outcomes, plan, run)
             parts.settle_attempts(warehouse, run.run_id)
         return _account(plan, outcomes, run)
+
+
+def _keep_series(
+    warehouse: Warehouse, job: Job, listing: Listing, outcomes: Sequence[PartOutcome], plan: _Plan, run: RunRecord
+) -> None:
+    """Bring the table `series` up to date, and tell what became of the series."""
+    if not listing.series:
+        return
+    rejected = {scan_id for outcome in outcomes for scan_id in outcome.quarantined} | set(plan.known_bad_scans)
+    rows = series_rows.rows(listing.series, job.settings.cohort, job.run_id, rejected)
+    run.count("series", len(rows))
+    run.count("series_changed", series_rows.keep(warehouse, job.fence, job.settings.cohort, rows))
+    decisions = Counter("in scans" if row["scan_id"] else row["decision"] for row in rows)
+    run.lines.append("DICOM series: " + ", ".join(f"{count} {name}" for name, count in sorted(decisions.items())))
 
 
 def lock_name(cohort: str) -> str:
@@ -129,6 +145,7 @@ class _Plan:
     skipped: int
     known_bad: int
     vanished: tuple[str, ...]
+    known_bad_scans: tuple[str, ...] = ()
 
 
 def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan:
@@ -139,13 +156,14 @@ def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan
     bad = {fingerprint for fingerprint, reason in known_inputs if reason not in RETRIED}
     new: list[ScanSource] = []
     changed: dict[str, list[ScanSource]] = defaultdict(list)
-    skipped = known_bad = 0
+    skipped = 0
+    known_bad: list[str] = []
     for source in sorted(listing.scans, key=lambda one: (one.subject, one.session)):
         row = known.get(job.scan_id(source))
         if row is not None and row["fingerprint"] == job.fingerprint(source):
             skipped += 1
         elif job.bad_fingerprint(source) in bad:
-            known_bad += 1
+            known_bad.append(job.scan_id(source))
         elif row is not None:
             changed[row["part"]].append(source)
         else:
@@ -158,8 +176,9 @@ def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan
         rejected=rejected,
         changed=tuple(job.scan_id(source) for group in changed.values() for source in group),
         skipped=skipped,
-        known_bad=known_bad + len(listing.rejected) - len(rejected),
+        known_bad=len(known_bad) + len(listing.rejected) - len(rejected),
         vanished=tuple(sorted(set(known) - {job.scan_id(source) for source in listing.scans})),
+        known_bad_scans=tuple(known_bad),
     )
 
 

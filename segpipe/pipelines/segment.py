@@ -16,7 +16,7 @@ from segpipe.core.prediction import Model, PredictorFactory
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, ModelError
-from segpipe.pipelines import attempts, cohort_key, ingest_task, quarantine
+from segpipe.pipelines import attempts, cohort_key, ingest_task, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.masks import MaskOutcome, write_masks
 from segpipe.pipelines.segment_task import (
@@ -98,7 +98,8 @@ def segment(
         with run.stage("list"):
             refuse_key_in_conf(spark.sparkContext.getConf().getAll())
             naming = naming_of(settings.subject_key_file, settings.hash_subjects)
-            listing = sources.find(settings.source, settings.layout, naming.secret, naming.every)
+            wanted = series_rows.options(settings)
+            listing = sources.find(settings.source, settings.layout, naming.secret, naming.every, wanted)
     name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
     with lock(warehouse.url, name, settings.lock_wait_seconds, run.run_id) as fence:
         job = Job.of(settings.warehouse, settings.cohort, model, fence)

@@ -143,7 +143,8 @@ class Listing:
     """All scans of a source, in the order of their identity; `root` is the URL that paths are relative to.
 
     `kinds` counts the files in no scan and no rejection by what they are: `{".txt": 9, "map of anatomy": 3}`. `told`
-    are sentences on readings that could be others.
+    are sentences on readings that could be others. `series` are all DICOM series, also those in no scan
+    (`segpipe.readers.series.Judged`).
     """
 
     scans: list[ScanSource]
@@ -151,6 +152,7 @@ class Listing:
     root: str = ""
     kinds: Mapping[str, int] = field(default_factory=dict)
     told: tuple[str, ...] = ()
+    series: list[Any] = field(default_factory=list)
 
     @property
     def ignored(self) -> int:
@@ -182,6 +184,7 @@ class Claim:
 
     `ignored` are those of them that are neither an image nor a lesion mask, with what they are; `told` are sentences
     on readings that could be others.
+    `series` are the DICOM series, all of them, with what became of each (`segpipe.readers.series.Judged`).
     """
 
     scans: list[ScanSource] = field(default_factory=list)
@@ -189,6 +192,7 @@ class Claim:
     taken: set[str] = field(default_factory=set)
     ignored: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
+    series: list[Any] = field(default_factory=list)
 
 
 class Found(NamedTuple):

@@ -1,63 +1,31 @@
 """DICOM series to volumes (DICOM PS3.3, C.7.6.2 and C.7.6.16; Siemens mosaics by their CSA header).
 
-Nothing that identifies a patient leaves this module: `Header.subject` and `Header.session` are keyed hashes, series
-descriptions only decide a role, and messages name files and faults, never contents.
+Messages name files and faults, never contents.
 """
 
-import contextlib
-import hashlib
-import hmac
 import io
 import math
-import re
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from segpipe.core.volume import Volume
-from segpipe.errors import BadInput, Reason, SegpipeError
+from segpipe.errors import Reason
 from segpipe.readers import codestream, inflate
-from segpipe.readers.names import IMAGE, MASK, words
+from segpipe.readers.dicom_files import bad, careful, pydicom, refuse_deflated
+from segpipe.readers.dicom_tags import SEGMENTATION
 
-MAGIC_END = 132
-_LAST_HEADER_TAG = 0x00280030  # pixel spacing; everything that tells files apart stands before it
-_HEADER_TAGS = (
-    "ImageType",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesDescription",
-    "ProtocolName",
-    "PatientID",
-    "ContrastBolusAgent",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "ImageOrientationPatient",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-)
-_FLAIR = re.compile(r"flair|dark.?fluid", re.IGNORECASE)  # often said beside T2
 _STEP_TOLERANCE = 0.05  # of a slice step
+_SAME_PLACE_MM = 1e-2
 _ANGLE_TOLERANCE = 1e-3
+_COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")
+_SLICE_POINTERS = (0x00200032, 0x00209057, 0x00201041, 0x00209128, 0x00200100)  # positions, places in a stack, times
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 _JPEG_2000 = (_JPEG_FAMILY + "9", _JPEG_FAMILY + "20")  # with high-throughput JPEG 2000
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_DIRECTORY = "1.2.840.10008.1.3.10"
-
-
-@dataclass(frozen=True)
-class Header:
-    """What tells a DICOM file's place in an archive: keyed hashes, the role that its series states, its grid."""
-
-    subject: str
-    session: str
-    series: str
-    instance: str
-    role: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,45 +40,7 @@ class _Plane:
     slope: float
     inter: float
     time: tuple[float, ...]
-
-
-def may_be_dicom(name: str) -> bool:
-    """Whether a file of this name is worth a look: `.dcm`, `.ima`, no suffix, or one that is part of a UID.
-
-    >>> may_be_dicom("IM0001"), may_be_dicom("MR.1.2.84"), may_be_dicom("notes.txt")
-    (True, True, False)
-    """
-    lower = name.lower().removesuffix(".gz")
-    suffix = lower.rpartition(".")[2] if "." in lower else ""
-    return suffix in ("", "dcm", "dicom", "ima") or suffix.isdigit()
-
-
-def header(file: BinaryIO, key: bytes, name: str, fallback: str) -> Header | None:
-    """The header of an open file; None where it is no DICOM image. Raises BadInput for a broken one.
-
-    `key` is the secret of the hashes; `fallback` stands for identifiers that the file lacks.
-    """
-    if not _is_dicom(file):
-        return None
-    with _careful(name):
-        _refuse_deflated(file, name)
-        dataset = _read(file, stop=_LAST_HEADER_TAG)
-        if dataset.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
-            return None
-        if "Rows" not in dataset:
-            return None
-        study = str(dataset.get("StudyInstanceUID") or fallback)
-        patient = str(dataset.get("PatientID") or "").strip()
-        series = str(dataset.get("SeriesInstanceUID") or fallback)
-        grid = [dataset.get("Rows"), dataset.get("Columns"), _rounded(dataset.get("ImageOrientationPatient"))]
-        return Header(
-            subject=_hash(key, "patient", patient) if patient else _hash(key, "study", study),
-            session=_hash(key, "session", study),
-            series=_hash(key, "series", f"{series} {grid}"),
-            instance=_hash(key, "instance", str(dataset.get("SOPInstanceUID") or name)),
-            role=_role(dataset),
-        )
-    raise AssertionError  # _careful raises BadInput instead
+    kind: tuple[float, ...] = ()  # of a frame: what tells its volume from the others of the file
 
 
 def series(contents: Sequence[bytes], paths: Sequence[str], max_voxels: int) -> Volume:
@@ -125,8 +55,8 @@ def series(contents: Sequence[bytes], paths: Sequence[str], max_voxels: int) -> 
         if inflate.is_gzip(content):
             content = _inflated(content, max_voxels, path)
         if not content:
-            _bad(Reason.EMPTY_FILE, f"{path} is empty", "copy it again from its source")
-        with _careful(path):
+            bad(Reason.EMPTY_FILE, f"{path} is empty", "copy it again from its source")
+        with careful(path):
             new = list(_planes(content, path, room))
             room -= sum(plane.pixels.size for plane in new)
             planes += new
@@ -140,8 +70,8 @@ def _inflated(content: bytes, max_voxels: int, name: str) -> bytes:
     if complete:
         return inflated
     if len(inflated) == limit:
-        _bad(Reason.TOO_LARGE, f"{name} inflates to more than {limit} bytes", "raise --max-voxels")
-    _bad(Reason.TRUNCATED, f"{name} does not inflate to its end", "copy it again from its source")
+        bad(Reason.TOO_LARGE, f"{name} inflates to more than {limit} bytes", "raise --max-voxels")
+    bad(Reason.TRUNCATED, f"{name} does not inflate to its end", "copy it again from its source")
 
 
 def _stack(planes: list[_Plane], name: str) -> Volume:
@@ -155,16 +85,18 @@ def _stack(planes: list[_Plane], name: str) -> Volume:
             abs(plane.along_columns - first.along_columns).max(), abs(plane.along_rows - first.along_rows).max()
         )
         if not same or turned > _ANGLE_TOLERANCE:
-            _bad(Reason.GRID_MISMATCH, f"{name} and its series mix sizes or directions", "split the series")
+            bad(Reason.GRID_MISMATCH, f"{name} and its series mix sizes or directions", "split the series")
     heights = np.array([float(plane.position @ normal) for plane in planes])
-    levels = _levels(heights, first.thickness)
-    times = len(planes) // len(levels)
+    levels = _levels(heights)
     groups = [[planes[place] for place in level] for level in levels]
+    groups = _without_doubles(groups, name)
+    times = len(groups[0])
     if any(len(group) != times for group in groups):
         message = f"{name} and its series have {len(planes)} images at {len(levels)} positions"
-        _bad(Reason.TRUNCATED, message, "copy the missing files")
+        bad(Reason.TRUNCATED, message, "copy the missing files")
     for group in groups:
         group.sort(key=lambda plane: plane.time)
+    _check_volumes(groups, name)
     bottoms = np.array([group[0].position for group in groups])
     step = _step(bottoms, normal * first.thickness, name)
     voxels, slope, inter = _voxels(groups)
@@ -174,10 +106,15 @@ def _stack(planes: list[_Plane], name: str) -> Volume:
     return Volume(voxels if times > 1 else voxels[..., 0], affine, slope, inter, container="dicom")
 
 
-def _levels(heights: np.ndarray, thickness: float) -> list[list[int]]:
-    """Indices of the planes at each position, from the lowest to the highest."""
+def _levels(heights: np.ndarray) -> list[list[int]]:
+    """Indices of the planes at each position, from the lowest to the highest.
+
+    Positions tell what is the same place; SliceThickness does not, for it may be that of a whole slab.
+    """
     order = np.argsort(heights, kind="stable")
-    near = max(1e-3, abs(thickness) * 1e-2)
+    steps = np.diff(heights[order])
+    far = steps[steps > _SAME_PLACE_MM]
+    near = max(_SAME_PLACE_MM, _STEP_TOLERANCE * float(np.median(far))) if len(far) else _SAME_PLACE_MM
     levels: list[list[int]] = []
     for place in order:
         if levels and heights[place] - heights[levels[-1][0]] <= near:
@@ -185,6 +122,34 @@ def _levels(heights: np.ndarray, thickness: float) -> list[list[int]]:
         else:
             levels.append([int(place)])
     return levels
+
+
+def _without_doubles(groups: list[list[_Plane]], name: str) -> list[list[_Plane]]:
+    """The planes of each position without copies; raises BadInput where some positions have other planes twice."""
+    usual = min(len(group) for group in groups)
+    doubled = sum(len(group) > usual for group in groups)
+    if 2 * doubled > len(groups):
+        return groups  # times, of which some are missing
+    result = []
+    for group in groups:
+        kept: list[_Plane] = []
+        for plane in group if len(group) > usual else ():
+            if not any(np.array_equal(plane.pixels, other.pixels) for other in kept):
+                kept.append(plane)
+        result.append(kept if len(kept) == usual else group)
+    different = sum(len(group) > usual for group in result)
+    if different:
+        message = f"{name} and its series have two different images of the same slice at {different} positions"
+        bad(Reason.DUPLICATE, message, "remove those that were sent twice, or the earlier ones")
+    return result
+
+
+def _check_volumes(groups: list[list[_Plane]], name: str) -> None:
+    """Raise BadInput where the frames of an enhanced image do not form the same volumes at each position."""
+    kinds = {tuple(plane.kind for plane in group) for group in groups}
+    if len(kinds) > 1:
+        message = f"{name} has frames of several kinds (echoes, b-values or parts) that differ from slice to slice"
+        bad(Reason.GRID_MISMATCH, message, "convert it to NIfTI")
 
 
 def _step(bottoms: np.ndarray, alone: np.ndarray, name: str) -> np.ndarray:
@@ -196,7 +161,7 @@ def _step(bottoms: np.ndarray, alone: np.ndarray, name: str) -> np.ndarray:
     worst = np.linalg.norm(bottoms - wanted, axis=1).max()
     if worst > _STEP_TOLERANCE * np.linalg.norm(mean):
         message = f"{name} and its series have slices that are not evenly spaced (off by {worst:.3g} mm)"
-        _bad(Reason.BAD_GEOMETRY, message, "copy the missing files, or convert the series to NIfTI")
+        bad(Reason.BAD_GEOMETRY, message, "copy the missing files, or convert the series to NIfTI")
     return mean
 
 
@@ -217,22 +182,24 @@ def _voxels(groups: list[list[_Plane]]) -> tuple[np.ndarray, float, float]:
 
 def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
     """The 2D images of a file. `room` is the number of voxels that may still come."""
-    _refuse_deflated(io.BytesIO(content), name)
+    refuse_deflated(io.BytesIO(content), name)
     dataset = _read(io.BytesIO(content))
     if "PixelData" not in dataset:
-        _bad(Reason.NOT_AN_IMAGE, f"{name} is a DICOM file without pixels", "remove it from the archive")
+        bad(Reason.NOT_AN_IMAGE, f"{name} is a DICOM file without pixels", "remove it from the archive")
     rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
     if min(rows, columns, frames) < 1:
-        _bad(Reason.CORRUPT, f"{name} has an image of {frames} x {rows} x {columns}", "remove it from the archive")
+        bad(Reason.CORRUPT, f"{name} has an image of {frames} x {rows} x {columns}", "remove it from the archive")
     if rows * columns * frames > room:
-        _bad(Reason.TOO_LARGE, f"{name} and its series promise too many voxels", "raise --max-voxels")
+        bad(Reason.TOO_LARGE, f"{name} and its series promise too many voxels", "raise --max-voxels")
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
-        _bad(Reason.UNSUPPORTED, f"{name} is a colour image", "remove it from the archive")
+        bad(Reason.UNSUPPORTED, f"{name} is a colour image", "remove it from the archive")
     if not _fits(dataset, rows, columns):
         message = f"{name} has compressed pixels that are not the image of {rows} x {columns} that it promises"
-        _bad(Reason.CORRUPT, message, "copy it again from its source")
-    pixels = _pixels(dataset, name).reshape(frames, rows, columns)
-    if frames > 1 or "PerFrameFunctionalGroupsSequence" in dataset:
+        bad(Reason.CORRUPT, message, "copy it again from its source")
+    pixels = _stored_bits(dataset, _pixels(dataset, name).reshape(frames, rows, columns))
+    if str(dataset.get("SOPClassUID")) in SEGMENTATION:
+        yield from _segmentation(dataset, pixels, name)
+    elif frames > 1 or "PerFrameFunctionalGroupsSequence" in dataset:
         yield from _enhanced(dataset, pixels, name)
     elif "MOSAIC" in (dataset.get("ImageType") or ()):
         yield from _mosaic(dataset, pixels[0], name)
@@ -246,7 +213,7 @@ def _fits(dataset: Any, rows: int, columns: int) -> bool:
     if not syntax.startswith(_JPEG_FAMILY):
         return True
     fits = codestream.jpeg2000_fits if syntax.startswith(_JPEG_2000) else codestream.jpeg_fits
-    frames = _pydicom().encaps.generate_frames(
+    frames = pydicom().encaps.generate_frames(
         dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)
     )
     return all(fits(frame, rows, columns) for frame in frames)
@@ -260,15 +227,64 @@ def _pixels(dataset: Any, name: str) -> np.ndarray:
     except BaseException as error:  # a decoder in Rust panics with a BaseException of its own
         text = str(error).lower()
         if "less than expected" in text or "fewer" in text or "insufficient" in text:
-            _bad(Reason.TRUNCATED, f"{name} holds fewer pixels than it promises", "copy it again from its source")
+            bad(Reason.TRUNCATED, f"{name} holds fewer pixels than it promises", "copy it again from its source")
         if isinstance(error, NotImplementedError) or "missing dependencies" in text:
             syntax = str(dataset.file_meta.get("TransferSyntaxUID"))[:64]
-            _bad(
+            bad(
                 Reason.UNSUPPORTED,
                 f"{name} has pixels in transfer syntax {syntax}",
                 "convert it to an uncompressed one",
             )
-        _bad(Reason.CORRUPT, f"{name} has pixels that cannot be decoded", "copy it again from its source")
+        bad(Reason.CORRUPT, f"{name} has pixels that cannot be decoded", "copy it again from its source")
+
+
+def _stored_bits(dataset: Any, pixels: np.ndarray) -> np.ndarray:
+    """Pixels without the bits that are not theirs: some scanners keep overlays in them (PS3.5, 8.1.1)."""
+    allocated, stored = int(dataset.get("BitsAllocated") or 16), int(dataset.get("BitsStored") or 16)
+    above = allocated - 1 - int(dataset.get("HighBit") or stored - 1)
+    below = allocated - stored - above
+    if (
+        pixels.dtype.kind not in "iu"
+        or allocated != 8 * pixels.dtype.itemsize
+        or min(above, below) < 0
+        or above + below == 0
+    ):
+        return pixels
+    return (pixels << above) >> (above + below)
+
+
+def _segmentation(dataset: Any, pixels: np.ndarray, name: str) -> Iterator[_Plane]:
+    """The slices of a SEG object of one segment as labels 0 and 1, with the empty slices between them."""
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
+    if not groups or len(groups) != len(pixels):
+        bad(Reason.UNSUPPORTED, f"{name} has {len(pixels)} frames without a place for each", "convert it to NIfTI")
+    least = 0.5 * float(dataset.get("MaximumFractionalValue") or 255) if "FRACTIONAL" in dataset.SegmentationType else 0
+    planes = []
+    for group, frame in zip(groups, pixels, strict=True):
+        sources = [*_macros(group), *_macros(shared[0]), dataset]
+        planes.append(_plane(dataset, (frame > least).astype(np.uint8), sources, name, (0.0,)))
+    yield from _filled(planes)
+
+
+def _filled(planes: list[_Plane]) -> list[_Plane]:
+    """Planes with empty ones at the places between them that are a whole number of steps away."""
+    normal = np.cross(planes[0].along_columns, planes[0].along_rows)
+    normal /= np.linalg.norm(normal)
+    planes = sorted(planes, key=lambda plane: float(plane.position @ normal))
+    heights = [float(plane.position @ normal) for plane in planes]
+    steps = [step for step in np.diff(heights) if step > _SAME_PLACE_MM]
+    if not steps:
+        return planes
+    result = [planes[0]]
+    for plane in planes[1:]:
+        last = result[-1]
+        missing = round(float((plane.position - last.position) @ normal) / min(steps)) - 1
+        way = (plane.position - last.position) / (missing + 1)
+        empty = np.zeros_like(plane.pixels)
+        result += [replace(last, pixels=empty, position=last.position + way * n) for n in range(1, missing + 1)]
+        result.append(plane)
+    return result
 
 
 def _plane(dataset: Any, pixels: np.ndarray, sources: list[Any], name: str, time: tuple[float, ...]) -> _Plane:
@@ -276,13 +292,13 @@ def _plane(dataset: Any, pixels: np.ndarray, sources: list[Any], name: str, time
     position, orientation = _first(sources, "ImagePositionPatient"), _first(sources, "ImageOrientationPatient")
     spacing = _first(sources, "PixelSpacing")
     if position is None or orientation is None or spacing is None or len(orientation) != 6 or len(position) != 3:
-        _bad(Reason.BAD_GEOMETRY, f"{name} does not say where its image lies", "convert it to NIfTI")
+        bad(Reason.BAD_GEOMETRY, f"{name} does not say where its image lies", "convert it to NIfTI")
     directions = np.array([float(value) for value in orientation]).reshape(2, 3)
     lengths = np.linalg.norm(directions, axis=1)
     row_mm, column_mm = (float(value) for value in spacing)
     sizes = (row_mm, column_mm, *lengths)
     if not all(map(math.isfinite, sizes)) or min(sizes) <= 0 or abs(directions[0] @ directions[1]) > 1e-2:
-        _bad(Reason.BAD_GEOMETRY, f"{name} has no usable image plane", "convert it to NIfTI")
+        bad(Reason.BAD_GEOMETRY, f"{name} has no usable image plane", "convert it to NIfTI")
     slope, inter = _scaling(sources)
     return _Plane(
         pixels=pixels,
@@ -303,11 +319,11 @@ def _mosaic(dataset: Any, pixels: np.ndarray, name: str) -> Iterator[_Plane]:
     count = csareader.get_n_mosaic(csa) if csa else None
     normal = csareader.get_slice_normal(csa) if csa else None
     if not count or normal is None:
-        _bad(Reason.UNSUPPORTED, f"{name} is a mosaic without a CSA header that describes it", "convert it to NIfTI")
+        bad(Reason.UNSUPPORTED, f"{name} is a mosaic without a CSA header that describes it", "convert it to NIfTI")
     tiles = math.ceil(math.sqrt(count))
     rows, columns = pixels.shape[0] // tiles, pixels.shape[1] // tiles
     if rows * tiles != pixels.shape[0] or columns * tiles != pixels.shape[1]:
-        _bad(Reason.CORRUPT, f"{name} is a mosaic that {tiles} x {tiles} tiles do not fill", "convert it to NIfTI")
+        bad(Reason.CORRUPT, f"{name} is a mosaic that {tiles} x {tiles} tiles do not fill", "convert it to NIfTI")
     whole = _plane(dataset, pixels, [dataset], name, _time(dataset))
     margin = np.array([pixels.shape[1] - columns, pixels.shape[0] - rows]) / 2
     corner = whole.position + whole.along_columns * margin[0] + whole.along_rows * margin[1]
@@ -332,10 +348,46 @@ def _enhanced(dataset: Any, pixels: np.ndarray, name: str) -> Iterator[_Plane]:
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
     shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
     if not groups or len(groups) != len(pixels):
-        _bad(Reason.UNSUPPORTED, f"{name} has {len(pixels)} frames without a place for each", "convert it to NIfTI")
+        bad(Reason.UNSUPPORTED, f"{name} has {len(pixels)} frames without a place for each", "convert it to NIfTI")
+    others = _dimensions(dataset)
     for number, (group, frame) in enumerate(zip(groups, pixels, strict=True)):
         sources = [*_macros(group), *_macros(shared[0]), dataset]
-        yield _plane(dataset, frame, sources, name, (*_index(sources), float(number)))
+        kind = _frame_kind(sources, others)
+        plane = _plane(dataset, frame, sources, name, (*kind, _temporal(sources), float(number)))
+        yield replace(plane, kind=kind)
+
+
+def _dimensions(dataset: Any) -> list[int]:
+    """Places in DimensionIndexValues that tell volumes apart, not slices or times."""
+    found = []
+    for place, item in enumerate(dataset.get("DimensionIndexSequence") or ()):
+        pointer = int(item.get("DimensionIndexPointer") or 0)
+        if pointer and pointer not in _SLICE_POINTERS:
+            found.append(place)
+    return found
+
+
+def _frame_kind(sources: list[Any], others: list[int]) -> tuple[float, ...]:
+    """What tells the volume of a frame: stack, echo, b-value, magnitude or phase, inversion, and its own indices."""
+    component = str(_first(sources, "ComplexImageComponent") or "").upper()
+    inversion = _first(sources, "InversionTimes")
+    numbers = [
+        _as_number(_first(sources, "StackID")),
+        _as_number(_first(sources, "EffectiveEchoTime")),
+        _as_number(_first(sources, "DiffusionBValue")),
+        float(_COMPONENTS.index(component)) if component in _COMPONENTS else 0.0,
+        _as_number(inversion[0] if isinstance(inversion, list | tuple) and inversion else inversion),
+    ]
+    indices = _first(sources, "DimensionIndexValues")
+    values = list(indices) if isinstance(indices, Iterable) else [indices]
+    return (*numbers, *(_as_number(values[place]) for place in others if place < len(values)))
+
+
+def _as_number(value: Any) -> float:
+    try:
+        return float(value or 0)
+    except (TypeError, ValueError):
+        return float(sum(ord(letter) << 8 * place for place, letter in enumerate(str(value)[:4])))
 
 
 def _macros(group: Any) -> list[Any]:
@@ -345,14 +397,18 @@ def _macros(group: Any) -> list[Any]:
         "PlaneOrientationSequence",
         "PixelMeasuresSequence",
         "PixelValueTransformationSequence",
+        "FrameContentSequence",
+        "MREchoSequence",
+        "MRDiffusionSequence",
+        "MRImageFrameTypeSequence",
+        "MRModifierSequence",
     )
-    items = [group.get(name) for name in (*names, "FrameContentSequence")] if group is not None else []
+    items = [group.get(name) for name in names] if group is not None else []
     return [item[0] for item in items if item]
 
 
-def _index(sources: list[Any]) -> tuple[float, ...]:
-    position = _first(sources, "TemporalPositionIndex")
-    return (float(position or 0),)
+def _temporal(sources: list[Any]) -> float:
+    return float(_first(sources, "TemporalPositionIndex") or 0)
 
 
 def _time(dataset: Any) -> tuple[float, ...]:
@@ -383,33 +439,14 @@ def _first(sources: list[Any], name: str) -> Any:
 # Reading
 
 
-def _is_dicom(file: BinaryIO) -> bool:
-    """Whether the file has the magic, or starts with group 8 as files without a preamble do. Goes back to the start."""
-    start = file.read(MAGIC_END)
-    file.seek(0)
-    return start[-4:] == b"DICM" or start[:2] == b"\x08\x00"
-
-
-def _refuse_deflated(file: BinaryIO, name: str) -> None:
-    """Deflated data sets would inflate without a bound. Goes back to the start."""
-    if _DEFLATED in file.read(1 << 12):
-        _bad(Reason.UNSUPPORTED, f"{name} is a deflated DICOM file", "convert it to another transfer syntax")
-    file.seek(0)
-
-
-def _read(file: BinaryIO, stop: int | None = None) -> Any:
-    pydicom = _pydicom()
-    if stop is None:
-        dataset = pydicom.dcmread(file, force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:  # without a preamble; pydicom has told the syntax by looking
-            implicit, little = dataset.original_encoding
-            uid = pydicom.uid
-            explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-            dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
-        return dataset
-    return pydicom.filereader.read_partial(
-        file, stop_when=lambda tag, vr, length: tag > stop, force=True, specific_tags=_header_tags()
-    )
+def _read(file: BinaryIO) -> Any:
+    dataset = pydicom().dcmread(file, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:  # without a preamble; pydicom has told the syntax by looking
+        implicit, little = dataset.original_encoding
+        uid = pydicom().uid
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
+    return dataset
 
 
 @lru_cache(maxsize=1)
@@ -419,61 +456,3 @@ def _csareader() -> Any:
         warnings.simplefilter("ignore")
         from nibabel.nicom import csareader
     return csareader
-
-
-@lru_cache(maxsize=1)
-def _header_tags() -> list[Any]:
-    return [_pydicom().tag.Tag(name) for name in _HEADER_TAGS]
-
-
-@contextlib.contextmanager
-def _careful(name: str) -> Iterator[None]:
-    """Turn whatever a parser stumbles over in a file into BadInput."""
-    try:
-        yield
-    except SegpipeError:
-        raise
-    except OSError as error:
-        if error.errno is not None:  # the file system's, not the parser's
-            raise
-        _bad(Reason.TRUNCATED, f"{name} ends in the middle of an element", "copy it again from its source")
-    except EOFError:
-        _bad(Reason.TRUNCATED, f"{name} ends in the middle of an element", "copy it again from its source")
-    except Exception as error:
-        _bad(Reason.CORRUPT, f"{name} is a broken DICOM file ({type(error).__name__})", "copy it again from its source")
-
-
-@lru_cache(maxsize=1)
-def _pydicom() -> Any:
-    """pydicom, its warnings and log lines kept quiet in this process, for they may quote patients."""
-    import pydicom.config
-
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    pydicom.config.logger.disabled = True
-    warnings.filterwarnings("ignore", module=r"pydicom\b")
-    return pydicom
-
-
-def _role(dataset: Any) -> str:
-    """FLAIR, T1, T1ce, T2, … from the words of the series and its contrast agent; else `image`."""
-    if "LOCALIZER" in (dataset.get("ImageType") or ()):
-        return IMAGE
-    for text in (dataset.get("SeriesDescription"), dataset.get("ProtocolName")):
-        named = words(str(text or ""))
-        if _FLAIR.search(str(text or "")):
-            return "FLAIR"
-        if named and named.role and named.role != MASK:
-            return "T1ce" if named.role == "T1" and dataset.get("ContrastBolusAgent") else named.role
-    return IMAGE
-
-
-def _rounded(values: Any) -> list[float]:
-    return [round(float(value), 2) + 0.0 for value in values or ()]
-
-
-def _hash(key: bytes, kind: str, text: str) -> str:
-    return hmac.new(key, f"{kind}\0{text}".encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
-
-
-def _bad(reason: Reason, problem: str, remedy: str) -> NoReturn:
-    raise BadInput(reason, problem, remedy)

@@ -70,7 +70,8 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\becho ?planar\b", " epi "),
     (r"\b(?:echo|eco) ?(?:de|di|d)? ?gradient\w*|\bgradient\w* ?(?:echo|eco)\b|\begt\b", " gre "),
     (r"\bdouble (?:inversion|ir)\b( recovery)?", " doubleinversion "),
-    (r"\bblood ?flow\b|\bblood ?volume\b|\btransit ?time\b|\btime ?to ?peak\b|\bspin ?label\w*", " perfusion "),
+    (r"\bblood ?flow\b|\bblood ?volume\b|\btransit ?time\b|\btime ?to ?peak\b", " perfusion "),
+    (r"\bspin ?label\w*", " asl "),
     (r"\bresting ?(?:state)?\b|\brest ?state\b", " fmri "),
     (r"\bnon ?(?:contrast\w*|enhanced)\b|\bun ?enhanced\b", " before "),
     (rf"\b{_BEFORE} ?{_FILLER} ?\+? ?{_AGENT}\b", " before "),
@@ -109,9 +110,10 @@ _CONCEPTS: dict[str, str] = {
     " trace tracew tracemap bvalue tractography tracto mddw ivim noddi resolve edwi ddwi sdwi dwis isodwi"
     " fafa colfa fibertrack dwibs rdwi mbdwi mbdti",
     "anisotropy": "fa",
-    "perfusion": "perf perfusion perfusie dsc dce pwi asl pasl pcasl casl pseudocasl tasl cbf cbv mtt ttp tmax rcbf"
+ "perfusion": "perf perfusion perfusie dsc dce pwi cbf cbv mtt ttp tmax rcbf"
     " rcbv relcbf relcbv relmtt relttp rmtt gbp pbp ktrans leakage bolus dynamic dyn dynamique dinamico"
     " dinamica dynamisch dynamika perfusao perfusione qcbf ncbv",
+    "labelling": "asl pasl pcasl casl pseudocasl tasl spinlabel*",
     "fmri": "bold fmri rfmri rsfmri tfmri mbold sbref fingertapping restingstate",
     "fieldmap": "fieldmap fieldmapping fieldmaps b0map b1map shim shimming b0rf topup",
     "spectroscopy": "mrs mrsi csi svs spectro spectroscopy spectroscopie spektro* espectro* spettro* probe press steam"
@@ -193,7 +195,7 @@ _RULES: tuple[_Rule, ...] = (
     _other("ADC", "ADC"),
     _other("diffusion", "diffusion"),
     _other("diffusion", "anisotropy", unless=_WEIGHTED),
-    _other("perfusion", "perfusion"),
+    _other("perfusion", "perfusion", "labelling"),
     _other("fMRI", "fmri"),
     _other("fieldmap", "fieldmap"),
     _other("spectroscopy", "spectroscopy"),

@@ -29,6 +29,7 @@ from segpipe.readers.names import MASK, MODALITIES, role_order
 from segpipe.readers.sources import open_root
 
 _WIDEST_VALUE = 16  # bytes
+_SAME_VOXEL = 0.01  # of a voxel
 _FLATTEST = 1e-3  # least volume of the parallelepiped of the three unit directions
 _INFERRED = ("binary", "brats")  # conventions that labels alone can tell
 _LOST = (errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
@@ -423,6 +424,8 @@ def _on_grid(frame: _Frame, reference: _Frame, resample_to: str | None) -> _Fram
     """The frame itself where it has the reference's grid, else resampled; BadInput where that is not wanted."""
     if _same_grid(frame, reference):
         return frame
+    if frame.row["container"] == "dicom" and frame.role == MASK and (array := _extended(frame, reference)) is not None:
+        return replace(frame, array=array, affine=reference.affine)
     if resample_to is not None:
         array = _resampled(frame, reference)
         return replace(frame, array=array, affine=reference.affine)
@@ -432,6 +435,24 @@ def _on_grid(frame: _Frame, reference: _Frame, resample_to: str | None) -> _Fram
         f"{frame.path} has grid {_grid(frame)} and {reference.path} has {_grid(reference)}",
         f"register them, or ingest with --resample-to {reference.role}",
     )
+
+
+def _extended(frame: _Frame, reference: _Frame) -> np.ndarray | None:
+    """A mask that covers a part of the reference's voxels, with the others 0; None where its voxels are others.
+
+    SEG objects leave out slices without a label.
+    """
+    start = np.linalg.solve(reference.affine, frame.affine @ np.array([0.0, 0, 0, 1]))[:3]
+    corner = np.round(start).astype(int)
+    end = corner + np.array(frame.array.shape)
+    moved = reference.affine.copy()
+    moved[:3, 3] = frame.affine[:3, 3]
+    inside = (corner >= 0).all() and (end <= np.array(reference.array.shape)).all()
+    if not inside or np.abs(start - corner).max() > _SAME_VOXEL or not same_grid(frame.affine, moved):
+        return None
+    whole = np.zeros(reference.array.shape, frame.array.dtype)
+    whole[tuple(slice(a, b) for a, b in zip(corner, end, strict=True))] = frame.array
+    return whole
 
 
 def _resampled(frame: _Frame, reference: _Frame) -> np.ndarray:

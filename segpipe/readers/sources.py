@@ -24,6 +24,7 @@ from segpipe.readers.archive import (
 )
 from segpipe.readers.layouts import bids, decathlon, dicom, manifest, plain
 from segpipe.readers.nifti import partners
+from segpipe.readers.series import Judged, Options
 from segpipe.storage import url_to_fs
 
 __all__ = ["LAYOUTS", "Listing", "Rejected", "ScanSource", "SourceFile", "find", "open_root"]
@@ -42,14 +43,19 @@ AUTO = ("decathlon", "bids", "dicom", "plain")
 
 
 def find(
-    source_url: str, layout: str = "auto", subject_key: bytes | None = None, hash_subjects: bool = False
+    source_url: str,
+    layout: str = "auto",
+    subject_key: bytes | None = None,
+    hash_subjects: bool = False,
+    options: Options | None = None,
 ) -> Listing:
     """The scans below a folder, of one image file, or of a manifest, and what had to be rejected.
 
     No image is opened but the headers of DICOM files. The same archive gives the same listing, whatever the order of
     its files. `subject_key` is the secret that DICOM subjects are hashed with: that of the environment
-    where it is None; with `hash_subjects` all subjects are. Raises NotFound where there is no source or nothing in it,
-    UsageError for an unknown layout, a manifest that is none, or DICOM without a key.
+    where it is None; with `hash_subjects` all subjects are. `options` tell how DICOM series become scans. Raises
+    NotFound where there is no source or nothing in it, UsageError for an unknown layout, a manifest that is none, or
+    DICOM without a key.
     """
     if layout not in ("auto", "manifest", *LAYOUTS):
         raise UsageError(f"Layout {layout!r} is unknown", f"choose one of auto, manifest, {', '.join(LAYOUTS)}")
@@ -66,12 +72,19 @@ def find(
     scans: list[ScanSource] = []
     kinds: dict[str, str] = {}
     told: list[str] = []
+    series: list[Judged] = []
     left: Mapping[str, Entry] = entries
     for name in _order(layout, table):
-        claim = manifest.claim(archive, left, table) if table else LAYOUTS[name](archive, left, layout != "auto")
+        if table:
+            claim = manifest.claim(archive, left, table)
+        elif name == "dicom":
+            claim = dicom.claim(archive, left, layout != "auto", options)
+        else:
+            claim = LAYOUTS[name](archive, left, layout != "auto")
         scans += claim.scans
         kinds |= claim.ignored
         told += claim.told
+        series += claim.series
         rejected += claim.rejected
         left = without(left, claim.taken)
     rejected += [
@@ -81,12 +94,13 @@ def find(
     ]
     kept, duplicates = unique(naming.Naming(key, hash_subjects).people(scans))
     rejected = sorted(rejected + duplicates, key=lambda item: item.paths)
-    if not kept and not rejected:
+    if not kept and not rejected and not series:
         what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
     used: set[str] = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
+    used |= {member.entry.path for one in series for member in one.series.members}
     ignored = Counter(kinds.get(path) or _kind(path) for path in entries.keys() - used)
-    return Listing(kept, rejected, fs.unstrip_protocol(root), dict(sorted(ignored.items())), tuple(told))
+    return Listing(kept, rejected, fs.unstrip_protocol(root), dict(sorted(ignored.items())), tuple(told), series)
 
 
 def _kind(path: str) -> str:

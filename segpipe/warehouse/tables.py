@@ -164,6 +164,49 @@ SCANS = _table(
     ("run_id", _STR, False, "the ingest that wrote the row"),
 )
 
+SERIES = _table(
+    "series",
+    "a series of a DICOM archive",
+    ("series_id", _STR, False, "keyed hash; a part of a series that shows several things has a suffix"),
+    ("cohort", _STR, False, "name given at ingest"),
+    ("subject", _STR, False, "the patient, a keyed hash"),
+    ("session", _STR, False, "the visit, as in `scans`"),
+    ("study", _STR, False, "keyed hash of the study"),
+    ("scan_id", _STR, True, "the scan that it is part of; null where it entered none"),
+    ("role", _STR, True, "FLAIR, T1, T1ce, T2, mask, or `other`; null where nothing tells"),
+    ("confidence", _F64, False, "how sure the role is, 0 to 1"),
+    ("evidence", pa.list_(_STR), False, "what told the role"),
+    ("decision", _STR, False, "selected, not selected, excluded, conflict, override, or unknown"),
+    ("reason", _STR, False, "why; empty where it was selected"),
+    ("rules", _STR, False, "version of the rules that decided"),
+    ("seconds", _F64, True, "from the start of the visit's first series"),
+    ("instances", _I64, False, "files"),
+    ("slices", _I32, False, "positions"),
+    ("times", _I32, False, "images at each position"),
+    ("rows", _I32, False, "pixels"),
+    ("columns", _I32, False, "pixels"),
+    ("pixel_mm", pa.list_(_F64), False, "between rows, between columns"),
+    ("step_mm", _F64, True, "between slices"),
+    ("plane", _STR, True, "axial, coronal, sagittal or oblique"),
+    ("modality", _STR, False, "Modality"),
+    ("body_part", _STR, True, "BodyPartExamined, where it is a known word"),
+    ("vendor", _STR, True, "a known manufacturer"),
+    ("image_type", pa.list_(_STR), False, "the known words of ImageType"),
+    ("sequence", pa.list_(_STR), False, "ScanningSequence and SequenceVariant"),
+    ("dimensions", _STR, True, "2D or 3D, MRAcquisitionType"),
+    ("acquisition_contrast", _STR, True, "AcquisitionContrast"),
+    ("echo_time_ms", _F64, True, "TE"),
+    ("repetition_time_ms", _F64, True, "TR"),
+    ("inversion_time_ms", _F64, True, "TI"),
+    ("flip_angle", _F64, True, "degrees"),
+    ("b_values", pa.list_(_F64), False, "s/mm2"),
+    ("agent", pa.bool_(), True, "whether ContrastBolusAgent names one; null where it is not there"),
+    ("words", pa.list_(_STR), False, "the known words of description and protocol; the text itself is not kept"),
+    ("text_hash", _STR, False, "keyed hash of description and protocol: equal texts have equal hashes"),
+    ("bytes", _I64, False, "size of the files"),
+    ("run_id", _STR, False, "the ingest that wrote the row"),
+)
+
 SLICES = _table(
     "slices",
     "a slice of a scan",
@@ -261,4 +304,4 @@ RUNS = _table(
     ("counts", pa.map_(_STR, _I64), False, "rows and bytes in and out, quarantined, skipped, …"),
 )
 
-TABLES = {table.name: table for table in (SCANS, SLICES, QUARANTINE, PREDICTIONS, SEGMENTATIONS, RUNS)}
+TABLES = {table.name: table for table in (SERIES, SCANS, SLICES, QUARANTINE, PREDICTIONS, SEGMENTATIONS, RUNS)}

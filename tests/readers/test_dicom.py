@@ -27,6 +27,8 @@ from pydicom.uid import (
 
 from segpipe.errors import BadInput, Reason, UsageError
 from segpipe.readers import dicom, nifti
+from segpipe.readers.archive import Entry
+from segpipe.readers.dicom_index import Reducer, Series, header
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.readers.scan import Scan, load, restore
 from segpipe.readers.sources import Listing, find
@@ -197,10 +199,12 @@ class TestGeometry:
         self, real_data: Path, tmp_path: Path, series: str, reference: str
     ) -> None:
         folder = real_data / "odd" / "dcm_qa"
+        (tmp_path / "series").mkdir()
         for path in (folder / "dicom" / series).iterdir():
             if path.suffix != ".nii":
-                shutil.copy(path, tmp_path)
-        (ours,) = load_all(find(str(tmp_path), "dicom", KEY))
+                shutil.copy(path, tmp_path / "series")
+        (tmp_path / "m.csv").write_text("subject,modality,path\np,image,series\n")
+        (ours,) = load_all(find(str(tmp_path / "m.csv")))
         (theirs,) = load_all(find(str(folder / reference)))
         assert ours.modalities == theirs.modalities
         for name in ours.images:
@@ -231,7 +235,7 @@ class TestSyntax:
     def test_gzipped_and_without_preamble(self, tmp_path: Path) -> None:
         (tmp_path / "a.dcm.gz").write_bytes(gzip.compress(data_of(image())))
         (tmp_path / "b.dcm").write_bytes(
-            data_of(image(SeriesInstanceUID="1.9", SOPInstanceUID="1.9.1"), preamble=False)
+            data_of(image(StudyInstanceUID="1.9", SeriesInstanceUID="1.9.2", SOPInstanceUID="1.9.1"), preamble=False)
         )
         scans = load_all(find(str(tmp_path), "dicom", KEY))
         assert len(scans) == 2
@@ -303,16 +307,22 @@ class TestListing:
                 series.append(dataset)
         listing = find(str(archive(tmp_path, series)), "dicom", KEY)
         assert not listing.rejected
-        assert sorted(scan.modalities for scan in listing.scans) == [("FLAIR", "T1", "T1ce", "T2"), ("image",)]
-        assert len({scan.subject for scan in listing.scans}) == 1
+        assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1", "T1ce", "T2")]
+        assert [one.reason for one in listing.series if one.decision == "excluded"] == ["localizer"]
+        assert listing.ignored == 0
         for scan in load_all(listing):
             assert scan.shape == (3, 4, 3)
 
-    def test_two_series_of_one_modality_are_scans_of_their_own(self, tmp_path: Path) -> None:
-        series = [image(SeriesInstanceUID=f"1.2.{n}", SOPInstanceUID=f"1.2.{n}.1") for n in range(2)]
+    def test_of_two_series_of_one_modality_the_later_is_taken(self, tmp_path: Path) -> None:
+        series = [
+            image(SeriesInstanceUID=f"1.2.{n}", SOPInstanceUID=f"1.2.{n}.1", SeriesTime=f"1000{n}0") for n in range(2)
+        ]
         listing = find(str(archive(tmp_path, series)), "dicom", KEY)
-        assert [scan.modalities for scan in listing.scans] == [("T1",), ("T1",)]
-        assert len({scan.session for scan in listing.scans}) == 2
+        assert [scan.modalities for scan in listing.scans] == [("T1",)]
+        assert [(one.decision, one.reason, one.seconds) for one in sorted(listing.series, key=lambda x: x.seconds)] == [
+            ("not selected", "it was repeated later", 0.0),
+            ("selected", "", 10.0),
+        ]
 
     def test_copies_are_duplicates(self, tmp_path: Path) -> None:
         folder = archive(tmp_path, stack(3))
@@ -411,6 +421,15 @@ class TestIdentity:
 GOOD = data_of(image())
 
 
+def index(content: bytes) -> list[Series]:
+    """The series of one file, by its header."""
+    reducer = Reducer(KEY)
+    found = header(io.BytesIO(content), Entry("a", len(content), ""))
+    if found is not None:
+        reducer.add(found, io.BytesIO(content))
+    return reducer.series()
+
+
 @given(st.data())
 @settings(max_examples=400, deadline=20_000, suppress_health_check=[HealthCheck.too_slow])
 def test_hostile_bytes_raise_bad_input_and_nothing_else(data: st.DataObject) -> None:
@@ -423,7 +442,7 @@ def test_hostile_bytes_raise_bad_input_and_nothing_else(data: st.DataObject) -> 
     for attempt in (
         lambda: dicom.series([hostile], ["a"], 1 << 16),
         lambda: dicom.series([GOOD, hostile], ["a", "b"], 1 << 16),
-        lambda: dicom.header(io.BytesIO(hostile), KEY, "a", "folder"),
+        lambda: index(hostile),
     ):
         try:
             attempt()

@@ -1,49 +1,113 @@
-"""DICOM files in any folders: series by their UID, scans by their study, people by a keyed hash.
+"""DICOM files in any folders: series by their headers, scans by their visit, people by a keyed hash.
 
-Series of one study whose words tell a modality form a scan together. A series whose words tell none, or the same as
-another of its study, is a scan of its own: nothing is lost, and nothing is mixed up.
+A visit's series are recognised and one of each modality is selected (`segpipe.readers.series`); every other series is
+told with its reason. Files are known to be DICOM by their content, whatever their names.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
+from typing import BinaryIO, NamedTuple
 
 from segpipe.errors import BadInput, Reason, UsageError
-from segpipe.readers import dicom, inflate
+from segpipe.readers import dicom_index, dicom_tags, inflate
 from segpipe.readers.archive import (
     Archive,
     Claim,
     Entry,
     Rejected,
     ScanSource,
-    SourceFile,
     is_image,
     reject,
     source_file,
 )
-from segpipe.readers.names import IMAGE, role_order
+from segpipe.readers.dicom_index import Reducer, Series
+from segpipe.readers.names import MASK, role_order
 from segpipe.readers.naming import KEY_REMEDY
-
-# By subject, session and UID of the series: header and file of each instance.
-_Series = dict[tuple[str, str, str], dict[str, tuple[dicom.Header, Entry]]]
+from segpipe.readers.series import OVERRIDE, SELECTED, Judged, Options, judge
 
 _READERS = 16
 _BLOCK = 1 << 14
 _HEADER_LIMIT = 1 << 20  # of a gzipped file's header
+_NO_DICOM = tuple(
+    re.findall(
+        r"\S+",
+        ".json .tsv .csv .txt .md .bval .bvec .xml .html .pdf .png .jpg .jpeg .zip .tar .tgz .tar.gz .parquet"
+        " .py .mat .npy .xlsx .docx",
+    )
+)
 
 
-def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
+class Read(NamedTuple):
+    """What came of some files: their series, what had to be rejected, and the paths that are DICOM."""
+
+    series: list[Series]
+    rejected: list[Rejected]
+    taken: set[str]
+
+
+def claim(archive: Archive, entries: Mapping[str, Entry], named: bool, options: Options | None = None) -> Claim:
     """Scans of all series. Raises UsageError where the layout was `named` and there is no key to hash subjects with."""
     key = archive.subject_key
     if named and not key:
         raise UsageError("DICOM needs a key, for patients appear in tables as keyed hashes only", KEY_REMEDY)
-    result, series = _sorted(archive, entries.values(), key or b"none")
-    if key:
-        result.scans = list(_scans(series))
-    else:
-        result.rejected += [_without_key([entry for _, entry in files.values()]) for files in series.values()]
-    return result
+    options = options or Options()
+    found = read(archive, candidates(entries.values()), key or b"none", options.overrides)
+    if not key:
+        rejected = [_without_key([member.entry for member in one.members]) for one in found.series]
+        return Claim(rejected=found.rejected + rejected, taken=found.taken)
+    return claimed(found, options)
+
+
+def claimed(found: Read, options: Options) -> Claim:
+    """A claim of what was read: the visits' scans, and every series with what became of it."""
+    series = judge(found.series, options)
+    return Claim(list(_scans(series)), found.rejected, found.taken, series=series)
+
+
+def candidates(entries: Iterable[Entry]) -> list[Entry]:
+    """Files that are worth a look: all but empty ones and those whose names say that they are something else."""
+    return [
+        entry
+        for entry in entries
+        if entry.bytes and not is_image(entry.path) and not entry.name.lower().endswith(_NO_DICOM)
+    ]
+
+
+def read(archive: Archive, entries: Collection[Entry], key: bytes, overrides: Mapping[str, str] | None = None) -> Read:
+    """The series of some files; what is no DICOM image is left alone."""
+    reducer = Reducer(key, overrides)
+    rejected: list[Rejected] = []
+    taken: set[str] = set()
+
+    def look(entry: Entry) -> "tuple[dicom_index.Header, BinaryIO | None] | Rejected | None":
+        try:
+            return _header(archive, entry)
+        except BadInput as error:
+            return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
+        except (PermissionError, FileNotFoundError):
+            remedy = "check that it exists and its rights"
+            return reject([entry], Reason.UNREADABLE, f"{entry.path} cannot be read", remedy, is_dicom=True)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for entry, found in zip(entries, pool.map(look, entries), strict=True):
+            if found is None:
+                continue
+            taken.add(entry.path)
+            if isinstance(found, Rejected):
+                rejected.append(found)
+                continue
+            try:
+                first = reducer.add(*found)
+            except BadInput as error:
+                rejected.append(reject([entry], error.reason, error.problem, error.remedy, is_dicom=True))
+                continue
+            if first is not None:
+                message = f"{entry.path} is the same DICOM image as {first.path}"
+                rejected.append(reject([entry], Reason.DUPLICATE, message, "remove one of them", True, (first.path,)))
+    return Read(reducer.series(), rejected, taken)
 
 
 def one_series(archive: Archive, below: Collection[Entry], folder: str) -> "tuple[Entry, ...] | Rejected":
@@ -51,41 +115,17 @@ def one_series(archive: Archive, below: Collection[Entry], folder: str) -> "tupl
 
     For archives whose manifest names the subject: the patient of the header is not looked at.
     """
-    claimed, series = _sorted(archive, below, b"none")
-    if claimed.rejected:
-        first, more = claimed.rejected[0], len(claimed.rejected) - 1
+    found = read(archive, candidates(below), b"none")
+    if found.rejected:
+        first, more = found.rejected[0], len(found.rejected) - 1
         told = f"{first.message}; {more} more in {folder} cannot be used"
         return replace(first, message=told, others=(*first.others, folder)) if more else first
-    if len(series) != 1:
-        message = f"{folder} holds {len(series)} DICOM series"
+    names = {one.facts.series.partition("-")[0] for one in found.series}
+    if len(names) != 1:
+        message = f"{folder} holds {len(names)} DICOM series"
         remedy = "name a folder that holds one series and no other"
         return reject(below, Reason.UNSUPPORTED, message, remedy, is_dicom=True, others=(folder,))
-    (files,) = series.values()
-    return tuple(sorted(entry for _, entry in files.values()))
-
-
-def _sorted(archive: Archive, entries: Collection[Entry], key: bytes) -> tuple[Claim, _Series]:
-    """All series, and a claim of their files with what had to be rejected."""
-    result = Claim()
-    candidates = [e for e in entries if dicom.may_be_dicom(e.name) and not is_image(e.path) and e.bytes]
-    with ThreadPoolExecutor(_READERS) as pool:
-        headers = list(pool.map(lambda entry: _header(archive, entry, key), candidates))
-    series: _Series = {}
-    for entry, header in zip(candidates, headers, strict=True):
-        if header is None:
-            continue
-        result.taken.add(entry.path)
-        if isinstance(header, Rejected):
-            result.rejected.append(header)
-            continue
-        files = series.setdefault((header.subject, header.session, header.series), {})
-        first = files.setdefault(header.instance, (header, entry))
-        if first[1] is not entry:
-            message = f"{entry.path} is the same DICOM image as {first[1].path}"
-            others = (first[1].path,)
-            twice = reject([entry], Reason.DUPLICATE, message, "remove one of them", is_dicom=True, others=others)
-            result.rejected.append(twice)
-    return result, series
+    return tuple(sorted(member.entry for one in found.series for member in one.members))
 
 
 def _without_key(entries: list[Entry]) -> Rejected:
@@ -93,34 +133,29 @@ def _without_key(entries: list[Entry]) -> Rejected:
     return reject(entries, Reason.UNSUPPORTED, message, KEY_REMEDY, is_dicom=True)
 
 
-def _header(archive: Archive, entry: Entry, key: bytes) -> "dicom.Header | Rejected | None":
-    fallback = f"folder {entry.folder}"
-    try:
-        with archive.open(entry.path, _BLOCK) as file:
-            if not inflate.is_gzip(file.read(2)):
-                file.seek(0)
-                return dicom.header(file, key, entry.path, fallback)
-            file.seek(0)
-            start = inflate.up_to(file.read(_HEADER_LIMIT), _HEADER_LIMIT, entry.path)[0]
-            return dicom.header(BytesIO(start), key, entry.path, fallback)
-    except BadInput as error:
-        return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
-    except (PermissionError, FileNotFoundError):
-        message = f"{entry.path} cannot be read"
-        return reject([entry], Reason.UNREADABLE, message, "check that it exists and its rights", is_dicom=True)
+def _header(archive: Archive, entry: Entry) -> tuple[dicom_index.Header, BinaryIO | None] | None:
+    """The header of a file, with the start of its content where its facts stand in sequences."""
+    with archive.open(entry.path, _BLOCK) as file:
+        start = file.read(2)
+        file.seek(0)
+        if inflate.is_gzip(start):
+            file = BytesIO(inflate.up_to(file.read(_HEADER_LIMIT), _HEADER_LIMIT, entry.path)[0])
+        header = dicom_index.header(file, entry)
+        if header is None:
+            return None
+        if not header.has_sequences:
+            return header, None
+        file.seek(0)
+        return header, BytesIO(file.read(dicom_tags.MOST_HEADER))
 
 
-def _scans(series: _Series) -> Iterator[ScanSource]:
-    studies: dict[tuple[str, str], dict[str, list[tuple[str, SourceFile]]]] = {}
-    for (subject, session, uid), files in series.items():
-        role = min((header.role for header, _ in files.values()), key=role_order)
-        file = source_file(role, sorted(entry for _, entry in files.values()))
-        studies.setdefault((subject, session), {}).setdefault(role, []).append((uid, file))
-    for (subject, session), roles in studies.items():
-        together = [found[0][1] for role, found in roles.items() if role != IMAGE and len(found) == 1]
-        alone = [item for role, found in roles.items() if role == IMAGE or len(found) > 1 for item in found]
-        if together:
-            together.sort(key=lambda file: role_order(file.role))
-            yield ScanSource(subject, session, tuple(together), "dicom")
-        for uid, file in alone:
-            yield ScanSource(subject, f"{session}-{uid[:8]}", (file,), "dicom")
+def _scans(series: Iterable[Judged]) -> Iterator[ScanSource]:
+    visits: dict[tuple[str, str], list[Judged]] = {}
+    for one in series:
+        if one.decision in (SELECTED, OVERRIDE) and one.role is not None:
+            visits.setdefault((one.facts.subject, one.session), []).append(one)
+    for (subject, session), of in visits.items():
+        if any(one.role != MASK for one in of):
+            of.sort(key=lambda one: role_order(one.role or ""))
+            files = [source_file(one.role or "", [member.entry for member in one.series.members]) for one in of]
+            yield ScanSource(subject, session, tuple(files), "dicom")

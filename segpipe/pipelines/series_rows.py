@@ -1,0 +1,160 @@
+"""The table `series`: what every DICOM series of an archive is and what became of it, kept up run after run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from segpipe.errors import NotFound, UsageError
+from segpipe.readers.names import MODALITIES
+from segpipe.readers.series import ALSO, IGNORE, NOT_SELECTED, OVERRIDE, RULES_VERSION, SELECTED, Judged, Options
+from segpipe.settings import SeriesSettings
+from segpipe.storage import url_to_fs
+from segpipe.storage.lock import Fence
+from segpipe.warehouse.parts import PartWriter
+from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.tables import SERIES
+
+_OF_A_RUN = ("run_id",)  # columns that do not make a row another one
+
+
+def options(settings: SeriesSettings, warehouse: Warehouse | None = None, cohort: str = "") -> Options:
+    """How the settings want series to become scans; with a warehouse, what earlier runs selected is kept in mind.
+
+    Raises UsageError for an unknown kind in `also` and for a map that is none.
+    """
+    also = tuple(word.strip().upper() for word in (settings.also or "").split(",") if word.strip())
+    wrong = [word for word in also if word not in ALSO]
+    if wrong:
+        raise UsageError(f"--also names {', '.join(wrong)}", f"choose of {', '.join(ALSO)}")
+    earlier = {} if warehouse is None else _selected(warehouse, cohort)
+    return Options(settings.session, settings.prefer, also, series_map(settings.series_map), earlier)
+
+
+def series_map(url: str | None) -> dict[str, str]:
+    """Roles by description, protocol or series UID, lower case; with a vendor, `vendor<tab>text`.
+
+    Raises NotFound where there is no such file, UsageError where it is no map.
+    """
+    if url is None:
+        return {}
+    fs, path = url_to_fs(url)
+    if not fs.isfile(path):
+        raise NotFound(f"--series-map {url} is no file", "name a CSV file with columns text and role")
+    reader = csv.DictReader(io.StringIO(fs.cat_file(path).decode("utf-8-sig"), newline=""))
+    rows = [{str(k).strip(): (v or "").strip() for k, v in row.items() if k} for row in reader]
+    allowed = {role.casefold(): role for role in (*MODALITIES, *ALSO, IGNORE)}
+    found = {}
+    for number, row in enumerate(rows, start=2):
+        if not row.get("text") or row.get("role", "").casefold() not in allowed:
+            message = f"--series-map {url} line {number} has no text, or a role that is none"
+            raise UsageError(message, f"write a text and one of {', '.join(allowed.values())}")
+        vendor = f"{row['vendor'].casefold()}\t" if row.get("vendor") else ""
+        found[f"{vendor}{row['text'].casefold()}"] = allowed[row["role"].casefold()]
+    return found
+
+
+def rows(
+    judged: Sequence[Judged], cohort: str, run_id: str, rejected_scans: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows of all series; those of `rejected_scans` are in no scan."""
+    return [_row(one, cohort, run_id, rejected_scans) for one in judged]
+
+
+def _row(one: Judged, cohort: str, run_id: str, rejected_scans: Collection[str]) -> dict[str, Any]:
+    facts, series = one.facts, one.series
+    scan_id: str | None = f"{cohort}:{facts.subject}:{one.session}"
+    decision, reason = one.decision, one.reason
+    if decision not in (SELECTED, OVERRIDE) or one.role is None:
+        scan_id = None
+    elif scan_id in rejected_scans:
+        scan_id, decision, reason = None, NOT_SELECTED, "its scan was rejected, see `quarantine`"
+    return {
+        "series_id": facts.series,
+        "cohort": cohort,
+        "subject": facts.subject,
+        "session": one.session,
+        "study": facts.study,
+        "scan_id": scan_id,
+        "role": one.role,
+        "confidence": one.certain,
+        "evidence": list(one.evidence),
+        "decision": decision,
+        "reason": reason,
+        "rules": RULES_VERSION,
+        "seconds": one.seconds,
+        "instances": len(series.members),
+        "slices": len(series.places),
+        "times": series.times,
+        "rows": facts.rows,
+        "columns": facts.columns,
+        "pixel_mm": list(facts.pixel_mm),
+        "step_mm": series.step_mm,
+        "plane": facts.plane,
+        "modality": facts.modality,
+        "body_part": facts.body,
+        "vendor": facts.vendor,
+        "image_type": list(facts.image_type),
+        "sequence": [*facts.sequence, *facts.variant],
+        "dimensions": facts.dimensions,
+        "acquisition_contrast": facts.acquisition_contrast,
+        "echo_time_ms": facts.echo_time,
+        "repetition_time_ms": facts.repetition_time,
+        "inversion_time_ms": facts.inversion_time,
+        "flip_angle": facts.flip_angle,
+        "b_values": list(facts.b_values),
+        "agent": facts.agent,
+        "words": list(dict.fromkeys((*facts.said.words, *facts.protocol_said.words))),
+        "text_hash": facts.text,
+        "bytes": sum(member.entry.bytes for member in series.members),
+        "run_id": run_id,
+    }
+
+
+def keep(warehouse: Warehouse, fence: Fence, cohort: str, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Bring the table up to date and give the number of new or changed rows.
+
+    Rows stand in a part per first digit of the subject, and only parts in which something changed are written. Series
+    that are no longer in the source keep their row.
+    """
+    known = _known(warehouse, cohort)
+    changed = [row for row in rows if _content(row) != _content(known.get(row["series_id"], {}))]
+    wanted = {row["subject"][:1] for row in changed}
+    merged = {**known, **{row["series_id"]: dict(row) for row in changed}}
+    by_part = sorted(merged.values(), key=lambda row: (row["subject"], row["session"], row["series_id"]))
+    for digit, group in itertools.groupby(by_part, key=lambda row: row["subject"][:1]):
+        if digit in wanted:
+            name = f"{cohort_slug(cohort)}.series-{digit}"
+            with PartWriter(warehouse, (SERIES,), name, fence.run_id, fence) as part:
+                part.write(SERIES.name, pa.Table.from_pylist(list(group), SERIES.schema))
+    return len(changed)
+
+
+def _known(warehouse: Warehouse, cohort: str) -> dict[str, dict[str, Any]]:
+    if not warehouse.exists() or not warehouse.parts(SERIES.name):
+        return {}
+    table = warehouse.table(SERIES.name).to_table(filter=ds.field("cohort") == cohort)
+    return {row["series_id"]: row for row in table.to_pylist()}
+
+
+def _selected(warehouse: Warehouse, cohort: str) -> dict[str, tuple[str, str, str]]:
+    """Subject, session and role of every series that is in a scan."""
+    if not warehouse.exists() or not warehouse.parts(SERIES.name):
+        return {}
+    wanted = (ds.field("cohort") == cohort) & pc.is_valid(ds.field("scan_id"))
+    columns = ["series_id", "subject", "session", "role"]
+    table = warehouse.table(SERIES.name).to_table(columns, filter=wanted)
+    return {row["series_id"]: (row["subject"], row["session"], row["role"]) for row in table.to_pylist()}
+
+
+def _content(row: Mapping[str, Any]) -> str:
+    content = [(name, row.get(name)) for name in SERIES.schema.names if name not in _OF_A_RUN]
+    return hashlib.sha256(repr(content).encode()).hexdigest()

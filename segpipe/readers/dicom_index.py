@@ -1,0 +1,542 @@
+"""DICOM files to series: headers are read and reduced where the files are; nothing that names anybody leaves.
+
+A DICOM series is taken apart where its files show different things: other grids, directions, echoes, b-values, or
+magnitude and phase. What is left has one grid and, but for times, one image at each position.
+"""
+
+import hashlib
+import hmac
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from segpipe.readers import dicom_tags
+from segpipe.readers.archive import Entry
+from segpipe.readers.dicom_files import careful, pydicom, refuse_deflated
+from segpipe.readers.dicom_tags import SEGMENTATION, Elements
+from segpipe.readers.recognise import Recognition, recognise
+
+_ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4")
+_IMAGES = "1.2.840.10008.5.1.4.1.1."
+_SAME_DIRECTION = math.cos(math.radians(0.5))
+_PER_FRAME = 0x52009230
+_SHIFT_DAYS = 36500
+
+_VENDORS = ("siemens", "ge", "philips", "canon", "toshiba", "hitachi", "united imaging", "bruker", "fujifilm")
+# Values of ImageType and BodyPartExamined that may be told; any other is left out.
+_IMAGE_TYPES = frozenset(
+    re.findall(
+        r"\w+",
+        "I T ORIGINAL DERIVED PRIMARY SECONDARY LOCALIZER M P R I MAGNITUDE PHASE REAL IMAGINARY ND NORM DIS2D"
+        " DIS3D MOSAIC OTHER MPR REFORMATTED AVERAGE PROJECTION MIP MNIP MINIP MAX_IP MIN_IP ADC EADC FA TRACEW"
+        " TRACE DIFFUSION PERFUSION CBF CBV MTT TTP RELCBF RELCBV SUBTRACTION SUB SWI MINIMUM MAXIMUM M_SE M_FFE"
+        " M_IR M_TSE SE FFE IR T1 T2 T2_STAR R2 B0 FMRI FILTERED ADDITION NONE MIXED VOLUME CSA RESAMPLED SCREEN"
+        " TENSOR DENSITY MAP UNI INV1 INV2 FM4 COMBINED",
+    )
+)
+_BODY_PARTS = frozenset(
+    re.findall(
+        r"\w+",
+        "HEAD BRAIN SKULL HEADNECK NEURO CRANIUM KOPF SCHADEL ENCEPHALE TETE CABEZA CEREBRO ENCEFALO SPINE CSPINE"
+        " TSPINE LSPINE CTSPINE TLSPINE LSSPINE SSPINE WHOLESPINE NECK CHEST ABDOMEN PELVIS KNEE SHOULDER HIP ANKLE"
+        " FOOT HAND WRIST ELBOW BREAST HEART PROSTATE LIVER EXTREMITY ORBIT IAC PITUITARY EAR FACE JAW TMJ WHOLEBODY"
+        " ARM LEG THIGH UNKNOWN",
+    )
+)
+_CONTRAST_WORDS = re.findall(
+    r"\w+",
+    "DIFFUSION FLOW_ENCODED FLUID_ATTENUATED PERFUSION PROTON_DENSITY STIR T1 T2 T2_STAR TAGGING TOF SPIN_TAGGING"
+    " SUSCEPTIBILITY MIXED",
+)
+_NO_AGENT = frozenset(
+    ("", "NONE", "NO", "N", "NOT", "NA", "N/A", "NULL", "0", "OFF", "WITHOUT", "OHNE", "SANS", "KEINE")
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the headers of one series say, identities as keyed hashes; lengths in mm, times in ms, `moment` in seconds.
+
+    `moment` counts from a day of the patient's own, so that only differences mean something. `said` is what the
+    description says, `protocol_said` what the protocol does; `text` is a keyed hash of both.
+    """
+
+    subject: str
+    study: str
+    day: str | None
+    accession: str | None
+    series: str
+    frame: str | None
+    modality: str
+    kind: str  # image, enhanced, segmentation, other
+    vendor: str | None
+    body: str | None
+    image_type: tuple[str, ...]
+    sequence: tuple[str, ...]
+    variant: tuple[str, ...]
+    dimensions: str | None
+    echo_planar: bool
+    angiography: bool
+    acquisition_contrast: str | None
+    component: str
+    echo_time: float | None
+    repetition_time: float | None
+    inversion_time: float | None
+    flip_angle: float | None
+    b_values: tuple[float, ...]
+    rows: int
+    columns: int
+    pixel_mm: tuple[float, ...]
+    thickness_mm: float | None
+    direction: tuple[float, ...]
+    agent: bool | None
+    bolus: float | None
+    number: int | None
+    moment: float | None
+    said: Recognition
+    protocol_said: Recognition
+    text: str
+    override: str | None = None
+    volumes: int = 1  # of one enhanced file
+    refers_to: tuple[str, ...] = ()
+
+    @property
+    def plane(self) -> str | None:
+        """axial, coronal, sagittal, or oblique where no axis is near."""
+        if len(self.direction) != 6:
+            return None
+        normal = np.abs(np.cross(self.direction[:3], self.direction[3:]))
+        return ("sagittal", "coronal", "axial")[int(normal.argmax())] if normal.max() > 0.8 else "oblique"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a series: `image` is the hash of its instance, `height` of its slice along the normal, mm."""
+
+    entry: Entry
+    image: int
+    height: float
+    moment: float | None
+
+
+@dataclass
+class Series:
+    """The files of one series and what they have in common."""
+
+    facts: Facts
+    members: list[Member] = field(default_factory=list)
+    heights: tuple[float, ...] = ()  # of the frames of an enhanced file
+
+    @property
+    def places(self) -> list[float]:
+        """Heights of its slices along the normal, mm, each once."""
+        found: list[float] = []
+        for height in sorted(self.heights or [member.height for member in self.members]):
+            if not found or height - found[-1] > 1e-2:
+                found.append(height)
+        return found
+
+    @property
+    def step_mm(self) -> float | None:
+        """The usual distance between slices."""
+        places = self.places
+        return float(np.median(np.diff(places))) if len(places) > 1 else self.facts.thickness_mm
+
+    @property
+    def times(self) -> int:
+        """How often each position is there, rounded down."""
+        images = len(self.heights) if self.heights else len(self.members)
+        return max(1, images // max(1, len(self.places)))
+
+    @property
+    def moment(self) -> float | None:
+        """When it began, seconds."""
+        moments = [member.moment for member in self.members if member.moment is not None]
+        return min(moments) if moments else self.facts.moment
+
+
+@dataclass(frozen=True)
+class Header:
+    """One file: what tells its series (`group`), its own facts, and its elements for the facts of the series."""
+
+    group: tuple[bytes, ...]
+    elements: Elements
+    entry: Entry
+
+    @property
+    def has_sequences(self) -> bool:
+        """Whether what tells its images stands in sequences: enhanced images and SEG objects."""
+        frames = self.elements.number("NumberOfFrames") or 1
+        return frames > 1 or self.elements.text("SOPClassUID") in (*_ENHANCED, *SEGMENTATION)
+
+
+_GROUP = re.findall(
+    r"\w+",
+    "SOPClassUID Modality PatientID StudyInstanceUID SeriesInstanceUID ImageType EchoTime EchoNumbers"
+    " DiffusionBValue SiemensBValue ComplexImageComponent Rows Columns PixelSpacing ImageOrientationPatient"
+    " ContrastBolusAgent SeriesDescription InversionTime",
+)
+
+
+def header(file: BinaryIO, entry: Entry) -> Header | None:
+    """The header of an open file; None where it is no DICOM image. Raises BadInput for a broken one."""
+    elements = dicom_tags.read(file, entry.path)
+    if elements is None or not elements.number("Rows"):
+        return None
+    return Header(tuple(elements.values.get(name, b"") for name in _GROUP), elements, entry)
+
+
+class Reducer:
+    """Headers, one after the other, to series; `key` is the secret of the hashes, `overrides` are roles by text."""
+
+    def __init__(self, key: bytes, overrides: "Mapping[str, str] | None" = None):
+        self._key = key
+        self._overrides = overrides or {}
+        self._groups: dict[tuple[Any, ...], Series] = {}
+        self._images: dict[int, Entry] = {}
+
+    def add(self, one: Header, file: BinaryIO | None = None) -> Entry | None:
+        """Add a file; where its image is there already, the file that has it. Raises BadInput for a broken file.
+
+        `file` is the open file, for kinds whose facts stand in sequences.
+        """
+        elements, entry = one.elements, one.entry
+        identity = f"{elements.text('SeriesInstanceUID')}\0{elements.text('SOPInstanceUID') or entry.path}"
+        image = int.from_bytes(hmac.digest(self._key, identity.encode(errors="replace"), "sha256")[:8], "big")
+        first = self._images.setdefault(image, entry)
+        if first is not entry:
+            return first
+        several = one.has_sequences
+        group = (*one.group, image if several else None)
+        series = self._groups.get(group)
+        if series is None:
+            with careful(entry.path):
+                facts = _facts(elements, entry, self._key, self._overrides)
+                series = Series(facts)
+                if several and file is not None:
+                    series = _with_frames(series, elements, file, entry, self._key)
+            self._groups[group] = series
+        shift = _shift(self._key, series.facts.subject)
+        series.members.append(Member(entry, image, _height(elements, series.facts), _moment(elements, shift)))
+        return None
+
+    def series(self) -> list[Series]:
+        """All series so far, those of one direction up to half a degree together."""
+        return merged(self._groups.values())
+
+
+def merged(parts: Iterable[Series]) -> list[Series]:
+    """Parts of series, from several folders or with directions that differ by rounding, put together."""
+    found: dict[tuple[Any, ...], list[Series]] = {}
+    for part in sorted(parts, key=lambda one: min(member.entry.path for member in one.members)):
+        facts = part.facts
+        times = tuple(None if t is None else round(t, 1) for t in (facts.echo_time, facts.inversion_time))
+        volume = part.members[0].image if part.heights else None
+        alike = (facts.subject, facts.study, facts.series, facts.rows, facts.columns, facts.component, facts.b_values)
+        group = found.setdefault((*alike, times, "DERIVED" in facts.image_type, _kind(facts), volume), [])
+        same = next((one for one in group if _same_direction(one.facts.direction, facts.direction)), None)
+        if same is None:
+            group.append(Series(facts, list(part.members), part.heights))
+        else:
+            same.members += part.members
+            if facts.agent and not same.facts.agent:
+                same.facts = replace(same.facts, agent=True)
+    result = [one for group in found.values() for one in group]
+    for one in result:
+        one.members.sort(key=lambda member: member.entry.path)
+    return _named_apart(result)
+
+
+def _named_apart(series: list[Series]) -> list[Series]:
+    """Parts of one DICOM series get ids of their own, by what tells them apart."""
+    by_id: dict[str, list[Series]] = {}
+    for one in series:
+        by_id.setdefault(one.facts.series, []).append(one)
+    for same in by_id.values():
+        if len(same) > 1:
+            for one in same:
+                facts = one.facts
+                apart = (
+                    facts.rows,
+                    facts.columns,
+                    facts.component,
+                    facts.b_values,
+                    facts.echo_time,
+                    facts.inversion_time,
+                )
+                digest = hashlib.sha256(repr((*apart, facts.plane, facts.image_type)).encode()).hexdigest()[:4]
+                one.facts = replace(facts, series=f"{facts.series}-{digest}")
+    return series
+
+
+def _kind(facts: Facts) -> tuple[str, ...]:
+    return tuple(
+        word for word in facts.image_type[2:] if word in ("LOCALIZER", "ADC", "EADC", "FA", "PHASE", "MPR", "MIP")
+    )
+
+
+def keyed(key: bytes, kind: str, text: str) -> str:
+    """A keyed hash of an identity, 16 hexadecimal digits."""
+    return hmac.new(key, f"{kind}\0{text}".encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
+
+
+def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str, str]) -> Facts:
+    fallback = f"folder {entry.folder}"
+    study = elements.text("StudyInstanceUID") or fallback
+    patient = elements.text("PatientID")
+    subject = keyed(key, "patient", patient) if patient else keyed(key, "study", study)
+    date, accession = elements.text("StudyDate"), elements.text("AccessionNumber")
+    series, frame = elements.text("SeriesInstanceUID") or fallback, elements.text("FrameOfReferenceUID")
+    description, protocol = elements.text("SeriesDescription"), elements.text("ProtocolName")
+    sequence, name = elements.words("ScanningSequence"), elements.text("SequenceName").lower()
+    words, vendor = _image_type(elements), elements.text("Manufacturer").lower()
+    agent = elements.text("ContrastBolusAgent").upper().strip(" .-")
+    sop_class = elements.text("SOPClassUID")
+    return Facts(
+        subject=subject,
+        study=keyed(key, "session", study),
+        day=keyed(key, "day", f"{subject} {date}") if date else None,
+        accession=keyed(key, "accession", f"{subject} {accession}") if accession else None,
+        series=keyed(key, "series", series),
+        frame=keyed(key, "frame", frame) if frame else None,
+        modality="".join(letter for letter in elements.text("Modality").upper() if letter.isalpha())[:4],
+        kind=_sop_kind(sop_class),
+        vendor=next((known for known in _VENDORS if vendor.startswith(known)), None),
+        body=_body(elements),
+        image_type=words,
+        sequence=tuple(word for word in sequence if word in ("SE", "IR", "GR", "EP", "RM")),
+        variant=tuple(
+            word for word in elements.words("SequenceVariant") if word in ("SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP")
+        ),
+        dimensions=next((word for word in elements.words("MRAcquisitionType") if word in ("2D", "3D")), None),
+        echo_planar="EP" in sequence or name.lstrip("*").startswith("ep"),
+        angiography=elements.text("AngioFlag").upper() == "Y",
+        acquisition_contrast=_contrast_word(elements.text("AcquisitionContrast")),
+        component=_component(elements, words),
+        echo_time=elements.number("EchoTime"),
+        repetition_time=elements.number("RepetitionTime"),
+        inversion_time=elements.number("InversionTime") or None,
+        flip_angle=elements.number("FlipAngle"),
+        b_values=_b_values(elements, name),
+        rows=int(elements.number("Rows") or 0),
+        columns=int(elements.number("Columns") or 0),
+        pixel_mm=elements.numbers("PixelSpacing")[:2],
+        thickness_mm=elements.number("SliceThickness"),
+        direction=_direction(elements.numbers("ImageOrientationPatient")),
+        agent=None if "ContrastBolusAgent" not in elements.values else agent not in _NO_AGENT,
+        bolus=_bolus(elements, _shift(key, subject)),
+        number=int(elements.number("SeriesNumber") or 0) or None,
+        moment=_moment(elements, _shift(key, subject)),
+        said=recognise(description),
+        protocol_said=recognise(protocol),
+        text=keyed(key, "text", f"{description}\0{protocol}"),
+        override=_override(overrides, (description, protocol, series), vendor),
+    )
+
+
+def _override(overrides: Mapping[str, str], texts: tuple[str, ...], vendor: str) -> str | None:
+    """The role that the site's own map gives: by `vendor<tab>description`, by description or protocol, by UID."""
+    for text in texts:
+        for name in (f"{vendor}\t{text.casefold()}", text.casefold()):
+            if text and name in overrides:
+                return overrides[name]
+    return None
+
+
+def _sop_kind(sop_class: str) -> str:
+    if sop_class in SEGMENTATION:
+        return "segmentation"
+    if sop_class in _ENHANCED:
+        return "enhanced"
+    return "image" if sop_class.startswith(_IMAGES) or not sop_class else "other"
+
+
+def _image_type(elements: Elements) -> tuple[str, ...]:
+    words = [part for value in elements.words("ImageType") for part in (value, *value.replace("_", " ").split())]
+    return tuple(dict.fromkeys(word for word in words if word in _IMAGE_TYPES))
+
+
+def _body(elements: Elements) -> str | None:
+    word = "".join(letter for letter in elements.text("BodyPartExamined").upper() if letter.isalpha())
+    if not word:
+        return None
+    return word if word in _BODY_PARTS else "UNKNOWN"
+
+
+def _contrast_word(text: str) -> str | None:
+    return text.upper() if text.upper() in _CONTRAST_WORDS else None
+
+
+def _component(elements: Elements, words: tuple[str, ...]) -> str:
+    """magnitude, phase, real or imaginary."""
+    said = elements.text("ComplexImageComponent").upper()
+    for name, letters in (("phase", "P"), ("real", "R"), ("imaginary", "I")):
+        if said == name.upper() or letters in words[2:] or name.upper() in words[2:]:
+            return name
+    return "magnitude"
+
+
+def _b_values(elements: Elements, sequence_name: str) -> tuple[float, ...]:
+    values = list(elements.numbers("DiffusionBValue"))
+    if elements.text("SiemensCreator").upper().startswith("SIEMENS"):
+        values += elements.numbers("SiemensBValue")
+    if not values and sequence_name.lstrip("*").startswith("ep_b"):
+        digits = "".join(letter for letter in sequence_name.partition("ep_b")[2].split("#")[0] if letter.isdigit())
+        values = [float(digits)] if digits else []
+    return tuple(sorted({float(value) for value in values}))
+
+
+def _direction(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    return numbers if len(numbers) == 6 and all(map(math.isfinite, numbers)) and any(numbers) else ()
+
+
+def _same_direction(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    if len(one) != 6 or len(other) != 6:
+        return one == other
+    pairs = ((np.array(a), np.array(b)) for a, b in ((one[:3], other[:3]), (one[3:], other[3:])))
+    return all(a @ b >= _SAME_DIRECTION * np.linalg.norm(a) * np.linalg.norm(b) for a, b in pairs)
+
+
+def _height(elements: Elements, facts: Facts) -> float:
+    position = elements.numbers("ImagePositionPatient")
+    if len(position) != 3 or len(facts.direction) != 6:
+        return 0.0
+    a, b, c, d, e, f = facts.direction
+    return position[0] * (b * f - c * e) + position[1] * (c * d - a * f) + position[2] * (a * e - b * d)
+
+
+def _shift(key: bytes, subject: str) -> float:
+    """Seconds, other ones for every patient: what is kept tells no date."""
+    return int.from_bytes(hmac.digest(key, f"shift {subject}".encode(), "sha256")[:4], "big") % (_SHIFT_DAYS * 86400)
+
+
+def _moment(elements: Elements, shift: float) -> float | None:
+    """When the image was acquired; None where that is not said."""
+    both = elements.text("AcquisitionDateTime")
+    pairs = [(both[:8], both[8:])] if len(both) >= 12 else []
+    pairs += [(elements.text(f"{kind}Date"), elements.text(f"{kind}Time")) for kind in ("Acquisition", "Series")]
+    day = elements.text("StudyDate") or "20000101"
+    return next((at - shift for date, time in pairs if (at := _seconds(date or day, time)) is not None), None)
+
+
+def _bolus(elements: Elements, shift: float) -> float | None:
+    at = _seconds(elements.text("AcquisitionDate") or elements.text("StudyDate") or "20000101",
+                  elements.text("ContrastBolusStartTime"))  # fmt: skip
+    return None if at is None else at - shift
+
+
+def _seconds(date: str, time: str) -> float | None:
+    """Seconds of a DICOM date and time since 1970; None where either is none."""
+    digits, _, fraction = time.replace(":", "").partition(".")
+    if len(digits) < 4 or not digits.isdigit():
+        return None
+    try:
+        day = datetime.strptime(date.replace(".", "").replace("-", "")[:8], "%Y%m%d")
+    except ValueError:
+        return None
+    digits = digits.ljust(6, "0")
+    whole = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:6]))
+    part = "".join(letter for letter in fraction[:6] if letter.isdigit())
+    return (day - datetime(1970, 1, 1) + whole).total_seconds() + (float(f"0.{part}") if part else 0.0)
+
+
+# Files of several frames
+
+
+def _with_frames(series: Series, elements: Elements, file: BinaryIO, entry: Entry, key: bytes) -> Series:
+    """The series with what its functional groups say."""
+    file.seek(0)
+    refuse_deflated(file, entry.path)
+    dataset = pydicom().filereader.read_partial(file, stop_when=lambda tag, vr, length: tag > _PER_FRAME, force=True)
+    if series.facts.kind == "segmentation":
+        segments = dataset.get("SegmentSequence") or ()
+        drawn = [one for one in segments if str(one.get("SegmentAlgorithmType") or "") != "AUTOMATIC"]
+        refers_to = tuple(sorted(_referred(dataset, key))) if len(drawn) == len(segments) else ()
+        return Series(replace(series.facts, refers_to=refers_to, volumes=len(segments)))
+    frames = [_Frame.of(group, dataset) for group in dataset.get("PerFrameFunctionalGroupsSequence") or ()]
+    if not frames:
+        return Series(series.facts)
+    facts, first = series.facts, frames[0]
+    direction = facts.direction or _direction(first.direction)
+    facts = replace(
+        facts,
+        direction=direction,
+        pixel_mm=facts.pixel_mm or first.pixel_mm,
+        thickness_mm=facts.thickness_mm if facts.thickness_mm is not None else first.thickness_mm,
+        echo_time=facts.echo_time if facts.echo_time is not None else first.echo_time,
+        repetition_time=facts.repetition_time if facts.repetition_time is not None else first.repetition_time,
+        inversion_time=facts.inversion_time or first.inversion_time,
+        b_values=tuple(sorted({*facts.b_values, *(f.b_value for f in frames if f.b_value is not None)})),
+        acquisition_contrast=facts.acquisition_contrast or _contrast_word(first.contrast),
+        component="magnitude" if len({f.component for f in frames}) > 1 else first.component or facts.component,
+        volumes=len({(f.echo_time, f.b_value, f.component, f.stack, f.inversion_time) for f in frames}),
+    )
+    normal = np.cross(direction[:3], direction[3:]) if direction else np.zeros(3)
+    heights = [float(np.dot(frame.position, normal)) for frame in frames if len(frame.position) == 3]
+    return Series(facts, heights=tuple(sorted(heights)))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What one frame of an enhanced image says of itself."""
+
+    position: tuple[float, ...]
+    direction: tuple[float, ...]
+    pixel_mm: tuple[float, ...]
+    thickness_mm: float | None
+    echo_time: float | None
+    repetition_time: float | None
+    inversion_time: float | None
+    b_value: float | None
+    component: str
+    contrast: str
+    stack: str
+
+    @classmethod
+    def of(cls, group: Any, dataset: Any) -> "_Frame":
+        shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
+        sources = [item for part in (group, shared) if part is not None for item in _items(part)]
+
+        def values(name: str) -> tuple[float, ...]:
+            found = next((source.get(name) for source in sources if source.get(name) not in (None, "")), ())
+            several = found if isinstance(found, Iterable) and not isinstance(found, str) else (found,)
+            return tuple(float(value) for value in several)
+
+        def text(name: str) -> str:
+            return str(next((source.get(name) for source in sources if source.get(name)), ""))
+
+        def number(name: str) -> float | None:
+            return next(iter(values(name)), None)
+
+        component = text("ComplexImageComponent").lower()
+        return cls(
+            position=values("ImagePositionPatient"),
+            direction=values("ImageOrientationPatient"),
+            pixel_mm=values("PixelSpacing"),
+            thickness_mm=number("SliceThickness"),
+            echo_time=number("EffectiveEchoTime"),
+            repetition_time=number("RepetitionTime"),
+            inversion_time=next(iter(values("InversionTimes")), None) or None,
+            b_value=number("DiffusionBValue"),
+            component=component if component in ("magnitude", "phase", "real", "imaginary") else "",
+            contrast=text("AcquisitionContrast"),
+            stack=text("StackID"),
+        )
+
+
+def _items(group: Any) -> Iterator[Any]:
+    """The first items of a functional group's sequences."""
+    for element in group:
+        if element.VR == "SQ" and element.value:
+            yield element.value[0]
+
+
+def _referred(dataset: Any, key: bytes) -> set[str]:
+    """Keyed ids of the series that a SEG object was drawn on."""
+    found = {str(item.get("SeriesInstanceUID") or "") for item in dataset.get("ReferencedSeriesSequence") or ()}
+    return {keyed(key, "series", uid) for uid in found if uid}

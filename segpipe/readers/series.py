@@ -1,0 +1,467 @@
+"""What each DICOM series of an archive is, whose visit it belongs to, and which enter a scan: `judge`.
+
+First each series is looked at alone: the site's own map, exclusions, the standard's words, the words of people, and
+physics as veto and where words are silent. Then those of a visit together: contrast agent and time tell T1 after
+contrast from T1 before, and one series of each modality is selected. Disagreement is a conflict, never a guess.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from segpipe.readers import recognise
+from segpipe.readers.dicom_index import Facts, Series
+from segpipe.readers.names import MASK, MODALITIES
+from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
+
+SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
+    "selected", "not selected", "excluded", "conflict", "override", "unknown",
+)  # fmt: skip
+RULES_VERSION = f"1.{recognise.RULES_VERSION}"
+SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
+_DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
+ALSO = ("ADC", "DWI", "SWI", "PD")
+IGNORE = "ignore"  # what a site's map calls a series that shall not be used
+_LEAST_SLICES = 10  # of a series that only its physics names
+_DYNAMIC = 5  # times from which on a series is a dynamic one
+_COMPLETE = 0.7  # of the longest coverage of its modality
+_HEAD = re.findall(
+    r"\w+",
+    "HEAD BRAIN SKULL HEADNECK NEURO CRANIUM KOPF SCHADEL ENCEPHALE TETE CABEZA CEREBRO ENCEFALO UNKNOWN ORBIT IAC"
+    " PITUITARY EAR FACE NECK",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How series become scans: `session` groups them, `prefer` and `also` select, `overrides` names by text or UID."""
+
+    session: str = "study"
+    prefer: str = "2d-axial"
+    also: tuple[str, ...] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    earlier: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)  # series_id: subject, session, role
+
+
+@dataclass
+class Judged:
+    """A series and what became of it; `certain` is 0 to 1."""
+
+    series: Series
+    role: str | None = None
+    certain: float = 0.0
+    evidence: tuple[str, ...] = ()
+    decision: str = UNKNOWN
+    reason: str = ""
+    contrast: bool | None = None  # as told by words
+    session: str = ""
+    seconds: float | None = None  # since the first series of its session
+
+    @property
+    def facts(self) -> Facts:
+        return self.series.facts
+
+    @property
+    def is_candidate(self) -> bool:
+        return self.decision in (NOT_SELECTED, OVERRIDE) and self.role is not None
+
+
+def judge(series: Iterable[Series], options: Options) -> list[Judged]:
+    """All series with their roles and what becomes of each, in the order of subject, session and id."""
+    judged = [alone(one, options.also) for one in series]
+    for session in _sessions(judged, options.session):
+        _times(session)
+        _contrast(session)
+        _select(session, options)
+        _masks(session)
+    return sorted(judged, key=lambda one: (one.facts.subject, one.session, one.facts.series))
+
+
+# One series
+
+
+@dataclass(frozen=True)
+class _Exclusion:
+    """Series that never enter a scan: `reason` where `applies`."""
+
+    reason: str
+    applies: Callable[[Series], object]
+
+
+def _has(*words: str) -> Callable[[Series], bool]:
+    return lambda one: any(word in one.facts.image_type for word in words)
+
+
+_EXCLUSIONS: tuple[_Exclusion, ...] = (
+    _Exclusion("not MR", lambda one: one.facts.modality not in ("MR", "")),
+    _Exclusion("no image", lambda one: one.facts.kind == "other"),
+    _Exclusion("not head", lambda one: one.facts.body is not None and one.facts.body not in _HEAD),
+    _Exclusion("localizer", _has("LOCALIZER")),
+    _Exclusion("subtraction", _has("SUBTRACTION", "SUB")),
+    _Exclusion("reformat", _has("MPR", "REFORMATTED")),
+    _Exclusion("projection", _has("PROJECTION", "MIP", "MNIP", "MINIP", "MAX_IP", "MIN_IP")),
+    _Exclusion("ADC", _has("ADC", "EADC")),
+    _Exclusion("diffusion", _has("FA", "TRACEW", "TRACE", "DIFFUSION", "TENSOR")),
+    _Exclusion("perfusion", _has("PERFUSION", "CBF", "CBV", "MTT", "TTP", "RELCBF", "RELCBV")),
+    _Exclusion("fMRI", _has("FMRI")),
+    _Exclusion("map", _has("R2", "B0", "DENSITY", "MAP")),
+    _Exclusion("SWI", _has("SWI")),
+    _Exclusion("screenshot", _has("SCREEN")),
+    _Exclusion("phase image", lambda one: one.facts.component != "magnitude" and one.facts.said.role != T1),
+    _Exclusion("derived", lambda one: {"DERIVED", "SECONDARY"} <= set(one.facts.image_type)),
+    _Exclusion("angiography", lambda one: one.facts.angiography),
+    _Exclusion("diffusion", lambda one: any(value > 0 for value in one.facts.b_values)),
+)
+_AFTER_WORDS: tuple[_Exclusion, ...] = (
+    # what words name better, where they name it
+    _Exclusion("several volumes in one file", lambda one: one.facts.volumes > 1),
+    _Exclusion("dynamic", lambda one: one.times >= _DYNAMIC),
+    _Exclusion("several images at each position", lambda one: one.times > 1),
+)
+_ACQUISITION_CONTRASTS = {
+    "T1": T1,
+    "T2": T2,
+    "FLUID_ATTENUATED": FLAIR,
+    "DIFFUSION": "diffusion",
+    "PERFUSION": "perfusion",
+    "TOF": "angiography",
+    "FLOW_ENCODED": "angiography",
+    "T2_STAR": "T2*",
+    "SUSCEPTIBILITY": "SWI",
+    "PROTON_DENSITY": "dual echo",
+    "STIR": "STIR",
+    "TAGGING": "tagging",
+    "SPIN_TAGGING": "perfusion",
+}
+
+_VETOES = {T1: (T2, FLAIR, "T2*"), T2: (T1, FLAIR, "PD"), FLAIR: (T1, "T2*")}
+"""What physics may not say of a series whose words say the key."""
+
+
+def alone(one: Series, also: Sequence[str] = ()) -> Judged:
+    """A series by itself: its role as far as one can tell without the others of its visit."""
+    facts = one.facts
+    if facts.kind == "segmentation":
+        return Judged(one, MASK, 1.0, ("SOP class",), EXCLUDED, "a SEG object that refers to no selected series")
+    if facts.override:
+        if facts.override == IGNORE:
+            return Judged(one, None, 1.0, ("series map",), OVERRIDE, "the series map leaves it out")
+        return Judged(
+            one, facts.override, 1.0, ("series map",), OVERRIDE, "named by the series map", facts.override == T1CE
+        )
+    said, evidence = _words(facts)
+    excluded = next((rule.reason for rule in _EXCLUSIONS if rule.applies(one)), None)
+    if excluded:
+        return _excluded(one, excluded, ("header",), also)
+    physics = physical_role(one)
+    if said.detail == "dual echo" and physics == T2:
+        return Judged(one, T2, 0.7, (*evidence, "TE"), NOT_SELECTED)  # the later echo, which is a series by itself here
+    if said.role == OTHER:
+        return _excluded(one, said.detail, evidence, also)
+    standard = _ACQUISITION_CONTRASTS.get(facts.acquisition_contrast or "")
+    if standard and standard not in MODALITIES:
+        return _excluded(one, standard, ("AcquisitionContrast",), also)
+    several = next((rule.reason for rule in _AFTER_WORDS if rule.applies(one)), None)
+    if several:
+        return _excluded(one, several, ("header",), also)
+    if facts.echo_planar and said.role != FLAIR:
+        return _excluded(one, "EPI", ("ScanningSequence",), also)
+    if physics == "T2*" and (said.role in (T2, None)) and "fluid_T2" not in said.words:
+        return _excluded(one, "T2*", ("TE",), also)
+    return _named(one, said, evidence, standard, physics)
+
+
+def _named(one: Series, said: recognise.Recognition, evidence: tuple[str, ...], standard: str | None,
+           physics: str | None) -> Judged:  # fmt: skip
+    """The role by words, the standard's word and physics; a conflict where they disagree."""
+    named = T1 if said.role == T1CE else said.role
+    clash = _clash(named, standard, physics, said)
+    if clash:
+        return Judged(one, said.role, 0.0, evidence, CONFLICT, clash)
+    if named:
+        agrees = physics == named or standard == named
+        evidence += ("AcquisitionContrast",) * (standard == named) + ("physics",) * (physics == named)
+        contrast = True if said.role == T1CE else said.contrast
+        return Judged(one, named, 1.0 if agrees else 0.8, evidence, NOT_SELECTED, "", contrast)
+    if said.detail:
+        return Judged(one, None, 0.0, evidence, CONFLICT, said.detail)
+    if standard:
+        return Judged(one, standard, 0.9, ("AcquisitionContrast",), NOT_SELECTED, "", said.contrast)
+    if physics in MODALITIES and len(one.places) >= _LEAST_SLICES and one.times == 1:
+        return Judged(one, physics, 0.6, ("physics",), NOT_SELECTED, "", said.contrast)
+    remedy = "name it in a file for --series-map"
+    return Judged(one, None, 0.0, evidence, UNKNOWN, f"neither words nor physics tell what it shows: {remedy}")
+
+
+def _words(facts: Facts) -> tuple[recognise.Recognition, tuple[str, ...]]:
+    """What description and protocol say: the description where both say something, contrast from either."""
+    first, second = facts.said, facts.protocol_said
+    if first.role is None and not first.detail:
+        first, second = second, first
+        where = "protocol"
+    else:
+        where = "description"
+    contrast = first.contrast if first.contrast is not None else second.contrast
+    return replace(first, contrast=contrast), (where,) if first.words else ()
+
+
+def _clash(named: str | None, standard: str | None, physics: str | None, said: recognise.Recognition) -> str | None:
+    """Why words, the standard's word and physics cannot all be true; None where they can."""
+    if named and standard in MODALITIES and standard != named and (named, standard) != (FLAIR, T2):
+        return f"words say {named}, AcquisitionContrast says {standard}"
+    if physics not in _VETOES.get(named or "", ()):
+        return None
+    if named == T2 and "fluid_T2" in said.words:
+        return None  # balanced and driven sequences, whose times say little
+    return f"words say {named}, times say {physics}"
+
+
+def _excluded(one: Series, reason: str, evidence: tuple[str, ...], also: Sequence[str]) -> Judged:
+    role = _DETAIL_ROLES.get(reason)
+    if role in also and one.times == 1 and one.facts.volumes == 1 and one.facts.component == "magnitude":
+        return Judged(one, role, 0.8, evidence, NOT_SELECTED)
+    return Judged(one, OTHER, 0.9, evidence, EXCLUDED, reason)
+
+
+def physical_role(one: Series) -> str | None:
+    """FLAIR, T1, T2, T2* or PD by TE, TR and TI (ms) and the kind of echo; None where these tell nothing."""
+    facts = one.facts
+    te, tr, ti = facts.echo_time, facts.repetition_time, facts.inversion_time
+    if te is None or tr is None or te <= 0 or tr <= 0:
+        return None
+    gradient = "GR" in facts.sequence and "SE" not in facts.sequence
+    if ti and ti >= 1500 and tr >= 4000 and te >= 60:
+        return FLAIR
+    if ti and 300 <= ti <= 1300 and te <= 40:
+        return T1
+    if gradient:
+        if te >= 12:
+            return "T2*"
+        return T1 if te < 10 and (ti or "MP" in facts.variant or "SP" in facts.variant) else None
+    if not ti and "SE" in facts.sequence:
+        if te >= 60 and tr >= 2000:
+            return T2
+        if te < 40 and tr >= 2000:
+            return "PD"
+    return T1 if tr <= 1200 and te <= 30 and "SE" in facts.sequence else None
+
+
+# Visits
+
+
+def _sessions(judged: Sequence[Judged], by: str) -> list[list[Judged]]:
+    """The series of each visit; gives every series its session."""
+    singles = _study_per_series(judged) if by == "study" else set()
+    found: dict[tuple[str, str], list[Judged]] = {}
+    for one in judged:
+        facts = one.facts
+        key = {"study": None, "date": facts.day, "accession": facts.accession}[by]
+        if (facts.subject, facts.day) in singles:
+            key = facts.day
+        one.session = key or facts.study
+        found.setdefault((facts.subject, one.session), []).append(one)
+    return list(found.values())
+
+
+def _study_per_series(judged: Sequence[Judged]) -> set[tuple[str, str | None]]:
+    """Days of patients on which every study holds one series, most of another kind than the rest.
+
+    Some archives were de-identified so that each series has a StudyInstanceUID of its own. Visits of one series each
+    show the same again; the series of one visit show different things.
+    """
+    days: dict[tuple[str, str | None], dict[str, list[Judged]]] = {}
+    for one in judged:
+        if one.facts.day is not None:
+            days.setdefault((one.facts.subject, one.facts.day), {}).setdefault(one.facts.study, []).append(one)
+    found = set()
+    for day, studies in days.items():
+        series = [{one.facts.series.partition("-")[0] for one in of} for of in studies.values()]
+        kinds = {(one.role, one.reason, one.contrast) for of in studies.values() for one in of}
+        if len(studies) > 1 and all(len(of) == 1 for of in series) and 2 * len(kinds) > len(studies):
+            found.add(day)
+    return found
+
+
+def _times(session: Sequence[Judged]) -> None:
+    moments = [moment for one in session if (moment := one.series.moment) is not None]
+    for one in session:
+        moment = one.series.moment
+        one.seconds = moment - min(moments) if moment is not None else None
+
+
+def _contrast(session: Sequence[Judged]) -> None:
+    """T1 after contrast, of the T1 series of one visit: by words, by the agent, by time."""
+    candidates = [one for one in session if one.role == T1 and one.decision == NOT_SELECTED]
+    agents = [one.facts.agent for one in candidates]
+    trusted = any(agents) and (len(candidates) == 1 or not all(agents))
+    for one in candidates:
+        if one.contrast is not None:
+            one.evidence += ("words on contrast",)
+        elif trusted and one.facts.agent:
+            one.contrast = True
+            one.evidence += ("agent",)
+    clock = _clock(session, candidates)
+    injected, what = _injection(session, candidates, clock)
+    for one in candidates:
+        at = clock(one)
+        after = None if injected is None or at is None or at == injected else at > injected
+        if one.contrast is None and after is not None:
+            one.contrast = after
+            one.evidence += (f"{'after' if after else 'before'} {what}",)
+        elif one.contrast is False and after:
+            _conflict(one, f"words say before contrast, time says after {what}")
+        elif one.contrast is None and any(agents) and not trusted:
+            _conflict(
+                one, "every T1 series of the visit names the agent; neither words nor times tell which came after"
+            )
+        if one.contrast and one.decision == NOT_SELECTED:
+            one.role = T1CE
+
+
+def _conflict(one: Judged, reason: str) -> None:
+    one.decision, one.certain, one.reason = CONFLICT, 0.0, reason
+
+
+def _clock(session: Sequence[Judged], candidates: Sequence[Judged]) -> Callable[[Judged], float | None]:
+    """When a series was acquired: by its time, or by its number where times are missing or all the same."""
+    seconds = {one.seconds for one in candidates}
+    if None not in seconds and len(seconds) > 1:
+        return lambda one: one.seconds
+    numbers = {one.facts.number for one in candidates}
+    if None not in numbers and len(numbers) == len(candidates):
+        return lambda one: None if one.facts.number is None else float(one.facts.number)
+    return lambda one: one.seconds
+
+
+def _injection(
+    session: Sequence[Judged], candidates: Sequence[Judged], clock: Callable[[Judged], float | None]
+) -> tuple[float | None, str]:
+    """From when on every T1 of the visit is after contrast, by `clock`, and what tells so."""
+    told = [
+        (at, "the first series with contrast") for one in candidates if one.contrast and (at := clock(one)) is not None
+    ]
+    bolus = [(at, "the bolus") for one in session if _is_bolus(one) and (at := clock(one)) is not None]
+    for one in session:
+        moment = one.series.moment
+        if one.facts.bolus is not None and moment is not None and one.seconds is not None and clock(one) == one.seconds:
+            bolus.append((one.seconds + one.facts.bolus - moment, "the bolus"))
+    return min(told + bolus, default=(None, ""))
+
+
+def _is_bolus(one: Judged) -> bool:
+    """Whether it is a perfusion series that needs an injection."""
+    said = (*one.facts.said.words, *one.facts.protocol_said.words)
+    return one.reason == "perfusion" and "labelling" not in said and one.facts.acquisition_contrast != "SPIN_TAGGING"
+
+
+# Selection
+
+
+def _select(session: list[Judged], options: Options) -> None:
+    """One series of each role; the others get a reason."""
+    by_role: dict[str, list[Judged]] = {}
+    for one in session:
+        if one.is_candidate and one.role is not None:
+            by_role.setdefault(one.role, []).append(one)
+    frames = Counter(one.facts.frame for of in by_role.values() for one in {o.facts.frame: o for o in of}.values())
+    for of in by_role.values():
+        kept = _last_repeats(of)
+        longest = max(_coverage(one) for one in kept)
+        ranked = sorted(kept, key=lambda one: _rank(one, longest, frames, options), reverse=True)
+        best = ranked[0]
+        for one in kept:
+            if one is not best:
+                one.reason = _why_not(one, best, longest, frames, options)
+        if best.decision != OVERRIDE:
+            best.decision, best.reason = SELECTED, ""
+        for one in of:
+            if one is not best and one.decision == OVERRIDE:
+                one.decision = NOT_SELECTED
+    _keep_earlier(session, options)
+
+
+def _keep_earlier(session: Sequence[Judged], options: Options) -> None:
+    """What an earlier run selected stays where this one has nothing for that modality: a scan only ever gets better."""
+    taken = {one.role for one in session if one.decision in (SELECTED, OVERRIDE)}
+    for one in session:
+        subject, visit, role = options.earlier.get(one.facts.series, ("", "", ""))
+        if (subject, visit) == (one.facts.subject, one.session) and role not in taken and one.decision != SELECTED:
+            one.role, one.decision, one.reason = role, SELECTED, f"as in an earlier run; now: {one.reason}"
+            taken.add(role)
+
+
+_RANKS = ("it is derived from another", "it covers less of the head", "it shows a part of the head or is a reformat",
+          "it lies in another frame of reference", "its plane and kind are preferred less", "it is coarser",
+          "it was repeated later", "it comes first")  # fmt: skip
+
+
+def _rank(one: Judged, longest: float, frames: Mapping[str | None, int], options: Options) -> tuple[float, ...]:
+    """Greater is better; the reasons for a lower place stand in `_RANKS` in the same order."""
+    facts = one.facts
+    volume = max(facts.pixel_mm, default=9.0) * min(facts.pixel_mm, default=9.0) * (one.series.step_mm or 9.0)
+    return (
+        float(one.decision == OVERRIDE or "DERIVED" not in facts.image_type),
+        float(_coverage(one) >= _COMPLETE * longest),
+        float(not facts.said.part and not facts.said.reformatted and "mpr" not in facts.said.words),
+        float(frames[facts.frame]),
+        _preference(one, options.prefer),
+        -round(volume, 3),
+        one.seconds or 0.0,
+        float(facts.number or 0),
+    )
+
+
+def _why_not(one: Judged, best: Judged, longest: float, frames: Mapping[str | None, int], options: Options) -> str:
+    ranks = zip(_rank(one, longest, frames, options), _rank(best, longest, frames, options), _RANKS, strict=True)
+    return next((reason for mine, theirs, reason in ranks if mine < theirs), "another is as good")
+
+
+def _preference(one: Judged, prefer: str) -> float:
+    """How well plane and kind are what is wanted, 0 to 3."""
+    thick = not _is_3d(one)
+    if prefer == "3d":
+        return 2.0 * (not thick) + (one.facts.plane == "axial")
+    return 2.0 * (one.facts.plane == "axial") + thick
+
+
+def _is_3d(one: Judged) -> bool:
+    if one.facts.dimensions:
+        return one.facts.dimensions == "3D"
+    return (one.series.step_mm or 9.0) < 2.0
+
+
+def _coverage(one: Judged) -> float:
+    """Extent of its slices, mm."""
+    return len(one.series.places) * abs(one.series.step_mm or 1.0)
+
+
+def _last_repeats(candidates: list[Judged]) -> list[Judged]:
+    """Without series that were done again later in the same way; those get their reason."""
+    last: dict[tuple[object, ...], Judged] = {}
+    for one in sorted(candidates, key=lambda one: (one.seconds or 0.0, one.facts.number or 0, one.facts.series)):
+        facts = one.facts
+        alike = (
+            facts.text,
+            facts.plane,
+            facts.rows,
+            facts.columns,
+            facts.pixel_mm,
+            len(one.series.places),
+            facts.image_type,
+        )
+        earlier = last.get(alike)
+        if earlier is not None:
+            earlier.reason = "it was repeated later"
+        last[alike] = one
+    return list(last.values())
+
+
+def _masks(session: Sequence[Judged]) -> None:
+    """SEG objects that refer to one selected series become the mask of the scan; one at most."""
+    selected = {one.facts.series.partition("-")[0] for one in session if one.decision in (SELECTED, OVERRIDE)}
+    found = [one for one in session if one.facts.kind == "segmentation" and set(one.facts.refers_to) & selected]
+    for one in found:
+        one.reason = "there are several SEG objects for this scan, or one of several segments"
+    if len(found) == 1 and found[0].facts.volumes == 1:
+        found[0].decision, found[0].reason = SELECTED, ""

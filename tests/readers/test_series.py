@@ -1,0 +1,195 @@
+"""Series of hospital studies: what each is recognised as, and which enter a scan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from segpipe.readers.archive import Entry
+from segpipe.readers.dicom_index import Facts, Member, Series
+from segpipe.readers.recognise import recognise
+from segpipe.readers.scan import load
+from segpipe.readers.series import Options, judge
+from segpipe.readers.sources import find
+from tests.readers.hospital import MODALITIES, Study, studies, write
+
+KEY = b"a secret of more than sixteen bytes"
+
+
+@pytest.mark.parametrize("study", studies(), ids=lambda study: study.name)
+def test_a_hospital_study_becomes_one_scan_of_its_four_modalities(study: Study, tmp_path: Path) -> None:
+    right = write(tmp_path, study)
+    listing = find(str(tmp_path), "dicom", KEY)
+    told = [(one.role, one.decision, one.reason, one.evidence, one.facts.said.words) for one in listing.series]
+    assert [scan.modalities for scan in listing.scans] == [MODALITIES], told
+    assert not listing.rejected
+    assert len(listing.series) == len(study.series)
+    assert all(one.reason for one in listing.series if one.decision != "selected"), told
+    scan = load(listing.root, listing.scans[0])
+    assert {name: int(image.max()) for name, image in scan.images.items()} == right
+
+
+def facts(**changes: object) -> Facts:
+    """An axial T1 spin echo of the head, but for `changes`."""
+    said = recognise(str(changes.pop("text", "T1")))
+    plain = Facts(
+        subject="s",
+        study="v",
+        day="d",
+        accession=None,
+        series="1",
+        frame="f",
+        modality="MR",
+        kind="image",
+        vendor="ge",
+        body="HEAD",
+        image_type=("ORIGINAL", "PRIMARY"),
+        sequence=("SE",),
+        variant=(),
+        dimensions="2D",
+        echo_planar=False,
+        angiography=False,
+        acquisition_contrast=None,
+        component="magnitude",
+        echo_time=None,
+        repetition_time=None,
+        inversion_time=None,
+        flip_angle=None,
+        b_values=(),
+        rows=4,
+        columns=4,
+        pixel_mm=(1.0, 1.0),
+        thickness_mm=5.0,
+        direction=(1.0, 0, 0, 0, 1.0, 0),
+        agent=None,
+        bolus=None,
+        number=None,
+        moment=None,
+        said=said,
+        protocol_said=recognise(""),
+        text=said.role or "",
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def series(count: int = 20, times: int = 1, moment: float | None = None, **changes: object) -> Series:
+    members = [
+        Member(Entry(f"{n}-{t}", 1, ""), 1000 * n + t, 5.0 * n, moment) for n in range(count) for t in range(times)
+    ]
+    return Series(facts(**changes), members)
+
+
+def told(*found: Series, options: Options | None = None) -> list[tuple[str | None, str]]:
+    """Role and decision of each series, in the order of their ids."""
+    return [(one.role, one.decision) for one in judge(found, options or Options())]
+
+
+EXCLUDED = {
+    "not MR": {"modality": "CT"},
+    "not head": {"body": "KNEE"},
+    "localizer": {"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")},
+    "reformat": {"image_type": ("DERIVED", "SECONDARY", "MPR")},
+    "projection": {"image_type": ("DERIVED", "PRIMARY", "PROJECTION")},
+    "subtraction": {"image_type": ("DERIVED", "PRIMARY", "SUBTRACTION")},
+    "phase image": {"component": "phase", "text": "t1 se or so T2"},
+    "derived": {"image_type": ("DERIVED", "SECONDARY")},
+    "diffusion": {"b_values": (0.0, 1000.0)},
+    "dynamic": {"times": 40},
+    "EPI": {"echo_planar": True},
+    "map": {"text": "T1 MAP"},
+    "T2*": {"text": "T2 tra", "sequence": ("GR",), "echo_time": 20.0, "repetition_time": 600.0},
+    "angiography": {"acquisition_contrast": "TOF"},
+}
+
+
+@pytest.mark.parametrize("reason", EXCLUDED)
+def test_what_never_enters_a_scan_is_told_by_its_reason(reason: str) -> None:
+    (one,) = judge([series(**EXCLUDED[reason])], Options())  # type: ignore[arg-type]
+    assert (one.decision, one.reason, one.role) == ("excluded", reason, "other")
+
+
+PHYSICS = {
+    "FLAIR": (110.0, 9000.0, 2500.0, ("SE", "IR")),
+    "T1": (9.0, 500.0, None, ("SE",)),
+    "T2": (95.0, 4500.0, None, ("SE",)),
+}
+
+
+@pytest.mark.parametrize("role", PHYSICS)
+def test_physics_names_what_words_do_not_and_vetoes_what_they_say_wrongly(role: str) -> None:
+    te, tr, ti, sequence = PHYSICS[role]
+    times = {"echo_time": te, "repetition_time": tr, "inversion_time": ti, "sequence": sequence}
+    assert told(series(text="Reihe 4", **times)) == [(role, "selected")]
+    wrong = {"FLAIR": "T1", "T1": "T2", "T2": "T1"}[role]
+    assert told(series(text=wrong, **times)) == [(wrong, "conflict")]
+    assert told(series(text="Reihe 4", count=4, **times)) == [(None, "unknown")]
+
+
+def test_the_standards_word_names_a_series_and_contradicts_words() -> None:
+    assert told(series(text="", acquisition_contrast="FLUID_ATTENUATED")) == [("FLAIR", "selected")]
+    assert told(series(text="T2", acquisition_contrast="T1")) == [("T2", "conflict")]
+
+
+def test_the_agent_tells_contrast_unless_it_stands_on_every_t1() -> None:
+    pre, post = series(series="1", agent=False, text="T1 SE"), series(series="2", agent=True, text="T1 SE")
+    assert told(pre, post) == [("T1", "selected"), ("T1ce", "selected")]
+    everywhere = series(series="1", agent=True, text="T1 SE")
+    assert told(everywhere, post) == [("T1", "conflict"), ("T1", "conflict")]
+    assert told(everywhere, series(series="2", agent=True, text="T1 SE GD")) == [
+        ("T1", "conflict"),
+        ("T1ce", "selected"),
+    ]
+
+
+def test_time_after_the_first_series_with_contrast_tells_contrast() -> None:
+    before = series(series="1", agent=True, moment=10.0, text="T1 SE")
+    after = series(series="3", agent=True, moment=300.0, text="T1 COR", direction=(1.0, 0, 0, 0, 0, -1.0))
+    named = series(series="2", agent=True, moment=200.0, text="T1 SE GD")
+    judged = judge([before, named, after], Options())
+    assert [one.role for one in judged] == ["T1", "T1ce", "T1ce"]
+    assert judged[0].evidence[-1] == "before the first series with contrast"
+    native = series(series="3", moment=300.0, text="T1 nativ")
+    assert told(before, named, native)[2] == ("T1", "conflict")
+
+
+def test_selection_follows_its_rules() -> None:
+    thick = series(series="1", text="T1 tra")
+    volume = series(series="2", text="MPRAGE", dimensions="3D", direction=(0, 1.0, 0, 0, 0, -1.0), thickness_mm=1.0)
+    short = series(series="3", count=8, text="T1 tra dünn", moment=50.0)
+    assert told(thick, volume, short) == [("T1", "selected"), ("T1", "not selected"), ("T1", "not selected")]
+    assert told(thick, volume, options=Options(prefer="3d")) == [("T1", "not selected"), ("T1", "selected")]
+    reasons = [one.reason for one in judge([thick, volume, short], Options())]
+    assert reasons == ["", "its plane and kind are preferred less", "it covers less of the head"]
+
+
+def test_sessions_are_studies_days_or_accession_numbers() -> None:
+    visits_of_a_day = [
+        series(series=f"{study}{text}", study=study, accession=accession, text=text)
+        for study, accession in (("a", "x"), ("b", "y"))
+        for text in ("T1", "T2")
+    ]
+    for by, visits in {"study": {"a", "b"}, "date": {"d"}, "accession": {"x", "y"}}.items():
+        assert {one.session for one in judge(visits_of_a_day, Options(session=by))} == visits
+
+
+def test_more_kinds_enter_where_they_are_asked_for() -> None:
+    adc = series(text="dADC", echo_planar=True)
+    assert told(adc) == [("other", "excluded")]
+    assert told(adc, options=Options(also=("ADC",))) == [("ADC", "selected")]
+
+
+def test_a_modality_of_an_earlier_run_stays() -> None:
+    first = series(series="1", agent=True, text="T1 SE")
+    assert told(first) == [("T1ce", "selected")]
+    later = series(series="2", agent=True, text="T1 COR")
+    assert told(first, later) == [("T1", "conflict"), ("T1", "conflict")]
+    kept = Options(earlier={"1": ("s", "v", "T1ce")})
+    assert told(first, later, options=kept) == [("T1ce", "selected"), ("T1", "conflict")]
+
+
+def test_a_sites_map_decides() -> None:
+    assert told(series(override="FLAIR", text="T2 special")) == [("FLAIR", "override")]
+    (ignored,) = judge([series(override="ignore")], Options())
+    assert (ignored.decision, ignored.role) == ("override", None)
