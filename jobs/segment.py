@@ -11,7 +11,9 @@ from segpipe.settings import SegmentSettings
 
 
 def run(settings: SegmentSettings, context: Context) -> int:
-    """Segment what this model has not segmented yet; QUARANTINED when scans were rejected and `strict` is set."""
+    """Segment what this model has not segmented yet; QUARANTINED when masks could not be written as files, and
+    with `strict` when scans were rejected.
+    """
     from segpipe.pipelines.segment import segment
     from segpipe.runtimes.contract import PredictorSpec
 
@@ -21,7 +23,7 @@ def run(settings: SegmentSettings, context: Context) -> int:
         ).pack()
         record.parameters["precision"] = predictor.spec.precision
         outcome = segment(context.spark, settings, predictor, predictor.bundle, record, context.progress)
-    return QUARANTINED if settings.strict and outcome.rejected else DONE
+    return QUARANTINED if outcome.masks_failed or (settings.strict and outcome.rejected) else DONE
 
 
 def check(settings: SegmentSettings) -> None:

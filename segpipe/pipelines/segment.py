@@ -65,6 +65,7 @@ class SegmentOutcome:
     skipped: int
     quarantined: tuple[str, ...]
     known_bad: int
+    masks_failed: int = 0
 
     @property
     def rejected(self) -> int:
@@ -114,20 +115,23 @@ def segment(
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
             outcomes = _run_tasks(spark, plan, job, predictor, progress)
+        masks_failed = 0
         if settings.nifti is not None or settings.dicom_seg is not None:
             with run.stage("write masks"):
-                _tell_masks(write_masks(spark, settings, job, listing, progress), run)
+                masks_failed = _tell_masks(write_masks(spark, settings, job, listing, progress), run)
         with run.stage("tidy up"):
             parts.settle_attempts(warehouse, run.run_id)
-        return _account(plan, outcomes, run)
+        return replace(_account(plan, outcomes, run), masks_failed=masks_failed)
 
 
-def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> None:
+def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> int:
+    """Tell what became of the files, and give the number that could not be written."""
     run.count("mask_files_written", sum(one.written for one in outcomes))
     run.count("mask_files_kept", sum(one.kept for one in outcomes))
     problems = [one.problem for one in outcomes if one.problem is not None]
     run.count("mask_files_failed", len(problems))
     run.lines += problems[:_SHOWN_PROBLEMS]
+    return len(problems)
 
 
 def _reader(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,22 @@ _ROOT = "2.25."  # of UIDs that are numbers of 128 bits
 _SERIES_NUMBER = 9000
 _HEADER_BYTES = 1 << 14
 _MOST_BYTES = 1 << 31
+_TYPE_1 = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+_TYPE_2 = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "ReferringPhysicianName",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "SeriesNumber",
+    "InstanceNumber",
+    "Manufacturer",
+    "PositionReferenceIndicator",
+)
 
 
 def seg_uid(scan_id: str, stamp: str) -> str:
@@ -44,7 +61,7 @@ def dicom_seg(
     import highdicom as hd
     import pydicom
 
-    images = [_dataset(content) for content in contents]
+    images = [_complete(_dataset(content), scan["scan_id"]) for content in contents]
     file = source_file(scan)
     if any("MOSAIC" in (image.get("ImageType") or ()) for image in images):
         raise BadInput(
@@ -89,7 +106,7 @@ def dicom_seg(
                 omit_empty_frames=bool(native.any()),
             )
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        problem = f"The series of scan {scan['scan_id']} cannot be referred to by a SEG ({type(error).__name__})"
+        problem = f"The series of scan {scan['scan_id']} cannot be referred to by a SEG: {_fault(error)}"
         raise BadInput(Reason.UNSUPPORTED, problem, "use --nifti") from error
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, seg, enforce_file_format=True)
@@ -107,6 +124,29 @@ def _dataset(content: bytes) -> Any:
     if inflate.is_gzip(content):
         content = inflate.up_to(content, _MOST_BYTES, "series")[0]
     return pydicom.dcmread(io.BytesIO(content), force=True)
+
+
+def _complete(image: Any, scan_id: str) -> Any:
+    """The image with the elements that must be there but may be empty (type 2), which de-identification takes out.
+
+    Raises BadInput naming every element that must have a value (type 1) and is missing.
+    """
+    for name in _TYPE_2:
+        if name not in image:
+            setattr(image, name, "")
+    missing = [name for name in _TYPE_1 if not image.get(name)]
+    if missing:
+        problem = f"The series of scan {scan_id} cannot be referred to by a SEG: it lacks {', '.join(missing)}"
+        raise BadInput(Reason.UNSUPPORTED, problem, "use --nifti")
+    return image
+
+
+def _fault(error: Exception) -> str:
+    """The element that highdicom stumbled over; else the kind of error alone, for its text may quote the patient."""
+    from pydicom.datadict import tag_for_keyword
+
+    words = [word for word in re.findall(r"[A-Z][A-Za-z0-9]+", str(error)) if tag_for_keyword(word) is not None]
+    return f"{' and '.join(dict.fromkeys(words))} ({type(error).__name__})" if words else type(error).__name__
 
 
 def _description(number: int, label: str, model_id: str) -> Any:

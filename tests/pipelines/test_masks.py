@@ -261,6 +261,7 @@ def test_a_series_that_no_seg_can_refer_to(
     outcome, run = cohort.segment(model.url, source=str(cohort.archive), dicom_seg=str(tmp_path / "seg"))
     assert len(outcome.segmented) == 1
     assert (run.counts["mask_files_failed"], run.counts["mask_files_written"]) == (1, 0)
-    assert "cannot be referred to by a SEG" in run.lines[0]
+    assert outcome.masks_failed == 1
+    assert "cannot be referred to by a SEG: it lacks FrameOfReferenceUID" in run.lines[0]
     assert f"{COHORT}:" in run.lines[0]
     assert "Jane" not in run.lines[0]
