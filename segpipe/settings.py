@@ -145,6 +145,11 @@ class IngestSettings(SeriesSettings):
     )
     subject_key_file: str | None = option(_KEY_FILE)
     hash_subjects: bool = option(_HASH_SUBJECTS, False)
+    keep_header_text: bool = option(
+        "keep the free text of NIfTI and MGH headers (descriptions, programs, comments, extensions with user and host"
+        " names), so that restore gives back every byte; blanked otherwise, and voxels, grid and scaling stay exact",
+        False,
+    )
     axis: str = option("direction of the slices", "axial", choices=AXES)
     resample_to: str | None = option(
         "modality whose grid the others are resampled to; scans on mixed grids are quarantined otherwise"

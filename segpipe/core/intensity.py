@@ -82,14 +82,12 @@ def brain_mask(channels: Sequence[np.ndarray]) -> np.ndarray:
     """
     if not channels or any(channel.ndim != 3 or channel.shape != channels[0].shape for channel in channels):
         raise ValueError(f"not one 3D grid: {[channel.shape for channel in channels]}")
-    backgrounds = [_background(channel) for channel in channels]
-    if all(background is None for background in backgrounds):
+    backgrounds = [background(channel) for channel in channels]
+    if all(value is None for value in backgrounds):
         masks = [_above_otsu(channel) for channel in channels]
     else:
         masks = [
-            _differs(channel, background)
-            for channel, background in zip(channels, backgrounds, strict=True)
-            if background is not None
+            _differs(channel, value) for channel, value in zip(channels, backgrounds, strict=True) if value is not None
         ]
     brain = masks[0]
     for mask in masks[1:]:
@@ -97,21 +95,24 @@ def brain_mask(channels: Sequence[np.ndarray]) -> np.ndarray:
     return brain
 
 
-def _background(channel: np.ndarray) -> np.generic | None:
-    """The value that fills the border, or None. Where a value fills half of it, that is its median."""
+def background(channel: np.ndarray, share: float = _BORDER_SHARE) -> np.generic | None:
+    """The value that fills such a share, at least half, of a volume's border; None where none does.
+
+    Where a value fills half of it, that is its median.
+    """
     faces = [np.take(channel, (0, -1), axis=axis).ravel() for axis in range(3)]
     border = np.concatenate(faces)
     if border.size == 0:
         return None
-    if (border == border[0]).mean() >= _BORDER_SHARE:  # the usual case, told without sorting
+    if (border == border[0]).mean() >= share:  # the usual case, told without sorting
         return border[0]
     if border.dtype.kind == "f":
         blank = np.isnan(border)
-        if blank.mean() >= _BORDER_SHARE:
+        if blank.mean() >= share:
             return border.dtype.type("nan")
         border = border[~blank]
     middle = np.partition(border, border.size // 2)[border.size // 2]
-    return middle if (border == middle).mean() >= _BORDER_SHARE else None
+    return middle if (border == middle).mean() >= share else None
 
 
 def _differs(channel: np.ndarray, background: np.generic) -> np.ndarray:

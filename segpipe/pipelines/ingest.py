@@ -146,6 +146,7 @@ class _Plan:
     known_bad: int
     vanished: tuple[str, ...]
     known_bad_scans: tuple[str, ...] = ()
+    faces: frozenset[str] = frozenset()
 
 
 def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan:
@@ -179,6 +180,7 @@ def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan
         known_bad=len(known_bad) + len(listing.rejected) - len(rejected),
         vanished=tuple(sorted(set(known) - {job.scan_id(source) for source in listing.scans})),
         known_bad_scans=tuple(known_bad),
+        faces=frozenset(scan_id for scan_id, row in known.items() if row["may_show_face"] == "True"),
     )
 
 
@@ -232,6 +234,24 @@ def _quarantine_listed(job: Job, rejected: Sequence[Rejected]) -> None:
     quarantine.write(Warehouse(job.settings.warehouse), job.fence, f"{job.run_id}-listing", rows)
 
 
+def _tell_privacy(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> None:
+    written = {identity for outcome in outcomes for identity in outcome.written}
+    faces = len((plan.faces - written) | {identity for outcome in outcomes for identity in outcome.faces})
+    texts = sum(len(outcome.texts) for outcome in outcomes)
+    run.count("scans_that_may_show_a_face", faces)
+    run.count("headers_blanked", texts)
+    if faces:
+        run.lines.append(
+            f"{faces} scans of the cohort may show a face: their heads are not stripped, so treat the tables as the"
+            " archive is treated"
+        )
+    if texts:
+        run.lines.append(
+            f"free text in the headers of {texts} scans was not kept; --keep-header-text keeps it, and names of people"
+            " with it"
+        )
+
+
 def _account(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> IngestOutcome:
     written = {identity for outcome in outcomes for identity in outcome.written}
     quarantined = sum(len(outcome.quarantined) for outcome in outcomes) + len(plan.rejected)
@@ -249,6 +269,7 @@ def _account(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> In
     for name in sorted({name for outcome in outcomes for name in outcome.task_seconds}):
         total = sum(outcome.task_seconds.get(name, 0.0) for outcome in outcomes)
         run.stage_seconds[f"{name}, all tasks together"] = total
+    _tell_privacy(plan, outcomes, run)
     if plan.vanished:
         some = ", ".join(plan.vanished[:3]) + (", …" if len(plan.vanished) > 3 else "")
         run.lines.append(f"no longer in the source and kept in the tables: {some}")

@@ -50,7 +50,9 @@ class Job:
 
     def fingerprint(self, source: ScanSource) -> str:
         """What must be equal for a scan to be the same again: its files, and the settings that shape its rows."""
-        return _hash(self.input_fingerprint(source), self.settings.axis, self.settings.resample_to)
+        settings = self.settings
+        shaped_by = (settings.axis, settings.resample_to, settings.keep_header_text)
+        return _hash(self.input_fingerprint(source), *shaped_by)
 
     def input_fingerprint(self, one: ScanSource | Rejected) -> str:
         """What must be equal for an input to be the same again; nobody can guess its names with it."""
@@ -79,7 +81,10 @@ class PartTask:
 
 @dataclass(frozen=True)
 class PartOutcome:
-    """What became of a part: scan_ids written and rejected, files decoded, and where time and bytes went."""
+    """What became of a part: scan_ids written and rejected, files decoded, and where time and bytes went.
+
+    `faces` are the written scans that may show one, `texts` those of whose headers text was blanked.
+    """
 
     name: str
     written: tuple[str, ...]
@@ -88,6 +93,8 @@ class PartOutcome:
     source_bytes: int
     table_bytes: int
     task_seconds: dict[str, float] = field(default_factory=dict)
+    faces: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 def write_part(task: PartTask, job: Job) -> PartOutcome:
@@ -102,23 +109,22 @@ def write_part(task: PartTask, job: Job) -> PartOutcome:
     if committed is not None:
         return committed
     seconds: defaultdict[str, float] = defaultdict(float)
-    written: list[str] = []
+    rows: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     with PartWriter(warehouse, (SLICES, SCANS), task.name, job.run_id, job.fence) as part:
         with Watch(warehouse, job.run_id, task.name, "ingest") as watch:
             for source in task.sources:
                 try:
                     watch.enter(job.scan_id(source))
-                    _write_scan(part, source, job, seconds)
-                    written.append(job.scan_id(source))
+                    rows.append(_write_scan(part, source, job, seconds))
                 except BadInput as error:
                     rejected.append(_rejected_scan(source, error, job))
-        if task.replaces and written:
-            _copy_others(part, warehouse, set(written))
+        if task.replaces and rows:
+            _copy_others(part, warehouse, {row["scan_id"] for row in rows})
         # Before the part is visible: a kill in between costs one more look at a bad input, never a row.
         fresh = [row for row in rejected if row["fingerprint"] not in task.reported]
         quarantine.write(warehouse, job.fence, f"{job.run_id}-{task.name}", fresh)
-    return _outcome(task, written, [row["scan_id"] for row in rejected], sum(part.bytes.values()), seconds)
+    return _outcome(task, rows, [row["scan_id"] for row in rejected], sum(part.bytes.values()), seconds)
 
 
 def quarantine_row(job: Job, one: ScanSource | Rejected, paths: Sequence[str], error: BadInput) -> dict[str, Any]:
@@ -136,7 +142,8 @@ def quarantine_row(job: Job, one: ScanSource | Rejected, paths: Sequence[str], e
     )
 
 
-def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]) -> None:
+def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]) -> dict[str, Any]:
+    """Add a scan to a part; its row of `scans`."""
     start = time.perf_counter()
     scan = load(source, job)
     seconds["read"] += time.perf_counter() - start
@@ -147,6 +154,7 @@ def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: default
         part.write(SLICES.name, batch)
     part.write(SCANS.name, pa.Table.from_pylist([row], SCANS.schema))
     seconds["write"] += time.perf_counter() - start
+    return row
 
 
 def load(source: ScanSource, job: Job) -> Scan:
@@ -165,7 +173,14 @@ def load(source: ScanSource, job: Job) -> Scan:
 def _load(source: ScanSource, job: Job) -> Scan:
     settings = job.settings
     try:
-        return scan_reader.load(settings.source, source, settings.axis, settings.resample_to, settings.max_voxels)
+        return scan_reader.load(
+            settings.source,
+            source,
+            settings.axis,
+            settings.resample_to,
+            settings.max_voxels,
+            settings.keep_header_text,
+        )
     except BadInput as error:
         if error.reason is Reason.UNREADABLE:
             _check_source(settings.source)
@@ -216,6 +231,7 @@ def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
         "label_counts": None
         if scan.label_counts is None
         else [{"label": label, "voxels": voxels} for label, voxels in sorted(scan.label_counts.items())],
+        "may_show_face": scan.may_show_face,
         "fingerprint": job.fingerprint(source),
         "run_id": job.run_id,
     }
@@ -248,23 +264,39 @@ def _committed(warehouse: Warehouse, task: PartTask, job: Job) -> PartOutcome | 
     path = warehouse.path(SCANS.name, f"{task.name}.parquet")
     try:
         with checked.open_part(warehouse.fs, path) as part:
-            rows = part.read(["scan_id", "run_id"]).to_pylist()
+            wanted = [name for name in _TOLD if name in part.schema.names]
+            found = with_later_columns(part.read(wanted), SCANS).to_pylist()
     except FileNotFoundError:
         return None
-    written = [row["scan_id"] for row in rows if row["run_id"] == job.run_id]
-    if not written:
+    rows = [row for row in found if row["run_id"] == job.run_id]
+    if not rows:
         return None
+    written = {row["scan_id"] for row in rows}
     rejected = [job.scan_id(source) for source in task.sources if job.scan_id(source) not in written]
     size = sum(warehouse.fs.size(warehouse.path(table.name, f"{task.name}.parquet")) for table in (SLICES, SCANS))
-    return _outcome(task, written, rejected, size, {})
+    return _outcome(task, rows, rejected, size, {})
+
+
+_TOLD = ("scan_id", "run_id", "may_show_face", "files")
 
 
 def _outcome(
-    task: PartTask, written: Sequence[str], rejected: Sequence[str], table_bytes: int, seconds: Mapping[str, float]
+    task: PartTask,
+    rows: Sequence[Mapping[str, Any]],
+    rejected: Sequence[str],
+    table_bytes: int,
+    seconds: Mapping[str, float],
 ) -> PartOutcome:
-    source_bytes = sum(file.bytes for source in task.sources for file in source.files)
     return PartOutcome(
-        task.name, tuple(written), tuple(rejected), len(task.sources), source_bytes, table_bytes, dict(seconds)
+        name=task.name,
+        written=tuple(row["scan_id"] for row in rows),
+        quarantined=tuple(rejected),
+        decoded=len(task.sources),
+        source_bytes=sum(file.bytes for source in task.sources for file in source.files),
+        table_bytes=table_bytes,
+        task_seconds=dict(seconds),
+        faces=tuple(row["scan_id"] for row in rows if row["may_show_face"]),
+        texts=tuple(row["scan_id"] for row in rows if any(file["blanked"] for file in row["files"])),
     )
 
 

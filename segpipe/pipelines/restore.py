@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segpipe.core.orientation import reorient_affine, same_grid
+from segpipe.core.volume import Volume
 from segpipe.errors import NotFound, TableError
 from segpipe.readers import nifti
 from segpipe.readers import scan as scan_reader
@@ -24,10 +26,11 @@ _MASK = "mask"
 def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warning) -> list[str]:
     """Write the source files of a scan below `settings.output`, under the paths that they had, and give these paths.
 
-    The uncompressed bytes of NIfTI and MGH files are those of the source. A DICOM series is written as NIfTI, named
-    after scan and modality; a file that was resampled at ingest cannot be rebuilt; `tell` is told of either. Raises
-    NotFound where there is no such scan, and TableError where none of its files can be rebuilt or a path of the table
-    leads out of the output folder.
+    The uncompressed bytes of NIfTI and MGH files are those of the source, but for free text that ingest did not keep;
+    the voxels are compared with the checksum that ingest took. A DICOM series is written as NIfTI, named after scan and
+    modality; a file that was resampled at ingest cannot be rebuilt; `tell` is told of either, and of each file in how
+    far it is its source. Raises NotFound where there is no such scan, and TableError where none of its files can be
+    rebuilt, one is not what was ingested, or a path of the table leads out of the output folder.
     """
     warehouse = Warehouse(settings.warehouse)
     row = _scan_row(warehouse, settings.scan)
@@ -41,7 +44,9 @@ def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warnin
         if not rows[0]["header"]:
             name = f"{cohort_slug(settings.scan)}_{rows[0]['role']}.nii.gz"
             tell(f"{rows[0]['role']} was no NIfTI file and is not rebuilt: {name} holds its voxels as NIfTI")
-        written.append(_write(settings.output, name, rows, planes, row["orientation"]))
+        target, whole = _write(settings.output, name, rows, planes, row["orientation"])
+        written.append(target)
+        tell(f"{name} {whole}")
     if not written:
         raise TableError(f"No file of scan {settings.scan} can be rebuilt", "ingest it without --resample-to")
     return written
@@ -94,12 +99,37 @@ def _on_own_grid(file: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def _write(
     output: str, name: str, rows: list[dict[str, Any]], planes: Mapping[str, np.ndarray], orientation: str
-) -> str:
+) -> tuple[str, str]:
+    """Write one file; its path, and in how far it is the one that was ingested."""
     if name.startswith("/") or ".." in name.split("/"):
         raise TableError(f"Path {name!r} leads out of {output}", "repair the column `files` of the table scans")
     volume = scan_reader.restore(rows, [planes[row["role"]] for row in rows], orientation)
+    whole = _proof(name, volume, rows)
     fs, root = files.filesystem(output)
     target = files.join(root, name)
     fs.makedirs(target.rpartition("/")[0], exist_ok=True)
     nifti.write(volume, fs.unstrip_protocol(target))
-    return target
+    return target, whole
+
+
+def _proof(name: str, volume: Volume, rows: list[dict[str, Any]]) -> str:
+    """In how far a volume is the one that was ingested. Raises TableError where its voxels are not."""
+    row = min(rows, key=lambda one: one["channel"])
+    if row["voxels_crc32"] is None:
+        return "was ingested by an earlier version: nothing proves its voxels"
+    if nifti.voxels_crc32(volume.voxels, row["dtype"]) != row["voxels_crc32"]:
+        raise _wrong(name, "its voxels have another checksum")
+    if not row["header"]:
+        return "has the voxels of the series (checksum)"
+    if row["blanked"]:
+        return f"is the source but for free text that was not kept: {', '.join(row['blanked'])} (checksum)"
+    content = nifti.to_bytes(volume) + (nifti.image_bytes(volume) or b"")
+    if len(content) != row["bytes"]:
+        return "is the source byte for byte, once unpacked (checksum)"
+    if hashlib.sha256(content).hexdigest() != row["sha256"]:
+        raise _wrong(name, f"its SHA-256 is not {row['sha256']}")
+    return "is the source byte for byte (SHA-256)"
+
+
+def _wrong(name: str, why: str) -> TableError:
+    return TableError(f"{name} is not restored as it was ingested: {why}", "run `verify`, and ingest the scan again")

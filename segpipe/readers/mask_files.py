@@ -70,7 +70,13 @@ def nifti_mask(labels: np.ndarray, scan: Mapping[str, Any], convention: LabelCon
     image.header["descrip"] = stamp.encode()
     image.header["cal_min"] = image.header["cal_max"] = 0
     image.header.extensions.clear()
+    for name in _SOURCE_TEXT:
+        if name in image.header:
+            image.header[name] = b""
     return igzip.compress(image.to_bytes(), 3, mtime=0)
+
+
+_SOURCE_TEXT = ("db_name", "data_type", "aux_file")  # a mask is passed on, and what the source says of people is not
 
 
 def has_stamp(start: bytes, stamp: str) -> bool:

@@ -13,11 +13,11 @@ import math
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, NoReturn
 
 import numpy as np
-from isal import igzip
+from isal import igzip, isal_zlib
 
 from segpipe.core.volume import Volume
 from segpipe.errors import BadInput, Reason
@@ -27,8 +27,14 @@ from segpipe.storage import url_to_fs
 MAX_VOXELS = 1 << 30
 SUFFIXES = (".nii", ".hdr", ".img", ".mgh", ".mgz", ".nii.gz", ".hdr.gz", ".img.gz", ".mgh.gz", ".nii.bz2", ".mgh.bz2")
 
+MOST_TEXT_BYTES = 1 << 28
+"""Of extensions and whatever else stands around the voxels; larger ones are refused."""
+
 _MGH_SIZE = 284
 _QUATERNION_ROUNDING = 1e-3  # by which the square of its length may exceed 1
+_MGH_FIELDS = 90  # bytes that mean something; then nothing up to the voxels
+_MGH_SCAN = 20  # behind the voxels: TR, flip angle, TE, TI and field of view; then tags with paths and command lines
+_NO_TEXT = frozenset(("magic", "regular", "hkey_un0", "orient", "vox_units"))  # of bytes, but not free text
 
 # NIfTI datatype code -> (dtype of one part, parts of a value)
 _DATATYPES = {
@@ -107,6 +113,10 @@ def parse(data: bytes, companion: bytes | None = None, max_voxels: int = MAX_VOX
         header = inflate.whole(data, promise.header_bytes, name)
         content = inflate.whole(companion, promise.end, f"the .img of {name}")
         front = content[: promise.offset]
+    text = len(header) + len(front) + len(content) - promise.end
+    if text > MOST_TEXT_BYTES:
+        message = f"{name} has {text} bytes that are no voxels, more than {MOST_TEXT_BYTES}"
+        _bad(Reason.TOO_LARGE, message, "write it again without its extensions")
     voxels = np.frombuffer(content, promise.dtype, promise.count, promise.offset)
     return Volume(
         voxels=_to_index_order(voxels, promise),
@@ -199,6 +209,70 @@ def _packed(content: bytes, name: str) -> bytes:
     if name.endswith((".gz", ".mgz")):
         return igzip.compress(content, 3, mtime=0)
     return bz2.compress(content) if name.endswith(".bz2") else content
+
+
+def without_text(volume: Volume) -> tuple[Volume, tuple[str, ...]]:
+    """The volume without the free text of its file, and the names of what was blanked because it was not empty.
+
+    Text fields of the header and the contents of extensions become zeros; everything else, and the size of everything,
+    stays as it is: descriptions, patients' and programs' names, user and host names in histories stand there.
+    """
+    if not volume.header:
+        return volume, ()
+    promise = _promise_of(volume)
+    if promise.container == "mgh":
+        header = volume.header[:_MGH_FIELDS].ljust(_MGH_SIZE, b"\0")
+        extensions = volume.extensions[:_MGH_SCAN].ljust(len(volume.extensions), b"\0")
+        named = {"header": (volume.header, header), "tags": (volume.extensions, extensions)}
+        changed = tuple(name for name, (old, new) in named.items() if old != new)
+        return replace(volume, header=header, extensions=extensions), changed
+    size = 540 if promise.container.startswith("nifti2") else 348
+    header, blanked = _without_fields(volume.header[:size], promise)
+    behind = 0 if promise.paired else promise.offset - promise.header_bytes
+    rest = _without_extensions(volume.header[size:])
+    extensions = _without_extensions(volume.extensions[:behind]).ljust(len(volume.extensions), b"\0")
+    if rest != volume.header[size:] or extensions != volume.extensions:
+        blanked = (*blanked, "extensions")
+    return replace(volume, header=header + rest, extensions=extensions), blanked
+
+
+def _without_fields(header: bytes, promise: _Promise) -> tuple[bytes, tuple[str, ...]]:
+    changed = bytearray(header)
+    blanked = []
+    kinds = _header_class(promise.container).template_dtype.fields  # type: ignore[attr-defined]
+    for name, (kind, place, *_) in kinds.items():
+        if kind.kind == "S" and name not in _NO_TEXT and any(changed[place : place + kind.itemsize]):
+            changed[place : place + kind.itemsize] = bytes(kind.itemsize)
+            blanked.append(name)
+    return bytes(changed), tuple(blanked)
+
+
+def _without_extensions(block: bytes) -> bytes:
+    """The bytes between header and voxels with every extension as long as it was, of no kind, and empty.
+
+    The block starts with four bytes, the first of which says whether extensions follow: each with its size and its kind
+    as two 32-bit integers in front. Where it is no such list, all behind the four bytes is blanked.
+    """
+    changed = bytearray(block[:4]) + bytes(max(0, len(block) - 4))
+    place = 4
+    while block[:1] > b"\0" and place + 8 <= len(block):
+        size = min(
+            abs(struct.unpack_from(f"{order}i", block, place)[0]) for order in "<>"
+        )  # the smaller is the right one
+        if size < 8 or place + size > len(block):
+            break
+        changed[place : place + 4] = block[place : place + 4]
+        place += size
+    return bytes(changed)
+
+
+def voxels_crc32(voxels: np.ndarray, dtype: str) -> int:
+    """CRC-32 of voxels as bytes of `dtype`, the first index running fastest, as in their file.
+
+    Of values of several parts, all first parts come first, which is not the order of the file and serves as well.
+    """
+    flat = np.asarray(voxels, np.dtype(dtype)).reshape(-1, order="F")
+    return int(isal_zlib.crc32(flat.view(np.uint8)))
 
 
 def from_array(voxels: np.ndarray, affine: np.ndarray, slope: float = 1.0, inter: float = 0.0) -> Volume:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import fsspec
 import numpy as np
 
+from segpipe.core.faces import may_show_face
 from segpipe.core.intensity import Statistics, brain_mask, statistics
 from segpipe.core.orientation import (
     CANONICAL,
@@ -79,6 +80,11 @@ class Scan:
         """Brain voxels of each slice, (S,) int64."""
         return np.count_nonzero(self.brain, axis=(1, 2))
 
+    @cached_property
+    def may_show_face(self) -> bool:
+        """See segpipe.core.faces."""
+        return may_show_face(list(self.images.values()), self.spacing_mm.tolist())
+
     @property
     def brain_voxels(self) -> int:
         return int(self.brain_pixels.sum())
@@ -120,12 +126,14 @@ def load(
     axis: str = "axial",
     resample_to: str | None = None,
     max_voxels: int = nifti.MAX_VOXELS,
+    keep_header_text: bool = False,
 ) -> Scan:
     """Read and check all files of a scan.
 
     `axis` is a key of `segpipe.core.orientation.CANONICAL`. `resample_to` names the modality whose grid the files on
     other grids are resampled to (linear for images, nearest neighbour for the mask); without it they are refused. A
-    file of several frames gives one modality per frame, named `bold.000`, `bold.001`, …
+    file of several frames gives one modality per frame, named `bold.000`, `bold.001`, … Free text of headers and
+    extensions is blanked unless `keep_header_text`, because it may name people.
 
     Raises BadInput with a Reason for whatever is wrong with the files; faults of the file system itself as they are.
     """
@@ -134,7 +142,7 @@ def load(
     foreign: list[tuple[str, BadInput]] = []
     for files in _by_path(scan_source.files):
         try:
-            frames += _frames(fs, root, files, CANONICAL[axis], max_voxels)
+            frames += _frames(fs, root, files, CANONICAL[axis], max_voxels, keep_header_text)
         except BadInput as error:
             if not _is_foreign(files[0].path) or len(scan_source.files) == len(files):
                 raise
@@ -219,17 +227,18 @@ def _by_path(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
 
 
 def _frames(
-    fs: fsspec.AbstractFileSystem, root: str, files: list[SourceFile], orientation: str, max_voxels: int
+    fs: fsspec.AbstractFileSystem, root: str, files: list[SourceFile], orientation: str, max_voxels: int, text: bool
 ) -> list[_Frame]:
     """The frames of one file that the scan wants, canonical."""
     volume, digest = _read(fs, root, files[0], max_voxels)
+    volume, blanked = (volume, ()) if text else nifti.without_text(volume)
     path = files[0].path
     codes = _orientation(volume, path)
     stack = volume.voxels.reshape(*volume.voxels.shape[:3], -1, order="F")
     affine = reorient_affine(volume.affine, stack.shape[:3], codes, orientation)
     frames: list[_Frame] = []
     for role, channel, file in _channels(files, stack.shape[3]):
-        row = _file_row(file, role, channel, volume, codes, digest, first=not frames)
+        row = _file_row(file, role, channel, volume, codes, digest, blanked, first=not frames)
         array = reorient(stack[..., channel], codes, orientation)
         frames.append(_Frame(role, path, array, affine, volume.slope, volume.inter, row))
     return frames
@@ -304,7 +313,14 @@ def _channels(files: list[SourceFile], count: int) -> list[tuple[str, int, Sourc
 
 
 def _file_row(
-    file: SourceFile, role: str, channel: int, volume: Volume, codes: str, digest: str, first: bool
+    file: SourceFile,
+    role: str,
+    channel: int,
+    volume: Volume,
+    codes: str,
+    digest: str,
+    blanked: Sequence[str],
+    first: bool,
 ) -> dict[str, Any]:
     """The FILE struct of a frame; header and extensions stand in the first frame's row only."""
     return {
@@ -325,6 +341,8 @@ def _file_row(
         "container": volume.container,
         "header": volume.header if first else None,
         "extensions": volume.extensions if first else None,
+        "blanked": list(blanked),
+        "voxels_crc32": nifti.voxels_crc32(volume.voxels, volume.voxels.dtype.str) if first else None,
     }
 
 
@@ -413,7 +431,7 @@ def _dropped(source: ScanSource, path: str, error: BadInput) -> Rejected:
     """The row of a file that is not part of its scan."""
     file = next(file for file in source.files if file.path == path)
     entries = [Entry(one, file.bytes, file.modified) for one in file.paths]
-    return reject(entries, error.reason, error.problem, error.remedy)
+    return reject(entries, error.reason, error.problem, error.remedy, source.is_dicom, source.paths)
 
 
 def _same_grid(one: _Frame, other: _Frame) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from segpipe.core.faces import may_show_face
 from segpipe.core.intensity import brain_mask
 from segpipe.core.regions import CONVENTIONS, LabelConvention, to_regions
 from segpipe.report import charts, overlays, results, solids
@@ -117,7 +118,11 @@ def strip(source: Source, scan: Row, model: Model, convention: LabelConvention, 
 
 
 def solid(source: Source, scan: Row, model: Model, convention: LabelConvention, rows: Sequence[Row]) -> Row:
-    """Brain and regions of one scan as surfaces, with its name and the Dice of each region."""
+    """Brain and regions of one scan as surfaces, with its name and the Dice of each region.
+
+    Where the scan may show a face there is no surface but those of the regions, because that of a head which was not
+    stripped would be a likeness of the patient.
+    """
     masks = results.read_masks(source, scan, model.model_id)
     kinds = {"predicted": to_regions(masks.predicted, convention).astype(bool)}
     if (truth := _true_regions(scan, masks, convention)) is not None:
@@ -131,7 +136,9 @@ def solid(source: Source, scan: Row, model: Model, convention: LabelConvention, 
     }
     affine = np.reshape(scan["affine"], (4, 4))
     window = results.contrast_window(scan, modality)
-    content = solids.solids(image, brain_mask([image]), regions, affine, window)
+    faceless = not may_show_face([image], scan["spacing_mm"])
+    shell = brain_mask([image]) if faceless else np.zeros(image.shape, bool)
+    content = solids.solids(image, shell, regions, affine, window)
     dices = [
         f"{row['region'].replace('_', ' ')}: Dice {'–' if row['dice'] is None else format(row['dice'], '.3f')}"
         for row in rows
@@ -139,7 +146,7 @@ def solid(source: Source, scan: Row, model: Model, convention: LabelConvention, 
     ]
     return {
         "name": results.scan_name(scan),
-        "facts": ", ".join(dices),
+        "facts": ", ".join(dices if faceless else [*dices, "without a surface of the head, which is not stripped"]),
         "json": Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")),
     }
 

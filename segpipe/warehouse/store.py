@@ -93,16 +93,20 @@ class Warehouse:
         return self._index(cohort, columns or SCANS.schema.names)
 
     def index(self, cohort: str) -> dict[str, dict[str, str]]:
-        """What is already in the tables: scan_id to its row's `part`, `fingerprint` and `split_rule`; may be empty."""
+        """What is already in the tables, by scan_id; may be empty.
+
+        Of each row its `part`, `fingerprint` and `split_rule`, and `may_show_face` (`True`, `False` or `None`).
+        """
         if not self.parts(SCANS.name):
             return {}
         try:
-            rows = self._index(cohort, ("scan_id", "fingerprint", "split_rule", "__filename"))
+            rows = self._index(cohort, ("scan_id", "fingerprint", "split_rule", "may_show_face", "__filename"))
         except NotFound:
             return {}
         entries = rows.to_pylist()
         for entry in entries:
             entry["part"] = _part_name(entry.pop("__filename"))
+            entry["may_show_face"] = str(entry["may_show_face"])
         return {entry["scan_id"]: entry for entry in entries}
 
     def slice_parts(self, cohort: str, splits: Iterable[str] | None = None) -> list[SlicePart]:

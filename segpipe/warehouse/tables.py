@@ -45,6 +45,13 @@ def with_later_columns(rows: pa.Table, table: Table) -> pa.Table:
 
 
 def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether the types are the same; members of LATER_MEMBERS may be missing in structs of a list."""
+    if pa.types.is_list(found) and pa.types.is_list(wanted) and pa.types.is_struct(wanted.value_type):
+        members = {one.name: one.type for one in wanted.value_type}
+        there = {one.name: one.type for one in found.value_type} if pa.types.is_struct(found.value_type) else {}
+        missing = members.keys() - there.keys()
+        same = there.keys() <= members.keys() and all(_compatible(kind, members[name]) for name, kind in there.items())
+        return same and missing <= LATER_MEMBERS
     return found == wanted or str(found).replace("element: ", "item: ") == str(wanted).replace("element: ", "item: ")
 
 
@@ -84,6 +91,8 @@ FILE = _struct(
     ("container", _STR, "what header and extensions are: nifti1, nifti2, analyze, mgh, dicom, …"),
     ("header", _BIN, "the file's own bytes; empty for DICOM"),
     ("extensions", _BIN, "the file's own bytes behind the header"),
+    ("blanked", pa.list_(_STR), "parts of header and extensions whose free text was not kept; empty where all was"),
+    ("voxels_crc32", _I64, "CRC-32 of the file's voxels, by which `restore` proves what it writes"),
 )
 
 INTENSITY = _struct(
@@ -134,8 +143,11 @@ PREPARATION = _struct(
     ("versions", pa.map_(_STR, _STR), "packages and data that did it"),
 )
 
-LATER_COLUMNS = ("lesion_scores", "false_lesions", "space", "preparation", "flags")
+LATER_COLUMNS = ("lesion_scores", "false_lesions", "may_show_face", "space", "preparation", "flags")
 """Nullable columns that came after the first version of their table."""
+
+LATER_MEMBERS = frozenset(("blanked", "voxels_crc32"))
+"""The same of members of structs."""
 
 SCANS = _table(
     "scans",
@@ -160,7 +172,8 @@ SCANS = _table(
     ("files", pa.list_(FILE), False, "the source files, one per modality and mask"),
     ("intensity", pa.list_(INTENSITY), False, "statistics over the brain voxels, in scaled values"),
     ("label_counts", pa.list_(_LABEL), True, "null without mask"),
-    ("fingerprint", _STR, False, "hash of the paths, sizes and versions of the source files"),
+    ("may_show_face", pa.bool_(), True, "false where nothing but a brain is shown, see segpipe.core.faces"),
+    ("fingerprint", _STR, False, "hash of the source files' paths, sizes and versions, keyed for DICOM"),
     ("run_id", _STR, False, "the ingest that wrote the row"),
 )
 
@@ -230,10 +243,10 @@ QUARANTINE = _table(
     ("job", _STR, False, "ingest or segment"),
     ("cohort", _STR, False, "name given to the job"),
     ("scan_id", _STR, True, "null where no scan could be told"),
-    ("paths", pa.list_(_STR), False, "the files, relative to the source"),
+    ("paths", pa.list_(_STR), False, "the files, relative to the source; keyed hashes for DICOM, see `locate`"),
     ("reason", _STR, False, "a value of segpipe.errors.Reason"),
     ("message", _STR, False, "what is wrong, in a sentence"),
-    ("fingerprint", _STR, False, "hash of the paths, sizes and versions of the files"),
+    ("fingerprint", _STR, False, "hash of the files' paths, sizes and versions, keyed for DICOM"),
     ("time", _TIME, False, "when it was rejected"),
 )
 

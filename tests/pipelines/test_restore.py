@@ -1,7 +1,8 @@
-"""Every NIfTI file comes back from the tables byte for byte."""
+"""Every NIfTI file comes back from the tables byte for byte, or, by default, without its free text."""
 
 import csv
 import gzip
+import json
 import shutil
 import tempfile
 from collections import Counter
@@ -9,20 +10,24 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import NotFound
+from segpipe.errors import NotFound, TableError
 from segpipe.pipelines.ingest import ingest
 from segpipe.pipelines.ingest_task import Job, PartTask, write_part
 from segpipe.pipelines.restore import restore
 from segpipe.readers import sources
 from segpipe.settings import IngestSettings, RestoreSettings
 from segpipe.storage.lock import lock
+from segpipe.warehouse import checked
+from segpipe.warehouse.parts import STAMP, open_writer
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.tables import SCANS
 from tests.readers.test_nifti import files, real_images
 
 
@@ -32,7 +37,9 @@ def plain_bytes(path: Path) -> bytes:
 
 
 def ingest_all(spark, source: Path, warehouse: Path, **settings) -> Warehouse:
-    chosen = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c", **settings)
+    """Every byte of the files is kept unless `settings` say otherwise."""
+    kept = {"keep_header_text": True} | settings
+    chosen = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c", **kept)
     with record_run(Warehouse(chosen.warehouse), "ingest", chosen) as run:
         ingest(spark, chosen, run)
     return Warehouse(str(warehouse))
@@ -112,9 +119,9 @@ def test_generated_files_come_back():
     assert fates["written"] > sum(fates.values()) / 4
 
 
-def write_alone(source: Path, warehouse: Path) -> Warehouse:
+def write_alone(source: Path, warehouse: Path, keep_header_text: bool = True) -> Warehouse:
     """The tables of the one scan in `source`, written as a Spark task does but without Spark."""
-    settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c")
+    settings = IngestSettings(str(source), str(warehouse), "c", keep_header_text=keep_header_text)
     (scan,) = sources.find(settings.source).scans
     with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
         write_part(PartTask("c.part", (scan,)), Job(settings, SplitRule("segpipe", 0.7, 0.15), fence))
@@ -158,3 +165,78 @@ def test_a_scan_that_is_not_there_is_named(spark, glioma_archive, tmp_path):
     warehouse = ingest_all(spark, glioma_archive, tmp_path / "w")
     with pytest.raises(NotFound, match="c:nobody:1"):
         restore(RestoreSettings(warehouse.url, "c:nobody:1", str(tmp_path / "out")))
+
+
+SECRET = b"JANE ROE, acquired by mueller@ws17"
+
+
+def text_of(container: str, folder: Path) -> Path:
+    """A small image of a kind with a secret in every place that takes text."""
+    rng = np.random.default_rng(3)
+    voxels = np.zeros((7, 5, 6), np.int16)
+    voxels[1:-1, 1:-1, 1:-1] = rng.integers(1, 100, (5, 3, 4))
+    affine = np.array([[-2.0, 0.1, 0, 9], [0, 1.5, 0, -7], [0, 0.2, 3.0, 5], [0, 0, 0, 1]])
+    folder.mkdir()
+    if container == "mgh":
+        path = folder / "s1_flair.mgh"
+        nib.MGHImage(voxels, affine).to_filename(path)
+        path.write_bytes(path.read_bytes()[: 284 + voxels.nbytes] + bytes(20) + b"\0\0\0\3" + SECRET)
+        return path
+    kinds = {"nifti1": nib.Nifti1Image, "nifti2": nib.Nifti2Image, "pair": nib.Nifti1Pair}
+    image = (kinds | {"analyze": nib.Spm2AnalyzeImage})[container](voxels, affine)
+    for name, (field, *_) in image.header.template_dtype.fields.items():
+        if field.kind == "S" and field.itemsize > 4:
+            image.header[name] = SECRET[: field.itemsize]
+    if container in ("nifti1", "nifti2"):
+        image.header.set_slope_inter(0.5, 3)
+        for code in ("comment", "afni"):
+            image.header.extensions.append(nib.nifti1.Nifti1Extension(code, SECRET * 3))
+    path = folder / ("s1_flair.hdr" if container in ("pair", "analyze") else "s1_flair.nii")
+    image.to_filename(path)
+    path.with_suffix(".mat").unlink(missing_ok=True)  # nibabel's side file of Analyze
+    return path
+
+
+@pytest.mark.parametrize("container", ["nifti1", "nifti2", "pair", "analyze", "mgh"])
+def test_free_text_is_not_kept_unless_asked_and_all_else_is_exact(tmp_path, container):
+    path = text_of(container, tmp_path / "source")
+    assert SECRET[:8] in path.read_bytes()
+    warehouse = write_alone(path.parent, tmp_path / "w", keep_header_text=False)
+    cells = json.dumps(warehouse.table("scans").to_table().to_pylist(), default=lambda one: one.decode("latin-1"))
+    told: list[str] = []
+    scan_id = warehouse.scans("c", ["scan_id"])["scan_id"][0].as_py()
+    (out,) = restore(RestoreSettings(warehouse.url, scan_id, str(tmp_path / "out")), told.append)
+    for content in (cells.encode(), Path(out).read_bytes()):
+        assert b"JANE" not in content
+        assert b"mueller" not in content
+    assert any("is the source but for free text that was not kept" in line for line in told)
+    one, other = nib.load(path), nib.load(out)
+    assert np.array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
+    assert np.array_equal(one.affine, other.affine)
+    assert one.get_data_dtype() == other.get_data_dtype()
+    assert Path(out).stat().st_size == path.stat().st_size
+    if container != "mgh":
+        for name, (field, *_) in one.header.template_dtype.fields.items():
+            same = np.array_equal(one.header[name], other.header[name], equal_nan=field.kind == "f")
+            assert same or field.kind == "S", name
+    kept = write_alone(path.parent, tmp_path / "w2")
+    (out,) = restore(RestoreSettings(kept.url, scan_id, str(tmp_path / "out2")), told.append)
+    assert Path(out).read_bytes() == path.read_bytes()
+    assert told[-1].endswith("is the source byte for byte (SHA-256)")
+
+
+def test_a_restored_file_that_is_not_the_ingested_one_is_an_error(tmp_path):
+    """The checksum in `scans` says otherwise, as after a fault of the codec or in memory."""
+    path = text_of("nifti1", tmp_path / "source")
+    warehouse = write_alone(path.parent, tmp_path / "w")
+    part = Path(warehouse.path("scans", f"{warehouse.parts('scans')[0]}.parquet"))
+    rows = warehouse.table("scans").to_table()
+    stamp = checked.read_metadata(warehouse.fs, str(part)).metadata[STAMP]
+    (row,) = rows.to_pylist()
+    for change, said in (({"voxels_crc32": 1}, "its voxels"), ({"sha256": "0" * 64}, "its SHA-256")):
+        changed = row | {"files": [row["files"][0] | change]}
+        with part.open("wb") as file, open_writer(file, SCANS, {STAMP: stamp}) as writer:
+            writer.write_table(pa.Table.from_pylist([changed], SCANS.schema))
+        with pytest.raises(TableError, match=said):
+            restore(RestoreSettings(warehouse.url, row["scan_id"], str(tmp_path / "out")))
+    assert not (tmp_path / "out" / path.name).exists()

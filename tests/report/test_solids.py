@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from segpipe.report import build
 from segpipe.report.solids import mesh_of, normals, pack, shades, smoothed, solids
 from tests.core.test_surface import ball
 from tests.report.chromium import Page, open_page
-from tests.report.small_warehouse import COHORT, RULE, Case, Results, write_results
+from tests.report.small_warehouse import COHORT, RULE, Case, Results, generate, write_results
 from tests.report.test_page import read
 
 AFFINE = np.array([[0, 0, -2.0, 90], [0, -1.5, 0, 60], [1.2, 0, 0, -40], [0, 0, 0, 1]])
@@ -198,3 +199,25 @@ def real_case(folder: Path) -> Case:
         affine=affine,
         spacing_mm=(1.0, 1.0, 1.0),
     )
+
+
+def test_a_head_that_is_not_stripped_has_no_surface(tmp_path: Path) -> None:
+    """The tumour's stays: it is nobody's likeness."""
+    rng = np.random.default_rng(0)
+    cases = [generate(0, number, (24, 40, 36)) for number in range(3)]
+    raw = [
+        replace(case, images=[image + rng.integers(1, 9, image.shape, image.dtype) for image in case.images])
+        for case in cases
+    ]
+    counts = []
+    for name, of in (("stripped", cases), ("raw", raw)):
+        made = write_results(tmp_path / name, of)
+        output = Path(build(str(made.warehouse), COHORT, str(made.model), tmp_path / f"{name}.html", surfaces=3))
+        text = output.read_text("utf-8")
+        blocks = [json.loads(one) for one in re.findall(r'class="solid"[^>]*>(.*?)</script>', text)]
+        counts.append([(block["brain"]["count"], len(block["kinds"]["truth"])) for block in blocks])
+        assert ("not stripped" in text) == (name == "raw")
+    stripped, unstripped = counts
+    assert min(count for count, _ in stripped) > 100
+    assert {count for count, _ in unstripped} == {0}
+    assert [kinds for _, kinds in unstripped] == [kinds for _, kinds in stripped]
