@@ -7,7 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
 from segpipe.cli import DONE, FAILED, Context, execute
-from segpipe.settings import DoctorSettings
+from segpipe.cli.site import site_settings
+from segpipe.settings import DoctorSettings, TrainSettings
 
 
 def run(settings: DoctorSettings, context: Context) -> int:
@@ -16,7 +17,8 @@ def run(settings: DoctorSettings, context: Context) -> int:
     from segpipe.launch.submitted import settings_of
 
     submitted = settings_of(os.environ.get("SEGPIPE_SUBMIT_OPTIONS", "").splitlines())
-    return FAILED if diagnose(context.say, submitted, settings.workers) else DONE
+    ports = str(site_settings("train", TrainSettings).get("ports", TrainSettings.ports))
+    return FAILED if diagnose(context.say, submitted, settings.workers, ports) else DONE
 
 
 def main(argv: list[str] | None = None) -> int:

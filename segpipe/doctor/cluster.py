@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from segpipe.doctor.machine import Finding
+from segpipe.doctor.finding import Finding
 from segpipe.errors import SegpipeError
 from segpipe.launch import interpreter
 from segpipe.launch.submitted import container_mb

@@ -11,14 +11,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from segpipe.doctor.finding import Finding
+from segpipe.doctor.network import listeners
 from segpipe.errors import SegpipeError
 from segpipe.launch import interpreter
 from segpipe.launch.project import ROOT
 from segpipe.models import TENSORFLOW_ENVIRONMENT
+from segpipe.settings import TrainSettings
 
 GB = 1 << 30
 SETUP = "run `make setup`"
@@ -30,23 +32,16 @@ LEAST_DISK_GB = 2
 LEAST_CORES = 2
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One row of the table: `state` is ok, note (something optional is missing) or fault; a remedy where not ok."""
-
-    check: str
-    state: str
-    detail: str
-    remedy: str = ""
-
-
 def examine(
-    timeout_seconds: float = 90.0, conf: Mapping[str, str] | None = None, workers: int | None = None
+    timeout_seconds: float = 90.0,
+    conf: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    ports: str = TrainSettings.ports,
 ) -> Iterator[Finding]:
     """All checks, in the order of the table. The slow ones (Spark, imports) run beside each other in processes.
 
     `conf` is what spark-submit was told; where that is YARN, the cluster is examined, also for a training of `workers`,
-    and instead of starting a Spark of its own.
+    and instead of starting a Spark of its own. `ports` are those that `train` would take.
     """
     conf = conf or {}
     on_yarn = conf.get("spark.master") == "yarn"
@@ -60,6 +55,7 @@ def examine(
         yield cores()
         yield memory()
         yield from disk()
+        yield from listeners(conf, ports)
         yield from spark.result()
         yield from imports.result()
 
@@ -278,9 +274,14 @@ def table(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def diagnose(say: Callable[[str], None], conf: Mapping[str, str] | None = None, workers: int | None = None) -> int:
+def diagnose(
+    say: Callable[[str], None],
+    conf: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    ports: str = TrainSettings.ports,
+) -> int:
     """Print the table and a closing line; gives the number of faults. See `examine`."""
-    findings = list(examine(conf=conf, workers=workers))
+    findings = list(examine(conf=conf, workers=workers, ports=ports))
     say(table(findings))
     faults = sum(finding.state == "fault" for finding in findings)
     notes = sum(finding.state == "note" for finding in findings)

@@ -62,6 +62,11 @@ _KNOWN = (
         "kinit, or give --principal and --keytab",
     ),
     (
+        r"A secret key must be specified via the spark.authenticate.secret config",
+        "Spark has no secret to prove itself with (spark.authenticate is on)",
+        "let SEGPIPE_SPARK_SECRET_FILE name the file of the cluster's secret, see docs/security.md",
+    ),
+    (
         r"Connecting to ResourceManager at (\S+)|Call From \S+ to (\S+) failed on connection exception",
         "Nobody answers at {1}{2}",
         "check HADOOP_CONF_DIR and that the daemon runs (`doctor` tells)",

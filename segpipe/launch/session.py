@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segpipe.errors import SegpipeError
+from segpipe.errors import SegpipeError, UsageError
 from segpipe.launch.code import zip_code
 from segpipe.launch.project import CONF, PACKAGE, ROOT, command
 from segpipe.launch.refusals import refusal
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _LOOPBACK = "127.0.0.1"
+SECRET_FILE = "SEGPIPE_SPARK_SECRET_FILE"
+"""Variable that names the file of a standalone cluster's secret, which so comes into no conf and no process list."""
 
 
 def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
@@ -50,6 +52,8 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         for key in ("spark.driver.host", "spark.driver.bindAddress"):
             if not _submitted(key):
                 settings.setdefault(key, _LOOPBACK)
+    if (path := os.environ.get(SECRET_FILE)) and (_wanted(settings, "spark.master") or "").startswith("spark://"):
+        settings["spark.authenticate.secret"] = _secret(Path(path))
     builder = SparkSession.builder.appName(app_name)
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -75,7 +79,24 @@ def _runs_on_yarn() -> bool:
 
 def _runs_here(settings: Mapping[str, str]) -> bool:
     """Whether the driver is the only process of Spark, so that nothing of it needs to be reached from elsewhere."""
-    return (settings.get("spark.master") or _submitted("spark.master") or "").startswith("local")
+    return (_wanted(settings, "spark.master") or "").startswith("local")
+
+
+def _wanted(settings: Mapping[str, str], key: str) -> str | None:
+    """A setting of the session to be, where it is not Spark's default."""
+    return settings.get(key) or _submitted(key)
+
+
+def _secret(path: Path) -> str:
+    try:
+        mode, secret = path.stat().st_mode, path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{SECRET_FILE} is {path}, which cannot be read ({error})", "name the file") from None
+    if mode & 0o007:
+        raise UsageError(f"{path} ({SECRET_FILE}) is open to everybody on this machine", f"chmod o= {path}")
+    if not secret:
+        raise UsageError(f"{path} ({SECRET_FILE}) is empty", "put the cluster's spark.authenticate.secret into it")
+    return secret
 
 
 def _submitted(key: str) -> str | None:

@@ -32,6 +32,9 @@ SAID = {
     "SafeModeException: Cannot create directory /a. Name node is in safe mode.\nIt was turned on manually.": (
         "HDFS is in safe mode (Cannot create directory /a): wait until"
     ),
+    "requirement failed: A secret key must be specified via the spark.authenticate.secret config.": (
+        "Spark has no secret to prove itself with (spark.authenticate is on): let SEGPIPE_SPARK_SECRET_FILE name"
+    ),
     "Delegation Token can be issued only with kerberos or web authentication": (
         "The cluster asks for Kerberos, and there is no valid ticket: kinit, or give --principal and --keytab"
     ),
