@@ -19,7 +19,12 @@ def run(settings: SegmentSettings, context: Context) -> int:
 
     with context.recorded("segment", settings.warehouse, settings) as record:
         predictor = PredictorSpec(
-            settings.model, settings.runtime, settings.batch_size, settings.precision, settings.expect_model
+            settings.model,
+            settings.runtime,
+            settings.batch_size,
+            settings.precision,
+            settings.expect_model,
+            settings.looks,
         ).pack()
         record.parameters["precision"] = predictor.spec.precision
         outcome = segment(context.spark, settings, predictor, predictor.bundle, record, context.progress)

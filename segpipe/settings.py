@@ -303,6 +303,12 @@ class SegmentSettings(SeriesSettings):
         "auto",
         choices=("auto", "float32", "bfloat16", "int8"),
     )
+    looks: str = option(
+        "which slices a network that sees mirror images looks at four times: all, or only the fifth with most pixels in"
+        " doubt, for 1.6 times the cost of one look; for --runtime openvino, not in int8",
+        "all",
+        choices=("all", "doubt"),
+    )
     overwrite: bool = option("replace what this model has already segmented", False)
     source: str | None = option(
         "folder, manifest or URL of an archive to segment directly, without storing its slices; the scans of the tables"

@@ -11,6 +11,7 @@ from segpipe.storage import url_to_fs
 
 RUNTIMES = ("openvino", "keras")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+LOOKS = ("all", "doubt")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,15 @@ class PredictorSpec:
     precision: str = "auto"
     expected: str | None = None
     """The seal that the model must have."""
+    looks: str = "all"
+    """Which slices a network that sees mirror images looks at four times: all, or those in doubt."""
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("Runtime", self.runtime, RUNTIMES), ("Precision", self.precision, PRECISIONS)):
+        for name, value, choices in (
+            ("Runtime", self.runtime, RUNTIMES),
+            ("Precision", self.precision, PRECISIONS),
+            ("Kind of looks", self.looks, LOOKS),
+        ):
             if value not in choices:
                 raise UsageError(f"{name} {value!r} is unknown", f"choose one of {', '.join(choices)}")
         if self.batch_size < 1:
@@ -40,7 +47,7 @@ class PredictorSpec:
         bundle = Bundle.load(self.model_url, self.expected)
         runtime = import_module(f"segpipe.runtimes.{self.runtime}")
         precision = runtime.precision(bundle) if self.precision == "auto" else self.precision
-        names, remedy = runtime.files(bundle, precision)
+        names, remedy = runtime.files(bundle, precision, self.looks)
         files = {name: read_verified(bundle, name, remedy) for name in names}
         return PackedPredictor(replace(self, model_url=bundle.url, precision=precision), bundle, files)
 

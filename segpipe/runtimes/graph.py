@@ -5,14 +5,23 @@ from typing import Any
 from segpipe.core.regions import LabelConvention
 
 OUTPUTS = ("labels", "pixels", "probability_sum", "probability_max")
+PROBABILITY = "probability"
 
 
-def segmenter(model: Any, convention: LabelConvention, channels: int, multiple: int, threshold: float = 0.5) -> Any:
+def segmenter(
+    model: Any,
+    convention: LabelConvention,
+    channels: int,
+    multiple: int,
+    threshold: float = 0.5,
+    with_probability: bool = False,
+) -> Any:
     """A `tf.function` that does what `slicewise.Network` asks for: the same inputs, `slicewise.Outputs` by name.
 
     `model` is a Keras model from (N, h, w, C) to region probabilities (N, h, w, R), outermost region first. Any h and w
     do: the image is padded with stored zeros to a `multiple` of pixels, and the results are cropped again. A region's
-    pixels are those whose painted label belongs to it, as in `segpipe.core.regions.to_labels`.
+    pixels are those whose painted label belongs to it, as in `segpipe.core.regions.to_labels`. What the network says of
+    each pixel, (N, h, w, R), is among the outputs where it is asked for.
     """
     import tensorflow as tf
 
@@ -31,6 +40,7 @@ def segmenter(model: Any, convention: LabelConvention, channels: int, multiple: 
         probability = tf.cast(model(normalised, training=False), tf.float32)[:, :height, :width, :]
         labels, members = _paint(tf, tf.unstack(probability > threshold, axis=-1), convention)
         counted = _between(tf, bounds[:2], height)[:, None] * _between(tf, bounds[2:], width)
+        told = {PROBABILITY: probability} if with_probability else {}
         probability *= counted[None, :, :, None]
         inside = tf.cast(tf.stack(members, axis=-1), tf.float32) * counted[None, :, :, None]
         return {
@@ -38,6 +48,7 @@ def segmenter(model: Any, convention: LabelConvention, channels: int, multiple: 
             "pixels": tf.reduce_sum(inside, [1, 2]),
             "probability_sum": tf.reduce_sum(probability * inside, [1, 2]),
             "probability_max": tf.reduce_max(probability, [1, 2]),
+            **told,
         }
 
     return segment

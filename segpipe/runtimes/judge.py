@@ -52,7 +52,7 @@ def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Samp
     exact = on_ir(contents, bundle, threads, "float32", _BATCH)
     keras = _run(_keras(bundle, threads), samples)
     if has_bfloat16():
-        trials = _race({"float32": exact, "bfloat16": on_ir(contents, bundle, threads, "bfloat16", _BATCH)}, samples)
+        trials = race({"float32": exact, "bfloat16": on_ir(contents, bundle, threads, "bfloat16", _BATCH)}, samples)
     else:
         trials = {"float32": _run(exact, samples)}
     agreement = {name: _agreement(trial, keras) for name, trial in trials.items()}
@@ -119,8 +119,8 @@ def judge_int8(
     default, quantised = (
         on_ir(ir, bundle, threads, name, _BATCH) for ir, name in ((contents, precision), (int8, "int8"))
     )
-    trials = _race({precision: default, "int8": quantised}, labelled)
-    dice = {name: _mean_dice(bundle, trial, labelled) for name, trial in trials.items()}
+    trials = race({precision: default, "int8": quantised}, labelled)
+    dice = {name: mean_dice(bundle, trial, labelled) for name, trial in trials.items()}
     if not dice["int8"]:
         return {"published": False, "reason": "no validation scan has a voxel of a region of the model"}
     drops = {region: dice[precision][region] - dice["int8"][region] for region in dice["int8"]}
@@ -157,7 +157,7 @@ def _run(predictor: Predictor, samples: Sequence[Sample]) -> Trial:
     return Trial({sample.scan_id: predictor.segment(sample.scan, sample.slices).labels for sample in samples})
 
 
-def _race(predictors: dict[str, Predictor], samples: Sequence[Sample]) -> dict[str, Trial]:
+def race(predictors: dict[str, Predictor], samples: Sequence[Sample]) -> dict[str, Trial]:
     """The trials of all predictors: all scans once, which also warms up, then some of them in turn against the clock.
 
     The slices of a scan are held in memory while it is timed, so that reading them is not.
@@ -182,7 +182,7 @@ def _agreement(trial: Trial, keras: Trial) -> float:
     return min(float((labels == keras.labels[scan_id]).mean()) for scan_id, labels in trial.labels.items())
 
 
-def _mean_dice(bundle: Bundle, trial: Trial, samples: Sequence[Sample]) -> dict[str, float]:
+def mean_dice(bundle: Bundle, trial: Trial, samples: Sequence[Sample]) -> dict[str, float]:
     """Dice per region, the mean over the patients where truth or prediction has a voxel."""
     found: dict[str, list[float]] = {}
     for sample in samples:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segpipe.core.prediction import Predictor
+from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle, with_weights
 from segpipe.runtimes.graph import OUTPUTS
 from segpipe.runtimes.openvino import network_function, on_network
@@ -24,8 +25,10 @@ def precision(bundle: Bundle) -> str:
     return str(bundle.network["precision"])
 
 
-def files(bundle: Bundle, precision: str) -> tuple[tuple[str, ...], str]:
-    """The files that a predictor needs, and what to do where one is missing."""
+def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str, ...], str]:
+    """The files that a predictor needs, and what to do where one is missing. UsageError for looks where in doubt."""
+    if looks != "all":
+        raise UsageError(f"Keras looks at every slice as often, not where in {looks}", "give --runtime openvino")
     return (bundle.weights_file,), "copy it again from where it was trained"
 
 

@@ -19,7 +19,8 @@ from segpipe.core.prediction import Predictor, Sample
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import ModelError
 from segpipe.models.bundle import ADOPTED, Bundle, load_keras
-from segpipe.runtimes.graph import OUTPUTS, segmenter, tiler
+from segpipe.runtimes.graph import OUTPUTS, PROBABILITY, segmenter, tiler
+from segpipe.runtimes.looks import doubtful, once
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
 from segpipe.runtimes.tiled import OVERLAP, TiledPredictor
 from segpipe.settings import NetworkSettings
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 FILES = ("openvino/model.xml", "openvino/model.bin")
 INT8_FILES = ("openvino-int8/model.xml", "openvino-int8/model.bin")
+LOOK_FILES = ("openvino-look/model.xml", "openvino-look/model.bin")
+"""A network that sees mirror images, as one that looks once and tells its probabilities; see `runtimes.looks`."""
 
 _COMPILED_SHAPES = 6
 _CALIBRATION_REQUESTS = 128
@@ -65,13 +68,21 @@ def export(
         chosen["int8"] = judge.judge_int8(bundle, contents, int8, chosen["precision"], validation)
         published = chosen["int8"]["published"]
     fs, folder = url_to_fs(bundle.url)
-    for name, data in zip(FILES, contents, strict=True):
+    written = dict(zip(FILES, contents, strict=True))
+    if _sees_mirror_images(bundle):
+        look = replace(bundle, network=once(bundle.network))
+        written |= zip(LOOK_FILES, convert(load_keras(look), look, with_probability=True), strict=True)
+    if int8 is not None and published:
+        written |= zip(INT8_FILES, int8, strict=True)
+        chosen |= {"precision": "int8"}
+    for name, data in written.items():
         _put(fs, f"{folder.rstrip('/')}/{name}", data)
-    if int8 is None or not published:
-        return bundle.with_files(*FILES, without=INT8_FILES, inference=chosen)
-    for name, data in zip(INT8_FILES, int8, strict=True):
-        _put(fs, f"{folder.rstrip('/')}/{name}", data)
-    return bundle.with_files(*FILES, *INT8_FILES, inference=chosen | {"precision": "int8"})
+    gone = tuple(name for name in (*INT8_FILES, *LOOK_FILES) if name not in written)
+    return bundle.with_files(*written, without=gone, inference=chosen)
+
+
+def _sees_mirror_images(bundle: Bundle) -> bool:
+    return bundle.network["dimensions"] == 2 and bool(bundle.network.get("mirror"))
 
 
 def precision(bundle: Bundle) -> str:
@@ -79,8 +90,17 @@ def precision(bundle: Bundle) -> str:
     return str(bundle.inference.get("precision", "float32"))
 
 
-def files(bundle: Bundle, precision: str) -> tuple[tuple[str, ...], str]:
-    """The files that a predictor needs, and what to do where one is missing."""
+def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str, ...], str]:
+    """The files that a predictor needs, and what to do where one is missing.
+
+    Raises ModelError for looks that the model does not have.
+    """
+    if looks == "doubt":
+        if bundle.origin == ADOPTED or not _sees_mirror_images(bundle):
+            raise ModelError(f"Model {bundle.url} looks at every slice once anyway", "leave out --looks")
+        if precision == "int8":
+            raise ModelError(f"Model {bundle.url} in INT8 looks at every slice as often", "give another --precision")
+        return LOOK_FILES, "run `export` on it with this version"
     if precision == "int8":
         return (
             INT8_FILES,
@@ -89,12 +109,12 @@ def files(bundle: Bundle, precision: str) -> tuple[tuple[str, ...], str]:
     return FILES, "run `export` on it"
 
 
-def convert(model: Any, bundle: Bundle) -> tuple[bytes, bytes]:
+def convert(model: Any, bundle: Bundle, with_probability: bool = False) -> tuple[bytes, bytes]:
     """The IR of a Keras model, the bytes of its .xml and .bin; see `network_function`, but `image` is int16."""
     import tensorflow as tf
 
     model = _in_float32(model, bundle)
-    function = network_function(model, bundle)
+    function = network_function(model, bundle, with_probability)
     with tempfile.TemporaryDirectory(prefix="segpipe-export-") as scratch:
         module = tf.Module()
         module.function = function
@@ -160,11 +180,12 @@ class _Recorder:
         """See `slicewise.Network`."""
 
 
-def network_function(model: Any, bundle: Bundle) -> Any:
+def network_function(model: Any, bundle: Bundle, with_probability: bool = False) -> Any:
     """From stored voxels to what a runtime needs: `graph.segmenter` of a 2D model, `graph.tiler` of a 3D one."""
     if bundle.network["dimensions"] == 3:
         return tiler(model, len(bundle.modalities))
-    return segmenter(model, convention(bundle), len(bundle.modalities), bundle.multiple, bundle.threshold)
+    channels, multiple = len(bundle.modalities), bundle.multiple
+    return segmenter(model, convention(bundle), channels, multiple, bundle.threshold, with_probability)
 
 
 def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
@@ -177,8 +198,13 @@ def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
 
 def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     """The predictor of a bundle's IR."""
-    xml, weights = (packed.files[name] for name in files(packed.bundle, packed.spec.precision)[0])
-    return on_ir((xml, weights), packed.bundle, threads, packed.spec.precision, packed.spec.batch_size)
+    bundle, spec = packed.bundle, packed.spec
+    xml, weights = (packed.files[name] for name in files(bundle, spec.precision, spec.looks)[0])
+    found = on_ir((xml, weights), bundle, threads, spec.precision, spec.batch_size)
+    if spec.looks == "doubt":
+        assert isinstance(found, SlicewisePredictor)  # `files` has seen to it
+        return doubtful(found, convention(bundle), bundle.threshold)
+    return found
 
 
 def on_ir(contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int) -> Predictor:
@@ -267,13 +293,22 @@ class _Requests:
 class OpenVinoNetwork(_Requests):
     """A `slicewise.Network` on an IR."""
 
+    _told: tuple[str, ...] = ()
+
     def start(self, image: np.ndarray, constants: Constants, done: Callable[[Outputs], None]) -> None:
         """See `slicewise.Network`."""
 
         def deliver(request: Any) -> None:
-            done(Outputs(**{name: request.get_tensor(name).data for name in OUTPUTS}))
+            told = {name: request.get_tensor(name).data for name in self._names(request)}
+            done(Outputs(**told))
 
         self._submit({"image": image, **vars(constants)}, deliver)
+
+    def _names(self, request: Any) -> tuple[str, ...]:
+        if not self._told:
+            known = {name for port in request.model_outputs for name in port.get_names()}
+            self._told = tuple(name for name in (*OUTPUTS, PROBABILITY) if name in known)
+        return self._told
 
 
 class OpenVinoTiles(_Requests):

@@ -16,13 +16,14 @@ class Outputs:
     """What the network gives for N slices and R regions.
 
     `labels` (N, h, w) uint8; `pixels`, `probability_sum` (both over the pixels of a region) and `probability_max`, all
-    within the bounds, (N, R) float32.
+    within the bounds, (N, R) float32. `probability` (N, h, w, R) is there where the network tells it.
     """
 
     labels: np.ndarray
     pixels: np.ndarray
     probability_sum: np.ndarray
     probability_max: np.ndarray
+    probability: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,21 +95,25 @@ class SlicewisePredictor:
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`. Slices outside the brain box are labelled 0 without asking the network."""
+        rows, columns, constants = self.prepared(scan)
+        collected = Collected(scan.shape, rows, columns, len(self.regions))
+        for indices, image in self.requests(batches, scan.brain_box[:2], rows, columns):
+            self.network.start(finite(image, constants.mean), constants, collected.sink(indices))
+        self.network.wait()
+        return collected.result(self.regions)
+
+    def prepared(self, scan: ScanInput) -> tuple[Span, Span, Constants]:
+        """The window of a scan, along rows and columns, and what its requests share."""
         box = scan.brain_box
         rows, columns = (
             window(box[2 * axis], box[2 * axis + 1], scan.shape[axis], self.crop[axis - 1], self.multiple)
             for axis in (1, 2)
         )
-        collected = _Collected(scan.shape, rows, columns, len(self.regions))
         mean, inverse_std = scan.stored_statistics()
         bounds = np.array([rows.there.start, rows.there.stop, columns.there.start, columns.there.stop], np.int32)
-        constants = Constants(mean, inverse_std, bounds)
-        for indices, image in self._requests(batches, box[:2], rows, columns):
-            self.network.start(finite(image, mean), constants, collected.sink(indices))
-        self.network.wait()
-        return collected.result(self.regions)
+        return rows, columns, Constants(mean, inverse_std, bounds)
 
-    def _requests(
+    def requests(
         self, batches: Iterable[SliceBatch], slices: Sequence[int], rows: Span, columns: Span
     ) -> Iterable[tuple[list[int], np.ndarray]]:
         """Full batches, then what is left one by one: two batch sizes are all that is ever compiled."""
@@ -139,7 +144,7 @@ def finite(image: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return image
 
 
-class _Collected:
+class Collected:
     """Results by slice, so that the order in which requests end changes nothing."""
 
     def __init__(self, shape: tuple[int, int, int], rows: Span, columns: Span, regions: int):
