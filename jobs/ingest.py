@@ -19,9 +19,12 @@ def run(settings: IngestSettings, context: Context) -> int:
 
 
 def check(settings: IngestSettings) -> None:
-    """Refuse a source that is not there and a warehouse that cannot be written."""
+    """Refuse a source that is not there, a warehouse that cannot be written, and a subject key that is no secret."""
+    from segpipe.readers.naming import naming_of
+
     check_source(settings.source)
     check_warehouse(settings.warehouse, make=True)
+    naming_of(settings.subject_key_file, settings.hash_subjects)
 
 
 def main(argv: list[str] | None = None) -> int:

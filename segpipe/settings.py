@@ -364,6 +364,14 @@ class RestoreSettings:
 
 
 @dataclass(frozen=True)
+class VerifySettings:
+    """All parts of a warehouse against their checksums; exit code 1 where one is damaged, and its name."""
+
+    warehouse: str = option("folder or URL that holds the tables", "", required=True)
+    rebuild: bool = option("also rebuild every source file, as restore does, and compare its checksum", False)
+
+
+@dataclass(frozen=True)
 class LocateSettings:
     """A keyed hash of the tables back to the files that it stands for, by the owner of archive and key."""
 

@@ -60,16 +60,19 @@ def _is_worker_death(error: Exception) -> bool:
     return any(sign in text for sign in ("Python worker exited unexpectedly", "SocketException", "EOFException"))
 
 
-def tally(spark: SparkSession, bar: Bar, quarantined: int = 0) -> Accumulator[tuple[int, int]]:
+def tally(
+    spark: SparkSession, bar: Bar, quarantined: int = 0, unit: str = "scans", bad: str = "quarantined"
+) -> Accumulator[tuple[int, int]]:
     """What tasks tell of: `tally.add((scans, quarantined))` moves the bar as soon as the task has ended.
 
-    `quarantined` were so before the first task. The bar tells scans per second and the number of quarantined scans.
+    `quarantined` were so before the first task. The bar tells scans per second and the number of quarantined scans, or
+    what `unit` and `bad` call them.
     """
     bar.counted = True  # the tasks that Spark has finished no longer move it
-    return spark.sparkContext.accumulator((0, quarantined), _tally_param(bar))
+    return spark.sparkContext.accumulator((0, quarantined), _tally_param(bar, unit, bad))
 
 
-def _tally_param(bar: Bar | None) -> AccumulatorParam[tuple[int, int]]:
+def _tally_param(bar: Bar | None, unit: str = "scans", bad: str = "quarantined") -> AccumulatorParam[tuple[int, int]]:
     from pyspark import AccumulatorParam
 
     class Tally(AccumulatorParam):
@@ -88,7 +91,7 @@ def _tally_param(bar: Bar | None) -> AccumulatorParam[tuple[int, int]]:
             scans, quarantined = value1[0] + value2[0], value1[1] + value2[1]
             if bar is not None and value2 != (0, 0):
                 rate = scans / max(time.monotonic() - self.begun, 1e-3)
-                bar.advance(min(value2[0], bar.total - int(bar.done)), f"{rate:.2g} scans/s, {quarantined} quarantined")
+                bar.advance(min(value2[0], bar.total - int(bar.done)), f"{rate:.2g} {unit}/s, {quarantined} {bad}")
             return scans, quarantined
 
     return Tally()

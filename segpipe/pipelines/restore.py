@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,17 @@ def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warnin
     if not written:
         raise TableError(f"No file of scan {settings.scan} can be rebuilt", "ingest it without --resample-to")
     return written
+
+
+def prove(warehouse: Warehouse, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each source file of a scan that can be rebuilt, and in how far it is the one that was ingested.
+
+    `row` is the scan's row of `scans`; nothing is written. Raises TableError where one is not what was ingested.
+    """
+    planes = read_planes(warehouse, row)
+    for path, rows in _by_path(row["files"]).items():
+        if all(_on_own_grid(one, row) for one in rows):
+            yield path, _proof(path, _rebuilt(rows, planes, row["orientation"]), rows)
 
 
 def read_planes(warehouse: Warehouse, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -103,13 +114,17 @@ def _write(
     """Write one file; its path, and in how far it is the one that was ingested."""
     if name.startswith("/") or ".." in name.split("/"):
         raise TableError(f"Path {name!r} leads out of {output}", "repair the column `files` of the table scans")
-    volume = scan_reader.restore(rows, [planes[row["role"]] for row in rows], orientation)
+    volume = _rebuilt(rows, planes, orientation)
     whole = _proof(name, volume, rows)
     fs, root = files.filesystem(output)
     target = files.join(root, name)
     fs.makedirs(target.rpartition("/")[0], exist_ok=True)
     nifti.write(volume, fs.unstrip_protocol(target))
     return target, whole
+
+
+def _rebuilt(rows: list[dict[str, Any]], planes: Mapping[str, np.ndarray], orientation: str) -> Volume:
+    return scan_reader.restore(rows, [planes[row["role"]] for row in rows], orientation)
 
 
 def _proof(name: str, volume: Volume, rows: list[dict[str, Any]]) -> str:
