@@ -282,18 +282,19 @@ def walk(
 
     With `names`, only those files, as far as they exist, are looked at.
 
-    Nothing is opened. Files and folders whose name starts with a dot are left out. Symbolic links are followed to
-    files inside `root`; links to folders inside are left out, for their files are listed already.
+    Nothing is opened. Files and folders whose name starts with one dot are left out. Symbolic links are followed to
+    files inside `root`; links to folders inside are left out, for their files are listed already. A folder that cannot
+    be listed is refused as a whole; its path ends with a slash.
     """
     start = len(root.rstrip("/")) + 1
+    entries: dict[str, Entry] = {}
+    rejected: list[Rejected] = []
     if names is None:
-        found = fs.find(root, detail=True)
+        found = _below(fs, root.rstrip("/"), start, rejected)
     else:
         paths = [f"{root.rstrip('/')}/{name}" for name in sorted(names)]
         found = {path: fs.info(path) for path in paths if fs.exists(path)}
     real_root = os.path.realpath(root) if _is_local(fs) else root
-    entries: dict[str, Entry] = {}
-    rejected: list[Rejected] = []
     for name, info in found.items():
         path = name[start:]
         if _is_hidden(path):
@@ -312,14 +313,40 @@ def walk(
     return entries, rejected
 
 
+def _below(fs: fsspec.AbstractFileSystem, root: str, start: int, rejected: list[Rejected]) -> dict[str, dict[str, Any]]:
+    """What is below a folder but folders, by path and in order; folders that cannot be listed are rejected."""
+    found: dict[str, dict[str, Any]] = {}
+    left = [root or "/"]
+    while left:
+        folder = left.pop()
+        try:
+            infos = fs.ls(folder, detail=True)
+        except (OSError, RuntimeError) as error:  # the latter is what clients of remote file systems raise
+            if folder == (root or "/"):
+                raise
+            path = f"{folder[start:]}/"
+            message = f"{path} cannot be listed ({type(error).__name__})"
+            entry = Entry(path, 0, "")
+            rejected.append(reject([entry], Reason.UNREADABLE, message, "give the right to read it, or remove it"))
+            continue
+        for info in infos:
+            path = str(info["name"]).rstrip("/")
+            if path == folder:  # an object store's mark of a folder
+                continue
+            if info["type"] != "directory":
+                found[path] = info
+            elif not _is_hidden(f"{path[start:]}/"):
+                left.append(path)
+    return dict(sorted(found.items()))
+
+
 def _is_hidden(path: str) -> bool:
-    """Whether a file or one of its folders is hidden; `..` hides nothing, it climbs."""
+    """Whether a file or one of its folders is hidden: by one dot; two and more are in no convention."""
     if path.startswith("__MACOSX/"):
         return True
     if not path.startswith(".") and "/." not in path:
         return False
-    parts = path.split("/")
-    return ".." not in parts and any(part.startswith(".") and part != "." for part in parts)
+    return any(part.startswith(".") and part != "." and not part.startswith("..") for part in path.split("/"))
 
 
 def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, tuple[Entry, ...]], list[Rejected]]:

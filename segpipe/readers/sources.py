@@ -1,8 +1,9 @@
 """The scans of an archive, whatever its layout: `find`."""
 
-import re
+import mimetypes
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import fsspec
 
@@ -16,6 +17,7 @@ from segpipe.readers.archive import (
     Rejected,
     ScanSource,
     SourceFile,
+    is_image,
     reject,
     unique,
     unread,
@@ -93,21 +95,51 @@ def find(
         if not table and (remedy := unread(path)) is not None
     ]
     kept, duplicates = unique(naming.Naming(key, hash_subjects).people(scans))
-    rejected = sorted(rejected + duplicates, key=lambda item: item.paths)
+    has_dicom = bool(series) or any(scan.is_dicom for scan in kept) or any(one.is_dicom for one in rejected)
+    rejected = [_without_name(one, has_dicom, key is not None) for one in rejected + duplicates]
+    rejected.sort(key=lambda item: item.paths)
     if not kept and not rejected and not series:
         what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
     used: set[str] = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
     used |= {member.entry.path for one in series for member in one.series.members}
     ignored = Counter(kinds.get(path) or _kind(path) for path in entries.keys() - used)
-    return Listing(kept, rejected, fs.unstrip_protocol(root), dict(sorted(ignored.items())), tuple(told), series)
+    return Listing(
+        kept,
+        rejected,
+        fs.unstrip_protocol(root),
+        dict(sorted(ignored.items())),
+        () if hash_subjects else tuple(told),
+        series,
+    )
+
+
+def _without_name(one: Rejected, has_dicom: bool, has_key: bool) -> Rejected:
+    """A rejection that is told without names where a patient's may be among them.
+
+    Beside DICOM files that is whatever is no image by its name. What is in a folder that cannot be listed is not known:
+    it is told by name where there is no key, as in archives without DICOM.
+    """
+    is_folder = any(path.endswith("/") for path in one.paths)
+    may_name = (has_dicom or (has_key and is_folder)) and not all(map(is_image, one.paths))
+    return replace(one, is_dicom=one.is_dicom or may_name)
+
+
+_KNOWN = {*mimetypes.MimeTypes().types_map[True], *(".bval", ".bvec", ".log", ".mat", ".md", ".toml", ".xlsx", ".yaml")}
 
 
 def _kind(path: str) -> str:
-    """What a file is that no layout asked for, by its name: `.txt`, or `no suffix`."""
+    """What a file is that no layout asked for, by its name; a suffix that is not known may be somebody's name.
+
+    >>> _kind("a/notes.TXT"), _kind("table.csv.gz"), _kind("readme"), _kind("roe.jane")
+    ('.txt', '.csv.gz', 'no suffix', 'another suffix')
+    """
     name = path.rpartition("/")[2].lower()
-    suffix = re.search(r"(?:\.[a-z][a-z0-9]{0,9})?\.[a-z0-9]{1,10}$", name)
-    return suffix[0] if suffix else "no suffix"
+    plain = name.removesuffix(".gz")
+    suffix = f".{plain.rpartition('.')[2]}" if "." in plain else ""
+    if not suffix:
+        return "no suffix" if plain == name else ".gz"
+    return suffix + name[len(plain) :] if suffix in _KNOWN else "another suffix"
 
 
 def _order(layout: str, table: str | None) -> tuple[str, ...]:

@@ -483,11 +483,14 @@ class TestListing:
         ids = [f"BraTS2021_{number:05d}" for number in range(20_000)]
         roles = ("flair", "t1", "t1ce", "t2", "seg")
         infos = {
-            f"{tmp_path}/{case}/{case}_{role}.nii.gz": {"type": "file", "size": 1, "mtime": 1.0}
+            f"{tmp_path}/{case}": [
+                {"name": f"{tmp_path}/{case}/{case}_{role}.nii.gz", "type": "file", "size": 1, "mtime": 1.0}
+                for role in roles
+            ]
             for case in ids
-            for role in roles
         }
-        monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.find", lambda *_, **__: infos)
+        infos[str(tmp_path)] = [{"name": folder, "type": "directory", "size": 0} for folder in infos]
+        monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.ls", lambda _, path, **__: infos[path])
         start = time.process_time()
         listing = find(str(tmp_path))
         seconds = time.process_time() - start
