@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple
@@ -16,6 +17,7 @@ from segpipe.readers.names import MASK, role_order
 from segpipe.readers.nifti import SUFFIXES as NIFTI
 from segpipe.readers.nifti import partners
 
+_FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets compute
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
 _LONGEST_NAME = 120
 _READ = (*NIFTI, *itk.SUFFIXES)
@@ -233,17 +235,29 @@ def reject(
 
 
 def printable(text: str) -> str:
-    r"""`text` with control characters, text direction marks and broken Unicode escaped.
+    r"""`text` with control characters, text direction marks and broken Unicode escaped, and the sign of a formula.
 
-    >>> printable("a\nb")
-    'a\\nb'
+    >>> printable("a\nb"), printable("=cmd")
+    ('a\\nb', '\\x3dcmd')
     """
-    return _HOSTILE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    text = _HOSTILE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return f"\\x{ord(text[0]):02x}{text[1:]}" if text.startswith(_FORMULA) else text
 
 
 def is_safe_name(name: str) -> bool:
     """Whether a file may be called so: the name leads nowhere else, hides nothing and is not endless."""
     return 0 < len(name) <= 255 and name not in (".", "..") and not _HOSTILE.search(name)
+
+
+def identity_of(name: str) -> str:
+    """What a subject or session is called in the tables: in one form of Unicode (NFC, Standard Annex 15), whatever the
+    file system's, and no formula to a spreadsheet.
+
+    >>> identity_of("Mu\u0308ller") == identity_of("M\u00fcller"), identity_of("=cmd|x")
+    (True, '_=cmd|x')
+    """
+    name = unicodedata.normalize("NFC", name)
+    return f"_{name}" if name.startswith(_FORMULA) else name
 
 
 def is_identity(name: str) -> bool:
@@ -375,6 +389,7 @@ def gather(found: Iterable[Found], layout: str, companions: Companions) -> tuple
     """Scans from the files of each place; a second file of one role, a lone mask, an unsafe identity are rejected."""
     places: dict[object, list[Found]] = {}
     for item in found:
+        item = item._replace(subject=identity_of(item.subject), session=identity_of(item.session))
         places.setdefault((item.place, item.subject, item.session), []).append(item)
     scans: list[ScanSource] = []
     rejected: list[Rejected] = []

@@ -1,6 +1,7 @@
 """The scans of an archive, whatever its layout: `find`."""
 
 import mimetypes
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -103,6 +104,8 @@ def find(
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
     used: set[str] = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
     used |= {member.entry.path for one in series for member in one.series.members}
+    if odd := sum(not unicodedata.is_normalized("NFC", path) for path in used):
+        told.append(f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one")
     ignored = Counter(kinds.get(path) or _kind(path) for path in entries.keys() - used)
     return Listing(
         kept,
