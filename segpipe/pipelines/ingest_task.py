@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import segpipe
 from segpipe.core.splits import SplitRule
-from segpipe.errors import BadInput, Reason
+from segpipe.errors import BadInput, Reason, SegpipeError
 from segpipe.pipelines import quarantine
 from segpipe.pipelines.attempts import Watch
 from segpipe.readers import scan as scan_reader
@@ -108,6 +108,23 @@ def write_part(task: PartTask, job: Job) -> PartOutcome:
     committed = _committed(warehouse, task, job)
     if committed is not None:
         return committed
+    given_up: dict[str, BadInput] = {}
+    while True:
+        try:
+            return _write_part(warehouse, task, job, given_up)
+        except _SpoiledError as spoiled:
+            given_up[spoiled.scan_id] = spoiled.reason
+
+
+class _SpoiledError(Exception):
+    """A scan that failed when half of it stood in the part: the part is begun again, without the scan."""
+
+    def __init__(self, scan_id: str, reason: BadInput):
+        super().__init__(scan_id)
+        self.scan_id, self.reason = scan_id, reason
+
+
+def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mapping[str, BadInput]) -> PartOutcome:
     seconds: defaultdict[str, float] = defaultdict(float)
     rows: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
@@ -116,6 +133,8 @@ def write_part(task: PartTask, job: Job) -> PartOutcome:
             for source in task.sources:
                 try:
                     watch.enter(job.scan_id(source))
+                    if job.scan_id(source) in given_up:
+                        raise given_up[job.scan_id(source)]
                     rows.append(_write_scan(part, source, job, seconds))
                 except BadInput as error:
                     rejected.append(_rejected_scan(source, error, job))
@@ -148,13 +167,37 @@ def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: default
     scan = load(source, job)
     seconds["read"] += time.perf_counter() - start
     start = time.perf_counter()
-    row = scan_row(scan, job)
+    try:
+        row = scan_row(scan, job)
+        table = pa.Table.from_pylist([row], SCANS.schema)
+    except Exception as error:  # such as text that is no Unicode: nothing of the scan has been written yet
+        raise _crashed(source, job, error) from error
+    _check_slices(scan, source, job)
     group_bytes = job.settings.row_group_mb * MB
-    for batch in slices.row_groups(row, list(scan.images.values()), scan.mask, scan.brain, group_bytes):
-        part.write(SLICES.name, batch)
-    part.write(SCANS.name, pa.Table.from_pylist([row], SCANS.schema))
+    try:
+        for batch in slices.row_groups(row, list(scan.images.values()), scan.mask, scan.brain, group_bytes):
+            part.write(SLICES.name, batch)
+    except (OSError, SegpipeError):
+        raise
+    except Exception as error:
+        raise _SpoiledError(job.scan_id(source), _crashed(source, job, error)) from error
+    part.write(SCANS.name, table)
     seconds["write"] += time.perf_counter() - start
     return row
+
+
+def _check_slices(scan: Scan, source: ScanSource, job: Job) -> None:
+    """Raise BadInput where a slice is larger than a cell of a table may be."""
+    planes = [*scan.images.values(), *([] if scan.mask is None else [scan.mask])]
+    size = sum(plane[0].size * plane.dtype.itemsize for plane in planes)
+    if size > slices.MOST_SLICE_BYTES:
+        problem = f"Scan {job.scan_id(source)} has slices of {size} bytes, more than {slices.MOST_SLICE_BYTES}"
+        raise BadInput(Reason.TOO_LARGE, problem, "crop its images, or ingest them along another --axis")
+
+
+def _crashed(source: ScanSource, job: Job, error: Exception) -> BadInput:
+    problem = f"Scan {job.scan_id(source)} made its reader fail ({type(error).__name__})"
+    return BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the file")
 
 
 def load(source: ScanSource, job: Job) -> Scan:
@@ -192,8 +235,7 @@ def _load(source: ScanSource, job: Job) -> Scan:
             Reason.UNREADABLE, problem, "check the files and their permissions, and run ingest again"
         ) from error
     except Exception as error:
-        problem = f"Scan {job.scan_id(source)} made its reader fail ({type(error).__name__})"
-        raise BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the file") from error
+        raise _crashed(source, job, error) from error
 
 
 def _check_source(url: str) -> None:

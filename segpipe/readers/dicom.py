@@ -16,7 +16,7 @@ import numpy as np
 from segpipe.core.volume import Volume
 from segpipe.errors import Reason
 from segpipe.readers import codestream, inflate
-from segpipe.readers.dicom_files import bad, careful, pydicom, refuse_deflated
+from segpipe.readers.dicom_files import MOST_FRAMES, bad, careful, pydicom, refuse_deflated, refuse_endless
 from segpipe.readers.dicom_tags import SEGMENTATION
 
 _STEP_TOLERANCE = 0.05  # of a slice step
@@ -183,12 +183,15 @@ def _voxels(groups: list[list[_Plane]]) -> tuple[np.ndarray, float, float]:
 def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
     """The 2D images of a file. `room` is the number of voxels that may still come."""
     refuse_deflated(io.BytesIO(content), name)
+    refuse_endless(content, name)
     dataset = _read(io.BytesIO(content))
     if "PixelData" not in dataset:
         bad(Reason.NOT_AN_IMAGE, f"{name} is a DICOM file without pixels", "remove it from the archive")
     rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
     if min(rows, columns, frames) < 1:
         bad(Reason.CORRUPT, f"{name} has an image of {frames} x {rows} x {columns}", "remove it from the archive")
+    if frames > MOST_FRAMES:
+        bad(Reason.TOO_LARGE, f"{name} has {frames} frames, more than {MOST_FRAMES}", "split it into several files")
     if rows * columns * frames > room:
         bad(Reason.TOO_LARGE, f"{name} and its series promise too many voxels", "raise --max-voxels")
     if int(dataset.get("SamplesPerPixel") or 1) != 1:

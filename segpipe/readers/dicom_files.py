@@ -8,14 +8,27 @@ from typing import Any, BinaryIO, NoReturn
 
 from segpipe.errors import BadInput, Reason, SegpipeError
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_LEAST_ITEM = b"\xfe\xff\x00\xe0"  # an item of a sequence begins so, little-endian
+_MOST_ITEMS = 1 << 20
+MOST_FRAMES = 1 << 16
+"""Of one file: an examination has a few thousand; each costs a parser a hundred times the bytes that it takes."""
 
 
 def refuse_deflated(file: BinaryIO, name: str) -> None:
-    """Deflated data sets would inflate without a bound. Goes back to the start."""
-    if _DEFLATED in file.read(1 << 12):
+    """Deflated data sets would inflate without a bound, however long the header before them. Goes back to the start."""
+    reader = pydicom().filereader
+    reader.read_preamble(file, True)
+    syntax = str(reader._read_file_meta_info(file).get("TransferSyntaxUID", ""))
+    if syntax.strip("\0 ") == _DEFLATED:
         bad(Reason.UNSUPPORTED, f"{name} is a deflated DICOM file", "convert it to another transfer syntax")
     file.seek(0)
+
+
+def refuse_endless(content: bytes, name: str) -> None:
+    """Refuse a file of more items of sequences than any image has, before a parser makes an object of each."""
+    if content.count(_LEAST_ITEM) > _MOST_ITEMS:
+        bad(Reason.TOO_LARGE, f"{name} has more than {_MOST_ITEMS} items in its sequences", "convert it to NIfTI")
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from segpipe.errors import Reason
 from segpipe.readers import dicom_tags
 from segpipe.readers.archive import Entry
-from segpipe.readers.dicom_files import careful, pydicom, refuse_deflated
+from segpipe.readers.dicom_files import MOST_FRAMES, bad, careful, pydicom, refuse_deflated
 from segpipe.readers.dicom_tags import SEGMENTATION, Elements
 from segpipe.readers.recognise import Recognition, recognise
 
@@ -452,6 +453,9 @@ def _with_frames(series: Series, elements: Elements, file: BinaryIO, entry: Entr
     """The series with what its functional groups say."""
     file.seek(0)
     refuse_deflated(file, entry.path)
+    if (elements.number("NumberOfFrames") or 1) > MOST_FRAMES:
+        message = f"{entry.path} has more than {MOST_FRAMES} frames"
+        bad(Reason.TOO_LARGE, message, "split it into several files")
     dataset = pydicom().filereader.read_partial(file, stop_when=lambda tag, vr, length: tag > _PER_FRAME, force=True)
     if series.facts.kind == "segmentation":
         segments = dataset.get("SegmentSequence") or ()

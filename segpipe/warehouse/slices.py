@@ -15,6 +15,9 @@ from segpipe.warehouse import checked
 from segpipe.warehouse.tables import SLICES
 
 _KEYS = ("scan_id", "subject", "split", "slice_index", "height", "width", "dtypes", "mask_dtype")
+MOST_SLICE_BYTES = 1 << 30
+"""Of a slice's voxels: a cell of a table takes no more than twice that."""
+
 COUNTS = ("foreground_pixels", "brain_pixels")
 COLUMNS = (*_KEYS, "image", "mask", *COUNTS)
 
@@ -50,11 +53,14 @@ def row_groups(
     """The `slices` rows of one scan, in batches of at most `group_bytes` of cells, or of one slice.
 
     `identity` has scan_id, cohort, subject, split; `images` are C arrays (S, H, W), each of its own dtype; `mask` is
-    (S, H, W) of any dtype or None; `brain` is (S, H, W) bool.
+    (S, H, W) of any dtype or None; `brain` is (S, H, W) bool. Raises ValueError for slices of more than
+    MOST_SLICE_BYTES, before anything is copied.
     """
     slices, height, width = images[0].shape
     pixel_bytes = sum(channel.dtype.itemsize for channel in images) + (0 if mask is None else mask.dtype.itemsize)
-    step = max(1, group_bytes // (height * width * pixel_bytes))
+    if height * width * pixel_bytes > MOST_SLICE_BYTES:
+        raise ValueError(f"a slice of {height} x {width} takes {height * width * pixel_bytes} bytes")
+    step = max(1, min(group_bytes, MOST_SLICE_BYTES) // (height * width * pixel_bytes))
     for start in range(0, slices, step):
         part = slice(start, min(start + step, slices))
         yield _rows(

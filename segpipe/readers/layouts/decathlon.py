@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from segpipe.errors import Reason
-from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, pairs, reject, stem
+from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject, stem
 from segpipe.readers.names import IMAGE, MASK, modality
 
 _FOLDER = re.compile(r"(?P<kind>images|labels)(?:Tr|Ts|Val)")
@@ -101,6 +101,8 @@ def _read(archive: Archive, description: Entry) -> _Dataset:
     names = [modality(name) or name or IMAGE for _, name in ordered]
     if len(set(names)) < len(names) or MASK in names:
         raise ValueError("channels share a name")
+    if not all(map(is_safe_name, names)):
+        raise ValueError("a channel's name is no name")
     return _Dataset(tuple(names), convention_of(content.get("labels") or {}))
 
 
