@@ -91,7 +91,7 @@ def _row(one: Judged, cohort: str, run_id: str, rejected_scans: Collection[str])
         "reason": reason,
         "rules": RULES_VERSION,
         "seconds": one.seconds,
-        "instances": len(series.members),
+        "instances": series.count,
         "slices": len(series.places),
         "times": series.times,
         "rows": facts.rows,
@@ -114,7 +114,7 @@ def _row(one: Judged, cohort: str, run_id: str, rejected_scans: Collection[str])
         "agent": facts.agent,
         "words": list(dict.fromkeys((*facts.said.words, *facts.protocol_said.words))),
         "text_hash": facts.text,
-        "bytes": sum(member.entry.bytes for member in series.members),
+        "bytes": series.size,
         "run_id": run_id,
     }
 

@@ -1,10 +1,12 @@
 """What an archive holds, before any image is opened: its files, the scans they form, and what cannot be used."""
 
+import base64
 import hashlib
 import json
 import os
 import re
 import unicodedata
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple
@@ -52,7 +54,7 @@ class SourceFile:
     """One volume of a scan: `role` is a modality or `mask`, `path` is relative to the root of the source.
 
     `channel` counts the 3D frames of the file. `companion` is the `.img` file of a `.hdr`, or, for a DICOM series, its
-    other files separated by newlines; `bytes` and `modified` speak of all of them.
+    other files separated by newlines, compressed where `is_packed`; `bytes` and `modified` speak of all of them.
     """
 
     role: str
@@ -61,10 +63,14 @@ class SourceFile:
     modified: str
     channel: int = 0
     companion: str | None = None
+    is_packed: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return (self.path, *(self.companion.split("\n") if self.companion else ()))
+        others = self.companion or ""
+        if self.is_packed:
+            others = zlib.decompress(base64.b85decode(others)).decode()
+        return (self.path, *(others.split("\n") if others else ()))
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class ScanSource:
     @property
     def fingerprint(self) -> str:
         """Changes with the paths, sizes, versions and meaning of the files, and with nothing else."""
-        files = [(f.role, f.path, f.bytes, f.modified, f.channel, f.companion) for f in self.files]
+        files = [(f.role, f.path, f.bytes, f.modified, f.channel, "\n".join(f.paths[1:]) or None) for f in self.files]
         return _hash([self.subject, self.session, self.layout, self.label_convention, files])
 
     @property
@@ -300,18 +306,27 @@ def walk(
     files inside `root`; links to folders inside are left out, for their files are listed already. A folder that cannot
     be listed is refused as a whole; its path ends with a slash.
     """
-    start = len(root.rstrip("/")) + 1
-    entries: dict[str, Entry] = {}
     rejected: list[Rejected] = []
     if names is None:
-        found = _below(fs, root.rstrip("/"), start, rejected)
+        found = below(fs, root, root, rejected)
     else:
         paths = [f"{root.rstrip('/')}/{name}" for name in sorted(names)]
         found = {path: fs.info(path) for path in paths if fs.exists(path)}
+    entries, refused = listed(fs, root, found)
+    return entries, rejected + refused
+
+
+def listed(
+    fs: fsspec.AbstractFileSystem, root: str, found: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Entry], list[Rejected]]:
+    """`walk` of what a file system has `found`: information by full path."""
+    start = len(root.rstrip("/")) + 1
+    entries: dict[str, Entry] = {}
+    rejected: list[Rejected] = []
     real_root = os.path.realpath(root) if _is_local(fs) else root
     for name, info in found.items():
         path = name[start:]
-        if _is_hidden(path):
+        if is_hidden(path):
             continue
         entry = Entry(path, int(info.get("size") or 0), _version(info))
         if not all(map(is_safe_name, path.split("/"))):
@@ -327,16 +342,22 @@ def walk(
     return entries, rejected
 
 
-def _below(fs: fsspec.AbstractFileSystem, root: str, start: int, rejected: list[Rejected]) -> dict[str, dict[str, Any]]:
-    """What is below a folder but folders, by path and in order; folders that cannot be listed are rejected."""
+def below(
+    fs: fsspec.AbstractFileSystem, root: str, top: str, rejected: list[Rejected], deep: bool = True
+) -> dict[str, dict[str, Any]]:
+    """What is in the folder `top` but folders, by path and in order, with all below it where `deep`.
+
+    Folders that cannot be listed are rejected, but `root` itself.
+    """
+    start = len(root.rstrip("/")) + 1
     found: dict[str, dict[str, Any]] = {}
-    left = [root or "/"]
+    left = [top.rstrip("/") or "/"]
     while left:
         folder = left.pop()
         try:
             infos = fs.ls(folder, detail=True)
         except (OSError, RuntimeError) as error:  # the latter is what clients of remote file systems raise
-            if folder == (root or "/"):
+            if folder == (root.rstrip("/") or "/"):
                 raise
             path = f"{folder[start:]}/"
             message = f"{path} cannot be listed ({type(error).__name__})"
@@ -349,12 +370,12 @@ def _below(fs: fsspec.AbstractFileSystem, root: str, start: int, rejected: list[
                 continue
             if info["type"] != "directory":
                 found[path] = info
-            elif not _is_hidden(f"{path[start:]}/"):
+            elif deep and not is_hidden(f"{path[start:]}/"):
                 left.append(path)
     return dict(sorted(found.items()))
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
     """Whether a file or one of its folders is hidden: by one dot; two and more are in no convention."""
     if path.startswith("__MACOSX/"):
         return True
@@ -423,11 +444,25 @@ def source_file(role: str, entries: Sequence[Entry], channel: int = 0) -> Source
     )
 
 
+def packed_file(role: str, entries: Sequence[Entry]) -> SourceFile:
+    """One volume in many files, of which little memory is left: a driver holds those of a whole archive."""
+    versions = sorted(entry.modified for entry in entries)
+    others = "\n".join(entry.path for entry in entries[1:]).encode()
+    return SourceFile(
+        role=role,
+        path=entries[0].path,
+        bytes=sum(entry.bytes for entry in entries),
+        modified=f"{versions[-1]};{_hash(versions)}" if len(versions) > 1 else versions[0],
+        companion=base64.b85encode(zlib.compress(others, 6)).decode() if others else None,
+        is_packed=bool(others),
+    )
+
+
 def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected]]:
     """Scans in the order of identity and path; of two with one identity the first stays and the other is rejected."""
     kept: dict[tuple[str, str], ScanSource] = {}
     rejected = []
-    for scan in sorted(scans, key=lambda scan: (scan.subject, scan.session, scan.paths)):
+    for scan in sorted(scans, key=lambda scan: (scan.subject, scan.session, scan.files[0].path)):
         first = kept.setdefault((scan.subject, scan.session), scan)
         if first is not scan:
             message = f"{scan.paths[0]} is a second scan of subject {scan.subject}, session {scan.session}"

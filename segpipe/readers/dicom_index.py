@@ -6,11 +6,14 @@ magnitude and phase. What is left has one grid and, but for times, one image at 
 
 import hashlib
 import hmac
+import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -27,6 +30,7 @@ _IMAGES = "1.2.840.10008.5.1.4.1.1."
 _SAME_DIRECTION = math.cos(math.radians(0.5))
 _PER_FRAME = 0x52009230
 _SHIFT_DAYS = 36500
+_SAME_PLACE_MM = 1e-2
 
 _VENDORS = ("siemens", "ge", "philips", "canon", "toshiba", "hitachi", "united imaging", "bruker", "fujifilm")
 # Values of ImageType and BodyPartExamined that may be told; any other is left out.
@@ -127,20 +131,58 @@ class Member:
 
 @dataclass
 class Series:
-    """The files of one series and what they have in common."""
+    """One series: what its files have in common, and the files packed, for a driver holds all series of an archive.
+
+    `size` is that of all files, bytes; `heights` are those of the slices along the normal, mm, float64; `first` is the
+    first path; `volume` tells enhanced files of one series apart; `files` are compressed lists, see `entries`.
+    """
 
     facts: Facts
-    members: list[Member] = field(default_factory=list)
-    heights: tuple[float, ...] = ()  # of the frames of an enhanced file
+    count: int
+    size: int
+    moment: float | None
+    first: str
+    heights: np.ndarray
+    files: tuple[bytes, ...]
+    volume: int | None = None
+
+    @classmethod
+    def of(cls, facts: Facts, members: Sequence[Member], heights: Sequence[float] = ()) -> "Series":
+        """The series of some files; `heights` are those of the frames where the files have several."""
+        entries = [member.entry for member in members]
+        moments = [member.moment for member in members if member.moment is not None]
+        return cls(
+            facts=facts,
+            count=len(members),
+            size=sum(entry.bytes for entry in entries),
+            moment=min(moments) if moments else facts.moment,
+            first=min(entry.path for entry in entries),
+            heights=np.array(heights or [member.height for member in members], np.float64),
+            files=(_packed(entries),),
+            volume=members[0].image if heights else None,
+        )
+
+    def add(self, other: "Series") -> None:
+        """Take in the files of another part of this series."""
+        moments = [moment for moment in (self.moment, other.moment) if moment is not None]
+        self.count += other.count
+        self.size += other.size
+        self.moment = min(moments) if moments else None
+        self.first = min(self.first, other.first)
+        self.heights = np.concatenate([self.heights, other.heights])
+        self.files += other.files
+        if other.facts.agent and not self.facts.agent:
+            self.facts = replace(self.facts, agent=True)
+
+    def entries(self) -> list[Entry]:
+        """All files in the order of their paths."""
+        return sorted(entry for part in self.files for entry in _unpacked(part))
 
     @property
     def places(self) -> list[float]:
         """Heights of its slices along the normal, mm, each once."""
-        found: list[float] = []
-        for height in sorted(self.heights or [member.height for member in self.members]):
-            if not found or height - found[-1] > 1e-2:
-                found.append(height)
-        return found
+        heights = np.sort(self.heights)
+        return heights[np.r_[True, np.diff(heights) > _SAME_PLACE_MM]].tolist()
 
     @property
     def step_mm(self) -> float | None:
@@ -151,14 +193,15 @@ class Series:
     @property
     def times(self) -> int:
         """How often each position is there, rounded down."""
-        images = len(self.heights) if self.heights else len(self.members)
-        return max(1, images // max(1, len(self.places)))
+        return max(1, len(self.heights) // max(1, len(self.places)))
 
-    @property
-    def moment(self) -> float | None:
-        """When it began, seconds."""
-        moments = [member.moment for member in self.members if member.moment is not None]
-        return min(moments) if moments else self.facts.moment
+
+def _packed(entries: Sequence[Entry]) -> bytes:
+    return zlib.compress(json.dumps([list(entry) for entry in sorted(entries)]).encode(), 6)
+
+
+def _unpacked(content: bytes) -> list[Entry]:
+    return [Entry(*one) for one in json.loads(zlib.decompress(content))]
 
 
 @dataclass(frozen=True)
@@ -198,7 +241,7 @@ class Reducer:
     def __init__(self, key: bytes, overrides: "Mapping[str, str] | None" = None):
         self._key = key
         self._overrides = overrides or {}
-        self._groups: dict[tuple[Any, ...], Series] = {}
+        self._groups: dict[tuple[Any, ...], Group] = {}
         self._images: dict[int, Entry] = {}
 
     def add(self, one: Header, file: BinaryIO | None = None) -> Entry | None:
@@ -214,43 +257,58 @@ class Reducer:
             return first
         several = one.has_sequences
         group = (*one.group, image if several else None)
-        series = self._groups.get(group)
-        if series is None:
+        found = self._groups.get(group)
+        if found is None:
             with careful(entry.path):
                 facts = _facts(elements, entry, self._key, self._overrides)
-                series = Series(facts)
+                heights: tuple[float, ...] = ()
                 if several and file is not None:
-                    series = _with_frames(series, elements, file, entry, self._key)
-            self._groups[group] = series
-        shift = _shift(self._key, series.facts.subject)
-        series.members.append(Member(entry, image, _height(elements, series.facts), _moment(elements, shift)))
+                    facts, heights = _with_frames(facts, elements, file, entry, self._key)
+            found = self._groups[group] = Group(facts, heights, _shift(self._key, facts.subject))
+        found.members.append(Member(entry, image, _height(elements, found.facts), _moment(elements, found.shift)))
         return None
+
+    def know(self, image: int, entry: Entry) -> None:
+        """Note an image that was read in an earlier run, so that a copy of it is seen."""
+        self._images.setdefault(image, entry)
+
+    def groups(self) -> "list[Group]":
+        """The files that were added, by series."""
+        return list(self._groups.values())
+
+    def parts(self) -> list[Series]:
+        """What was read so far: series, which may have parts elsewhere."""
+        return [Series.of(one.facts, one.members, one.heights) for one in self._groups.values()]
 
     def series(self) -> list[Series]:
         """All series so far, those of one direction up to half a degree together."""
-        return merged(self._groups.values())
+        return merged(self.parts())
+
+
+@dataclass
+class Group:
+    """Files whose headers are the same in all that tells series apart; `heights` are those of an enhanced file."""
+
+    facts: Facts
+    heights: tuple[float, ...]
+    shift: float
+    members: list[Member] = field(default_factory=list)
 
 
 def merged(parts: Iterable[Series]) -> list[Series]:
     """Parts of series, from several folders or with directions that differ by rounding, put together."""
     found: dict[tuple[Any, ...], list[Series]] = {}
-    for part in sorted(parts, key=lambda one: min(member.entry.path for member in one.members)):
+    for part in sorted(parts, key=lambda one: one.first):
         facts = part.facts
         times = tuple(None if t is None else round(t, 1) for t in (facts.echo_time, facts.inversion_time))
-        volume = part.members[0].image if part.heights else None
         alike = (facts.subject, facts.study, facts.series, facts.rows, facts.columns, facts.component, facts.b_values)
-        group = found.setdefault((*alike, times, "DERIVED" in facts.image_type, _kind(facts), volume), [])
+        group = found.setdefault((*alike, times, "DERIVED" in facts.image_type, _kind(facts), part.volume), [])
         same = next((one for one in group if _same_direction(one.facts.direction, facts.direction)), None)
         if same is None:
-            group.append(Series(facts, list(part.members), part.heights))
+            group.append(replace(part))
         else:
-            same.members += part.members
-            if facts.agent and not same.facts.agent:
-                same.facts = replace(same.facts, agent=True)
-    result = [one for group in found.values() for one in group]
-    for one in result:
-        one.members.sort(key=lambda member: member.entry.path)
-    return _named_apart(result)
+            same.add(part)
+    return _named_apart([one for group in found.values() for one in group])
 
 
 def _named_apart(series: list[Series]) -> list[Series]:
@@ -431,41 +489,52 @@ def _bolus(elements: Elements, shift: float) -> float | None:
     return None if at is None else at - shift
 
 
+@lru_cache(maxsize=1 << 10)
+def _day(date: str) -> float | None:
+    """Seconds from 1970 to a DICOM date."""
+    try:
+        day = datetime.strptime(date.replace(".", "").replace("-", "")[:8], "%Y%m%d")
+    except ValueError:
+        return None
+    return (day - datetime(1970, 1, 1)).total_seconds()
+
+
 def _seconds(date: str, time: str) -> float | None:
     """Seconds of a DICOM date and time since 1970; None where either is none."""
     digits, _, fraction = time.replace(":", "").partition(".")
     if len(digits) < 4 or not digits.isdigit():
         return None
-    try:
-        day = datetime.strptime(date.replace(".", "").replace("-", "")[:8], "%Y%m%d")
-    except ValueError:
+    day = _day(date)
+    if day is None:
         return None
     digits = digits.ljust(6, "0")
     whole = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:6]))
     part = "".join(letter for letter in fraction[:6] if letter.isdigit())
-    return (day - datetime(1970, 1, 1) + whole).total_seconds() + (float(f"0.{part}") if part else 0.0)
+    return day + whole.total_seconds() + (float(f"0.{part}") if part else 0.0)
 
 
 # Files of several frames
 
 
-def _with_frames(series: Series, elements: Elements, file: BinaryIO, entry: Entry, key: bytes) -> Series:
-    """The series with what its functional groups say."""
+def _with_frames(
+    facts: Facts, elements: Elements, file: BinaryIO, entry: Entry, key: bytes
+) -> tuple[Facts, tuple[float, ...]]:
+    """The facts with what the functional groups of a file say, and the heights of its frames."""
     file.seek(0)
     refuse_deflated(file, entry.path)
     if (elements.number("NumberOfFrames") or 1) > MOST_FRAMES:
         message = f"{entry.path} has more than {MOST_FRAMES} frames"
         bad(Reason.TOO_LARGE, message, "split it into several files")
     dataset = pydicom().filereader.read_partial(file, stop_when=lambda tag, vr, length: tag > _PER_FRAME, force=True)
-    if series.facts.kind == "segmentation":
+    if facts.kind == "segmentation":
         segments = dataset.get("SegmentSequence") or ()
         drawn = [one for one in segments if str(one.get("SegmentAlgorithmType") or "") != "AUTOMATIC"]
         refers_to = tuple(sorted(_referred(dataset, key))) if len(drawn) == len(segments) else ()
-        return Series(replace(series.facts, refers_to=refers_to, volumes=len(segments)))
+        return replace(facts, refers_to=refers_to, volumes=len(segments)), ()
     frames = [_Frame.of(group, dataset) for group in dataset.get("PerFrameFunctionalGroupsSequence") or ()]
     if not frames:
-        return Series(series.facts)
-    facts, first = series.facts, frames[0]
+        return facts, ()
+    first = frames[0]
     direction = facts.direction or _direction(first.direction)
     facts = replace(
         facts,
@@ -482,7 +551,7 @@ def _with_frames(series: Series, elements: Elements, file: BinaryIO, entry: Entr
     )
     normal = np.cross(direction[:3], direction[3:]) if direction else np.zeros(3)
     heights = [float(np.dot(frame.position, normal)) for frame in frames if len(frame.position) == 3]
-    return Series(facts, heights=tuple(sorted(heights)))
+    return facts, tuple(sorted(heights))
 
 
 @dataclass(frozen=True)
@@ -544,3 +613,21 @@ def _referred(dataset: Any, key: bytes) -> set[str]:
     """Keyed ids of the series that a SEG object was drawn on."""
     found = {str(item.get("SeriesInstanceUID") or "") for item in dataset.get("ReferencedSeriesSequence") or ()}
     return {keyed(key, "series", uid) for uid in found if uid}
+
+
+# Facts as text, for an index that is kept
+
+
+def to_json(facts: Facts) -> str:
+    """The facts as JSON."""
+    return json.dumps(asdict(facts))
+
+
+def from_json(text: str) -> Facts:
+    """The facts that `to_json` wrote."""
+    values = json.loads(text)
+    for name in ("said", "protocol_said"):
+        said = values[name]
+        values[name] = Recognition(**{**said, "words": tuple(said["words"])})
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Facts(**fields)

@@ -103,10 +103,10 @@ def find(
         what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
     used: set[str] = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
-    used |= {member.entry.path for one in series for member in one.series.members}
+    used |= {entry.path for one in series for entry in one.series.entries()}
     if odd := sum(not unicodedata.is_normalized("NFC", path) for path in used):
         told.append(f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one")
-    ignored = Counter(kinds.get(path) or _kind(path) for path in entries.keys() - used)
+    ignored = Counter(kinds.get(path) or kind_of(path) for path in entries.keys() - used)
     return Listing(
         kept,
         rejected,
@@ -131,10 +131,10 @@ def _without_name(one: Rejected, has_dicom: bool, has_key: bool) -> Rejected:
 _KNOWN = {*mimetypes.MimeTypes().types_map[True], *(".bval", ".bvec", ".log", ".mat", ".md", ".toml", ".xlsx", ".yaml")}
 
 
-def _kind(path: str) -> str:
+def kind_of(path: str) -> str:
     """What a file is that no layout asked for, by its name; a suffix that is not known may be somebody's name.
 
-    >>> _kind("a/notes.TXT"), _kind("table.csv.gz"), _kind("readme"), _kind("roe.jane")
+    >>> kind_of("a/notes.TXT"), kind_of("table.csv.gz"), kind_of("readme"), kind_of("roe.jane")
     ('.txt', '.csv.gz', 'no suffix', 'another suffix')
     """
     name = path.rpartition("/")[2].lower()

@@ -50,7 +50,7 @@ def test_voxels_and_affine_are_those_of_dcm2niix(real_data: Path, tmp_path: Path
     fs, root = url_to_fs(str(tmp_path / "in"))
     entries, _ = walk(fs, root)
     (series,) = read(Archive(fs, root, entries), candidates(entries.values()), b"key").series
-    paths = [member.entry.path for member in series.members]
+    paths = [entry.path for entry in series.entries()]
     ours = dicom.series([(tmp_path / "in" / path).read_bytes() for path in paths], paths, 1 << 26)
     ours = nibabel.as_closest_canonical(nibabel.Nifti1Image(ours.voxels * ours.slope + ours.inter, ours.affine))
     theirs = nibabel.as_closest_canonical(theirs)

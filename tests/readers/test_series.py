@@ -78,7 +78,7 @@ def series(count: int = 20, times: int = 1, moment: float | None = None, **chang
     members = [
         Member(Entry(f"{n}-{t}", 1, ""), 1000 * n + t, 5.0 * n, moment) for n in range(count) for t in range(times)
     ]
-    return Series(facts(**changes), members)
+    return Series.of(facts(**changes), members)
 
 
 def told(*found: Series, options: Options | None = None) -> list[tuple[str | None, str]]:

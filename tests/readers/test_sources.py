@@ -412,7 +412,7 @@ class TestListing:
         listing = find(str(real_data / "odd"), subject_key=b"key")
         named = [path for item in (*listing.scans, *listing.rejected) for path in item.paths]
         assert len(named) == len(set(named))
-        named += [member.entry.path for one in listing.series for member in one.series.members]
+        named += [entry.path for one in listing.series for entry in one.series.entries()]
         texts = {"LICENSE", "LICENSE.md", "COPYING"}
         wanted = {str(p.relative_to(real_data / "odd")) for p in (real_data / "odd").rglob("*") if p.is_file()}
         assert set(named) == {path for path in wanted if Path(path).name not in texts}

@@ -20,8 +20,8 @@ from segpipe.readers.archive import (
     Rejected,
     ScanSource,
     is_image,
+    packed_file,
     reject,
-    source_file,
 )
 from segpipe.readers.dicom_index import Reducer, Series
 from segpipe.readers.names import MASK, role_order
@@ -56,7 +56,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool, options: 
     options = options or Options()
     found = read(archive, candidates(entries.values()), key or b"none", options.overrides)
     if not key:
-        rejected = [_without_key([member.entry for member in one.members]) for one in found.series]
+        rejected = [_without_key(one.entries()) for one in found.series]
         return Claim(rejected=found.rejected + rejected, taken=found.taken)
     return claimed(found, options)
 
@@ -82,32 +82,39 @@ def read(archive: Archive, entries: Collection[Entry], key: bytes, overrides: Ma
     rejected: list[Rejected] = []
     taken: set[str] = set()
 
-    def look(entry: Entry) -> "tuple[dicom_index.Header, BinaryIO | None] | Rejected | None":
-        try:
-            return _header(archive, entry)
-        except BadInput as error:
-            return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
-        except (PermissionError, FileNotFoundError):
-            remedy = "check that it exists and its rights"
-            return reject([entry], Reason.UNREADABLE, f"{entry.path} cannot be read", remedy, is_dicom=True)
-
     with ThreadPoolExecutor(_READERS) as pool:
-        for entry, found in zip(entries, pool.map(look, entries), strict=True):
+        for entry, found in zip(entries, pool.map(lambda entry: look(archive, entry), entries), strict=True):
             if found is None:
                 continue
             taken.add(entry.path)
-            if isinstance(found, Rejected):
-                rejected.append(found)
-                continue
-            try:
-                first = reducer.add(*found)
-            except BadInput as error:
-                rejected.append(reject([entry], error.reason, error.problem, error.remedy, is_dicom=True))
-                continue
-            if first is not None:
-                message = f"{entry.path} is the same DICOM image as {first.path}"
-                rejected.append(reject([entry], Reason.DUPLICATE, message, "remove one of them", True, (first.path,)))
+            refused = found if isinstance(found, Rejected) else add(reducer, *found)
+            if refused is not None:
+                rejected.append(refused)
     return Read(reducer.series(), rejected, taken)
+
+
+def look(archive: Archive, entry: Entry) -> tuple[dicom_index.Header, BinaryIO | None] | Rejected | None:
+    """The header of a file; a rejection where it is a broken DICOM file, None where it is none or shows no image."""
+    try:
+        return _header(archive, entry)
+    except BadInput as error:
+        return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
+    except (PermissionError, FileNotFoundError):
+        remedy = "check that it exists and its rights"
+        return reject([entry], Reason.UNREADABLE, f"{entry.path} cannot be read", remedy, is_dicom=True)
+
+
+def add(reducer: Reducer, header: dicom_index.Header, content: BinaryIO | None) -> Rejected | None:
+    """Put a header among those of its series; a rejection of a broken file, and of one that is there already."""
+    entry = header.entry
+    try:
+        first = reducer.add(header, content)
+    except BadInput as error:
+        return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
+    if first is None:
+        return None
+    message = f"{entry.path} is the same DICOM image as {first.path}"
+    return reject([entry], Reason.DUPLICATE, message, "remove one of them", True, (first.path,))
 
 
 def one_series(archive: Archive, below: Collection[Entry], folder: str) -> "tuple[Entry, ...] | Rejected":
@@ -125,7 +132,7 @@ def one_series(archive: Archive, below: Collection[Entry], folder: str) -> "tupl
         message = f"{folder} holds {len(names)} DICOM series"
         remedy = "name a folder that holds one series and no other"
         return reject(below, Reason.UNSUPPORTED, message, remedy, is_dicom=True, others=(folder,))
-    return tuple(sorted(member.entry for one in found.series for member in one.members))
+    return tuple(sorted(entry for one in found.series for entry in one.entries()))
 
 
 def _without_key(entries: list[Entry]) -> Rejected:
@@ -157,5 +164,5 @@ def _scans(series: Iterable[Judged]) -> Iterator[ScanSource]:
     for (subject, session), of in visits.items():
         if any(one.role != MASK for one in of):
             of.sort(key=lambda one: role_order(one.role or ""))
-            files = [source_file(one.role or "", [member.entry for member in one.series.members]) for one in of]
+            files = [packed_file(one.role or "", one.series.entries()) for one in of]
             yield ScanSource(subject, session, tuple(files), "dicom")

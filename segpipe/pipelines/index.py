@@ -1,0 +1,354 @@
+"""The index of a DICOM archive: folders are listed and headers read in Spark tasks, and what was read is kept.
+
+The driver lists the uppermost folders alone, until there are enough of them for all cores. A task lists what is below
+some of them, opens the files that no earlier run has opened in this size and version, and reduces all to series. So the
+driver holds series, never files. What tasks keep, below `_index` in the warehouse, is the facts of series, which name
+nobody, and keyed hashes of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import segpipe
+from segpipe.errors import NotFound, Reason
+from segpipe.readers.archive import Archive, Entry, Listing, Rejected, below, is_hidden, listed, reject, unique, unread
+from segpipe.readers.dicom_index import Member, Reducer, Series, from_json, merged, to_json
+from segpipe.readers.layouts import dicom
+from segpipe.readers.series import RULES_VERSION, Options
+from segpipe.readers.sources import kind_of
+from segpipe.storage import filesystem as files
+from segpipe.storage import url_to_fs
+from segpipe.warehouse.store import Warehouse, cohort_slug
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+FOLDER = "_index"
+_BUCKETS = 64
+_ENOUGH_FOLDERS = 512
+_SHARE_FILES = 4000
+_READERS = 8
+_STAMP = b"segpipe.index"
+_SCHEMA = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("facts", pa.string()),  # null for files that are no DICOM images
+        ("files", pa.binary()),  # keyed hashes of path, size and version, 8 bytes each
+        ("images", pa.binary()),  # keyed hashes of instances, 8 bytes each
+        ("heights", pa.binary()),  # mm, float64; of the frames where there are several in a file
+        ("moments", pa.binary()),  # seconds, float64
+        ("frames", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A folder to list, with all below it where `deep`; where it holds many files, one of several `shares` of them."""
+
+    folder: str
+    deep: bool
+    share: int = 0
+    shares: int = 1
+
+
+@dataclass
+class Indexed:
+    """What tasks found: parts of series, rejections, the kinds of other files, and how many files were opened."""
+
+    series: list[Series] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    files: int = 0
+    opened: int = 0
+
+
+@dataclass(frozen=True)
+class IndexJob:
+    """What every task must know."""
+
+    source: str
+    warehouse: str
+    cohort: str
+    secret: bytes = field(repr=False)
+    overrides: Mapping[str, str]
+
+    @property
+    def stamp(self) -> bytes:
+        """Changes with whatever makes kept facts other ones."""
+        content = (segpipe.__version__, RULES_VERSION, sorted(self.overrides.items()), hash_of(self.secret, b"key"))
+        return hashlib.sha256(repr(content).encode()).digest()
+
+
+def find(spark: SparkSession, job: IndexJob, options: Options) -> tuple[Listing, Indexed]:
+    """The listing of an archive that is DICOM alone, and what was done for it. Raises NotFound where it is empty."""
+    fs, root = url_to_fs(job.source)
+    units = plan(fs, root)
+    buckets: defaultdict[int, list[Unit]] = defaultdict(list)
+    for unit in units:
+        digest = hash_of(job.secret, repr((unit.folder, unit.deep)).encode())
+        buckets[(int.from_bytes(digest[:4], "big") + unit.share) % _BUCKETS].append(unit)
+    work = sorted(buckets.items())
+    found = Indexed()
+    if work:
+        tasks = spark.sparkContext.parallelize(work, len(work))
+        for part in tasks.map(lambda one: index_bucket(job, *one)).collect():
+            found.series += part.series
+            found.rejected += part.rejected
+            found.kinds += part.kinds
+            found.files += part.files
+            found.opened += part.opened
+    claim = dicom.claimed(dicom.Read(merged(found.series), found.rejected, set()), options)
+    scans, twice = unique(claim.scans)
+    refused = sorted(found.rejected + twice, key=lambda one: one.paths)
+    if not claim.series and not refused:
+        what = f"holds {found.files} files and no DICOM image" if found.files else "is empty"
+        raise NotFound(f"Source {job.source} {what}", "name a folder of DICOM files, or another --layout")
+    kinds = dict(sorted(found.kinds.items()))
+    return Listing(scans, refused, fs.unstrip_protocol(root), kinds, (), claim.series), found
+
+
+def plan(fs: fsspec.AbstractFileSystem, root: str) -> list[Unit]:
+    """The folders to list in tasks: those of the uppermost levels, until there are enough."""
+    units: list[Unit] = []
+    level = [""]
+    while level and len(units) + len(level) < _ENOUGH_FOLDERS:
+        below: list[str] = []
+        for folder in level:
+            try:
+                folders, count = _glance(fs, root, folder)
+            except OSError:
+                if not folder:
+                    raise
+                folders, count = [], 1  # its task tells that it cannot be listed
+            shares = -(-count // _SHARE_FILES)
+            units += [Unit(folder, False, share, shares) for share in range(shares)]
+            below += folders
+        level = below
+    return units + [Unit(folder, True) for folder in level]
+
+
+def _glance(fs: fsspec.AbstractFileSystem, root: str, folder: str) -> tuple[list[str], int]:
+    """The folders in a folder, and the number of its files."""
+    place = files.join(root, folder) if folder else root
+    folders, count = [], 0
+    if files.is_local(fs):
+        with os.scandir(place) as found:
+            for item in found:
+                if item.is_dir(follow_symlinks=False):
+                    folders.append(item.name)
+                else:
+                    count += 1
+    else:
+        for info in fs.ls(place, detail=True):
+            if info["type"] == "directory":
+                folders.append(info["name"].rstrip("/").rpartition("/")[2])
+            else:
+                count += 1
+    usable = [name for name in sorted(folders) if not is_hidden(f"{name}/")]
+    return [f"{folder}/{name}" if folder else name for name in usable], count
+
+
+def index_bucket(job: IndexJob, bucket: int, units: Sequence[Unit]) -> Indexed:
+    """One task: the files of some units, and what is kept of them for the next run."""
+    fs, root = url_to_fs(job.source)
+    archive = Archive(fs, root, {}, job.secret)
+    kept = _Kept.read(job, bucket)
+    result = Indexed()
+    rows: list[Mapping[str, Any]] = []
+    for unit in units:
+        entries, rejected = listed(fs, root, dict(_files(fs, root, unit, result.rejected)))
+        result.rejected += rejected
+        result.files += len(entries)
+        rows += _index_unit(job, archive, unit, list(entries.values()), kept, result)
+    result.series = merged_parts(result.series)
+    if result.opened or kept.count != len(rows):
+        _Kept.write(job, bucket, rows)
+    return result
+
+
+def merged_parts(parts: Iterable[Series]) -> list[Series]:
+    """Parts of one folder's series put together, each under the id that parts elsewhere have too."""
+    found: dict[tuple[Any, ...], Series] = {}
+    for part in parts:
+        same = found.setdefault((part.facts, part.volume), part)
+        if same is not part:
+            same.add(part)
+    return list(found.values())
+
+
+def _index_unit(
+    job: IndexJob, archive: Archive, unit: Unit, entries: Sequence[Entry], kept: _Kept, result: Indexed
+) -> Iterator[Mapping[str, Any]]:
+    """Add the series of a unit's files to `result`; gives the rows to keep."""
+    token = hash_of(job.secret, repr(unit).encode()).hex()
+    by_key = {_file_key(job.secret, entry): entry for entry in entries}
+    reducer = Reducer(job.secret, job.overrides)
+    for row in kept.rows.get(token, ()):
+        keys = [row["files"][place : place + 8] for place in range(0, len(row["files"]), 8)]
+        if row["facts"] is None:
+            known = [key for key in keys if key in by_key]
+            for key in known:
+                _tell_other(by_key.pop(key), result)
+            if known:
+                yield {**row, "files": b"".join(known)}
+        elif all(key in by_key for key in keys):
+            found = [by_key.pop(key) for key in keys]
+            result.series.append(_series(row, found))
+            for image, entry in zip(np.frombuffer(row["images"], ">u8").tolist(), found, strict=True):
+                reducer.know(image, entry)
+            yield row
+    others: list[bytes] = []
+    look = dicom.candidates(by_key.values())
+    names = {id(entry) for entry in look}
+    keys_of = {entry.path: key for key, entry in by_key.items()}
+    for entry in by_key.values():
+        if id(entry) not in names:
+            _tell_other(entry, result)
+    result.opened += len(look)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for entry, header in zip(look, pool.map(lambda one: dicom.look(archive, one), look), strict=True):
+            if header is None:
+                others.append(keys_of[entry.path])
+                _tell_other(entry, result)
+                continue
+            refused = header if isinstance(header, Rejected) else dicom.add(reducer, *header)
+            if refused is not None:
+                result.rejected.append(refused)
+    for group in reducer.groups():
+        result.series.append(Series.of(group.facts, group.members, group.heights))
+        yield {
+            "unit": token,
+            "facts": to_json(group.facts),
+            "files": b"".join(keys_of[member.entry.path] for member in group.members),
+            "images": np.array([member.image for member in group.members], ">u8").tobytes(),
+            "heights": np.array(group.heights or [member.height for member in group.members]).tobytes(),
+            "moments": np.array([np.nan if one.moment is None else one.moment for one in group.members]).tobytes(),
+            "frames": bool(group.heights),
+        }
+    if others:
+        empty: dict[str, Any] = dict.fromkeys(("facts", "images", "heights", "moments"))
+        yield {"unit": token, "files": b"".join(others), "frames": False, **empty}
+
+
+def _tell_other(entry: Entry, result: Indexed) -> None:
+    """Count a file that is no DICOM image, or reject it where it is an image of a kind that is not read."""
+    remedy = unread(entry.path)
+    if remedy is None:
+        result.kinds[kind_of(entry.path)] += 1
+    else:
+        message = f"{entry.path} is in a format that is not read"
+        result.rejected.append(reject([entry], Reason.UNSUPPORTED, message, remedy, is_dicom=True))
+
+
+def _series(row: Mapping[str, Any], entries: Sequence[Entry]) -> Series:
+    """The series of a kept row."""
+    images = np.frombuffer(row["images"], ">u8").tolist()
+    heights = np.frombuffer(row["heights"], np.float64).tolist()
+    moments = [None if np.isnan(one) else float(one) for one in np.frombuffer(row["moments"], np.float64)]
+    of_files = [0.0] * len(entries) if row["frames"] else heights
+    members = [Member(*one) for one in zip(entries, images, of_files, moments, strict=True)]
+    return Series.of(from_json(row["facts"]), members, heights if row["frames"] else ())
+
+
+def _files(
+    fs: fsspec.AbstractFileSystem, root: str, unit: Unit, rejected: list[Rejected]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Path and information of the files of a unit; folders that cannot be listed are rejected."""
+    place = files.join(root, unit.folder) if unit.folder else root
+    if files.is_local(fs):
+        found = _scanned(fs, root, place, unit.deep, rejected)
+    else:
+        found = iter(below(fs, root, place, rejected, unit.deep).items())
+    for path, info in found:
+        if (
+            unit.shares == 1
+            or int(hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()[:8], 16) % (unit.shares)
+            == unit.share
+        ):
+            yield path, info
+
+
+def _scanned(
+    fs: fsspec.AbstractFileSystem, root: str, place: str, deep: bool, rejected: list[Rejected]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The files of a local folder as `below` gives them, in a third of the time."""
+    try:
+        with os.scandir(place) as scanned:
+            found = sorted(scanned, key=lambda one: one.name)
+    except OSError as error:
+        path = f"{place[len(root.rstrip('/')) + 1 :]}/"
+        message = f"{path} cannot be listed ({type(error).__name__})"
+        remedy = "give the right to read it, or remove it"
+        rejected.append(reject([Entry(path, 0, "")], Reason.UNREADABLE, message, remedy, is_dicom=True))
+        return
+    for item in found:
+        if item.is_dir(follow_symlinks=False):
+            if deep and not is_hidden(item.name):
+                yield from _scanned(fs, root, item.path, True, rejected)
+        elif item.is_file(follow_symlinks=False):
+            status = item.stat(follow_symlinks=False)
+            yield item.path, {"type": "file", "size": status.st_size, "mtime": status.st_mtime}
+        else:
+            yield item.path, fs.info(item.path)
+
+
+def hash_of(secret: bytes, content: bytes) -> bytes:
+    """A keyed hash of 8 bytes."""
+    return hashlib.blake2b(content, digest_size=8, key=hashlib.sha256(secret).digest()).digest()
+
+
+def _file_key(secret: bytes, entry: Entry) -> bytes:
+    return hash_of(secret, f"{entry.path}\0{entry.bytes}\0{entry.modified}".encode(errors="surrogatepass"))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What an earlier run kept of a bucket, by unit."""
+
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    count: int
+
+    @classmethod
+    def read(cls, job: IndexJob, bucket: int) -> _Kept:
+        warehouse, path = _place(job, bucket)
+        try:
+            with warehouse.fs.open(path, "rb") as file:
+                content = file.read()
+            table = pq.read_table(io.BytesIO(content))
+        except (FileNotFoundError, pa.ArrowInvalid):  # a damaged file is read again from its source
+            return cls({}, 0)
+        if (table.schema.metadata or {}).get(_STAMP) != job.stamp or table.schema.names != _SCHEMA.names:
+            return cls({}, 0)
+        rows: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in table.to_pylist():
+            rows[row["unit"]].append(row)
+        return cls(rows, len(table))
+
+    @staticmethod
+    def write(job: IndexJob, bucket: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        warehouse, path = _place(job, bucket)
+        warehouse.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        buffer = io.BytesIO()
+        schema = _SCHEMA.with_metadata({_STAMP: job.stamp})
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema)
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        files.replace(warehouse.fs, path, buffer.getvalue())
+
+
+def _place(job: IndexJob, bucket: int) -> tuple[Warehouse, str]:
+    warehouse = Warehouse(job.warehouse)
+    return warehouse, warehouse.path(FOLDER, cohort_slug(job.cohort), f"{bucket:03d}.parquet")

@@ -1,0 +1,120 @@
+"""The index of a DICOM archive: what tasks read, what they keep, and what an ingest makes of hospital studies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segpipe.pipelines.index import Indexed, IndexJob, index_bucket, plan
+from segpipe.readers.dicom_index import from_json, merged, to_json
+from segpipe.readers.naming import KEY_VARIABLE
+from segpipe.readers.sources import find
+from segpipe.storage import url_to_fs
+from segpipe.warehouse.store import Warehouse
+from tests.pipelines.examples import COHORT, run_ingest
+from tests.readers.hospital import MODALITIES, studies, write
+
+SECRET = "a secret of more than sixteen bytes"
+
+
+def indexed(source: Path, warehouse: Path, **overrides: str) -> Indexed:
+    """One bucket with all units of an archive, as a task does it."""
+    job = IndexJob(str(source), str(warehouse), "c", SECRET.encode(), overrides)
+    return index_bucket(job, 0, plan(*url_to_fs(str(source))))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hospital")
+    write(folder / "Doe_Jane" / "a", studies()[0])
+    write(folder / "Doe_John", studies()[2])
+    (folder / "notes.txt").write_text("no image")
+    (folder / "Doe_John" / "LIESMICH").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def source(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "source"))
+
+
+def test_tasks_find_the_series_that_a_driver_finds(source: Path, tmp_path: Path) -> None:
+    ours = indexed(source, tmp_path / "w")
+    theirs = find(str(source), "dicom", SECRET.encode())
+    wanted = {one.facts.series: one.series.entries() for one in theirs.series}
+    assert {one.facts.series: one.entries() for one in merged(ours.series)} == wanted
+    assert ours.kinds == theirs.kinds == {".txt": 1, "no suffix": 1}
+    assert (ours.files, ours.rejected) == (sum(map(len, wanted.values())) + 2, [])
+
+
+def test_only_new_and_changed_files_are_opened_again(source: Path, tmp_path: Path) -> None:
+    first = indexed(source, tmp_path / "w")
+    assert first.opened == first.files - 1  # the name of one says that it is none
+    before = {one.facts.series: one for one in merged(first.series)}
+    again = indexed(source, tmp_path / "w")
+    assert again.opened == 0
+    assert again.kinds == first.kinds
+    for one in merged(again.series):
+        known = before[one.facts.series]
+        assert (one.facts, one.entries(), one.places, one.moment) == (
+            known.facts,
+            known.entries(),
+            known.places,
+            known.moment,
+        )
+    path = source / "Doe_John" / "00003"
+    os.utime(path, (1, 1))
+    changed = indexed(source, tmp_path / "w")
+    assert 0 < changed.opened <= 5  # the files of its series
+    assert {one.facts.series: one.count for one in merged(changed.series)} == {
+        name: one.count for name, one in before.items()
+    }
+    (source / "Doe_John" / "copy").write_bytes(path.read_bytes())
+    (twice,) = indexed(source, tmp_path / "w").rejected
+    assert twice.reason == "duplicate"
+    assert indexed(source, tmp_path / "w", text="T1").opened > 100  # another map of the site
+
+
+def test_what_is_kept_names_nobody(source: Path, tmp_path: Path) -> None:
+    indexed(source, tmp_path / "w")
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "w").rglob("*.parquet"))
+    assert kept
+    for secret in ("Doe", "Jane", "Meier", "P-siemens", "20210304", "1.2.826", "tirm"):
+        assert secret.encode() not in kept, secret
+
+
+def test_facts_survive_as_text(source: Path) -> None:
+    for one in find(str(source), "dicom", SECRET.encode()).series:
+        assert from_json(to_json(one.facts)) == one.facts
+
+
+def test_a_large_folder_is_shared_by_tasks(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segpipe.pipelines.index._SHARE_FILES", 40)
+    job = IndexJob(str(source / "Doe_John"), str(tmp_path / "w"), "c", SECRET.encode(), {})
+    units = plan(*url_to_fs(job.source))
+    assert len(units) > 3
+    parts = [index_bucket(job, number, [unit]) for number, unit in enumerate(units)]
+    found = merged(series for part in parts for series in part.series)
+    wanted = find(job.source, "dicom", SECRET.encode()).series
+    assert {one.facts.series: one.count for one in found} == {one.facts.series: one.series.count for one in wanted}
+
+
+def test_hospital_studies_become_scans_and_every_series_a_row(
+    spark: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom")
+    warehouse = Warehouse(str(tmp_path / "w"))
+    scans = warehouse.scans(COHORT).to_pylist()
+    assert [row["modalities"] for row in scans] == [list(MODALITIES)] * 2
+    rows = warehouse.table("series").to_table().to_pylist()
+    assert len(rows) == run.counts["series"] == 30
+    assert {row["scan_id"] for row in rows if row["decision"] == "selected"} == set(outcome.written)
+    assert all(row["reason"] and row["scan_id"] is None for row in rows if row["decision"] != "selected")
+    assert run.counts["headers_read"] > 0
+    outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom")
+    assert (outcome.skipped, run.counts["headers_read"], run.counts["series_changed"]) == (2, 0, 0)
