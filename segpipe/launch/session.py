@@ -15,6 +15,7 @@ from segpipe.errors import SegpipeError, UsageError
 from segpipe.launch.code import zip_code
 from segpipe.launch.project import CONF, PACKAGE, ROOT, command
 from segpipe.launch.refusals import refusal
+from segpipe.storage import modes
 
 if TYPE_CHECKING:
     from pyspark import SparkConf
@@ -47,6 +48,8 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
     if ROOT.is_dir() and not _runs_on_yarn():
         settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))
     settings["spark.executorEnv.PYTHONSAFEPATH"] = "1"  # workers find no code in the folder that they start in
+    if umask := os.environ.get(modes.VARIABLE):
+        settings[f"spark.executorEnv.{modes.VARIABLE}"] = umask
     if _runs_here(settings):
         os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)  # of the web page, where this process starts the JVM
         for key in ("spark.driver.host", "spark.driver.bindAddress"):

@@ -6,6 +6,9 @@ from fsspec import AbstractFileSystem, get_filesystem_class, register_implementa
 from fsspec.implementations.local import LocalFileSystem
 
 from segpipe.errors import UsageError
+from segpipe.storage import modes
+
+modes.follow_setting()  # every process that writes comes by here, on a cluster's nodes too
 
 # hdfs:// without libhdfs and with segpipe's guarantees; loaded when such a URL is met.
 register_implementation("hdfs", "segpipe.storage.hdfs.Hdfs", clobber=True)

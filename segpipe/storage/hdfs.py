@@ -20,6 +20,7 @@ from hdfs_native import FileReader, WriteOptions
 from hdfs_native.fsspec import HdfsFileSystem
 
 from segpipe.errors import StorageError
+from segpipe.storage import modes
 from segpipe.storage.native import Guarded, watched
 
 _REMEDIES = {
@@ -82,7 +83,7 @@ class Hdfs(HdfsFileSystem):
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
         """Make a folder and those above it."""
         with _one_line(path):
-            super().mkdir(path, create_parents, **kwargs)
+            super().mkdir(path, create_parents, **({"permission": modes.folder_mode()} | kwargs))
 
     def mv(self, path1: str, path2: str, **kwargs: Any) -> None:
         """Rename in one step, over a file that may be there already: readers see the one or the other."""
@@ -118,7 +119,12 @@ class Hdfs(HdfsFileSystem):
         **_: Any,
     ) -> Any:
         if mode == "wb":
-            options = WriteOptions(block_size=block_size, replication=replication, overwrite=overwrite)
+            options = WriteOptions(
+                block_size=block_size,
+                replication=replication,
+                permission=modes.file_mode(),
+                overwrite=overwrite,
+            )
             return _Writer(self.client, self._strip_protocol(path), options)
         with _one_line(path):
             file = super()._open(path, mode, block_size=block_size)
