@@ -11,6 +11,8 @@ from segpipe.settings import IngestSettings
 
 def run(settings: IngestSettings, context: Context) -> int:
     """Bring the archive into the tables; QUARANTINED when inputs were rejected and `strict` is set."""
+    if settings.plan:
+        return _print_plan(settings)
     from segpipe.pipelines.ingest import ingest
 
     with context.recorded("ingest", settings.warehouse, settings) as record:
@@ -18,12 +20,27 @@ def run(settings: IngestSettings, context: Context) -> int:
     return QUARANTINED if settings.strict and outcome.rejected else DONE
 
 
+def _print_plan(settings: IngestSettings) -> int:
+    from segpipe.pipelines import series_rows
+    from segpipe.readers import sources
+    from segpipe.readers.naming import naming_of
+    from segpipe.readers.plan import lines
+    from segpipe.warehouse.store import Warehouse
+
+    naming = naming_of(settings.subject_key_file, settings.hash_subjects)
+    wanted = series_rows.options(settings, Warehouse(settings.warehouse), settings.cohort)
+    listing = sources.find(settings.source, settings.layout, naming.secret, naming.every, wanted)
+    print("\n".join(lines(listing, naming)))
+    return QUARANTINED if settings.strict and listing.rejected else DONE
+
+
 def check(settings: IngestSettings) -> None:
     """Refuse a source that is not there, a warehouse that cannot be written, and a subject key that is no secret."""
     from segpipe.readers.naming import naming_of
 
     check_source(settings.source)
-    check_warehouse(settings.warehouse, make=True)
+    if not settings.plan:
+        check_warehouse(settings.warehouse, make=True)
     naming_of(settings.subject_key_file, settings.hash_subjects)
 
 

@@ -108,6 +108,10 @@ _KEY_FILE = (
     "file or URL with the secret, of at least 16 bytes, that names of patients are hashed with; when not given, that of"
     " the environment variable SEGPIPE_SUBJECT_KEY_FILE, or the secret itself in SEGPIPE_SUBJECT_KEY"
 )
+_LABEL_CONVENTION = (
+    "what the numbers of masks mean: brats, brats2023, brats2024, brats-ped, decathlon, binary, or a TOML file of your"
+    " own; told by names and by all masks together when not given"
+)
 _HASH_SUBJECTS = (
     "keyed hashes instead of names of subjects, folders and files for all layouts; for DICOM they always are"
 )
@@ -148,6 +152,11 @@ class IngestSettings(SeriesSettings):
     keep_header_text: bool = option(
         "keep the free text of NIfTI and MGH headers (descriptions, programs, comments, extensions with user and host"
         " names), so that restore gives back every byte; blanked otherwise, and voxels, grid and scaling stay exact",
+        False,
+    )
+    label_convention: str | None = option(_LABEL_CONVENTION)
+    plan: bool = option(
+        "print whose files the archive holds, which visits and which roles, and what cannot be used; write nothing",
         False,
     )
     axis: str = option("direction of the slices", "axial", choices=AXES)
@@ -317,6 +326,7 @@ class SegmentSettings(SeriesSettings):
     layout: str = option("how the archive of --source is laid out", "auto", choices=LAYOUTS)
     subject_key_file: str | None = option(_KEY_FILE)
     hash_subjects: bool = option(_HASH_SUBJECTS + "; as at ingest", False)
+    label_convention: str | None = option(_LABEL_CONVENTION + "; as at ingest")
     resample_to: str | None = option(
         "modality whose grid the others of --source are resampled to; scans on mixed grids are quarantined otherwise"
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, UsageError
-from segpipe.pipelines import attempts, cohort_key, index, quarantine, series_rows
+from segpipe.pipelines import attempts, cohort_key, index, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
     MB,
@@ -27,6 +27,7 @@ from segpipe.pipelines.ingest_task import (
 )
 from segpipe.readers import sources
 from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
+from segpipe.readers.plan import ignored_line
 from segpipe.readers.series import Options
 from segpipe.readers.sources import Listing, Rejected, ScanSource
 from segpipe.settings import IngestSettings
@@ -88,6 +89,7 @@ def ingest(
         with run.stage("plan"):
             warehouse.recover()
             cohort_key.check(warehouse, settings.cohort, naming, listing)
+            listing = meanings.settled(spark, warehouse, job, listing)
             plan = _plan(warehouse, job, listing, spark.sparkContext.defaultParallelism)
         with run.stage("read and write"):
             _quarantine_listed(job, plan.rejected)
@@ -95,6 +97,7 @@ def ingest(
         with run.stage("tidy up"):
             _keep_series(warehouse, job, listing, outcomes, plan, run)
             parts.settle_attempts(warehouse, run.run_id)
+        _tell(listing, run)
         return _account(plan, outcomes, run)
 
 
@@ -124,6 +127,16 @@ def _keep_series(
     run.count("series_changed", series_rows.keep(warehouse, job.fence, job.settings.cohort, rows))
     decisions = Counter("in scans" if row["scan_id"] else row["decision"] for row in rows)
     run.lines.append("DICOM series: " + ", ".join(f"{count} {name}" for name, count in sorted(decisions.items())))
+
+
+def _tell(listing: Listing, run: RunRecord) -> None:
+    """Files that are no images, by kind, and readings of names that could be others."""
+    run.count("ignored", listing.ignored)
+    for kind, number in listing.kinds.items():
+        run.count(f"ignored {kind}", number)
+    if listing.kinds:
+        run.lines.append(ignored_line(listing))
+    run.lines += listing.told
 
 
 def lock_name(cohort: str) -> str:

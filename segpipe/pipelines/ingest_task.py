@@ -135,7 +135,9 @@ def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mappin
                     watch.enter(job.scan_id(source))
                     if job.scan_id(source) in given_up:
                         raise given_up[job.scan_id(source)]
-                    rows.append(_write_scan(part, source, job, seconds))
+                    row, dropped = _write_scan(part, source, job, seconds)
+                    rows.append(row)
+                    rejected += [quarantine_row(job, one, one.paths, _error(one)) for one in dropped]
                 except BadInput as error:
                     rejected.append(_rejected_scan(source, error, job))
         if task.replaces and rows:
@@ -143,7 +145,9 @@ def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mappin
         # Before the part is visible: a kill in between costs one more look at a bad input, never a row.
         fresh = [row for row in rejected if row["fingerprint"] not in task.reported]
         quarantine.write(warehouse, job.fence, f"{job.run_id}-{task.name}", fresh)
-    return _outcome(task, rows, [row["scan_id"] for row in rejected], sum(part.bytes.values()), seconds)
+    return _outcome(
+        task, rows, [row["scan_id"] or row["fingerprint"] for row in rejected], sum(part.bytes.values()), seconds
+    )
 
 
 def quarantine_row(job: Job, one: ScanSource | Rejected, paths: Sequence[str], error: BadInput) -> dict[str, Any]:
@@ -161,8 +165,14 @@ def quarantine_row(job: Job, one: ScanSource | Rejected, paths: Sequence[str], e
     )
 
 
-def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]) -> dict[str, Any]:
-    """Add a scan to a part; its row of `scans`."""
+def _error(one: Rejected) -> BadInput:
+    return BadInput(one.reason, one.message, one.remedy)
+
+
+def _write_scan(
+    part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]
+) -> tuple[dict[str, Any], tuple[Rejected, ...]]:
+    """Add a scan to a part: its row of `scans`, and its files that fit no others."""
     start = time.perf_counter()
     scan = load(source, job)
     seconds["read"] += time.perf_counter() - start
@@ -183,7 +193,7 @@ def _write_scan(part: PartWriter, source: ScanSource, job: Job, seconds: default
         raise _SpoiledError(job.scan_id(source), _crashed(source, job, error)) from error
     part.write(SCANS.name, table)
     seconds["write"] += time.perf_counter() - start
-    return row
+    return row, scan.dropped
 
 
 def _check_slices(scan: Scan, source: ScanSource, job: Job) -> None:

@@ -16,7 +16,7 @@ from segpipe.core.prediction import Model, PredictorFactory
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, ModelError
-from segpipe.pipelines import attempts, cohort_key, ingest_task, quarantine, series_rows
+from segpipe.pipelines import attempts, cohort_key, ingest_task, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.masks import MaskOutcome, write_masks
 from segpipe.pipelines.segment_task import (
@@ -110,6 +110,8 @@ def segment(
                 cohort_key.check(warehouse, settings.cohort, naming, listing)
             known = dict(quarantine.reported(warehouse, "segment", job.cohort))
             reader = _reader(warehouse, settings, model, fence, naming)
+            if listing is not None and reader is not None:
+                listing = meanings.settled(spark, warehouse, reader, listing)
             job = replace(job, reader=reader, reported=frozenset(known))
             plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
@@ -151,6 +153,7 @@ def _reader(
         warehouse=settings.warehouse,
         cohort=settings.cohort,
         layout=settings.layout,
+        label_convention=settings.label_convention,
         axis=axis,
         resample_to=settings.resample_to,
         max_voxels=settings.max_voxels,

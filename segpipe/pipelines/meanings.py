@@ -1,0 +1,85 @@
+"""What the labels of an archive's masks mean, settled over the whole archive before any scan is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from segpipe.errors import NotFound
+from segpipe.pipelines.ingest_task import Job
+from segpipe.readers import labels
+from segpipe.readers import scan as scan_reader
+from segpipe.readers.names import MASK
+from segpipe.readers.sources import Listing, ScanSource
+from segpipe.storage import filesystem as files
+from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.tables import SCANS
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_TASKS_PER_CORE = 4
+_COLUMNS = ("scan_id", "fingerprint", "label_convention", "label_counts")
+
+
+def settled(spark: SparkSession, warehouse: Warehouse, job: Job, listing: Listing) -> Listing:
+    """The listing with a label convention for every scan that has a mask.
+
+    The user's comes before the data set's; where neither says it, all masks do: of those in the tables their counts
+    are known, the others are read in Spark tasks. Raises UsageError for a convention that is none.
+    """
+    wanted = job.settings.label_convention
+    if wanted is not None:
+        name = labels.from_user(wanted, _content(wanted))
+        return replace(listing, scans=labels.with_convention(listing.scans, name))
+    pending = [scan for scan in listing.scans if scan.label_convention is None and scan.files[-1].role == MASK]
+    if not pending:
+        return listing
+    found = _in_tables(warehouse, job, pending)
+    unread = [scan for scan in pending if scan.identity not in found]
+    return replace(listing, scans=labels.settled(listing.scans, found | _read(spark, job, unread)))
+
+
+def _content(wanted: str) -> bytes | None:
+    """The bytes of a convention's file; None where it is a name."""
+    if not wanted.lower().endswith(".toml"):
+        return None
+    fs, path = files.filesystem(wanted)
+    if not fs.exists(path):
+        raise NotFound(f"Label convention {wanted} does not exist", "check the path and the rights to read it")
+    return bytes(fs.cat_file(path))
+
+
+def _in_tables(warehouse: Warehouse, job: Job, pending: Sequence[ScanSource]) -> dict[tuple[str, str], frozenset[int]]:
+    """The labels of masks that have not changed since they were written."""
+    if not warehouse.parts(SCANS.name):
+        return {}
+    try:
+        rows = warehouse.scans(job.settings.cohort, _COLUMNS).to_pylist()
+    except NotFound:
+        return {}
+    known = {row["scan_id"]: row for row in rows if row["label_counts"] is not None}
+    return {
+        scan.identity: found for scan in pending if (found := _of(known.get(job.scan_id(scan)), job, scan)) is not None
+    }
+
+
+def _of(row: Mapping[str, Any] | None, job: Job, scan: ScanSource) -> frozenset[int] | None:
+    if row is None or row["fingerprint"] != job.fingerprint(replace(scan, label_convention=row["label_convention"])):
+        return None
+    return frozenset(entry["label"] for entry in row["label_counts"])
+
+
+def _read(spark: SparkSession, job: Job, scans: Sequence[ScanSource]) -> dict[tuple[str, str], frozenset[int]]:
+    """The labels of masks, read where the cores are; none of those that cannot be read, as the run will tell."""
+    if not scans:
+        return {}
+    source, most = job.settings.source, job.settings.max_voxels
+
+    def read(scan: ScanSource) -> tuple[tuple[str, str], frozenset[int] | None]:
+        return scan.identity, scan_reader.mask_labels(source, scan, most)
+
+    tasks = min(len(scans), spark.sparkContext.defaultParallelism * _TASKS_PER_CORE)
+    answers = spark.sparkContext.parallelize(list(scans), tasks).map(read).collect()
+    return {identity: found for identity, found in answers if found is not None}
