@@ -8,7 +8,10 @@ the batch.
 import tensorflow as tf
 
 from segpipe.errors import UsageError
+from segpipe.models.autograph import leave_no_files
 from segpipe.settings import NetworkSettings
+
+leave_no_files()
 
 _GROUPS = 8
 _SLOPE = 0.01

@@ -24,6 +24,7 @@ from segpipe.runtimes.looks import doubtful, once
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
 from segpipe.runtimes.tiled import OVERLAP, TiledPredictor
 from segpipe.settings import NetworkSettings
+from segpipe.storage import filesystem as files_of_disk
 from segpipe.storage import url_to_fs
 
 if TYPE_CHECKING:
@@ -361,7 +362,8 @@ def _convert_saved(folder: Path) -> tuple[bytes, bytes]:
 
 
 def _put(fs: Any, path: str, data: bytes) -> None:
-    """Write a file aside and rename it into its place."""
-    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-    fs.pipe_file(f"{path}.draft", data)
-    fs.mv(f"{path}.draft", path)
+    """Write a file aside and rename it into its place, so that it outlives a power cut on a local disk."""
+    folder = path.rpartition("/")[0]
+    fs.makedirs(folder, exist_ok=True)
+    files_of_disk.replace(fs, path, data)
+    files_of_disk.flush_folder(fs, folder)

@@ -219,3 +219,27 @@ def test_the_seal_is_of_every_file(saved: Bundle):
     assert len(seals) == 3, "the same model_id, but not the same files"
     with pytest.raises(ModelError, match=f"has the seal [0-9a-f]{{32}}, not {saved.seal}: get it again from whom"):
         Bundle.load(saved.url, saved.seal)
+
+
+def test_what_is_written_outlives_a_power_cut(tmp_path: Path, network, monkeypatch: pytest.MonkeyPatch):
+    """Each file is on the disk before it has its name, and each name before the index is written."""
+    import os
+
+    real_sync, real_rename, events = os.fsync, os.replace, []
+
+    def sync(handle: int) -> None:
+        real_sync(handle)
+        events.append(f"flush {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
+
+    def rename(source: str, target: str) -> None:
+        real_rename(source, target)
+        events.append(f"name {Path(target).name}")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", rename)
+    save_bundle(bundle_at(tmp_path / "model"), network)
+    flat = ["flush draft" if event.endswith(".draft") else event for event in events]
+    assert flat == [
+        *("flush draft", "name weights.npz", "flush model"),
+        *("flush draft", "name bundle.json", "flush model"),
+    ]

@@ -170,3 +170,26 @@ def test_a_mirrored_network_sees_the_same_from_every_side(shape: tuple[int, ...]
         np.testing.assert_allclose(seen, np.mean(found, axis=0), atol=1e-6)
     assert np.abs(found[0] - found[3]).max() > 1e-3  # the network alone does not
     assert all((a == b).all() for a, b in zip(of_all_sides.get_weights(), network.get_weights(), strict=True))
+
+
+def test_a_traced_network_leaves_no_files_behind(tmp_path, monkeypatch):
+    """Not even where the process is ended without a chance to clear up, as Spark ends its workers."""
+    import tempfile
+
+    import tensorflow as tf
+
+    from segpipe.models.autograph import leave_no_files
+    from segpipe.models.unet import build_unet
+
+    leave_no_files()  # again, which changes nothing
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    @tf.function
+    def rewritten(number):
+        if number > 0:
+            return tf.constant("more")
+        return tf.constant("less")
+
+    assert rewritten(tf.constant(1)).numpy() == b"more"
+    build_unet(NetworkSettings(filters=4, depth=1), channels=1, regions=1)
+    assert not list(tmp_path.rglob("*"))
