@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def monai_segresnet(folder: Path, scans: list[Path]) -> None:
         told(folder, scan, Orientation("SPL", labels=None)(placed)[0].numpy(), clock.seconds, clock.cpu)
 
 
-def nnunet_plain(folder: Path, scans: list[Path], configuration: str) -> None:
+def nnunet_plain(folder: Path, scans: list[Path], configuration: str, exact: bool = False) -> None:
     """PlainConvUNet of four exclusive labels, nnU-Net's whole inference from array to segmentation."""
     import nibabel as nib
     import torch
@@ -164,6 +165,8 @@ def nnunet_plain(folder: Path, scans: list[Path], configuration: str) -> None:
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     predictor.manual_initialization(network, manager, wanted, [network.state_dict()], dataset, "nnUNetTrainer", None)
     torch.set_num_threads(THREADS)
+    if exact:
+        sum_in_float32()
     for scan in scans:
         images = [nib.load(path) for path in paths(scan)]
         assert nib.aff2axcodes(images[0].affine) == ("L", "P", "S"), "nnU-Net keeps the files' axes"
@@ -172,6 +175,19 @@ def nnunet_plain(folder: Path, scans: list[Path], configuration: str) -> None:
         with Clock() as clock:
             labels = predictor.predict_single_npy_array(array, {"spacing": spacing})
         told(folder, scan, np.asarray(labels), clock.seconds, clock.cpu)
+
+
+def sum_in_float32() -> None:
+    """Let nnU-Net sum up its windows in float32.
+
+    It does so in float16, in which the weights in a window's corners, and what they weigh, are no longer numbers but
+    steps: there a network that is undecided says what the rounding says.
+    """
+    import torch
+    from nnunetv2.inference import predict_from_raw_data as module
+
+    torch.half = torch.float32
+    module.compute_gaussian = partial(module.compute_gaussian, dtype=torch.float32)
 
 
 def nnunet_plans() -> dict[str, Any]:
@@ -234,13 +250,18 @@ def nnunet_plans() -> dict[str, Any]:
     }
 
 
-NETWORKS = ("monai_segresnet", "nnunet_3d_fullres", "nnunet_2d")
+EXACT = "_float32"
+NETWORKS = ("monai_segresnet", "nnunet_3d_fullres", f"nnunet_3d_fullres{EXACT}", "nnunet_2d")
+
+
+def configuration_of(name: str) -> str | None:
+    return name.removeprefix("nnunet_").removesuffix(EXACT) if name.startswith("nnunet_") else None
 
 
 def theirs(folder: Path, scans: list[Path], networks: list[str]) -> None:
     for name in networks:
-        if name.startswith("nnunet_"):
-            nnunet_plain(folder / name, scans, name.removeprefix("nnunet_"))
+        if configuration := configuration_of(name):
+            nnunet_plain(folder / name, scans, configuration, name.endswith(EXACT))
         else:
             monai_segresnet(folder / name, scans)
 
@@ -259,7 +280,7 @@ def ours(folder: Path, scans: list[Path], networks: list[str]) -> None:
     for name in networks:
         here = folder / name
         file = here / ("metadata.json" if name.startswith("monai") else "plans.json")
-        card, content, toml = load_card(str(file), name.removeprefix("nnunet_") if "nnunet" in name else None)
+        card, content, toml = load_card(str(file), configuration_of(name))
         bundle = adopt(str(here / "model.onnx"), card, content, str(here / "adopted"), toml)
         predictor = PredictorSpec(bundle.url, precision="float32").open(THREADS)
         for scan in scans:
