@@ -1,0 +1,97 @@
+"""Specks are left out, lesions are not: sizes that can be counted by hand."""
+
+import numpy as np
+import pytest
+
+from segpipe.core.cleaning import Choice, choose, clean
+from segpipe.core.regions import CONVENTIONS, to_regions
+from segpipe.core.runs import Runs
+
+BRATS = CONVENTIONS["brats"]
+
+
+def blob(*boxes: tuple[int, int, int, int], label: int = 2) -> np.ndarray:
+    """A label map with cubes: first slice, row, column, and edge."""
+    labels = np.zeros((12, 30, 30), np.uint8)
+    for first, row, column, edge in boxes:
+        labels[first : first + edge, row : row + edge, column : column + edge] = label
+    return labels
+
+
+def test_what_is_smaller_goes_and_what_is_as_large_stays() -> None:
+    labels = blob((1, 1, 1, 5), (1, 20, 20, 2), (9, 1, 20, 1))
+    assert clean(labels, BRATS, {"whole_tumour": 8.0}, 1.0).sum() == 2 * (125 + 8)
+    assert clean(labels, BRATS, {"whole_tumour": 8.001}, 1.0).sum() == 2 * 125
+    assert clean(labels, BRATS, {"whole_tumour": 1.001}, 0.125).sum() == 2 * 125
+    kept = clean(labels, BRATS, {"whole_tumour": 0.5, "tumour_core": 50.0}, 1.0)
+    assert kept is labels, "nothing changes: no copy"
+
+
+def test_voxels_that_touch_at_a_corner_are_one_component() -> None:
+    labels = np.zeros((3, 3, 3), np.uint8)
+    labels[0, 0, 0] = labels[1, 1, 1] = labels[2, 2, 2] = 2
+    assert clean(labels, BRATS, {"whole_tumour": 3.0}, 1.0).sum() == 6
+
+
+def test_an_inner_speck_becomes_what_lies_around_it() -> None:
+    labels = blob((0, 0, 0, 10))
+    labels[2, 2, 2] = 4  # an enhancing speck, core as well
+    labels[5:8, 5:8, 5:8] = 1
+    labels[6, 6, 6] = 4  # an enhancing speck within the core
+    found = clean(labels, BRATS, {"enhancing_tumour": 2.0}, 1.0)
+    assert (found[2, 2, 2], found[6, 6, 6]) == (1, 1), "no longer enhancing, still core"
+    found = clean(labels, BRATS, {"tumour_core": 2.0, "enhancing_tumour": 2.0}, 1.0)
+    assert (found[2, 2, 2], found[6, 6, 6]) == (2, 1)
+    assert (to_regions(found, BRATS)[..., 0] == to_regions(labels, BRATS)[..., 0]).all()
+
+
+def test_inner_regions_go_with_what_held_them() -> None:
+    labels = blob((0, 0, 0, 10), (10, 28, 28, 2))
+    labels[11, 29, 29] = 4
+    found = clean(labels, BRATS, {"whole_tumour": 9.0}, 1.0)
+    assert not found[10:].any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cleaning_twice_is_cleaning_once(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.array([0, 0, 0, 0, 0, 1, 2, 4], np.uint8), size=(6, 20, 20))
+    least = {"whole_tumour": 3.0, "tumour_core": 2.0, "enhancing_tumour": 2.0}
+    once = clean(labels, BRATS, least, 1.0)
+    assert (clean(once, BRATS, least, 1.0) == once).all()
+    sizes = Runs.of(to_regions(once, BRATS)[..., 0].astype(bool)).components.sizes
+    assert sizes.min() >= 3
+
+
+def pair(predicted: np.ndarray, true: np.ndarray, voxel_ml: float = 0.001) -> tuple[Runs, Runs, float]:
+    return Runs.of(predicted > 0), Runs.of(true > 0), voxel_ml
+
+
+TRUE, SPECKS = blob((1, 1, 1, 8)), blob((1, 1, 1, 8), (1, 20, 20, 4), (8, 20, 1, 4))  # 512 and 2 x 64 voxels
+
+
+def test_specks_are_left_out_by_the_least_volume_that_helps() -> None:
+    chosen = choose([pair(SPECKS, TRUE)] * 3, candidates_ml=(2.0, 0.06, 0.1, 0.5))
+    assert chosen == Choice(0.1, pytest.approx(2 * 512 / (512 + 640)), 1.0, 3)
+
+
+def test_small_true_lesions_are_not_given_up_for_the_specks_of_others() -> None:
+    small = blob((1, 20, 20, 4))
+    assert choose([pair(SPECKS, TRUE)] * 5 + [pair(small, small)], (0.1,)).least_ml == 0
+    assert choose([pair(SPECKS, TRUE)] * 5 + [pair(small, small)], (0.06,)).least_ml == 0
+
+
+def test_a_patient_without_tumour_counts() -> None:
+    nothing, speck = np.zeros_like(TRUE), blob((1, 20, 20, 4))
+    chosen = choose([pair(TRUE, TRUE), pair(TRUE, TRUE), pair(speck, nothing)], (0.1,))
+    assert (chosen.least_ml, chosen.dice_before, chosen.dice_after) == (0.1, pytest.approx(2 / 3), 1.0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_patients_say_nothing(count: int) -> None:
+    assert choose([pair(SPECKS, TRUE)] * count).least_ml == 0
+
+
+def test_a_gain_that_is_noise_is_none() -> None:
+    almost = blob((1, 1, 1, 8), (8, 20, 20, 1))
+    assert choose([pair(almost, TRUE)] * 4, (0.01,)).least_ml == 0
