@@ -32,10 +32,13 @@ def run(settings: ExportSettings, context: Context) -> int:
             validation = scans(settings, trained, "validation", VALIDATION_SCANS)
             calibration = scans(settings, trained, "train", CALIBRATION_SCANS) if settings.int8 else None
         with record.stage("convert and measure"):
-            bundle = export(settings.model, validation, calibration, settings.expect_model)
+            bundle = export(settings.model, validation, calibration, settings.expect_model, settings.clean)
         record.model_id = bundle.model_id
         record.lines.append(bundle.seal_line)
         record.count("validation_scans", len(validation))
+        if bundle.cleaning:
+            told = ", ".join(f"{region} below {least:g} ml" for region, least in bundle.cleaning.items())
+            record.lines.append(f"left out as too small: {told}")
         record.lines.append(f"precision {bundle.inference['precision']}: {bundle.inference['reason']}")
         if int8 := bundle.inference.get("int8"):
             record.lines.append(f"INT8 {'published' if int8['published'] else 'not published'}: {int8['reason']}")

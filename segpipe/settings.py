@@ -273,6 +273,11 @@ class ExportSettings:
         "folder or URL of the tables that it was trained on: the precision is measured on its validation scans and the"
         " export recorded in `runs`; float32 when not given"
     )
+    clean: bool = option(
+        "let segment leave out what is too small to be a lesion: the least volume per region is chosen on the"
+        " validation scans, none where that does not help; needs --warehouse",
+        True,
+    )
 
 
 @dataclass(frozen=True)
@@ -313,8 +318,8 @@ class SegmentSettings(SeriesSettings):
         choices=("auto", "float32", "bfloat16", "int8"),
     )
     looks: str = option(
-        "which slices a network that sees mirror images looks at four times: all, or only the fifth with most pixels in"
-        " doubt, for 1.6 times the cost of one look; for --runtime openvino, not in int8",
+        "which slices a network that sees mirror images looks at four times: all, or only the sixth with most pixels in"
+        " doubt, for some 1.6 times the cost of one look; for --runtime openvino, not in int8",
         "all",
         choices=("all", "doubt"),
     )

@@ -44,7 +44,7 @@ def clean(
 
     Components are 26-connected. What is left out becomes what lies around it: the label of the next outer region, or
     background. Outer regions come first, so that an inner one goes with what held it. A new array where something
-    changes, else `labels` itself.
+    changes, else `labels` itself; so too where `voxel_ml` is 0, which means that nobody knows it.
 
     >>> from segpipe.core.regions import CONVENTIONS
     >>> clean(np.array([[[2, 4, 2, 0, 2]]], np.uint8), CONVENTIONS["brats"], {"whole_tumour": 2.0}, 1.0).tolist()
@@ -55,7 +55,7 @@ def clean(
     outer = 0
     for region, own in zip(convention.regions, convention.paint, strict=True):
         least = least_ml.get(region, 0.0)
-        if least > 0:
+        if least > 0 and voxel_ml > 0:
             runs = region_runs(labels, {region: convention.regions[region]})[region]
             components = runs.components
             gone = (components.sizes * voxel_ml < least)[components.of_run]

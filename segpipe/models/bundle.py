@@ -56,6 +56,8 @@ class Bundle:
     files: dict[str, str] = field(default_factory=dict)
     inference: dict[str, Any] = field(default_factory=dict)
     """What `export` measured and chose: `precision`, `reason`, and the figures behind it; empty before the export."""
+    cleaning: dict[str, float] = field(default_factory=dict)
+    """The least volume of each region's components, ml; smaller ones are left out. `export` chooses it."""
     origin: str = TRAINED
     """`trained` here, or `adopted`: trained elsewhere, without Keras weights, run as its card in `adopted` says."""
     adopted: dict[str, Any] = field(default_factory=dict)
@@ -63,11 +65,17 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the model computes: weights, network, input, regions, and the card of an adopted one."""
+        """A hash of what the model computes: weights, network, input, regions, cleaning, the card of an adopted one."""
         parts = (self.weights_sha256, self.network, self.modalities, self.orientation, self.crop, self.multiple)
         more = (self.label_convention, self.regions, self.normalisation, self.threshold)
-        card = () if self.origin == TRAINED else (self.adopted.get("card"),)
-        return hashlib.sha256(json.dumps([*parts, *more, *card], sort_keys=True).encode()).hexdigest()[:16]
+        later: list[Any] = [] if self.origin == TRAINED else [self.adopted.get("card")]
+        later += [self.cleaning] if self.cleaning else []
+        return hashlib.sha256(json.dumps([*parts, *more, *later], sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def trained_as(self) -> str:
+        """The `model_id` that it had when it was trained, before it was exported with cleaning."""
+        return replace(self, cleaning={}).fingerprint
 
     @property
     def seal(self) -> str:
@@ -136,17 +144,24 @@ class Bundle:
         return self
 
     def with_files(
-        self, *names: str, without: tuple[str, ...] = (), inference: Mapping[str, Any] | None = None
+        self,
+        *names: str,
+        without: tuple[str, ...] = (),
+        inference: Mapping[str, Any] | None = None,
+        cleaning: Mapping[str, float] | None = None,
     ) -> "Bundle":
         """The bundle with these files of its directory hashed anew and listed, on disk too; for `export`.
 
-        Files `without` are no longer listed, and `inference` replaces what was recorded, where it is given.
+        Files `without` are no longer listed; `inference` and `cleaning` replace what was recorded, where given.
+        Other cleaning makes another model of it, with another `model_id`.
         """
         fs, folder = _open_folder(self.url)
         kept = {name: known for name, known in self.files.items() if name not in without}
         hashes = {name: _sha256(fs, f"{folder}/{name}") for name in names}
         recorded = self.inference if inference is None else dict(inference)
-        bundle = replace(self, files={**kept, **hashes}, inference=recorded)
+        cleaned = self.cleaning if cleaning is None else dict(cleaning)
+        bundle = replace(self, files={**kept, **hashes}, inference=recorded, cleaning=cleaned)
+        bundle = replace(bundle, model_id=bundle.fingerprint)
         _write_index(bundle)
         return bundle
 
@@ -252,8 +267,13 @@ def _write_index(bundle: Bundle) -> None:
 def _parse(url: str, raw: Any) -> Bundle:
     if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
         raise ModelError(f"Model {url} is not of bundle format {FORMAT}", "train it again with this version")
-    for name, value in (("inference", {}), ("origin", TRAINED), ("adopted", {})):  # earlier versions wrote none
-        raw.setdefault(name, value)
+    for name, value in (
+        ("inference", {}),
+        ("cleaning", {}),
+        ("origin", TRAINED),
+        ("adopted", {}),
+    ):  # earlier versions wrote none
+        raw.setdefault(name, value)  # earlier versions wrote none
     names = {f.name for f in fields(Bundle)} - {"url"}
     if set(raw) != names:
         strange = sorted(names.symmetric_difference(raw))

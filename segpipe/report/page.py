@@ -97,7 +97,7 @@ def _content(
                 key=lambda row: regions.index(row["region"]),
             )
         ],
-        "runs": [_run(run) for run in results.runs_of(tables, cohort, model.model_id)],
+        "runs": [_run(run) for run in results.runs_of(tables, cohort, model.ids)],
         "split_rule": next(iter(scans.values()))["split_rule"],
     }
 

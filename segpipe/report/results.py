@@ -42,6 +42,12 @@ class Model:
     bundle: Row = field(default_factory=dict)
     history: tuple[dict[str, float], ...] = ()
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Its id, and the one that it was trained under where export has changed what it leaves out."""
+        earlier = self.bundle.get("inference", {}).get("trained_as")
+        return (self.model_id, earlier) if earlier else (self.model_id,)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -208,10 +214,10 @@ def contrast_window(scan: Row, modality: str) -> tuple[float, float]:
     return row["p01"], min(row["max"], row["p99"] + 0.3 * (row["p99"] - row["median"]))
 
 
-def runs_of(warehouse: Warehouse, cohort: str, model_id: str) -> list[Row]:
-    """Runs that touched the cohort or the model, oldest first."""
-    wanted = (ds.field("cohort") == cohort) & (ds.field("model_id").is_null() | (ds.field("model_id") == model_id))
-    mine = wanted | (ds.field("model_id") == model_id)
+def runs_of(warehouse: Warehouse, cohort: str, model_ids: Sequence[str]) -> list[Row]:
+    """Runs that touched the cohort or the model, which may have had several ids, oldest first."""
+    of_model = ds.field("model_id").isin(list(model_ids))
+    mine = ((ds.field("cohort") == cohort) & ds.field("model_id").is_null()) | of_model
     return warehouse.table("runs").to_table(filter=mine).sort_by("started").to_pylist()
 
 

@@ -1,10 +1,15 @@
 """Which runtimes there are, and how a job says which one it wants."""
 
 import hashlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from segpipe.core.prediction import Predictor
+from segpipe.core.cleaning import clean
+from segpipe.core.prediction import Predictor, ScanInput, Segmented, SliceBatch
+from segpipe.core.regions import CONVENTIONS
+from segpipe.core.runs import region_runs
 from segpipe.errors import ModelError, UsageError
 from segpipe.models.bundle import Bundle
 from segpipe.storage import url_to_fs
@@ -74,8 +79,29 @@ class PackedPredictor:
         key = (self.bundle.model_id, self.bundle.files.get(next(iter(self.files))), self.spec, threads)
         if key not in _OPEN:
             _OPEN.clear()  # a worker serves one model at a time: the memory of the last one is given back
-            _OPEN[key] = import_module(f"segpipe.runtimes.{self.spec.runtime}").predictor(self, threads)
+            found = import_module(f"segpipe.runtimes.{self.spec.runtime}").predictor(self, threads)
+            _OPEN[key] = CleanedPredictor(found, self.bundle) if self.bundle.cleaning else found
         return _OPEN[key]
+
+
+@dataclass(frozen=True, eq=False)
+class CleanedPredictor:
+    """A predictor whose label maps lack the components that its bundle calls too small.
+
+    Probabilities stay those of the voxels as they were predicted, but for regions of which nothing is left.
+    """
+
+    predictor: Predictor
+    bundle: Bundle
+
+    def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
+        """See `Predictor.segment`. A scan whose spacing nobody states is left as it is."""
+        found = self.predictor.segment(scan, batches)
+        convention = CONVENTIONS[self.bundle.label_convention]
+        labels = clean(found.labels, convention, self.bundle.cleaning, math.prod(scan.spacing_mm) / 1000)
+        left = region_runs(labels, convention.regions)
+        means = {name: mean if left[name].voxels else None for name, mean in found.mean_probability.items()}
+        return Segmented(labels, means, found.max_probability)
 
 
 _OPEN: dict[tuple, Predictor] = {}

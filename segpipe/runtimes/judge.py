@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.core import metrics
+from segpipe.core import cleaning, metrics
+from segpipe.core.cleaning import Choice
 from segpipe.core.prediction import Predictor, Sample
 from segpipe.core.regions import CONVENTIONS, to_regions
+from segpipe.core.runs import Runs, region_runs
 from segpipe.errors import ModelError
 from segpipe.models.bundle import Bundle
 
@@ -39,13 +42,14 @@ class Trial:
     slices_per_second: float = 0.0
 
 
-def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Sample]) -> dict[str, Any]:
+def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Sample]) -> tuple[dict[str, Any], Trial]:
     """What a bundle shall record as `inference`: bfloat16 where it is faster and agrees with Keras, else float32.
 
-    `contents` is the IR. Raises ModelError where float32 itself does not agree, for then the conversion is wrong.
+    `contents` is the IR. What it makes of the samples in that precision is given too. Raises ModelError where float32
+    itself does not agree, for then the conversion is wrong.
     """
     if not samples:
-        return {"precision": "float32", "reason": "no validation scans to measure bfloat16 on"}
+        return {"precision": "float32", "reason": "no validation scans to measure bfloat16 on"}, Trial({})
     from segpipe.runtimes.openvino import has_bfloat16, on_ir
 
     threads = len(os.sched_getaffinity(0))
@@ -58,7 +62,7 @@ def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Samp
     agreement = {name: _agreement(trial, keras) for name, trial in trials.items()}
     speed = {name: trial.slices_per_second for name, trial in trials.items() if trial.slices_per_second}
     precision, reason = decide(bundle.url, agreement, speed)
-    return {
+    told = {
         "precision": precision,
         "reason": reason,
         "scans": len(samples),
@@ -66,6 +70,26 @@ def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Samp
         "slices_per_second": {name: round(number, 1) for name, number in speed.items()},
         "threads": threads,
     }
+    return told, trials[precision]
+
+
+def choose_cleaning(bundle: Bundle, trial: Trial, samples: Sequence[Sample]) -> dict[str, Choice]:
+    """Which components of each region shall be left out: chosen on the labelled scans of `samples`.
+
+    `trial` is what the model makes of them. Regions of which no scan's labels tell are left alone.
+    """
+    mine = CONVENTIONS[bundle.label_convention]
+    pairs: dict[str, list[tuple[Runs, Runs, float]]] = {}
+    for sample in samples:
+        known = CONVENTIONS.get(sample.label_convention or "")
+        if known is None or sample.slices.truth is None:
+            continue
+        voxel_ml = math.prod(sample.scan.spacing_mm) / 1000
+        predicted = region_runs(trial.labels[sample.scan_id], mine.regions)
+        true = region_runs(sample.slices.truth, known.regions)
+        for region in set(predicted) & set(true) if voxel_ml else ():
+            pairs.setdefault(region, []).append((predicted[region], true[region], voxel_ml))
+    return {region: cleaning.choose(pairs[region]) for region in mine.regions if region in pairs}
 
 
 def decide(url: str, agreement: Mapping[str, float], speed: Mapping[str, float]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +46,14 @@ def export(
     validation: Sequence[Sample] = (),
     calibration: Sequence[Sample] | None = None,
     expected: str | None = None,
+    clean: bool = True,
 ) -> Bundle:
     """Convert a Keras model to an IR from int16 slices to uint8 labels, in its bundle, whose new index is given back.
 
     The precision that `segment` shall use is measured on the scans of `validation`, see `judge.choose`; without any it
-    is float32. With scans for `calibration` an INT8 model is made too and published where `judge.judge_int8` lets it.
+    is float32. What is too small to be a lesion is chosen there too if `clean` says so, see `judge.choose_cleaning`;
+    the model then has another `model_id`. With scans for `calibration` an INT8 model is made too and published where
+    `judge.judge_int8` lets it.
     The index is written last and names the hashes of the new files, so that a half-written export is refused as damaged
     and the next one puts it right. Raises ModelError for a network that cannot be converted, and for one whose float32
     masks are not those of Keras, and for a model of another seal than `expected`.
@@ -60,7 +63,13 @@ def export(
     bundle = Bundle.load(bundle_url, expected)
     bundle.must_be_trained_here("convert")
     contents = convert(load_keras(bundle), bundle)
-    chosen = judge.choose(bundle, contents, validation)
+    chosen, trial = judge.choose(bundle, contents, validation)
+    choices = judge.choose_cleaning(bundle, trial, validation) if clean else {}
+    if choices:
+        chosen["cleaning"] = {region: asdict(choice) for region, choice in choices.items()}
+    cleaning = {region: choice.least_ml for region, choice in choices.items() if choice.least_ml}
+    if cleaning:
+        chosen["trained_as"] = bundle.trained_as
     int8, published = None, False
     if calibration is not None and bundle.network["dimensions"] == 3:
         chosen["int8"] = {"published": False, "reason": "3D networks are not quantised in this version"}
@@ -79,7 +88,7 @@ def export(
     for name, data in written.items():
         _put(fs, f"{folder.rstrip('/')}/{name}", data)
     gone = tuple(name for name in (*INT8_FILES, *LOOK_FILES) if name not in written)
-    return bundle.with_files(*written, without=gone, inference=chosen)
+    return bundle.with_files(*written, without=gone, inference=chosen, cleaning=cleaning)
 
 
 def _sees_mirror_images(bundle: Bundle) -> bool:

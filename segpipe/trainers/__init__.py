@@ -258,7 +258,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
     )
     try:
         standing = Bundle.load(settings.model).verify()
-        if standing.model_id == bundle.fingerprint:
+        if standing.trained_as == bundle.fingerprint:
             return standing
     except ModelError:
         pass  # none yet, or one that a kill left half-written
