@@ -134,6 +134,20 @@ def test_no_checkpoint_inside_an_epoch_before_it_is_time(settings):
     assert newest(settings().model) == (1, 0)
 
 
+def test_a_stage_that_spark_starts_again_does_not_fall_behind_its_checkpoints(settings):
+    """Its plan is that of the first time; whoever made it plans anew."""
+    from segpipe.trainers import resumed
+    from segpipe.trainers.contract import Alone
+    from segpipe.trainers.plan import make_plan
+    from segpipe.trainers.worker import Worker
+
+    plan = make_plan(settings())
+    train_until(settings(), epoch=1, step=0)
+    with pytest.raises(RuntimeError, match=r"a worker was lost after epoch-00001.npz"):
+        Worker(plan, Alone).build_model()
+    Worker(resumed(plan), Alone).build_model()
+
+
 def test_a_damaged_checkpoint_is_named(settings):
     from segpipe.errors import ModelError
 
