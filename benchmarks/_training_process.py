@@ -81,8 +81,8 @@ def feed(plan: TrainPlan, threads: int) -> dict[str, Any]:
 
 def trained(trainer: str, plan: TrainPlan, workers: int = WORKERS) -> dict[str, Any]:
     """Images/s of every epoch of a real training whose workers have one thread each, the same share of a batch each."""
+    from segpipe.storage.model_directory import read_history
     from segpipe.trainers import train
-    from segpipe.trainers.records import read_history
     from segpipe.warehouse.runs import record_run
 
     spark = _spark(workers)

@@ -22,6 +22,7 @@ import jobs.train
 from segpipe.cli import DONE, Context, check_source, check_warehouse, execute
 from segpipe.core.splits import SplitRule
 from segpipe.errors import ModelError
+from segpipe.registry import TRAINERS
 from segpipe.settings import (
     DemoSettings,
     EvaluateSettings,
@@ -125,14 +126,11 @@ def write_there(url: str, seed: int, index: int, shape: tuple[int, int, int]) ->
     subject = subject_id(seed, index)
     if fs.exists(files.join(root, subject)):
         return
-    draft = files.join(root, f".{subject}.draft")
-    files.remove(fs, draft)
-    fs.makedirs(draft)
     with tempfile.TemporaryDirectory(prefix="segpipe-demo-") as scratch:
         write_subject(scratch, seed, index, shape)
-        for path in Path(scratch, subject).iterdir():
-            fs.pipe_file(files.join(draft, path.name), path.read_bytes())
-    fs.mv(draft, files.join(root, subject))
+        with files.folder_aside(fs, files.join(root, subject)) as draft:
+            for path in Path(scratch, subject).iterdir():
+                fs.pipe_file(files.join(draft, path.name), path.read_bytes())
 
 
 def _ingest_settings(source: str, warehouse: str, cohort: str) -> IngestSettings:
@@ -168,7 +166,7 @@ def filled_rule(subjects: set[str], salt: str, train: float, validation: float) 
 
 def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: str) -> TrainSettings:
     """The training of the demo, to be quick: batches of about 8 slices, and a network that looks once."""
-    workers = 1 if settings.trainer == "local" else settings.workers
+    workers = settings.workers if TRAINERS[settings.trainer].on_spark else 1
     epochs = settings.epochs or (12 if settings.source else 4)
     return TrainSettings(
         warehouse=warehouse,

@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
 from segpipe.cli import DONE, Context, check_warehouse, execute
+from segpipe.registry import TRAINERS
 from segpipe.settings import TrainSettings
 
 
@@ -16,7 +17,7 @@ def run(settings: TrainSettings, context: Context) -> int:
     from segpipe.trainers.cluster import check_cluster
 
     with context.recorded("train", settings.warehouse, settings) as record:
-        if settings.trainer != "local" and (conf := submitted_conf()):
+        if TRAINERS[settings.trainer].on_spark and (conf := submitted_conf()):
             check_cluster(conf, settings.workers)  # before a session takes executors
         train(settings, lambda: context.spark, record, context.progress)
     return DONE

@@ -113,4 +113,4 @@ scan = warehouse.scan(frame.sort_values("brain_voxels")["scan_id"].iloc[-1])
 scan
 
 # %%
-scan.plot(model=next(iter(scan.models), None))
+scan.plot(model=next(iter(scan.models()), None))

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from segpipe.errors import (
+    BadInput,
+    MissingPackage,
+    ModelError,
+    NotFound,
+    SegpipeError,
+    StorageError,
+    TableError,
+    UsageError,
+    WarehouseBusy,
+)
+
 if TYPE_CHECKING:
     import os
 
-    from segpipe.analysis import OpenedWarehouse
+    from segpipe.analysis import Warehouse
 
 __version__ = "0.2.0"
+__all__ = [
+    "BadInput",
+    "MissingPackage",
+    "ModelError",
+    "NotFound",
+    "SegpipeError",
+    "StorageError",
+    "TableError",
+    "UsageError",
+    "WarehouseBusy",
+    "open_warehouse",
+]
 
 
-def open_warehouse(path: str | os.PathLike[str]) -> OpenedWarehouse:
+def open_warehouse(path: str | os.PathLike[str]) -> Warehouse:
     """The warehouse at a folder or URL (file://, hdfs://), for notebooks and scripts; reads nothing yet.
 
-    >>> open_warehouse("demo/tables").segmentations.where(split="test").pandas()  # doctest: +SKIP
+    >>> open_warehouse("demo/tables").segmentations.where(split="test").to_pandas()  # doctest: +SKIP
 
     Raises NotFound where there is none.
     """
-    from segpipe.analysis import OpenedWarehouse
+    from segpipe.analysis import Warehouse
 
-    return OpenedWarehouse(str(path))
+    return Warehouse(str(path))

@@ -10,6 +10,7 @@ import typing
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from segpipe import registry
 from segpipe.errors import UsageError
 
 
@@ -101,8 +102,8 @@ def _range(rules: Any) -> str:
 
 AXES = ("axial", "coronal", "sagittal")
 SESSIONS, PREFERENCES, ALSO = ("study", "date", "accession"), ("2d-axial", "3d"), ("ADC", "DWI", "SWI", "PD")
-LAYOUTS = ("auto", "brats", "decathlon", "bids", "dicom", "manifest", "plain")
-TRAINERS = ("orca", "horovod", "local")
+LAYOUTS = ("auto", "manifest", *registry.LAYOUTS)
+RUNTIMES, TRAINERS = tuple(registry.RUNTIMES), tuple(registry.TRAINERS)
 LEAST_EPOCHS, LEAST_STEPS = 20, 700
 _KEY_FILE = (
     "file or URL with the secret, of at least 16 bytes, that names of patients are hashed with; when not given, that of"
@@ -310,7 +311,7 @@ class SegmentSettings(SeriesSettings):
     expect_model: str | None = option(
         "seal that the model directory must have, as train, export and adopt print it; not asked for when not given"
     )
-    runtime: str = option("what runs the network", "openvino", choices=("openvino", "keras"))
+    runtime: str = option("what runs the network", "openvino", choices=RUNTIMES)
     batch_size: int = option("slices per inference request", 8, least=1)
     precision: str = option(
         "arithmetic of OpenVINO; auto is what export chose by measuring",

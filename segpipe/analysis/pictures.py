@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import segpipe
-from segpipe.analysis import OpenedWarehouse, plots, training
+from segpipe.analysis import Warehouse, plots, training
 from segpipe.analysis.scan import Scan
 from segpipe.errors import SegpipeError, TableError
 
@@ -21,7 +21,7 @@ _GENERATED = "Synthetic_"
 _COLOURS = 128
 
 
-def draw(warehouse: OpenedWarehouse, model: str, folder: Path) -> list[Path]:
+def draw(warehouse: Warehouse, model: str, folder: Path) -> list[Path]:
     """Draw slices and a still of the worst test scan, and the learning curves, as PNG files below `folder`.
 
     Raises TableError where a subject is not a generated one, or none was segmented.
@@ -29,7 +29,7 @@ def draw(warehouse: OpenedWarehouse, model: str, folder: Path) -> list[Path]:
     real = [one for one in warehouse.scans.pandas()["subject"] if not one.startswith(_GENERATED)]
     if real:
         raise TableError(
-            f"{warehouse.warehouse.url} holds scans that segpipe did not generate ({real[0]}, …)", "use the demo's"
+            f"{warehouse.store.url} holds scans that segpipe did not generate ({real[0]}, …)", "use the demo's"
         )
     scan = _worst(warehouse)
     caption = f"Generated scan, no patient: {scan.subject} ({scan.split}). Truth blue, prediction orange and dashed."
@@ -42,10 +42,10 @@ def draw(warehouse: OpenedWarehouse, model: str, folder: Path) -> list[Path]:
     return [_save(figure, text, folder / name) for name, (figure, text) in made.items()]
 
 
-def _worst(warehouse: OpenedWarehouse) -> Scan:
+def _worst(warehouse: Warehouse) -> Scan:
     rows = warehouse.segmentations.where(split="test").pandas().dropna(subset=["dice"])
     if rows.empty:
-        raise TableError(f"{warehouse.warehouse.url} has no test scan with a Dice", "run `make demo`")
+        raise TableError(f"{warehouse.store.url} has no test scan with a Dice", "run `make demo`")
     outer = rows[rows["region"] == rows["region"].iloc[0]]
     return warehouse.scan(outer.sort_values("dice")["scan_id"].iloc[0])
 

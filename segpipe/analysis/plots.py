@@ -95,9 +95,9 @@ def curves(history: pd.DataFrame) -> Figure:
 def outer_regions(scan: Scan, model: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The whole tumour (or lesion) as it is and as it was predicted, bool (S, H, W) each; nothing where unknown."""
     predicted = np.zeros(scan.shape, bool)
-    if scan.models:
+    if scan.models():
         predicted = _outer(scan.prediction(model), scan.prediction_convention(model))
-    mask = scan.mask
+    mask = scan.mask()
     truth = np.zeros(scan.shape, bool) if mask is None else _outer(mask, scan.convention)
     return truth, predicted
 

@@ -13,13 +13,14 @@ from segpipe.core.orientation import reorient, reorient_affine
 from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.core.volume import scale
 from segpipe.errors import NotFound, UsageError
+from segpipe.extras import named_extra, names_extra
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from nibabel.nifti1 import Nifti1Image
 
-    from segpipe.analysis.opened import OpenedWarehouse
+    from segpipe.analysis.warehouse import Warehouse
 
 MASK, PREDICTION = "mask", "prediction"
 
@@ -28,10 +29,11 @@ MASK, PREDICTION = "mask", "prediction"
 class Scan:
     """A row of `scans` with its arrays: all (slice, row, column), read when first asked for and kept.
 
+    What the row holds is a property; what is read or drawn is a method.
     `affine` maps (slice, row, column, 1) to RAS+ mm and belongs to every array of the scan.
     """
 
-    opened: OpenedWarehouse
+    warehouse: Warehouse
     row: dict[str, Any]
 
     @property
@@ -81,10 +83,9 @@ class Scan:
         """What the labels of `mask` mean; None without a mask."""
         return CONVENTIONS.get(self.row["label_convention"])
 
-    @property
     def models(self) -> list[str]:
         """The ids of the models that segmented this scan, sorted."""
-        found = self.opened.segmentations.where(scan_id=self.scan_id).select("model_id").arrow()
+        found = self.warehouse.segmentations.where(scan_id=self.scan_id).select("model_id").arrow()
         return sorted(set(found["model_id"].to_pylist()))
 
     def image(self, modality: str) -> np.ndarray:
@@ -103,7 +104,6 @@ class Scan:
         """All modalities in scaled values, float32 (S, H, W, C), in the order of `modalities`."""
         return np.stack([self.image(modality) for modality in self.modalities], axis=-1)
 
-    @property
     def mask(self) -> np.ndarray | None:
         """The true label map, uint8 (S, H, W), in `convention`; None where the scan has no mask."""
         return self._planes[MASK].astype(np.uint8) if MASK in self._planes else None
@@ -124,10 +124,11 @@ class Scan:
 
         Raises NotFound where the scan has no such volume.
         """
-        import nibabel as nib
+        with named_extra():
+            import nibabel as nib
 
         if what == MASK:
-            array = self.mask
+            array = self.mask()
             if array is None:
                 raise NotFound(f"Scan {self.scan_id} has no mask", "ask for a modality or a prediction")
         else:
@@ -140,21 +141,24 @@ class Scan:
 
     def results(self, model: str | None = None) -> pd.DataFrame:
         """The rows of `segmentations` of this scan, of all models or one."""
-        view = self.opened.segmentations.where(scan_id=self.scan_id)
-        return (view.where(model_id=model) if model else view).pandas()
+        view = self.warehouse.segmentations.where(scan_id=self.scan_id)
+        return (view.where(model_id=model) if model else view).to_pandas()
 
+    @names_extra
     def plot(self, modality: str | None = None, model: str | None = None, slices: int = 5) -> Figure:
         """A row of slices that show most, with the outlines of truth and prediction where there are any."""
         from segpipe.analysis.plots import slices_of
 
         return slices_of(self, modality, model, slices)
 
+    @names_extra
     def picture(self, modality: str | None = None, model: str | None = None) -> Figure:
         """Three planes through the lesion and its surface in that of the brain, with truth and prediction."""
         from segpipe.analysis.plots import picture_of
 
         return picture_of(self, modality, model)
 
+    @names_extra
     def view(self, modality: str | None = None, model: str | None = None) -> Any:
         """The scan in 3D with truth and prediction: a widget to turn and slice, or a picture where none can run."""
         from segpipe.analysis.viewer import view
@@ -172,20 +176,14 @@ class Scan:
             "shape": " × ".join(map(str, self.shape)),
             "spacing": " × ".join(f"{step:g}" for step in self.spacing_mm) + " mm",
             "labels": self.row["label_convention"] or "none",
-            "models": ", ".join(self.models) or "none",
         }
-        results = self.opened.segmentations.where(scan_id=self.scan_id)
-        columns = ("model_id", "region", "volume_ml", "truth_volume_ml", "dice", "hd95_mm", "qc_flags")
-        rows = results.select(*columns).arrow().to_pylist()
-        return html.facts(f"Scan {self.scan_id}", items) + (
-            html.table(columns, (row.values() for row in rows)) if rows else ""
-        )
+        return html.facts(f"Scan {self.scan_id}", items | {"measures": ".results()", "models": ".models()"})
 
     @cached_property
     def _planes(self) -> dict[str, np.ndarray]:
-        from segpipe.pipelines.restore import read_planes
+        from segpipe.warehouse.scan_slices import read_planes
 
-        return read_planes(self.opened.warehouse, self.row)
+        return read_planes(self.warehouse.store, self.row)
 
     @cached_property
     def _kept(self) -> dict[str, tuple[np.ndarray, LabelConvention | None]]:
@@ -198,7 +196,7 @@ class Scan:
         return str(chosen["orientation"])
 
     def _model(self, model: str | None) -> str:
-        known = self.models
+        known = self.models()
         if model is None and len(known) > 1:
             raise UsageError(
                 f"Scan {self.scan_id} was segmented by {len(known)} models", f"name one: {', '.join(known)}"
@@ -210,13 +208,12 @@ class Scan:
         return model or known[0]
 
     def _predictions(self, model: str) -> tuple[np.ndarray, LabelConvention | None]:
+        from segpipe.warehouse.predicted import PLANE_COLUMNS, assembled
+
         if model not in self._kept:
-            view = self.opened.predictions.where(scan_id=self.scan_id, model_id=model)
-            rows = view.select("slice_index", "label_convention", "mask").arrow()
-            labels = np.zeros(self.shape, np.uint8)
-            for index, plane in zip(rows["slice_index"].to_pylist(), rows["mask"], strict=True):
-                labels[index] = np.frombuffer(plane.as_buffer(), np.uint8).reshape(self.shape[1:])
-            names = set(rows["label_convention"].to_pylist()) - {None}
-            stated = CONVENTIONS.get(names.pop()) if len(names) == 1 else None
+            view = self.warehouse.predictions.where(scan_id=self.scan_id, model_id=model)
+            rows = view.select(*PLANE_COLUMNS).to_arrow()
+            labels, name = assembled([rows], self.shape, f"{self.scan_id} of model {model}")
+            stated = CONVENTIONS.get(name)
             self._kept[model] = labels, stated or self.convention
         return self._kept[model]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from typing import TYPE_CHECKING
 
 from segpipe.errors import NotFound
-from segpipe.storage import url_to_fs
+from segpipe.storage.model_directory import HISTORY, model_id_of, read_history
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["history_of", "model_id_of"]
 
 
 def history_of(model: str) -> pd.DataFrame:
@@ -21,19 +20,7 @@ def history_of(model: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = list(csv.DictReader(io.StringIO(_read(model, "history.csv"))))
-    return pd.DataFrame(rows).apply(pd.to_numeric, errors="coerce").set_index("epoch")
-
-
-def model_id_of(model: str) -> str:
-    """The id that the tables know a model directory (path or URL) by. Raises NotFound where it is none."""
-    return str(json.loads(_read(model, "bundle.json"))["model_id"])
-
-
-def _read(model: str, name: str) -> str:
-    fs, folder = url_to_fs(model)
-    try:
-        content: bytes = fs.cat_file(f"{folder.rstrip('/')}/{name}")
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"Model {model} has no {name}", "name a folder that `train` wrote") from None
-    return content.decode("utf-8")
+    rows = read_history(model)
+    if not rows:
+        raise NotFound(f"Model {model} has no {HISTORY}", "name a folder that `train` wrote")
+    return pd.DataFrame(rows).set_index("epoch")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.analysis import html
 from segpipe.errors import UsageError
+from segpipe.extras import named_extra
 from segpipe.warehouse.tables import Table
 
 if TYPE_CHECKING:
@@ -20,22 +21,21 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
     from pyspark.sql import DataFrame, SparkSession
 
-    from segpipe.analysis.opened import OpenedWarehouse
+    from segpipe.analysis.warehouse import Warehouse
 
 Condition = tuple[str, tuple[Any, ...]]
 _HEAD = 5
-_WIDE = 8
 
 
 @dataclass(frozen=True)
 class TableView:
     """A table of the warehouse, or a part of it, as pandas, Arrow, DuckDB or Spark; nothing is read before that.
 
-    >>> view.where(split="test", region=["whole_tumour", "tumour_core"]).select("subject", "dice").pandas()
+    >>> view.where(split="test", region=["whole_tumour", "tumour_core"]).select("subject", "dice").to_pandas()
     ... # doctest: +SKIP
     """
 
-    opened: OpenedWarehouse
+    warehouse: Warehouse
     table: Table
     columns: tuple[str, ...]
     conditions: tuple[Condition, ...] = ()
@@ -68,22 +68,30 @@ class TableView:
 
     def dataset(self) -> ds.Dataset:
         """The whole table as a pyarrow dataset, for whoever wants its own filters; conditions are not in it."""
-        self.opened.check_splits(self.table)
-        return self.opened.warehouse.table(self.name)
+        self.warehouse.check_splits(self.table)
+        return self.warehouse.store.table(self.name)
 
-    def arrow(self) -> pa.Table:
+    def to_arrow(self) -> pa.Table:
         """The rows as an Arrow table. Raises TableError where the table breaks a promise of the warehouse."""
         return self.dataset().to_table(list(self.columns), filter=self._expression())
 
-    def pandas(self) -> pd.DataFrame:
+    def to_pandas(self) -> pd.DataFrame:
         """The rows as a pandas frame: lists as arrays, structs and maps as dicts, missing values as NaN or None."""
-        return self.arrow().to_pandas(maps_as_pydicts="strict")
+        return self.to_arrow().to_pandas(maps_as_pydicts="strict")
+
+    def arrow(self) -> pa.Table:
+        """Short for `to_arrow`."""
+        return self.to_arrow()
+
+    def pandas(self) -> pd.DataFrame:
+        """Short for `to_pandas`."""
+        return self.to_pandas()
 
     def duckdb(self) -> duckdb.DuckDBPyRelation:
         """The rows as a DuckDB relation: lazy, read while the relation's result is."""
         import duckdb
 
-        relation = self.opened.duckdb.from_arrow(self.dataset())
+        relation = self.warehouse.duckdb.from_arrow(self.dataset())
         for name, values in self.conditions:
             column = duckdb.ColumnExpression(name)
             known = [duckdb.ConstantExpression(value) for value in values if value is not None]
@@ -93,10 +101,10 @@ class TableView:
 
     def spark(self, session: SparkSession | None = None) -> DataFrame:
         """The rows as a Spark DataFrame, in `session` or the one that runs or is started."""
-        from segpipe.pipelines.catalog import read
-
+        with named_extra():
+            from segpipe.pipelines.catalog import read
         self.dataset()  # checked as for every other reader
-        frame = read(session or self.opened.spark, self.opened.warehouse, self.table)
+        frame = read(session or self.warehouse.spark, self.warehouse.store, self.table)
         for name, values in self.conditions:
             column = frame[name]
             test = column.isin([value for value in values if value is not None])
@@ -113,19 +121,14 @@ class TableView:
 
     def __repr__(self) -> str:
         where = "".join(f", {name} in {list(values)}" for name, values in self.conditions)
-        return f"<{self.name}: {len(self):,} rows, each {self.table.row}{where}>"
+        return f"<{self.name}: each row {self.table.row}{where}>"
 
     def _repr_html_(self) -> str:
-        shown = [self.table.schema.field(name) for name in self.columns][:_WIDE]
-        rows = self.dataset().head(_HEAD, columns=[field.name for field in shown], filter=self._expression())
-        cells = ([_cut(value) for value in row.values()] for row in rows.to_pylist())
-        items = {"rows": f"{len(self):,}", **{name: ", ".join(map(str, values)) for name, values in self.conditions}}
+        items = {name: ", ".join(map(str, values)) for name, values in self.conditions}
         about = [(field.name, str(field.type), _description(field)) for field in self.schema]
-        return (
-            html.facts(f"{self.name}: {self.table.row}", items)
-            + html.table([field.name for field in shown], cells)
-            + html.details(f"all {len(about)} columns", html.table(("column", "type", "meaning"), about))
-        )
+        columns = html.details(f"{len(about)} columns", html.table(("column", "type", "meaning"), about))
+        look = {"rows": ".head()", "number of rows": "len()"}
+        return html.facts(f"{self.name}: {self.table.row}", items | look) + columns
 
     def _expression(self) -> ds.Expression | None:
         import pyarrow as pa
@@ -157,10 +160,6 @@ class TableView:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             remedy = f"did you mean `{near[0]}`?" if near else f"take one of {', '.join(known)}"
             raise UsageError(f"Table {self.name} has no column `{name}`", remedy)
-
-
-def _cut(value: Any) -> Any:
-    return value if isinstance(value, int | float) else html.short(value)
 
 
 def _description(field: pa.Field) -> str:

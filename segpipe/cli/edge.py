@@ -17,6 +17,8 @@ from segpipe.cli.options import parse
 from segpipe.cli.process import attach_terminal, catch_signals, detach, jvm_has_ended, quiet_logging
 from segpipe.errors import SegpipeError
 from segpipe.extras import missing
+from segpipe.interrupts import was_terminated
+from segpipe.traces import root_cause
 
 S = TypeVar("S")
 
@@ -80,8 +82,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror.lower()}{_of_file(error)}: check the place and run the same command again"
 
-    from segpipe.launch.session import root_cause
-
     cause = root_cause(error)
     if cause.startswith("segpipe.errors."):  # raised in a worker, with its remedy
         return cause.partition(": ")[2]
@@ -97,7 +97,7 @@ def _told(job: str, work: Callable[[], int], verbose: bool) -> int:
         return work()
     except KeyboardInterrupt as interrupt:
         problem = "interrupted: run the same command again to go on"
-        code = TERMINATED if str(interrupt) == "terminated" else INTERRUPTED
+        code = TERMINATED if was_terminated(interrupt) else INTERRUPTED
     except Exception as error:
         if verbose:
             traceback.print_exc()

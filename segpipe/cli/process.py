@@ -11,7 +11,8 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from segpipe.interrupts import terminate
 
 _PARENT_SECONDS = 0.5  # so often a job looks whether its JVM is alive
 
@@ -65,9 +66,6 @@ def jvm_has_ended() -> bool:
 
 def catch_signals() -> None:
     """Make Ctrl-C, SIGTERM and a closed terminal a KeyboardInterrupt, which the job's edge tells in one line."""
-
-    def terminate(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt("terminated")  # as segpipe.warehouse.runs does while a run is on record
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminate)

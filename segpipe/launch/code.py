@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
+
+from fsspec.implementations.local import LocalFileSystem
 
 from segpipe.launch.project import JOBS, PACKAGE, ROOT
+from segpipe.storage import filesystem as files
 
 
 def cached_code(folder: Path) -> Path:
@@ -18,17 +21,23 @@ def cached_code(folder: Path) -> Path:
     target = folder / f"segpipe-{digest.hexdigest()[:16]}.zip"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{target.name}.{os.getpid()}"
-        zip_code(draft).replace(target)
+        with files.written_aside(LocalFileSystem(), str(target)) as file:
+            write_code(file)
     return target
 
 
 def zip_code(target: Path) -> Path:
     """Write the packages segpipe and jobs into the zip file `target`."""
+    with target.open("wb") as file:
+        write_code(file)
+    return target
+
+
+def write_code(target: BinaryIO) -> None:
+    """Write the zip into an open file."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in code_files().items():
             archive.write(path, name)
-    return target
 
 
 def code_files() -> dict[str, Path]:

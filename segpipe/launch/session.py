@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tempfile
 import warnings
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segpipe.errors import SegpipeError, UsageError
-from segpipe.launch.code import zip_code
 from segpipe.launch.project import CONF, PACKAGE, ROOT, command
 from segpipe.launch.refusals import refusal
 from segpipe.storage import modes
+from segpipe.traces import root_cause, words_of
 
 if TYPE_CHECKING:
     from pyspark import SparkConf
@@ -66,7 +65,7 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
             warnings.filterwarnings("ignore", "Failed to add file", RuntimeWarning)
             session = builder.getOrCreate()
     except Exception as error:
-        if known := refusal(str(getattr(error, "java_exception", error))):
+        if known := refusal(words_of(error)):
             raise known from error
         raise SegpipeError(
             f"Spark did not start ({root_cause(error)})", f"see `{command()} doctor` for what this machine lacks"
@@ -120,7 +119,7 @@ def submitted_conf() -> SparkConf | None:
 
 def ended_by_yarn(spark: SparkSession, error: Exception) -> SegpipeError | None:
     """Why YARN took the application away in the middle of the job, where `error` comes of that."""
-    text = str(getattr(error, "java_exception", error))
+    text = words_of(error)
     if "stopped SparkContext" not in text and "SparkContext was shut down" not in text:
         return None
     context = spark.sparkContext
@@ -154,27 +153,6 @@ def read_conf(path: Path) -> dict[str, str]:
     return entries
 
 
-def root_cause(error: BaseException) -> str:
-    """The line `Type: message` of what went wrong first: in a Python worker, in the JVM, or here."""
-    text = str(getattr(error, "java_exception", None) or error)
-    if (raised := worker_error(text)) is not None:
-        return ": ".join(filter(None, raised))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    if causes:
-        return causes[-1]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
-
-
-def worker_error(text: str) -> tuple[str, str] | None:
-    """Type and message of the exception in the last Python traceback in `text`, None where there is none."""
-    _, found, trace = text.rpartition("Traceback (most recent call last):\n")
-    if not found:
-        return None
-    match = re.search(r"^([A-Za-z_][\w.]*)(?:: (.*))?$", trace, re.MULTILINE)
-    return (match[1], match[2] or "") if match else None
-
-
 def _in_process_conf() -> dict[str, str]:
     path = CONF / f"spark-{os.environ.get('SEGPIPE_PROFILE') or 'local'}.conf"
     return read_conf(path) if path.is_file() else {}
@@ -192,5 +170,7 @@ def _ship_code(spark: SparkSession) -> None:
     if context.master.startswith("local") or "segpipe" in context.getConf().get("spark.submit.pyFiles", ""):
         return
     if PACKAGE.is_dir():
+        from segpipe.launch.code import zip_code
+
         folder = tempfile.mkdtemp(prefix="segpipe-code-")
         context.addPyFile(str(zip_code(Path(folder) / "segpipe.zip")))

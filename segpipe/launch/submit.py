@@ -22,6 +22,7 @@ from segpipe.launch.command_line import CommandLine, help_text, read
 from segpipe.launch.interpreter import absolute_only
 from segpipe.launch.project import CONF, JOBS, ROOT
 from segpipe.launch.submitted import settings_of
+from segpipe.registry import TRAINERS
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
 
@@ -197,7 +198,8 @@ def _options(line: CommandLine) -> list[str]:
 def _trains_with_orca(line: CommandLine) -> bool:
     """Whether the driver needs BigDL's classes."""
     words = f" {' '.join(line.arguments)} ".replace("=", " ")
-    return line.job in ("train", "demo") and not any(f" --trainer {name} " in words for name in ("local", "horovod"))
+    without = (name for name, trainer in TRAINERS.items() if not trainer.bigdl)
+    return line.job in ("train", "demo") and not any(f" --trainer {name} " in words for name in without)
 
 
 def _bigdl_jars() -> list[str]:

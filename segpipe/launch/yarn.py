@@ -73,14 +73,8 @@ def staged(folder: str, name: str, write: Callable[[BinaryIO], None]) -> str:
     if not fs.exists(path):
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         print(f"segpipe: putting {name} into {folder} (once)", file=sys.stderr, flush=True)
-        draft = f"{path}.{uuid.uuid4().hex}.draft"
-        try:
-            with fs.open(draft, "wb") as target:
-                write(target)
-            files.rename_over(fs, draft, path)
-        except BaseException:
-            files.remove(fs, draft)
-            raise
+        with files.written_aside(fs, path) as target:
+            write(target)
     return f"{folder}/{name}"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from segpipe.errors import BadInput, Reason
 from segpipe.pipelines.progress import Bar, Progress, silent
 from segpipe.storage import filesystem as files
+from segpipe.traces import words_of
 from segpipe.warehouse import parts
 from segpipe.warehouse.store import Warehouse
 
@@ -56,7 +57,7 @@ def collect(
 
 
 def _is_worker_death(error: Exception) -> bool:
-    text = str(getattr(error, "java_exception", error))
+    text = words_of(error)
     return any(sign in text for sign in ("Python worker exited unexpectedly", "SocketException", "EOFException"))
 
 

@@ -11,6 +11,7 @@ from segpipe.errors import SegpipeError, TableError, UsageError
 from segpipe.settings import RegisterSettings
 from segpipe.storage import filesystem as files
 from segpipe.storage import url_to_fs
+from segpipe.traces import root_cause
 from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import TABLES, Table
 
@@ -158,8 +159,6 @@ def _belongs_to_another(session: SparkSession, database: str, name: str) -> bool
 
 
 def _run(session: SparkSession, statement: str) -> None:
-    from segpipe.launch.session import root_cause
-
     try:
         session.sql(statement)
     except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
@@ -19,13 +17,12 @@ from segpipe.core.lesions import LesionScore, mean_dice
 from segpipe.errors import ModelError, NotFound
 from segpipe.pipelines.measures import region_rows
 from segpipe.settings import EvaluateSettings
-from segpipe.storage.filesystem import filesystem, join
+from segpipe.storage.model_directory import model_id_of
 from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
 from segpipe.warehouse.runs import RunRecord
-from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
-from segpipe.warehouse.slices import stream
+from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows, true_labels
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import LATER_COLUMNS, SEGMENTATIONS, SLICES
+from segpipe.warehouse.tables import LATER_COLUMNS, SEGMENTATIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -254,10 +251,9 @@ def _stored(warehouse: Warehouse, settings: EvaluateSettings, model: str) -> dic
 
 def _model_id(url: str) -> str:
     """The model_id that a model directory states."""
-    fs, folder = filesystem(url)
     try:
-        return str(json.loads(fs.cat_file(join(folder, "bundle.json")))["model_id"])
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        return model_id_of(url)
+    except (NotFound, ModelError):
         raise ModelError(
             f"{url} is neither a model directory nor the model_id of a row in segmentations",
             "give the --model that segment was given",
@@ -310,19 +306,9 @@ def measure_part(task: _Task, url: str, stored: Mapping[str, Sequence[Mapping[st
         known = {row["region"]: row for row in stored[place.scan_id]}
         means = {region: row["mean_probability"] for region, row in known.items()}
         highest = {region: row["max_probability"] for region, row in known.items()}
-        for row in region_rows(scan, labels, convention, _truth(warehouse, place, scan), means, highest):
+        truth = true_labels(warehouse, place, scan["shape"])
+        for row in region_rows(scan, labels, convention, truth, means, highest):
             yield row | {name: known[row["region"]][name] for name in _UNMEASURED}
-
-
-def _truth(warehouse: Warehouse, place: ScanPlace, scan: Mapping[str, Any]) -> np.ndarray | None:
-    """A scan's true label map, uint8 (slices, rows, columns), or None."""
-    truth = np.zeros(scan["shape"], np.uint8)
-    path = warehouse.path(SLICES.name, f"{place.part}.parquet")
-    for batch in stream(path, warehouse.fs, place.row_groups, ["mask"]):
-        if batch.mask is None:
-            return None
-        truth[batch.slice_index] = batch.mask
-    return truth
 
 
 def _differences(row: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:

@@ -16,11 +16,10 @@ from segpipe.readers import nifti
 from segpipe.readers import scan as scan_reader
 from segpipe.settings import RestoreSettings
 from segpipe.storage import filesystem as files
-from segpipe.warehouse import slices
+from segpipe.warehouse.scan_slices import read_planes
 from segpipe.warehouse.store import Warehouse, cohort_slug
 
 _LOG = logging.getLogger(__name__)
-_MASK = "mask"
 
 
 def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warning) -> list[str]:
@@ -61,27 +60,6 @@ def prove(warehouse: Warehouse, row: Mapping[str, Any]) -> Iterator[tuple[str, s
     for path, rows in _by_path(row["files"]).items():
         if all(_on_own_grid(one, row) for one in rows):
             yield path, _proof(path, _rebuilt(rows, planes, row["orientation"]), rows)
-
-
-def read_planes(warehouse: Warehouse, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """All channels of a scan by modality, and its `mask` where it has one: stored values, (S, H, W) each.
-
-    `row` is the scan's row of `scans`. Raises TableError where a slice is missing.
-    """
-    part, scan = next(
-        (part, scan)
-        for part in warehouse.slice_parts(row["cohort"], [row["split"]])
-        for scan in part.scans
-        if scan.scan_id == row["scan_id"]
-    )
-    batches = list(slices.stream(part.path, warehouse.fs, scan.row_groups, ("image", "mask")))
-    order = np.concatenate([batch.slice_index for batch in batches])
-    if not np.array_equal(order, np.arange(row["shape"][0])):
-        raise TableError(f"Slices of {row['scan_id']} in {part.path} are not in order", "ingest the scan again")
-    channels = [np.concatenate(arrays) for arrays in zip(*(batch.image or () for batch in batches), strict=True)]
-    planes = dict(zip(row["modalities"], channels, strict=True))
-    masks = [batch.mask for batch in batches if batch.mask is not None]
-    return {**planes, _MASK: np.concatenate(masks)} if masks else planes
 
 
 def _scan_row(warehouse: Warehouse, scan_id: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import fsspec
 
+from segpipe import registry
 from segpipe.errors import NotFound, Reason, UsageError
 from segpipe.readers import naming
 from segpipe.readers.archive import (
@@ -25,7 +26,7 @@ from segpipe.readers.archive import (
     walk,
     without,
 )
-from segpipe.readers.layouts import bids, decathlon, dicom, manifest, plain
+from segpipe.readers.layouts import manifest
 from segpipe.readers.nifti import partners
 from segpipe.readers.series import Judged, Options
 from segpipe.storage import url_to_fs
@@ -34,15 +35,8 @@ __all__ = ["LAYOUTS", "Listing", "Rejected", "ScanSource", "SourceFile", "find",
 
 Claimer = Callable[[Archive, Mapping[str, Entry], bool], Claim]
 
-LAYOUTS: dict[str, Claimer] = {
-    "decathlon": decathlon.claim,
-    "bids": bids.claim,
-    "brats": plain.claim_brats,
-    "dicom": dicom.claim,
-    "plain": plain.claim,
-}
-AUTO = ("decathlon", "bids", "dicom", "plain")
-"""In the order in which `auto` asks them; each sees what those before left over, and `plain` knows BraTS too."""
+LAYOUTS: dict[str, Claimer] = {name: registry.loaded(row.claim) for name, row in registry.LAYOUTS.items()}
+AUTO = tuple(name for name, row in registry.LAYOUTS.items() if row.auto)
 
 
 def find(

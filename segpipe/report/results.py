@@ -1,8 +1,5 @@
 """What the report tells, read from the warehouse and the model directory."""
 
-import csv
-import io
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,13 +17,16 @@ from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.core.volume import scale
 from segpipe.errors import ModelError, NotFound, TableError
 from segpipe.storage.filesystem import filesystem
+from segpipe.storage.model_directory import read_history, stated
+from segpipe.warehouse.predicted import PLANE_COLUMNS, assembled
+from segpipe.warehouse.scan_slices import ScanPlace, scan_places, true_labels
 from segpipe.warehouse.store import Warehouse
 
 Row = dict[str, Any]
 
 _SCAN_COLUMNS = (
-    "scan_id", "subject", "session", "split", "split_rule", "orientation", "label_convention", "modalities", "shape",
-    "spacing_mm", "affine", "brain_box", "files", "intensity",
+    "scan_id", "cohort", "subject", "session", "split", "split_rule", "orientation", "label_convention", "modalities",
+    "shape", "spacing_mm", "affine", "brain_box", "files", "intensity",
 )  # fmt: skip
 _RESULT_COLUMNS = (
     "scan_id", "subject", "session", "split", "region", "volume_ml", "truth_volume_ml", "tp", "fp", "fn", "dice",
@@ -65,6 +65,16 @@ class Source:
         """The table `predictions`."""
         return self.warehouse.table("predictions")
 
+    def places(self, cohort: str) -> dict[str, ScanPlace]:
+        """Where each scan of a cohort stands, by scan_id."""
+        if cohort not in self._places:
+            self._places[cohort] = scan_places(self.warehouse, cohort)
+        return self._places[cohort]
+
+    @cached_property
+    def _places(self) -> dict[str, dict[str, ScanPlace]]:
+        return {}
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -89,16 +99,14 @@ class Measures:
 
 def find_model(model: str) -> Model:
     """The model of a directory (path or URL) that holds bundle.json, else the model whose id the text is."""
-    fs, folder = filesystem(model)
     try:
-        bundle = json.loads(fs.cat_file(f"{folder}/bundle.json"))
-        return Model(str(bundle["model_id"]), bundle, _history(fs, f"{folder}/history.csv"))
-    except (FileNotFoundError, NotADirectoryError):
+        bundle = stated(model)
+    except NotFound:
+        fs, folder = filesystem(model)
         if fs.exists(folder):
             raise ModelError(f"Folder {model} holds no bundle.json", "name a folder that `train` wrote") from None
         return Model(model)
-    except (ValueError, KeyError, TypeError) as fault:
-        raise ModelError(f"File {model}/bundle.json is damaged ({fault})", "train again or restore it") from None
+    return Model(bundle["model_id"], bundle, tuple(read_history(model)))
 
 
 def find_results(warehouse: Warehouse, cohort: str, model: Model) -> tuple[dict[str, Row], list[Row]]:
@@ -160,25 +168,17 @@ def worst_first(rows: Sequence[Row]) -> list[Row]:
 
 
 def read_masks(source: Source, scan: Row, model_id: str) -> Masks:
-    """The predicted and the true label map of one scan, uint8 (S, H, W); slices without prediction are 0."""
+    """The predicted and the true label map of one scan, uint8 (S, H, W).
+
+    Raises TableError where slices of the prediction are missing.
+    """
     shape = tuple(scan["shape"])
     mine = ds.field("scan_id") == scan["scan_id"]
-    found = source.predictions.to_table(
-        columns=["slice_index", "mask"], filter=mine & (ds.field("model_id") == model_id)
-    )
-    predicted = np.zeros(shape, np.uint8)
-    for index, plane in zip(found["slice_index"].to_pylist(), found["mask"], strict=True):
-        predicted[index] = np.frombuffer(plane.as_buffer(), np.uint8).reshape(shape[1:])
+    found = source.predictions.to_table(PLANE_COLUMNS, filter=mine & (ds.field("model_id") == model_id))
+    predicted, _ = assembled([found], shape, f"{scan['scan_id']} of model {model_id}")
     if scan["label_convention"] is None:
         return Masks(predicted, None)
-    stored = source.slices.to_table(columns=["slice_index", "mask", "mask_dtype"], filter=mine)
-    truth = np.zeros(shape, np.uint8)
-    for index, dtype, cell in zip(
-        stored["slice_index"].to_pylist(), stored["mask_dtype"].to_pylist(), stored["mask"], strict=True
-    ):
-        if dtype is not None:
-            truth[index] = decode(_cells([cell]), shape[1], shape[2], [dtype])[0][0]
-    return Masks(predicted, truth)
+    return Masks(predicted, true_labels(source.warehouse, source.places(scan["cohort"])[scan["scan_id"]], shape))
 
 
 def read_channel(source: Source, scan: Row, modality: str, indices: Sequence[int]) -> dict[int, np.ndarray]:
@@ -274,20 +274,6 @@ def grids_of(scans: Iterable[Row]) -> list[Row]:
             counts.items(), key=lambda item: (-item[1], item[0])
         )
     ]
-
-
-def _history(fs: Any, path: str) -> tuple[dict[str, float], ...]:
-    if not fs.exists(path):
-        return ()
-    lines = csv.DictReader(io.StringIO(fs.cat_file(path).decode("utf-8")))
-    return tuple({name: _number(value) for name, value in line.items() if name} for line in lines)
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

@@ -4,17 +4,17 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib import import_module
 
+from segpipe import registry
 from segpipe.core.cleaning import clean
 from segpipe.core.prediction import Predictor, ScanInput, Segmented, SliceBatch
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.runs import region_runs
 from segpipe.errors import ModelError, UsageError
 from segpipe.models.bundle import Bundle
+from segpipe.registry import RUNTIMES
 from segpipe.storage import url_to_fs
 
-RUNTIMES = ("openvino", "keras")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 LOOKS = ("all", "doubt")
 
@@ -50,7 +50,7 @@ class PredictorSpec:
     def pack(self) -> "PackedPredictor":
         """The predictor as it travels, its model's files in it; ModelError where they are missing or damaged."""
         bundle = Bundle.load(self.model_url, self.expected)
-        runtime = import_module(f"segpipe.runtimes.{self.runtime}")
+        runtime = registry.module(RUNTIMES[self.runtime])
         precision = runtime.precision(bundle) if self.precision == "auto" else self.precision
         names, remedy = runtime.files(bundle, precision, self.looks)
         files = {name: read_verified(bundle, name, remedy) for name in names}
@@ -79,7 +79,7 @@ class PackedPredictor:
         key = (self.bundle.model_id, self.bundle.files.get(next(iter(self.files))), self.spec, threads)
         if key not in _OPEN:
             _OPEN.clear()  # a worker serves one model at a time: the memory of the last one is given back
-            found = import_module(f"segpipe.runtimes.{self.spec.runtime}").predictor(self, threads)
+            found = registry.module(RUNTIMES[self.spec.runtime]).predictor(self, threads)
             _OPEN[key] = CleanedPredictor(found, self.bundle) if self.bundle.cleaning else found
         return _OPEN[key]
 

@@ -8,6 +8,7 @@ import contextlib
 import os
 import posixpath
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -77,12 +78,46 @@ def exclusive_create(fs: AbstractFileSystem, path: str, data: bytes) -> None:
 
 def replace(fs: AbstractFileSystem, path: str, data: bytes) -> None:
     """Write a small file so that a reader sees the old content or the new, never a part; durable on a local disk."""
-    folder, _, name = path.rpartition("/")
-    draft = join(folder, f".{name}.{uuid.uuid4().hex}.draft")  # no reader, Spark included, looks at such a name
-    with fs.open(draft, "wb") as file:
+    with written_aside(fs, path) as file:
         file.write(data)
-        flush_to_disk(fs, file)
-    rename_over(fs, draft, path)
+
+
+@contextlib.contextmanager
+def written_aside(fs: AbstractFileSystem, path: str) -> Iterator[Any]:
+    """A binary file to write that takes the place of `path` when the block has ended well, in one step.
+
+    Durable on a local disk; nothing stays of it where the block fails. Two writers at once do not meet: each has a
+    draft of its own, under a name that no reader looks at.
+    """
+    draft = _draft_of(path)
+    try:
+        with fs.open(draft, "wb") as file:
+            yield file
+            flush_to_disk(fs, file)
+        rename_over(fs, draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(fs, draft)
+        raise
+
+
+@contextlib.contextmanager
+def folder_aside(fs: AbstractFileSystem, path: str) -> Iterator[str]:
+    """A folder to fill that appears as `path`, which must not be there, with all of its files at once."""
+    draft = _draft_of(path)
+    fs.makedirs(draft)
+    try:
+        yield draft
+        fs.mv(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(fs, draft)
+        raise
+
+
+def _draft_of(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return join(folder, f".{name}.{uuid.uuid4().hex}.draft")  # no reader, Spark included, looks at such a name
 
 
 def flush_to_disk(fs: AbstractFileSystem, file: Any) -> None:

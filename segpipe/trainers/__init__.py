@@ -4,11 +4,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from segpipe import registry
 from segpipe.errors import ModelError, SegpipeError, UsageError
-from segpipe.settings import TRAINERS, NetworkSettings, TrainSettings
+from segpipe.registry import TRAINERS
+from segpipe.settings import NetworkSettings, TrainSettings
+from segpipe.traces import first_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -43,13 +45,14 @@ def train(
     from segpipe.trainers.cluster import check_cluster
     from segpipe.trainers.plan import make_plan
 
-    if settings.trainer != "local" and spark is None:
+    on_spark = TRAINERS[settings.trainer].on_spark
+    if on_spark and spark is None:
         raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
     with run.stage("plan"):
         planned = make_plan(settings)
         plan = resumed(planned)
     session: Any = None
-    if settings.trainer != "local" and not plan.finished:
+    if on_spark and not plan.finished:
         session = spark() if callable(spark) else spark
         check_cluster(session.sparkContext.getConf(), settings.workers)
     with lock(settings.model, "train", settings.lock_wait_seconds, run.run_id) as fence:
@@ -102,13 +105,14 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
     from segpipe.trainers.cluster import await_slots
     from segpipe.trainers.records import take_failure
 
-    trainer = import_module(f"segpipe.trainers.{plan.settings.trainer}")
+    row = TRAINERS[plan.settings.trainer]
+    trainer = registry.module(row.module)
     take_failure(plan.settings.model)
     with _followed(plan, progress) as tell:
         for attempt in range(plan.settings.retries + 1):
             if plan.finished:
                 return
-            if plan.settings.trainer != "local":
+            if row.on_spark:
                 await_slots(spark, plan.settings.workers)
             try:
                 trainer.train(plan, spark)
@@ -116,7 +120,7 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
                 plan.check_fence()  # else what another job has left word of would be taken for ours
                 if reason := take_failure(plan.settings.model):
                     raise reason from error
-                if isinstance(error, SegpipeError) or plan.settings.trainer == "local":
+                if isinstance(error, SegpipeError) or not row.on_spark:
                     raise
                 _ = spark.version  # raises where Spark's JVM is gone, which no retry mends
                 if attempt == plan.settings.retries:
@@ -136,17 +140,14 @@ def _lost(error: Exception, plan: "TrainPlan") -> str:
 
 def reason_of(error: Exception) -> str:
     """The error in a worker in a line where there is one, else the first line of what Spark or Horovod says."""
-    text = str(getattr(error, "java_exception", error))
-    trace = text.rpartition("Traceback (most recent call last):")[2] if "Traceback" in text else text
-    lines = [line.strip() for line in trace.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
-    reason = lines[0] if lines else type(error).__name__
+    reason = first_line(error)
     return reason if len(reason) <= _REASON_LENGTH else f"{reason[: _REASON_LENGTH - 1]}…"
 
 
 @contextmanager
 def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None]]:
     """Show each epoch when it stands in history.csv: workers on other machines have no other way to tell."""
-    from segpipe.trainers.records import read_history
+    from segpipe.storage.model_directory import read_history
 
     if progress is None or plan.finished:
         yield lambda line: None
@@ -215,9 +216,9 @@ def _duration(seconds: float) -> str:
 def _save(plan: "TrainPlan") -> "Bundle":
     """The bundle of the best epoch; the one that stands already, where it is that."""
     from segpipe.models.bundle import Bundle, save_bundle, weights_sha256
+    from segpipe.storage.model_directory import HISTORY, history_bytes
     from segpipe.trainers import checkpoints
     from segpipe.trainers.network import trained_network
-    from segpipe.trainers.records import HISTORY, history_bytes
     from segpipe.warehouse.runs import versions
 
     settings = plan.settings
@@ -270,6 +271,6 @@ def _null(value: float) -> float | None:
 
 
 def _slices_seen(bundle: "Bundle") -> int:
-    from segpipe.trainers.records import read_history
+    from segpipe.storage.model_directory import read_history
 
     return round(sum(row["images_per_second"] * row["seconds"] for row in read_history(bundle.url)))

@@ -11,6 +11,7 @@ from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError, UsageError
+from segpipe.registry import TRAINERS
 from segpipe.settings import LEAST_EPOCHS, LEAST_STEPS, PATCHES_PER_STEP, SLICES_PER_STEP, TrainSettings
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
 from segpipe.trainers.meeting import port_range
@@ -105,7 +106,7 @@ def check_settings(settings: TrainSettings) -> None:
             f"use --patch-size {1 << settings.depth} or more, or a smaller --depth",
         )
     port_range(settings.ports)
-    workers = settings.workers if settings.trainer != "local" else 1
+    workers = settings.workers if TRAINERS[settings.trainer].on_spark else 1
     if settings.normalisation == "batch" and workers > 1:
         raise UsageError(
             f"Batch normalisation would see only a part of the batch in each of {workers} workers",

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from segpipe.errors import SegpipeError
 from segpipe.models.losses import dice_cross_entropy
+from segpipe.storage.model_directory import write_history
 from segpipe.trainers import checkpoints
 from segpipe.trainers.contract import Group, TrainPlan
 from segpipe.trainers.events import write_events
@@ -22,7 +23,7 @@ from segpipe.trainers.identity import identity
 from segpipe.trainers.memory import keep_freed_memory
 from segpipe.trainers.network import build_network, loss_weights, with_targets
 from segpipe.trainers.patches import PatchFeed
-from segpipe.trainers.records import telling, write_history
+from segpipe.trainers.records import telling
 from segpipe.trainers.validation import TileValidator, Validator, mean_dice
 
 tf.get_logger().setLevel("ERROR")  # Orca goes through what TensorFlow calls deprecated, in every worker

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from segpipe.errors import TableError
@@ -16,6 +17,7 @@ from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
 
 _FOOTER_THREADS = 8
+PLANE_COLUMNS = ["slice_index", "mask", "label_convention"]
 
 
 @dataclass(frozen=True)
@@ -58,26 +60,33 @@ def label_map(warehouse: Warehouse, place: PredictedPlace, shape: Sequence[int])
 
     Raises TableError where the slices are not those of such a scan.
     """
-    labels = np.zeros(tuple(shape), np.uint8)
-    seen = 0
-    convention = ""
     path = warehouse.path(PREDICTIONS.name, f"{place.part}.parquet")
     with checked.open_part(warehouse.fs, path) as parquet:
-        for number in place.row_groups:
-            rows = parquet.row_group(number, ["slice_index", "mask", "label_convention"])
-            for index, mask in zip(rows["slice_index"].to_pylist(), rows["mask"], strict=True):
-                plane = np.frombuffer(mask.as_buffer(), np.uint8)
-                if index >= shape[0] or plane.size != shape[1] * shape[2]:
-                    raise TableError(
-                        f"A mask in {path} does not fit its scan of {tuple(shape)} voxels", "run segment again"
-                    )
-                labels[index] = plane.reshape(labels.shape[1:])
-                seen += 1
-            convention = rows["label_convention"][0].as_py()
-    if seen != shape[0]:
-        raise TableError(
-            f"{path} has {seen} slices of {place.scan_id} instead of {shape[0]}", "run segment with --overwrite"
-        )
+        groups = (parquet.row_group(number, PLANE_COLUMNS) for number in place.row_groups)
+        return assembled(groups, shape, f"{place.scan_id} in {path}")
+
+
+def assembled(rows: Iterable[pa.Table], shape: Sequence[int], what: str) -> tuple[np.ndarray, str]:
+    """The label map that rows of `predictions` make, and the name of its label convention, empty without rows.
+
+    The rows are those of one scan and model, with PLANE_COLUMNS; `what` says whose they are. Raises TableError where a
+    slice is missing, there twice, or of another size.
+    """
+    labels = np.zeros(tuple(shape), np.uint8)
+    seen: set[int] = set()
+    count, convention = 0, ""
+    for table in rows:
+        for index, mask in zip(table["slice_index"].to_pylist(), table["mask"], strict=True):
+            plane = np.frombuffer(mask.as_buffer(), np.uint8)
+            if index >= shape[0] or plane.size != shape[1] * shape[2]:
+                raise TableError(f"A mask of {what} does not fit its {tuple(shape)} voxels", "run segment again")
+            labels[index] = plane.reshape(labels.shape[1:])
+            seen.add(index)
+            count += 1
+        convention = (table["label_convention"].to_pylist() or [convention])[0] or ""
+    if not len(seen) == count == shape[0]:
+        problem = f"Prediction of {what} has {count} slices, {len(seen)} of them distinct, instead of {shape[0]}"
+        raise TableError(problem, "run segment with --overwrite")
     return labels, convention
 
 

@@ -6,8 +6,6 @@ import contextlib
 import platform
 import re
 import secrets
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 import segpipe
+from segpipe.interrupts import terminable
 from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import RUNS
 
@@ -120,7 +119,7 @@ def record_run(warehouse: Warehouse | None, job: str, settings: Any) -> Iterator
     )
     clock = time.perf_counter()
     try:
-        with _terminable():
+        with terminable():
             yield record
         record.outcome = "done"
     except Exception as error:
@@ -142,20 +141,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as a KeyboardInterrupt; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt("terminated")
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

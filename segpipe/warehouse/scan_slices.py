@@ -21,6 +21,7 @@ SCAN_COLUMNS = [
     *("affine", "brain_box", "brain_voxels", "files", "intensity", "label_counts", "fingerprint", "resampled_to"),
     *("space", "preparation", "flags"),
 ]
+MASK = "mask"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,38 @@ class ScanSlices:
         if self.truth is None:
             self.truth = np.zeros(self._scan["shape"], np.uint8)
         self.truth[indices] = mask
+
+
+def read_planes(warehouse: Warehouse, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """All channels of a scan by modality, and its `mask` where it has one: stored values, (S, H, W) each.
+
+    `row` is the scan's row of `scans`. Raises TableError where a slice is missing.
+    """
+    part, scan = next(
+        (part, scan)
+        for part in warehouse.slice_parts(row["cohort"], [row["split"]])
+        for scan in part.scans
+        if scan.scan_id == row["scan_id"]
+    )
+    batches = list(stream(part.path, warehouse.fs, scan.row_groups, ("image", "mask")))
+    order = np.concatenate([batch.slice_index for batch in batches])
+    if not np.array_equal(order, np.arange(row["shape"][0])):
+        raise TableError(f"Slices of {row['scan_id']} in {part.path} are not in order", "ingest the scan again")
+    channels = [np.concatenate(arrays) for arrays in zip(*(batch.image or () for batch in batches), strict=True)]
+    planes = dict(zip(row["modalities"], channels, strict=True))
+    masks = [batch.mask for batch in batches if batch.mask is not None]
+    return {**planes, MASK: np.concatenate(masks)} if masks else planes
+
+
+def true_labels(warehouse: Warehouse, place: ScanPlace, shape: Sequence[int]) -> np.ndarray | None:
+    """A scan's true label map, uint8 of `shape` (slices, rows, columns); None where it has none."""
+    truth = np.zeros(tuple(shape), np.uint8)
+    path = warehouse.path(SLICES.name, f"{place.part}.parquet")
+    for batch in stream(path, warehouse.fs, place.row_groups, ["mask"]):
+        if batch.mask is None:
+            return None
+        truth[batch.slice_index] = batch.mask
+    return truth
 
 
 def samples(warehouse: Warehouse, cohort: str, split: str, model: Model, most: int) -> list[Sample]:

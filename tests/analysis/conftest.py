@@ -3,7 +3,7 @@
 import pytest
 
 import segpipe
-from segpipe.analysis import OpenedWarehouse
+from segpipe.analysis import Warehouse
 from tests.report.small_warehouse import Results, generate, write_results
 
 
@@ -16,5 +16,5 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture
-def opened(results: Results) -> OpenedWarehouse:
+def opened(results: Results) -> Warehouse:
     return segpipe.open_warehouse(str(results.warehouse))

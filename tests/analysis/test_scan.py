@@ -1,45 +1,48 @@
 """A scan gives back what went in, in its own place."""
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from matplotlib.figure import Figure
 
 import segpipe
-from segpipe.analysis import OpenedWarehouse, plots, training
+from segpipe.analysis import Warehouse, plots, training
 from segpipe.analysis.viewer import niivue, view, widget_can_run
 from segpipe.core.regions import CONVENTIONS
-from segpipe.errors import NotFound, UsageError
+from segpipe.errors import NotFound, TableError, UsageError
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Warehouse as Store
+from segpipe.warehouse.tables import PREDICTIONS
 from tests.analysis.test_view import text_of
 from tests.report.small_warehouse import MODEL_ID, Results
 
 
-def test_arrays_are_those_of_the_scan(results: Results, opened: OpenedWarehouse) -> None:
+def test_arrays_are_those_of_the_scan(results: Results, opened: Warehouse) -> None:
     case = next(case for case in results.cases if case.subject == "Synthetic_07_010")
     scan = opened.scan(case.scan_id)
     assert scan.shape == case.truth.shape
     assert scan.modalities == tuple(case.modalities)
     np.testing.assert_array_equal(scan.images(), np.stack(case.images, axis=-1).astype(np.float32))
     np.testing.assert_array_equal(scan.image("FLAIR"), scan.image("flair"))
-    np.testing.assert_array_equal(scan.mask, case.truth)
+    np.testing.assert_array_equal(scan.mask(), case.truth)
     np.testing.assert_array_equal(scan.prediction(), case.predicted)
     np.testing.assert_array_equal(scan.prediction(MODEL_ID), case.predicted)
     assert scan.prediction_convention() is CONVENTIONS["brats"]
-    assert scan.models == [MODEL_ID]
+    assert scan.models() == [MODEL_ID]
     assert list(scan.results()["region"]) == ["whole_tumour", "tumour_core", "enhancing_tumour"]
 
 
-def test_nifti_places_voxels_where_the_arrays_have_them(opened: OpenedWarehouse) -> None:
+def test_nifti_places_voxels_where_the_arrays_have_them(opened: Warehouse) -> None:
     scan = opened.scan("Synthetic_07_010")
     for what in ("T1", "mask", "prediction"):
         image = scan.nifti(what)
         assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
-        array = {"T1": scan.image, "mask": lambda _: scan.mask, "prediction": lambda _: scan.prediction()}[what](what)
+        array = {"T1": scan.image, "mask": lambda _: scan.mask(), "prediction": lambda _: scan.prediction()}[what](what)
         here = np.argwhere(array > 0)[7]
         x, y, z = (scan.affine @ (*here, 1))[:3]
         there = np.linalg.inv(image.affine) @ (x, y, z, 1)
@@ -47,7 +50,7 @@ def test_nifti_places_voxels_where_the_arrays_have_them(opened: OpenedWarehouse)
         np.testing.assert_allclose(there[:3], there[:3].round(), atol=1e-6)
 
 
-def test_a_subject_names_its_only_scan_and_several_are_told(opened: OpenedWarehouse) -> None:
+def test_a_subject_names_its_only_scan_and_several_are_told(opened: Warehouse) -> None:
     assert opened.scan("Synthetic_07_013").scan_id == "generated:Synthetic_07_013:1"
     with pytest.raises(UsageError, match=r"2 scans: take one of generated:Synthetic_07_001:2019, .*:2020"):
         opened.scan("Synthetic_07_001")
@@ -56,7 +59,7 @@ def test_a_subject_names_its_only_scan_and_several_are_told(opened: OpenedWareho
         opened.scan("nobody")
 
 
-def test_what_a_scan_lacks_is_told_with_what_it_has(opened: OpenedWarehouse) -> None:
+def test_what_a_scan_lacks_is_told_with_what_it_has(opened: Warehouse) -> None:
     scan = opened.scan("Synthetic_07_010")
     with pytest.raises(NotFound, match="no modality PD: take one of"):
         scan.image("PD")
@@ -69,7 +72,7 @@ def test_ingested_files_come_back_as_nifti(glioma_archive: Path, tmp_path: Path,
     from segpipe.pipelines.progress import watch
 
     settings = IngestSettings(source=str(glioma_archive), warehouse=str(tmp_path / "w"), cohort="c")
-    with record_run(Warehouse(settings.warehouse), "ingest", settings) as record:
+    with record_run(Store(settings.warehouse), "ingest", settings) as record:
         ingest(spark, settings, record, lambda *args: watch(spark, *args))  # type: ignore[arg-type]
     scan = segpipe.open_warehouse(settings.warehouse).scan("Synthetic_00_002")
     for role, what in (("t1ce", "T1ce"), ("seg", "mask")):
@@ -81,16 +84,16 @@ def test_ingested_files_come_back_as_nifti(glioma_archive: Path, tmp_path: Path,
         scan.prediction()
 
 
-def test_reprs(opened: OpenedWarehouse) -> None:
+def test_reprs(opened: Warehouse) -> None:
     scan = opened.scan("Synthetic_07_013")
     assert repr(scan) == "<scan generated:Synthetic_07_013:1: flair, t1, t1ce, t2, 10 x 24 x 20, test>"
     page = text_of(scan._repr_html_())
-    assert "whole_tumour" in page
-    assert "empty_prediction" in page
+    assert "10 × 24 × 20" in page
+    assert ".results()" in page
 
 
 @pytest.mark.parametrize("subject", ["Synthetic_07_010", "Synthetic_07_013"], ids=["predicted", "empty"])
-def test_pictures_show_truth_and_prediction(subject: str, opened: OpenedWarehouse) -> None:
+def test_pictures_show_truth_and_prediction(subject: str, opened: Warehouse) -> None:
     scan = opened.scan(subject)
     assert not widget_can_run()
     for figure in (scan.plot(slices=3), view(scan)):
@@ -107,12 +110,12 @@ def near(pixels: np.ndarray, colour: str) -> int:
     return int((np.abs(pixels - wanted).max(axis=2) < 60).sum())
 
 
-def test_widget_holds_image_truth_and_prediction(opened: OpenedWarehouse) -> None:
+def test_widget_holds_image_truth_and_prediction(opened: Warehouse) -> None:
     scan = opened.scan("Synthetic_07_010")
     volumes = {volume.name: volume for volume in niivue(scan).volumes}
     assert list(volumes) == ["flair.nii.gz", "truth.nii.gz", "prediction.nii.gz"]
     image = nib.Nifti1Image.from_bytes(__import__("gzip").decompress(volumes["truth.nii.gz"].data))
-    assert int(np.asarray(image.dataobj).sum()) == int((scan.mask != 0).sum())
+    assert int(np.asarray(image.dataobj).sum()) == int((scan.mask() != 0).sum())
 
 
 def test_history_has_a_row_per_epoch(results: Results) -> None:
@@ -123,3 +126,14 @@ def test_history_has_a_row_per_epoch(results: Results) -> None:
     assert len(plots.curves(history).axes) == 2
     with pytest.raises(NotFound, match="history"):
         training.history_of(str(results.warehouse))
+
+
+def test_a_prediction_that_lacks_a_slice_is_refused(results: Results, tmp_path: Path) -> None:
+    shutil.copytree(results.warehouse, tmp_path / "w")
+    store = Store(str(tmp_path / "w"))
+    rows = store.table("predictions").to_table()
+    shutil.rmtree(tmp_path / "w" / "predictions")
+    store.append(PREDICTIONS, rows.filter(pc.field("slice_index") != 3), "run")
+    scan = segpipe.open_warehouse(store.url).scan("Synthetic_07_013")
+    with pytest.raises(TableError, match="has 9 slices, 9 of them distinct, instead of 10"):
+        scan.prediction()

@@ -10,8 +10,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 import segpipe
-from segpipe.analysis import OpenedWarehouse
-from segpipe.errors import NotFound, TableError, UsageError
+from segpipe.analysis import Warehouse
+from segpipe.errors import NotFound, SegpipeError, TableError, UsageError
 from segpipe.storage.filesystem import filesystem
 from segpipe.warehouse.tables import SCANS, TABLES
 from tests.report.small_warehouse import MODEL_ID, Results
@@ -45,14 +45,14 @@ def text_of(page: str) -> str:
     return " ".join(words)
 
 
-def test_every_table_has_its_property_and_its_key(opened: OpenedWarehouse) -> None:
+def test_every_table_has_its_property_and_its_key(opened: Warehouse) -> None:
     for name in TABLES:
         assert getattr(opened, name).name == opened[name].name == name
         assert name in dir(opened)
     assert opened._ipython_key_completions_() == list(TABLES)
 
 
-def test_pandas_arrow_duckdb_and_spark_give_the_same_rows(opened: OpenedWarehouse, spark: SparkSession) -> None:
+def test_pandas_arrow_duckdb_and_spark_give_the_same_rows(opened: Warehouse, spark: SparkSession) -> None:
     view = opened.segmentations.where(split="test", region="whole_tumour").select("subject", "region")
     answers = {
         "arrow": [tuple(row.values()) for row in view.arrow().to_pylist()],
@@ -65,7 +65,7 @@ def test_pandas_arrow_duckdb_and_spark_give_the_same_rows(opened: OpenedWarehous
         assert set(rows) == TEST_ROWS
 
 
-def test_null_and_several_values_select_alike_everywhere(opened: OpenedWarehouse, spark: SparkSession) -> None:
+def test_null_and_several_values_select_alike_everywhere(opened: Warehouse, spark: SparkSession) -> None:
     for conditions in (
         {"model_id": [MODEL_ID, None]},
         {"model_id": None},
@@ -80,7 +80,7 @@ def test_null_and_several_values_select_alike_everywhere(opened: OpenedWarehouse
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_table_reads_in_every_library(name: str, opened: OpenedWarehouse, spark: SparkSession) -> None:
+def test_every_table_reads_in_every_library(name: str, opened: Warehouse, spark: SparkSession) -> None:
     view = opened[name]
     rows = len(view)
     assert rows == view.arrow().num_rows == len(view.pandas()) == view.spark(spark).count()
@@ -88,12 +88,12 @@ def test_every_table_reads_in_every_library(name: str, opened: OpenedWarehouse, 
     assert view.spark(spark).columns == view.duckdb().columns == TABLES[name].schema.names
 
 
-def test_spark_knows_what_columns_mean(opened: OpenedWarehouse, spark: SparkSession) -> None:
+def test_spark_knows_what_columns_mean(opened: Warehouse, spark: SparkSession) -> None:
     field = opened.segmentations.spark(spark).schema["volume_ml"]
     assert field.metadata["comment"] == "predicted volume"
 
 
-def test_sql_over_tables_by_name(opened: OpenedWarehouse, spark: SparkSession) -> None:
+def test_sql_over_tables_by_name(opened: Warehouse, spark: SparkSession) -> None:
     query = (
         "select s.split, count(distinct g.scan_id) as scans from Segmentations g join scans s on s.scan_id = g.scan_id"
         " group by s.split order by 1"
@@ -117,7 +117,7 @@ def test_empty_tables_read_as_empty(tmp_path: Path, spark: SparkSession) -> None
     assert len(opened.scans) == len(opened.scans.pandas()) == opened.scans.spark(spark).count() == 0
     assert opened.sql("select * from scans").fetchall() == []
     assert opened.cohorts == opened.models == []
-    assert "none" in text_of(opened._repr_html_())
+    assert "scans 0" in text_of(opened._repr_html_())
 
 
 def test_warehouse_behind_a_url(results: Results) -> None:
@@ -157,7 +157,7 @@ def test_subject_in_two_splits_is_refused_in_every_library(
     ],
     ids=["misspelt", "unknown", "type", "list", "table"],
 )
-def test_wrong_questions_are_told_apart(wrong: object, message: str, opened: OpenedWarehouse) -> None:
+def test_wrong_questions_are_told_apart(wrong: object, message: str, opened: Warehouse) -> None:
     with pytest.raises((UsageError, NotFound)) as error:
         wrong(opened)  # type: ignore[operator]
     assert message in str(error.value)
@@ -169,12 +169,31 @@ def test_missing_warehouse_is_not_made(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_reprs_are_short_and_html_is_whole(opened: OpenedWarehouse) -> None:
-    assert "5 scans" in repr(opened)
-    assert "1 quarantine" in repr(opened)
-    assert repr(opened.scans) == "<scans: 5 rows, each a subject's session: one scan>"
+def test_reprs_are_short_and_html_is_whole(opened: Warehouse) -> None:
+    assert repr(opened) == f"<warehouse {opened.store.url}: {', '.join(TABLES)}>"
+    assert repr(opened.scans) == "<scans: each row a subject's session: one scan>"
     page = text_of(opened.slices.where(split="test")._repr_html_())
-    assert "30" in page
+    assert "split test" in " ".join(page.split())
     assert "stored voxels, one byte-separated plane per channel" in page
     assert len(opened.slices._repr_html_()) < 10_000
-    assert MODEL_ID in text_of(opened._repr_html_())
+    assert "segmentations" in text_of(opened._repr_html_())
+
+
+def test_a_repr_opens_no_part(results: Results, tmp_path: Path) -> None:
+    shutil.copytree(results.warehouse, tmp_path / "w")
+    opened = segpipe.open_warehouse(tmp_path / "w")
+    scan = opened.scan("Synthetic_07_013")
+    for part in (tmp_path / "w").rglob("*.parquet"):
+        part.write_bytes(b"no Parquet")
+    for shown in (opened, opened.scans, opened.slices.where(split="test"), scan):
+        assert repr(shown)
+        assert shown._repr_html_()
+    with pytest.raises(SegpipeError):
+        opened.scans.to_arrow()
+
+
+def test_long_and_short_forms_are_the_same(opened: Warehouse) -> None:
+    view = opened.scans.select("scan_id", "split")
+    assert view.to_arrow() == view.arrow()
+    assert view.to_pandas().equals(view.pandas())
+    assert segpipe.NotFound is NotFound

@@ -18,7 +18,7 @@ from segpipe.cli import Context
 from segpipe.readers.generate import write_brats
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.storage import filesystem as files
-from segpipe.trainers.records import read_history
+from segpipe.storage.model_directory import read_history
 from segpipe.warehouse.store import Warehouse
 from tests.hadoop.yarn_jobs import (
     NETWORK,

@@ -14,8 +14,9 @@ from segpipe.errors import WarehouseBusy
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.settings import TrainSettings
 from segpipe.storage.lock import lock
+from segpipe.storage.model_directory import read_history
 from segpipe.trainers.checkpoints import positions
-from segpipe.trainers.records import read_history, take_failure
+from segpipe.trainers.records import take_failure
 from segpipe.warehouse.runs import RunRecord, record_run
 
 pytestmark = pytest.mark.slow

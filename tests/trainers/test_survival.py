@@ -15,8 +15,8 @@ import pytest
 from segpipe.models.bundle import Bundle
 from segpipe.settings import TrainSettings
 from segpipe.storage.lock import lock
+from segpipe.storage.model_directory import read_history
 from segpipe.trainers import checkpoints, train
-from segpipe.trainers.records import read_history
 from segpipe.warehouse.runs import record_run
 
 ROOT = Path(__file__).resolve().parents[2]

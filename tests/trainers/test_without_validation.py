@@ -6,8 +6,8 @@ import pytest
 
 from segpipe.pipelines.ingest import ingest
 from segpipe.settings import IngestSettings
+from segpipe.storage.model_directory import read_history
 from segpipe.trainers import train
-from segpipe.trainers.records import read_history
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Warehouse
 

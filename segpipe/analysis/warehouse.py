@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from segpipe.analysis import html
 from segpipe.analysis.view import TableView
 from segpipe.errors import NotFound, UsageError
-from segpipe.warehouse.store import Warehouse
+from segpipe.extras import named_extra
+from segpipe.warehouse.store import Warehouse as Store
 from segpipe.warehouse.tables import SCANS, TABLES, Table
 
 if TYPE_CHECKING:
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
     from segpipe.analysis.scan import Scan
 
 
-class OpenedWarehouse:
+class Warehouse:
     """The tables of a warehouse by name, SQL over them, and scans as volumes; nothing is read before it is asked for.
 
     Tables are always those of the moment: what a job adds while a notebook is open is seen by the next call.
     """
 
     def __init__(self, path: str):
-        self.warehouse = Warehouse(path)
-        if not self.warehouse.exists():
+        self.store = Store(path)
+        if not self.store.exists():
             raise NotFound(f"Warehouse {path} is not there", "give the folder that ingest wrote to")
 
     @property
@@ -86,7 +87,7 @@ class OpenedWarehouse:
         found = [row for row in rows if scan in (row["scan_id"], row["subject"])]
         if not found:
             examples = ", ".join(row["scan_id"] for row in rows[:3]) or "none so far"
-            raise NotFound(f"Scan {scan} is not in {self.warehouse.url}", f"take one of `scans`: {examples}")
+            raise NotFound(f"Scan {scan} is not in {self.store.url}", f"take one of `scans`: {examples}")
         if len(found) > 1:
             ids = ", ".join(sorted(row["scan_id"] for row in found))
             raise UsageError(f"{scan} has {len(found)} scans", f"take one of {ids}")
@@ -119,32 +120,32 @@ class OpenedWarehouse:
     @property
     def spark(self) -> SparkSession:
         """The Spark session that runs, or one that is started with the settings of conf/."""
-        from pyspark.sql import SparkSession
-
+        with named_extra():
+            from pyspark.sql import SparkSession
         from segpipe.launch.session import build
 
         return SparkSession.getActiveSession() or build("segpipe notebook")
 
     def check_splits(self, table: Table) -> None:
-        """Raise TableError where `table` tells splits that `scans` does not stand for; see Warehouse.scans."""
-        if "split" not in table.schema.names or not self.warehouse.parts(SCANS.name):
+        """Raise TableError where `table` tells splits that `scans` does not stand for; see segpipe.warehouse.store."""
+        if "split" not in table.schema.names or not self.store.parts(SCANS.name):
             return
         for cohort in self.cohorts:
-            self.warehouse.scans(cohort, ("scan_id",))
+            self.store.scans(cohort, ("scan_id",))
 
     def __repr__(self) -> str:
-        return f"<warehouse {self.warehouse.url}: {', '.join(f'{len(self[name]):,} {name}' for name in TABLES)}>"
+        return f"<warehouse {self.store.url}: {', '.join(TABLES)}>"
 
     def _repr_html_(self) -> str:
-        rows = [(name, len(self[name]), table.row) for name, table in TABLES.items()]
-        known = {"cohorts": ", ".join(self.cohorts) or "none", "models": ", ".join(self.models) or "none"}
-        return html.facts(f"Warehouse {self.warehouse.url}", known) + html.table(("table", "rows", "one row per"), rows)
+        rows = [(name, len(self.store.parts(name)), table.row) for name, table in TABLES.items()]
+        title = html.facts(f"Warehouse {self.store.url}", {"rows of a table": "len(warehouse.scans)"})
+        return title + html.table(("table", "part files", "one row per"), rows)
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(TABLES)
 
     def _distinct(self, table: str, column: str) -> list[str]:
-        found: Any = self.warehouse.table(table).to_table([column])[column].unique().to_pylist()
+        found: Any = self.store.table(table).to_table([column])[column].unique().to_pylist()
         return sorted(value for value in found if value is not None)
 
     def _named_in(self, query: str) -> list[Table]:
