@@ -26,7 +26,7 @@ from segpipe.readers.archive import (
     walk,
     without,
 )
-from segpipe.readers.layouts import manifest
+from segpipe.readers.layouts import dicom, manifest
 from segpipe.readers.nifti import partners
 from segpipe.readers.series import Judged, Options
 from segpipe.storage import url_to_fs
