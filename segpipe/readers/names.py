@@ -210,6 +210,9 @@ _TECHNICAL = frozenset(
         "with",
         "brainextraction",
         "betted",
+        "ground",
+        "native",
+        "nativ",
         "be",
         "nu",
         "t88",
@@ -304,9 +307,7 @@ _VISIT_NUMBER = (
     r"|weeks?|wks?|semaine|woche|days?|tag|jour|years?|yrs?|jahr|ann[eé]e|hours?|wave|welle|round|epoch|pre[_\-]?op"
     r"|post[_\-]?op|baseline|bl|recurrence|rezidiv|progression|relapse|第)"
 )
-_VISIT_WEAK = (
-    r"(?:study|studie|studies|exam|examen|examination|untersuchung|scan|scannr|mri|mr|mrt|irm|time|acquisition|acq)"
-)
+_VISIT_WEAK = r"(?:study|studie|studies|exam|examen|examination|untersuchung|scan|scannr|time|acquisition|acq)"
 _VISIT_WORD = (
     r"(?:baseline|basal|base[_\-]line|bl|screening|follow[ _\-]?ups?|followup|fu|verlauf|suivi|nachsorge|initial"
     r"|(?:pre|post|intra|peri|pr[aä]e?|pr[eé])[ _\-]?(?:op|opera?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
@@ -332,7 +333,10 @@ _VISIT = re.compile(
     rf"{_END}",
     re.IGNORECASE,
 )
-_VISIT_ELSE = re.compile(rf"{_START}{_VISIT_WEAK}[ _\-.]?\d{{1,3}}[a-z]?{_END}", re.IGNORECASE)
+_VISIT_ELSE = re.compile(
+    rf"{_START}(?:{_VISIT_WEAK}[ _\-.]?\d{{1,3}}[a-z]?|(?:mri?|mrt|irm)\d{{1,2}}){_END}", re.IGNORECASE
+)
+_DATED = re.compile(rf"{_DATE}(?!\d)", re.IGNORECASE)
 _VISIT_FOLDER = re.compile(
     rf"(?:pre|post|before|after|vor(?:her)?|nach(?:her)?|avant|apr[eè]s|early|late|first|second|third|{_YEAR})",
     re.IGNORECASE,
@@ -367,6 +371,11 @@ class Folder:
     mask: bool = False
     weak: bool = False
     raw: str = ""
+
+    @property
+    def dated(self) -> bool:
+        """Whether the name begins with a date."""
+        return bool(_DATED.match(self.raw))
 
 
 @dataclass(frozen=True)
@@ -418,7 +427,7 @@ def describe(text: str) -> Said:
     if any(_fits(_STRONG, word) for word in words):
         return Said(MASK, label, rank + (not any(_fits(_WEAK, word) for word in words)))
     role = modality(text)
-    if role in MODALITIES:
+    if role in MODALITIES and not (len(words) > 1 and _fits(_WEAK, words[-1])):
         return Said(role, label)
     if any(_fits(_WEAK, word) for word in words):
         return Said(MASK, label, rank + 4, weak=True)
@@ -451,6 +460,9 @@ def folder(name: str) -> Folder:
         return Folder("", visits, said, mask=said.role == MASK, raw=name)
     if kinds and all(kind in ("weak", "technical") for _, kind in kinds):
         return Folder(rest, visits, Said(MASK, "", 6, weak=True), weak=True, raw=name)
+    others = [match[0] for match, kind in kinds if kind == "modality" and not _WEIGHTED.search(match[0].lower())]
+    if kinds and kinds[0][1] == "id" and kinds[-1][1] in ("id", "number") and len(others) == len(described):
+        return Folder(rest, visits, raw=name)  # `QIN-BRAIN-DSC-MRI-01`: the word belongs to the study's name
     if not described:
         return Folder(_trimmed(rest, kinds), visits, raw=name)
     parts = cut(rest)
@@ -474,7 +486,9 @@ def cut(stem: str) -> Cut:
         rest = f"{glued[1]}_{glued[2]}"
     words = list(_WORD.finditer(rest))
     kinds = [kind_of(word[0]) for word in words]
-    strong = next((n for n, kind in enumerate(kinds) if kind == "modality"), None)
+    strong = _first_modality(kinds, words)
+    if strong is None and modality(rest) in MODALITIES:  # only words together say it, as in `dark_fluid`
+        strong = next(n for n in reversed(range(len(words))) if modality(rest[words[n].start() :]) in MODALITIES)
     if strong is None:
         strong = next(
             (n for n in (len(words) - 2, len(words) - 1) if n > 0 and _is_anatomy(rest[words[n].start() :])), None
@@ -492,6 +506,17 @@ def cut(stem: str) -> Cut:
         return Cut("", visits, rest, _behind(rest, words, kinds, strong))
     end = words[lead + 1].start() if lead + 1 < len(words) else len(rest)
     return Cut(rest[:end].strip("_-. "), visits, rest[end:], "")
+
+
+def _first_modality(kinds: list[str], words: list[re.Match[str]]) -> int | None:
+    """The first word for an image's kind; of one without a weight, if no number stands between."""
+    found = [n for n, kind in enumerate(kinds) if kind == "modality"]
+    weighted = next((n for n in found if _WEIGHTED.search(words[n][0].lower())), None)
+    if weighted is not None and found[0] < weighted:
+        between = kinds[found[0] + 1 : weighted]
+        if "number" in between or (kinds[0] == "id" and "id" in between):
+            return weighted
+    return found[0] if found else None
 
 
 def _behind(rest: str, words: list[re.Match[str]], kinds: list[str], strong: int) -> str:
@@ -599,7 +624,7 @@ def _is_modality(word: str, role: str) -> bool:
 def _identity(kinds: list[str], words: list[re.Match[str]], first: int, end: int) -> int | None:
     """The last of the words from `first` that may name a person; with a digit, if any has one."""
     named = [n for n in range(first, end) if kinds[n] in ("id", "number")]
-    numbered = [n for n in named if has_digit(words[n][0])]
+    numbered = [n for n in range(first, end) if kinds[n] in ("id", "number", "weak") and has_digit(words[n][0])]
     return max(numbered or named, default=None)
 
 

@@ -96,7 +96,7 @@ def _outer_units(
         for word in words:
             chain = (*base, word)
             use = of[chain]
-            numbers = _owns(base[-1]) and _tells_series_apart(siblings)
+            numbers = owns(base[-1]) and _tells_series_apart(siblings)
             if not numbers and _names_a_person(base[-1], word, words, shared, len(parents[word]), len(below)):
                 continue
             series = not use.roles or numbers
@@ -110,7 +110,7 @@ def _outer_units(
 
 def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, repeats: int, parents: int) -> bool:
     """Whether a word below another names somebody, rather than a visit or a series of the one above."""
-    owned = _owns(parent)
+    owned = owns(parent)
     if is_person(word):
         return True
     if not has_digit(word):
@@ -127,7 +127,7 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
     return not (is_person(parent) or (is_generic(parent) and counted))
 
 
-def _owns(parent: str) -> bool:
+def owns(parent: str) -> bool:
     """Whether a name is one of a person rather than of a place or a group."""
     return has_digit(parent) and not is_group(parent)
 

@@ -82,7 +82,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bsingle ?shot\b", " "),
     (r"\bmag(?:nitude)? images?\b|\bpha(?:se)? images?\b", " swi "),
     (r"\bmagic\b", " synthetic "),
-    (r"\bc ?t1w?\b", " t1 after "),
+    (r"\bc ?t1w?\b|\bt1w? ?ks\b", " t1 after "),
     (r"\bt1w? ?pre\b(?! ?\w)", " t1 before "),
     (r"\bt2w? ?fl\b|\bspc ?ir\b|\bspace ?ir\b", " flair "),
     (r"\bt2w? ge\b|\bge t2w?\b", " t2star "),

@@ -83,6 +83,18 @@ class TestVisits:
         assert len(listing.told) == 1
         assert "manifest" in listing.told[0]
 
+    def test_folders_below_the_case_that_files_name_are_nobody(self, tmp_path: Path) -> None:
+        paths = [
+            f"ADNI/{p}/MPRAGE/2006-04-18_08_20_30.0/I{n}/ADNI_{p}_MR_MPRAGE_br_raw_20060418193538653_1_S134_I{n}.nii"
+            for n, p in ((13722, "002_S_0295"), (13725, "002_S_0413"))
+        ]
+        assert visits(read(tmp_path, *paths)) == {"002_S_0295": {"20060418"}, "002_S_0413": {"20060418"}}
+
+    @pytest.mark.parametrize("folder", ["disc1/<p>_<v>/PROCESSED/T88_111", "disc1/<p>_<v>/RAW"])
+    def test_a_visit_at_the_end_of_a_patients_folder(self, tmp_path: Path, folder: str) -> None:
+        paths = expand(f"{folder}/<p>_<v>_mpr_n4_anon_111_t88_gfc.nii", p=("OAS1_0061", "OAS1_0080"), v=("MR1", "MR2"))
+        assert visits(read(tmp_path, *paths)) == {"OAS1_0061": {"MR1", "MR2"}, "OAS1_0080": {"MR1", "MR2"}}
+
     def test_numbers_of_series_are_no_visits(self, tmp_path: Path) -> None:
         paths = [f"{p}/{n}_{word}.nii" for p in ("P1", "P2") for n, word in (("003", "t1_mprage"), ("004", "flair"))]
         assert visits(read(tmp_path, *paths)) == {"P1": {"1"}, "P2": {"1"}}
@@ -125,6 +137,16 @@ class TestPatients:
             (expand("<g>/<g>_a1/T1.nii", g=("Tumor", "lesion")), {"Tumor_a1", "lesion_a1"}),
             (expand("<p>_T1.nii", p=("BM_001", "BM_002", "C_001")), {"BM_001", "BM_002", "C_001"}),
             (expand("<p>_T1.nii", p=("MS_lesion_P1", "brain_tumor_07")), {"MS_lesion_P1", "brain_tumor_07"}),
+            (
+                expand("<p>_T1.nii", p=("GT_02", "PD_014", "Lesion01", "tumour7")),
+                {"GT_02", "PD_014", "Lesion01", "tumour7"},
+            ),
+            (
+                expand("<p>/<p>_T1.nii", p=("GT_02", "MASK_study_3", "SEG2020_01")),
+                {"GT_02", "MASK_study_3", "SEG2020_01"},
+            ),
+            (expand("<p>/v1/T1.nii", p=("QIN-DSC-MRI-01", "QIN-DSC-MRI-02")), {"QIN-DSC-MRI-01", "QIN-DSC-MRI-02"}),
+            (expand("imagesTr/<p>_<c>.nii", p=("case_001", "case_002"), c=("0000", "0001")), {"case_001", "case_002"}),
         ],
         ids=lambda value: value[0] if isinstance(value, list) else "",
     )
@@ -132,7 +154,8 @@ class TestPatients:
         listing = read(tmp_path, *paths)
         assert not listing.rejected
         assert set(visits(listing)) == names
-        assert {file.role for scan in listing.scans for file in scan.files} <= {"T1", "FLAIR"}
+        assert all(len(scan.files) == 1 or "T1" not in scan.modalities for scan in listing.scans)
+        assert MASK not in roles(listing).values()
 
     def test_images_of_no_known_kind_are_not_thrown_together(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "x/one.nii", "x/two.nii", "y/one.nii", "y/two.nii")
@@ -197,6 +220,14 @@ class TestMasks:
         assert roles(listing) == {"P1_T1.nii": "T1", "P1_seg.nii": MASK}
         assert listing.kinds == {BRAIN: 1, ".txt": 1}
 
+    def test_words_beside_a_modality(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "Q1/Q1_FLAIR.nii", "Q1/Q1_FLAIR_lesion.nii")
+        assert roles(listing) == {"Q1/Q1_FLAIR.nii": "FLAIR", "Q1/Q1_FLAIR_lesion.nii": MASK}
+
+    def test_what_made_a_mask_is_nobody(self, tmp_path: Path) -> None:
+        mask = "Patient-001/week-040/HD-GLIO-AUTO-segmentation/native/segmentation_CT1.nii"
+        assert roles(read(tmp_path, "Patient-001/week-040/CT1.nii", mask))[mask] == MASK
+
     def test_the_consensus_comes_first(self, tmp_path: Path) -> None:
         masks = ("ManualSegmentation_1", "ManualSegmentation_2", "Consensus")
         listing = read(tmp_path, "Patient_01/Raw_Data/3DFLAIR.nii", *(f"Patient_01/Masks/{name}.nii" for name in masks))
@@ -212,6 +243,7 @@ class TestModalities:
         [
             ("T1WI", "T1"), ("T1+C", "T1ce"), ("T1pre", "T1"), ("T1post", "T1ce"), ("CT1", "T1ce"), ("t1gd", "T1ce"),
             ("3DFLAIR", "FLAIR"), ("3DT1GADO", "T1ce"), ("t2_tirm_tra_dark-fluid_4", "FLAIR"), ("t2f", "FLAIR"),
+            ("dark_fluid", "FLAIR"), ("T1WKS", "T1ce"), ("t1_mpr_post", "T1ce"),
             ("t1_mprage_sag_p2_iso_KM_9", "T1ce"), ("T1_to_FLAIR", "T1"), ("T1_N4_brain_regtoMNI", "T1"),
         ],
     )  # fmt: skip

@@ -149,7 +149,7 @@ def _entities(rest: str) -> tuple[dict[str, str], tuple[str, ...], str]:
 
 def _image_role(name: _Name) -> str | None:
     """The modality of an image, or its suffix where that is another one; None for what is no anatomical image."""
-    if name.datatype or _mask_role(name) or not name.suffix:
+    if name.datatype or not name.suffix or _mask_role(name):
         return None
     suffix = name.suffix.lower()
     role = _UNIFORM.get(suffix) or (None if suffix == "mp2rage" else modality(name.suffix))
@@ -169,10 +169,10 @@ def _mask_role(name: _Name) -> str | None:
     keyed = not name.suffix and any(key in name.entities for key in _MASK_KEYS)
     if name.suffix.lower() not in _MASKS and not keyed:
         return None
-    if name.datatype:
-        return None
     words = [name.entities[key] for key in ("label", "desc", "res", "atlas", "seg") if key in name.entities]
     lesion = any(map(_LESION.search, [*words, *name.words, name.pipeline, name.suffix, *name.entities]))
+    if name.datatype and not lesion:
+        return None
     if any(map(_NO_LESION.search, [*words, *name.words])) and not any(map(_LESION.search, words)):
         return BRAIN
     return MASK if lesion or name.suffix.lower() not in ("dseg", "probseg") else BRAIN

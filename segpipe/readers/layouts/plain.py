@@ -28,16 +28,18 @@ from segpipe.readers.names import (
     cut,
     describe,
     folder,
+    has_digit,
     is_weak_visit,
     kind_of,
 )
-from segpipe.readers.people import Chain, Person, Use, people
+from segpipe.readers.people import Chain, Person, Use, owns, people
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
 _COMMON = frozenset(
     ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
 )
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>000\d)")  # nnU-Net's
 _OLD = re.compile(r"(?P<case>.+)_(?:flair|t1|t1ce|t2|seg)", re.IGNORECASE)
 _NEW = re.compile(r"(?P<case>.+)-\d{3}-(?:t2f|t1n|t1c|t2w|seg)", re.IGNORECASE)
 
@@ -53,6 +55,7 @@ class Place:
     mask: bool
     weak: str  # a folder's name that may be that of a group or say that files are masks
     timepoint: str
+    channels: bool = False  # whether file names end in the number of a channel
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,21 @@ def _read_all(images: Mapping[str, Entry]) -> list[Read]:
     reads: list[Read] = []
     for path, inside in by_folder.items():
         place = _place(path)
+        if place.said is not None and _is_case(path, inside):
+            above, _, name = path.rpartition("/")
+            place = _inside(_place(above), Folder(name, raw=name))
         reads += [_read(entry, place) for entry in inside]
     return _with_timepoints(reads)
+
+
+def _is_case(path: str, inside: list[Entry]) -> bool:
+    """Whether files repeat the name of a folder that has a word for masks or modalities: `GT_02/GT_02_FLAIR`."""
+    above, _, name = path.rpartition("/")
+    chain = _place(above).chain
+    if not has_digit(name) or (chain and owns(chain[-1])):
+        return False
+    rests = [_after(stem(entry.name), name) for entry in inside if entry.name.startswith(name)]
+    return bool(rests) and all(rest and describe(rest).role is not None for rest in rests)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -130,8 +146,10 @@ def _place(path: str) -> Place:
 
 def _inside(above: Place, here: Folder) -> Place:
     chain, text = above.chain, here.text
-    if text and chain and here.visits and not has_own_name(text, chain):
+    if text and chain and here.visits and owns(chain[-1]) and (here.dated or not has_digit(text)):
         text = ""  # `01-02-2019-NA-BRAIN-12345` below a patient names the visit alone
+    if text and chain and here.said is not None and not here.weak and not has_digit(text):
+        text = ""  # `HD-GLIO-AUTO-segmentation` below a patient says what made the masks
     for name in above.chain:
         text = _after(text, name) if text else text
     if text:
@@ -144,25 +162,30 @@ def _inside(above: Place, here: Folder) -> Place:
         said=here.said if here.said and not here.weak else above.said,
         mask=here.mask or (above.mask and not here.said),
         weak=here.text if here.weak else above.weak,
+        channels=above.channels or here.raw in ("imagesTr", "imagesTs"),
         timepoint=here.raw if timepoint and not timepoint["rest"] else above.timepoint,
     )
 
 
-def has_own_name(text: str, chain: Chain) -> bool:
-    """Whether a text below a chain says more than the chain does and may be a person."""
-    return any(_covers(text, name) for name in chain)
-
-
 def _read(entry: Entry, place: Place) -> Read:
     name = rest = stem(entry.name)
+    repeated = []
     for known in place.names:
-        rest = _after(rest, known)
+        shorter = _after(rest, known)
+        if shorter is not rest:
+            rest = shorter
+            repeated.append(known)
     if not rest:
         return Read(entry, place.chain, place.visits, place.said or Said(None), False, place.weak)
+    if place.channels and (channel := _CHANNEL.fullmatch(rest)):
+        said = Said(None, f"channel-{int(channel['channel'])}")
+        return Read(entry, (*place.chain, channel["case"]), place.visits, said, True, place.weak)
     parts, said = _described(rest)
     text, visits, chain = parts.text, place.visits, place.chain
     if parts.visits:
         visits = _visits(visits, parts.visits)
+    if len(chain) > 1 and visits:
+        chain = _case(repeated or [text], chain)
     if text and rest is name:
         text = _own(text, chain)
     if text:
@@ -198,6 +221,12 @@ def _after(text: str, known: str) -> str:
         return text
     rest = text[len(known) :]
     return rest.lstrip(_SEPARATORS) if not rest or not rest[0].isalnum() else text
+
+
+def _case(names: list[str], chain: Chain) -> Chain:
+    """The chain up to the folder that a file's name repeats: below it and its visits nothing names a person."""
+    repeated = [n for n, known in enumerate(chain) if any(_covers(name, known) is not None for name in names)]
+    return chain[: repeated[-1] + 1] if repeated else chain
 
 
 def _own(text: str, chain: Chain) -> str:
@@ -237,9 +266,7 @@ def _with_timepoints(reads: list[Read]) -> list[Read]:
     timed = {path for path in {read.entry.folder for read in reads} if _place(path).timepoint}
     inside = (read for read in reads if read.entry.folder in timed and read.own and read.said.role in MODALITIES)
     folders = any(_odd(_place(read.entry.folder).timepoint, read.said.role) for read in inside)
-    names = any(
-        _odd(match[1], _role_of_rest(match)) for match in map(_timepoint, {read.tail for read in reads}) if match
-    )
+    names = any(_contradicts(match) for match in map(_timepoint, {read.tail for read in reads}) if match)
     if not (folders or names):
         return reads
     return [_timed(read, folders, names) for read in reads]
@@ -262,6 +289,11 @@ def _role_of_rest(match: re.Match[str]) -> str | None:
     if first is None or kind_of(first[0]) not in ("modality", "mask"):
         return None
     return describe(match["rest"]).role
+
+
+def _contradicts(match: re.Match[str]) -> bool:
+    """Whether the words behind T1 or T2 begin with another weight, or the same again: `T1_T2`, not `T1_FLAIR`."""
+    return bool(re.match(r"t[12](?![0-9])", match["rest"], re.IGNORECASE))
 
 
 def _timed(read: Read, folders: bool, names: bool) -> Read:
@@ -323,6 +355,7 @@ class _Item:
     visits: tuple[str, ...]
     said: Said
     label: str
+    stated: tuple[str, ...] = ()  # the visits that words tell, not the archive as a whole
 
     @property
     def session(self) -> str:
@@ -332,7 +365,7 @@ class _Item:
 def _found(read: Read, person: Person, origin: str) -> _Item:
     visits = _visits(read.visits, (person.visit,) if person.visit else ())
     label = person.label or (read.said.label if read.said.label not in _COMMON else "")
-    return _Item(read.entry, person.name or origin, visits, read.said, label)
+    return _Item(read.entry, person.name or origin, visits, read.said, label, read.visits)
 
 
 def _with_images(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
@@ -378,10 +411,11 @@ def _candidates(
     scans = list(sessions.get(subject, {}).values())
     if not scans and not item.visits and item.subject not in sessions:
         scans = [one for one in folders.get(item.entry.folder, {}).values() if _repeats_nothing(item)]
-    own = {_plain(visit) for visit in item.visits}
-    fitting = [one for one in scans if own <= {_plain(visit) for visit in one.visits}]
-    if fitting:
-        return fitting
+    for visits in (item.visits, item.stated):
+        own = {_plain(visit) for visit in visits}
+        fitting = [one for one in scans if own <= {_plain(visit) for visit in one.visits}]
+        if fitting:
+            return fitting
     return scans if len(scans) == 1 and not scans[0].visits else [one for one in scans if not one.visits]
 
 
