@@ -69,6 +69,8 @@ class Reason(str, Enum):
     UNCLEAR_ROLE = "unclear_role"
     NOT_FINITE = "not_finite"
     NO_BRAIN = "no_brain"
+    UNPREPARABLE = "unpreparable"
+    BAD_PREPARATION = "bad_preparation"
     DUPLICATE = "duplicate"
     UNSAFE_PATH = "unsafe_path"
     UNREADABLE = "unreadable"

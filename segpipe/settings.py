@@ -66,6 +66,8 @@ def check(settings: Any) -> None:
         total = settings.train_fraction + settings.validation_fraction
         if total > 1 + 1e-9:
             faults.append(f"--train-fraction and --validation-fraction add up to {total:g}, allowed is at most 1")
+    if getattr(settings, "prepare", False) and settings.resample_to is not None:
+        faults.append("--prepare and --resample-to are two ways to one grid, allowed is one of them")
     if faults:
         raise UsageError("; ".join(faults), "give values in these ranges")
 
@@ -163,6 +165,11 @@ class IngestSettings(SeriesSettings):
     axis: str = option("direction of the slices", "axial", choices=AXES)
     resample_to: str | None = option(
         "modality whose grid the others are resampled to; scans on mixed grids are quarantined otherwise"
+    )
+    prepare: bool = option(
+        "bring raw scans to one grid of 1 mm with the brain alone: brain mask, rigid registration, one resampling,"
+        " checks; scans that are prepared already are left alone",
+        False,
     )
     split_salt: str = option("salt of the split; subjects keep their split as long as it stays", "segpipe")
     train_fraction: float = option("share of the subjects to train on, 0 to 1", 0.7, above=0, most=1)
@@ -336,6 +343,7 @@ class SegmentSettings(SeriesSettings):
     resample_to: str | None = option(
         "modality whose grid the others of --source are resampled to; scans on mixed grids are quarantined otherwise"
     )
+    prepare: bool = option("prepare raw scans of --source as ingest --prepare does", False)
     max_voxels: int = option(
         "largest number of voxels of one file of --source; larger ones are quarantined", 1 << 30, least=1
     )

@@ -6,6 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
+AS_INGESTED = "as ingested"
+"""The space of a model whose scans were not prepared, or of which nobody knows whether they were."""
+
 SliceBatch = tuple[Sequence[int], Sequence[np.ndarray]]
 """Slice indices (N,) and C arrays of stored voxels, each (N, H, W) of any dtype."""
 
@@ -108,3 +111,6 @@ class Model(Protocol):
 
     @property
     def split_rule(self) -> str: ...
+
+    @property
+    def space(self) -> str: ...

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from segpipe.core.prediction import AS_INGESTED
 from segpipe.errors import ModelError, SegpipeError
 from segpipe.models.weights import EARLIER, WEIGHTS, packed, take_earlier, unpacked
 from segpipe.settings import NetworkSettings
@@ -58,6 +59,8 @@ class Bundle:
     """What `export` measured and chose: `precision`, `reason`, and the figures behind it; empty before the export."""
     cleaning: dict[str, float] = field(default_factory=dict)
     """The least volume of each region's components, ml; smaller ones are left out. `export` chooses it."""
+    space: str = AS_INGESTED
+    """What its scans were prepared to be, such as `brain-1mm`; `as ingested` where they were not, or nobody knows."""
     origin: str = TRAINED
     """`trained` here, or `adopted`: trained elsewhere, without Keras weights, run as its card in `adopted` says."""
     adopted: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +73,7 @@ class Bundle:
         more = (self.label_convention, self.regions, self.normalisation, self.threshold)
         later: list[Any] = [] if self.origin == TRAINED else [self.adopted.get("card")]
         later += [self.cleaning] if self.cleaning else []
+        later += [self.space] if self.space != AS_INGESTED else []
         return hashlib.sha256(json.dumps([*parts, *more, *later], sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -270,6 +274,7 @@ def _parse(url: str, raw: Any) -> Bundle:
     for name, value in (
         ("inference", {}),
         ("cleaning", {}),
+        ("space", AS_INGESTED),
         ("origin", TRAINED),
         ("adopted", {}),
     ):  # earlier versions wrote none

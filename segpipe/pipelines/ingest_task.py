@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 import segpipe
+from segpipe.core.orientation import CANONICAL
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, Reason, SegpipeError
-from segpipe.pipelines import quarantine
+from segpipe.pipelines import arrange, quarantine
 from segpipe.pipelines.attempts import Watch
 from segpipe.readers import scan as scan_reader
 from segpipe.readers.naming import Naming
@@ -51,7 +52,7 @@ class Job:
     def fingerprint(self, source: ScanSource) -> str:
         """What must be equal for a scan to be the same again: its files, and the settings that shape its rows."""
         settings = self.settings
-        shaped_by = (settings.axis, settings.resample_to, settings.keep_header_text)
+        shaped_by = (settings.axis, settings.resample_to, settings.keep_header_text, *self._preparing)
         return _hash(self.input_fingerprint(source), *shaped_by)
 
     def input_fingerprint(self, one: ScanSource | Rejected) -> str:
@@ -62,7 +63,12 @@ class Job:
         """What must be equal for a bad input to be as bad again: the input, all that judges it, and this version."""
         settings, input_fingerprint = self.settings, self.input_fingerprint(one)
         judged_by = (settings.axis, settings.resample_to, settings.layout, settings.max_voxels, segpipe.__version__)
-        return _hash(input_fingerprint, *judged_by)
+        return _hash(input_fingerprint, *judged_by, *self._preparing)
+
+    @property
+    def _preparing(self) -> tuple[str, ...]:
+        """What a preparation adds to a fingerprint; nothing without one, so that older fingerprints stay."""
+        return ("prepare",) if self.settings.prepare else ()
 
 
 @dataclass(frozen=True)
@@ -233,6 +239,7 @@ def _load(source: ScanSource, job: Job) -> Scan:
             settings.resample_to,
             settings.max_voxels,
             settings.keep_header_text,
+            arrange.preparing(f"Scan {job.scan_id(source)}", CANONICAL[settings.axis]) if settings.prepare else None,
         )
     except BadInput as error:
         if error.reason is Reason.UNREADABLE:
@@ -275,9 +282,9 @@ def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
         "brain_box": list(scan.brain_box),
         "brain_voxels": scan.brain_voxels,
         "resampled_to": scan.resampled_to,
-        "space": None,
-        "preparation": None,
-        "flags": None,
+        "space": scan.space,
+        "preparation": scan.preparation,
+        "flags": scan.flags,
         "files": [_file_row(row, job) for row in scan.file_rows],
         "intensity": [{"modality": name, **asdict(of)} for name, of in scan.statistics.items()],
         "label_counts": None

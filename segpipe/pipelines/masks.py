@@ -17,9 +17,13 @@ import numpy as np
 from segpipe.core.regions import CONVENTIONS, LabelConvention, recode
 from segpipe.errors import BadInput, TableError
 from segpipe.pipelines import attempts, ingest_task
+from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.segment_task import Job
+from segpipe.prepare.grids import Grid
+from segpipe.prepare.native import to_native
 from segpipe.readers import dicom_seg, mask_files
 from segpipe.readers.archive import Listing, ScanSource
+from segpipe.readers.names import MASK
 from segpipe.readers.sources import open_root
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
@@ -117,32 +121,108 @@ def _write_scan(
     stamp = mask_files.stamp(job.model_id, run_id)
     _, subject, session = scan_id.split(":")
     name = files.join(cohort_slug(job.cohort), cohort_slug(subject), cohort_slug(session), job.model_id)
-    wanted = {}
-    if nifti is not None and not mask_files.has_stamp(_start(nifti, f"{name}.nii.gz"), stamp):
-        wanted["nifti"] = f"{name}.nii.gz"
     is_dicom = scan.source is not None and scan.source.layout == _DICOM
-    if (
-        seg is not None
-        and is_dicom
-        and not dicom_seg.is_seg(_start(seg, f"{name}.dcm"), dicom_seg.seg_uid(scan_id, stamp))
-    ):
-        wanted["seg"] = f"{name}.dcm"
-    kept = (nifti is not None) + (seg is not None and is_dicom) - len(wanted)
-    if not wanted:
-        return MaskOutcome(scan_id, kept=kept)
+    folders = _Folders(nifti, seg if is_dicom else None, name, stamp)
+    for views in _possible_views(scan, scan_id, row):
+        if not any(folders.missing(view) for view in views):
+            return MaskOutcome(scan_id, kept=sum(map(folders.wanted, views)))
+    written = kept = 0
     try:
         row = row or _read_row(scan, job)
         labels, convention = _in_source_labels(warehouse, scan.predicted, row)
-        if "nifti" in wanted:
-            assert nifti is not None
-            _put(nifti, wanted["nifti"], mask_files.nifti_mask(labels, row, convention, stamp))
-        if "seg" in wanted:
-            assert seg is not None
-            contents = _series(job, scan, row)
-            _put(seg, wanted["seg"], dicom_seg.dicom_seg(labels, row, convention, stamp, job.model_id, contents))
+        for view in _views(scan_id, row):
+            missing = folders.missing(view)
+            kept += folders.wanted(view) - len(missing)
+            if missing:
+                native, native_row = _native(labels, row, view)
+            if "nifti" in missing:
+                folders.put("nifti", view, mask_files.nifti_mask(native, native_row, convention, stamp))
+            if "seg" in missing:
+                contents = _series(job, scan, native_row)
+                found = dicom_seg.dicom_seg(native, native_row, convention, stamp, job.model_id, contents)
+                folders.put("seg", view, found)
+            written += len(missing)
     except (BadInput, TableError) as error:
-        return MaskOutcome(scan_id, kept=kept, problem=str(error))
-    return MaskOutcome(scan_id, written=len(wanted), kept=kept)
+        return MaskOutcome(scan_id, written=written, kept=kept, problem=str(error))
+    return MaskOutcome(scan_id, written=written, kept=kept)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A grid that a scan's mask is wanted on: that of the scan, or, of a prepared one, of the source series `role`.
+
+    `key` names it in identifiers, `suffix` in file names.
+    """
+
+    key: str
+    suffix: str = ""
+    role: str | None = None
+
+
+def _views(scan_id: str, row: Mapping[str, Any]) -> list[_View]:
+    if not is_resampled(row):
+        return [_View(scan_id)]
+    return _native_views(scan_id, [file["role"] for file in row["files"]])
+
+
+def _native_views(scan_id: str, roles: Sequence[str]) -> list[_View]:
+    return [_View(f"{scan_id}:{role}", f"_{role}", role) for role in roles if role != MASK]
+
+
+def _possible_views(scan: MaskScan, scan_id: str, row: Mapping[str, Any] | None) -> list[list[_View]]:
+    """The views that the scan may turn out to have; of one that must be read first, both kinds."""
+    if row is not None:
+        return [_views(scan_id, row)]
+    assert scan.source is not None
+    return [[_View(scan_id)], _native_views(scan_id, [file.role for file in scan.source.files])]
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """Where the files of a scan go; None for a kind that is not wanted."""
+
+    nifti: str | None
+    seg: str | None
+    name: str
+    stamp: str
+
+    def wanted(self, _: _View) -> int:
+        """How many files a view has."""
+        return (self.nifti is not None) + (self.seg is not None)
+
+    def missing(self, view: _View) -> list[str]:
+        """The kinds of files that are not there yet, or come from another run."""
+        found = []
+        if self.nifti is not None and not mask_files.has_stamp(
+            _start(self.nifti, self._file("nifti", view)), self.stamp
+        ):
+            found.append("nifti")
+        uid = dicom_seg.seg_uid(view.key, self.stamp)
+        if self.seg is not None and not dicom_seg.is_seg(_start(self.seg, self._file("seg", view)), uid):
+            found.append("seg")
+        return found
+
+    def put(self, kind: str, view: _View, content: bytes) -> None:
+        """Write one file."""
+        folder = self.nifti if kind == "nifti" else self.seg
+        assert folder is not None
+        _put(folder, self._file(kind, view), content)
+
+    def _file(self, kind: str, view: _View) -> str:
+        return f"{self.name}{view.suffix}" + (".nii.gz" if kind == "nifti" else ".dcm")
+
+
+def _native(labels: np.ndarray, row: Mapping[str, Any], view: _View) -> tuple[np.ndarray, dict[str, Any]]:
+    """The labels on the grid of a view, and the row of `scans` that a scan with just this grid would have."""
+    if view.role is None:
+        return labels, dict(row)
+    file = next(dict(file) for file in row["files"] if file["role"] == view.role)
+    transform = next(one for one in row["preparation"]["transforms"] if one["role"] == view.role)
+    source = Grid(tuple(row["shape"]), np.reshape(row["affine"], (4, 4)))
+    target = Grid(tuple(file["shape"][:3]), np.reshape(file["affine"], (4, 4)))
+    native = to_native(labels, source, target, np.reshape(transform["matrix"], (4, 4)))
+    changes = {"scan_id": view.key, "files": [file], "orientation": file["orientation"], "resampled_to": None}
+    return native, dict(row) | changes
 
 
 def _read_row(scan: MaskScan, job: Job) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from segpipe.core.orientation import reorient_affine, same_grid
 from segpipe.core.volume import Volume
 from segpipe.errors import NotFound, TableError
+from segpipe.pipelines.arrange import is_resampled
 from segpipe.readers import nifti
 from segpipe.readers import scan as scan_reader
 from segpipe.settings import RestoreSettings
@@ -33,6 +34,12 @@ def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warnin
     """
     warehouse = Warehouse(settings.warehouse)
     row = _scan_row(warehouse, settings.scan)
+    if is_resampled(row):
+        raise TableError(
+            f"Scan {settings.scan} was prepared: its slices hold resampled brains, and no voxel of its"
+            f" {len(row['files'])} source files",
+            "use the source files; transforms and native grids stand in `scans.preparation` and `scans.files`",
+        )
     planes = read_planes(warehouse, row)
     written = []
     for path, rows in _by_path(row["files"]).items():
@@ -79,6 +86,8 @@ def _by_path(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def _on_own_grid(file: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     """Whether the slices hold the file's own voxels: turned, at most, but not resampled."""
+    if is_resampled(row):
+        return False
     if row["resampled_to"] is None:
         return True
     affine = np.reshape(file["affine"], (4, 4))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from segpipe.core.orientation import CANONICAL
-from segpipe.core.prediction import Model, PredictorFactory
+from segpipe.core.prediction import AS_INGESTED, Model, PredictorFactory
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, ModelError
@@ -50,7 +50,7 @@ _SHOWN_PROBLEMS = 3
 MOST_SCANS = 256
 """Scans of one part: what a killed task loses, and what keeps files from being many and small."""
 
-_SCAN_COLUMNS = ("scan_id", "modalities", "orientation", "fingerprint")
+_SCAN_COLUMNS = ("scan_id", "modalities", "orientation", "space", "fingerprint")
 _OUTCOME_SCHEMA = "scan_id string, slices int, seconds double, infer_seconds double, reason string"
 
 
@@ -156,6 +156,7 @@ def _reader(
         label_convention=settings.label_convention,
         axis=axis,
         resample_to=settings.resample_to,
+        prepare=settings.prepare or model.space != AS_INGESTED,
         max_voxels=settings.max_voxels,
     )
     try:
@@ -240,7 +241,7 @@ def _stored(warehouse: Warehouse, job: Job) -> list[_Candidate]:
         row = scans[place.scan_id]
         unfit = None
         try:
-            job.fit(place.scan_id, row["modalities"], row["orientation"])
+            job.fit(place.scan_id, row["modalities"], row["orientation"], row["space"])
         except BadInput as error:
             unfit = error
         found.append(_Candidate(place.scan_id, row["fingerprint"], place, unfit))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 import segpipe
-from segpipe.core.prediction import Model, Predictor, Segmented, SliceBatch, Slices
+from segpipe.core.prediction import AS_INGESTED, Model, Predictor, Segmented, SliceBatch, Slices
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.runs import region_runs
 from segpipe.errors import BadInput, Reason
@@ -51,12 +51,20 @@ class Job:
     fence: Fence
     reader: ingest_task.Job | None = None
     reported: frozenset[str] = frozenset()
+    space: str = AS_INGESTED
 
     @classmethod
     def of(cls, warehouse: str, cohort: str, model: Model, fence: Fence) -> Job:
         """The job of running a model over a cohort."""
         return cls(
-            warehouse, cohort, model.model_id, tuple(model.modalities), model.orientation, model.label_convention, fence
+            warehouse,
+            cohort,
+            model.model_id,
+            tuple(model.modalities),
+            model.orientation,
+            model.label_convention,
+            fence,
+            space=model.space,
         )
 
     @property
@@ -64,8 +72,11 @@ class Job:
         """The run that does it."""
         return self.fence.run_id
 
-    def fit(self, scan_id: str, modalities: Sequence[str], orientation: str) -> None:
-        """Raise BadInput where the model cannot take a scan."""
+    def fit(self, scan_id: str, modalities: Sequence[str], orientation: str, space: str | None) -> None:
+        """Raise BadInput where the model cannot take a scan; `space` is None for a scan as ingested.
+
+        A model of which no space is known takes a prepared scan only where the run itself was told to prepare.
+        """
         missing = [name for name in self.modalities if name not in modalities]
         if missing:
             raise BadInput(
@@ -78,6 +89,13 @@ class Job:
                 Reason.DOES_NOT_FIT_MODEL,
                 f"Scan {scan_id} has slices along {orientation}, model {self.model_id} wants {self.orientation}",
                 "ingest it with the --axis that the model was trained on",
+            )
+        told = self.reader is not None and self.reader.settings.prepare and self.space == AS_INGESTED
+        if (space or AS_INGESTED) != self.space and not told:
+            raise BadInput(
+                Reason.DOES_NOT_FIT_MODEL,
+                f"Scan {scan_id} is {space or AS_INGESTED}, model {self.model_id} was trained on {self.space}",
+                "segment its archive with --source and --prepare, or ingest it as the model's scans were",
             )
 
     def scan_id(self, scan: ScanPlace | ScanSource) -> str:
@@ -213,7 +231,7 @@ class _StoredScan:
         return str(self.row["fingerprint"])
 
     def read(self) -> tuple[dict[str, Any], Slices]:
-        self.job.fit(self.scan_id, self.row["modalities"], self.row["orientation"])
+        self.job.fit(self.scan_id, self.row["modalities"], self.row["orientation"], self.row["space"])
         return self.row, ScanSlices(self.warehouse, self.place, self.row, self.job.modalities)
 
 
@@ -239,7 +257,7 @@ class _ArchivedScan:
 
     def read(self) -> tuple[dict[str, Any], Slices]:
         scan = ingest_task.load(self.source, self.reader)
-        self.job.fit(self.scan_id, scan.modalities, scan.orientation)
+        self.job.fit(self.scan_id, scan.modalities, scan.orientation, scan.space)
         return ingest_task.scan_row(scan, self.reader), _LoadedSlices(scan, self.job.modalities)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from segpipe.prepare import network
@@ -19,25 +21,36 @@ _THRESHOLD = 0.5
 Box = tuple[slice, slice, slice]
 
 
-def brain_mask(image: np.ndarray) -> np.ndarray:
-    """The brain of a head, bool of the same shape; `image` has its axes along R, A, S (in either sense: RAS+).
+@dataclass(frozen=True, eq=False)
+class Brain:
+    """A brain mask, bool, and the share of what the network called brain that it holds: 1 for one part."""
 
-    Values need not be scaled; what is not finite counts as 0. The largest component alone is kept and its holes are
-    filled. An image in which no brain is seen gives an empty mask.
+    mask: np.ndarray
+    main_part: float
+
+
+def find_brain(image: np.ndarray) -> Brain:
+    """The brain of a head; `image` has its axes along R, A, S, its values need not be scaled.
+
+    What is not finite counts as 0. The largest component alone is kept and its holes are filled. An image in which no
+    brain is seen gives an empty mask.
     """
     image = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     small = resized(image, (_BOX_EDGE,) * 3)
     low, high = np.quantile(small, (_LOW, _HIGH))
+    mask = np.zeros(image.shape, bool)
     if not high > low:
-        return np.zeros(image.shape, bool)
+        return Brain(mask, 0.0)
     rough = largest_component(_probability("bbox_model", small, low, high) > _THRESHOLD)
     box = box_of(rough, image.shape)
     if box is None:
-        return np.zeros(image.shape, bool)
+        return Brain(mask, 0.0)
     found = _probability("model", resized(image[box], (_EDGE,) * 3), low, high)
-    mask = np.zeros(image.shape, bool)
     mask[box] = resized(found, image[box].shape) > _THRESHOLD
-    return filled(largest_component(mask))
+    if not mask.any():
+        return Brain(mask, 0.0)
+    main = largest_component(mask)
+    return Brain(filled(main), float(main.sum() / mask.sum()))
 
 
 def resized(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -70,9 +83,10 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 def filled(mask: np.ndarray) -> np.ndarray:
     """The mask without holes: what is not connected to the outside belongs to it."""
-    from scipy.ndimage import binary_fill_holes
+    from scipy.ndimage import label
 
-    return np.asarray(binary_fill_holes(mask))
+    outside, _ = label(~np.pad(mask, 1))
+    return (outside != outside[0, 0, 0])[1:-1, 1:-1, 1:-1]
 
 
 def box_of(rough: np.ndarray, shape: tuple[int, ...]) -> Box | None:

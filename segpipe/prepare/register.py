@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,14 @@ from segpipe.prepare.grids import LPS, Grid, box_grid, resample
 SEED = 20
 _BINS = 40
 _DILATE_MM = 6.0
-_COARSE_MM = 4.0
+_COARSE_MM, _FINE_MM, _OVERLAP_MM = 4.0, 1.0, 2.0
+_EVERY, _SPARSE = 17, 4000
 _SHRINKS, _SMOOTHS_MM = (2, 1), (1.0, 0.0)
-_SAMPLES = 40_000
+_SAMPLES = 100_000
+_COARSE_SHARE = 0.25
 _ANGLES_DEGREES = (-30.0, -15.0, 0.0, 15.0, 30.0)
 _STARTS = 3
+_UPRIGHT_STARTS = 2
 _CLIP = (0.5, 99.8)
 """Percentiles inside the mask beyond which values are clipped: vessels and fat would take the histogram's bins."""
 
@@ -51,21 +54,80 @@ class Rigid:
     starts: int = 1
 
 
-def rigid(fixed: Head, moving: Head, spacing_mm: float = 1.0) -> Rigid:
+def rigid(fixed: Head, moving: Head, good_overlap: float = 0.93) -> Rigid:
     """The rigid transform from points of `fixed` to points of `moving`.
 
-    Coarse first, at 4 mm: the header's own pose and 125 rotations about the brains' centroids are compared, the best of
-    them optimised. Then at 2 and 1 mm. Samples are drawn with a fixed seed.
+    Coarse first, at 4 mm, from the pose that the headers say. Where that leaves the two brains with a Dice below
+    `good_overlap`, the brains' centroids and 125 rotations about them are compared as well, by metric and by how the
+    brains overlap, and the best of them optimised. Then at 2 and 1 mm. Samples are drawn with a fixed seed.
     """
     coarse = _Pair.of(fixed, moving, _COARSE_MM)
-    header, *poses = [np.eye(4), *_poses(fixed, moving)]
-    found = coarse.evaluate([header, *poses])
-    order = np.argsort(found[1:], kind="stable")[: _STARTS - 1]
-    starts = [header, *(poses[place] for place in order)]
-    tried = [coarse.optimise(start, (1,), (0.0,), step_mm=2.0) for start in starts]
+    best = coarse.optimise(np.eye(4), (1,), (0.0,), step_mm=2.0)
+    starts = 1
+    if brains_overlap(fixed, moving, best.matrix) < good_overlap:
+        poses = _poses(fixed, moving)
+        by_metric = np.argsort(coarse.evaluate(poses), kind="stable")[:_STARTS]
+        by_brains = np.argsort([-share_inside(fixed, moving, pose) for pose in poses], kind="stable")[:_STARTS]
+        order = dict.fromkeys([*by_metric.tolist(), *by_brains.tolist()])
+        tried = [coarse.optimise(poses[place], (1,), (0.0,), step_mm=2.0) for place in order]
+        best = min([best, *tried], key=lambda one: -brains_overlap(fixed, moving, one.matrix) + one.metric)
+        starts += len(poses)
+    found = _Pair.of(fixed, moving, _FINE_MM).optimise(best.matrix, _SHRINKS, _SMOOTHS_MM, step_mm=0.5)
+    return replace(found, starts=starts)
+
+
+def upright(head: Head, atlas: Head) -> Rigid:
+    """The rigid transform from points of `head` to points of an atlas that shows the brain alone.
+
+    The brain is fitted by an affine transform, which allows for its size and shape, and the nearest rotation about its
+    centroid is kept: a rigid fit of a small brain would slide and tilt inside the larger atlas.
+    """
+    alone = replace(head, values=np.where(head.brain, head.values, head.values[head.brain].min()))
+    coarse = _Pair.of(alone, atlas, _COARSE_MM)
+    poses = [np.eye(4), *_poses(alone, atlas)]
+    order = np.argsort(coarse.evaluate(poses), kind="stable")[:_UPRIGHT_STARTS]
+    tried = []
+    for place in order:
+        near = coarse.optimise(poses[place], (1,), (0.0,), step_mm=2.0)
+        tried.append(coarse.optimise(near.matrix, (1,), (0.0,), step_mm=1.0, affine=True))
     best = min(tried, key=lambda one: one.metric)
-    fine = _Pair.of(fixed, moving, spacing_mm)
-    return fine.optimise(best.matrix, _SHRINKS, _SMOOTHS_MM, step_mm=0.5)
+    found = _Pair.of(alone, atlas, _OVERLAP_MM).optimise(best.matrix, (1,), (0.0,), step_mm=0.5, affine=True)
+    return Rigid(nearest_rigid(found.matrix, head.centre_mm), found.metric, len(poses))
+
+
+def nearest_rigid(matrix: np.ndarray, centre_mm: np.ndarray) -> np.ndarray:
+    """The rotation of an affine matrix (4, 4), by polar decomposition, with the same image of `centre_mm`."""
+    left, _, right = np.linalg.svd(matrix[:3, :3])
+    found = np.eye(4)
+    found[:3, :3] = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+    found[:3, 3] = matrix[:3, :3] @ centre_mm + matrix[:3, 3] - found[:3, :3] @ centre_mm
+    return found
+
+
+def brains_overlap(fixed: Head, moving: Head, matrix: np.ndarray) -> float:
+    """Dice of the two brains where `matrix` maps points of `fixed` to points of `moving`, looked at 2 mm apart."""
+    grid = box_grid(fixed.grid, fixed.brain, _OVERLAP_MM, 5 * _DILATE_MM)
+    one = resample(fixed.brain.astype(np.float32), fixed.grid, grid) > 0.5
+    other = resample(moving.brain.astype(np.float32), moving.grid, grid, matrix) > 0.5
+    total = int(one.sum()) + int(other.sum())
+    return 2 * int((one & other).sum()) / total if total else 0.0
+
+
+def share_inside(fixed: Head, moving: Head, matrix: np.ndarray) -> float:
+    """The share of the fixed brain, looked at sparsely, that `matrix` brings into the other brain."""
+    every = max(1, int(np.count_nonzero(fixed.brain)) // _SPARSE)
+    places = np.array(np.nonzero(fixed.brain))[:, ::every]
+    change = np.linalg.inv(moving.grid.affine) @ matrix @ fixed.grid.affine
+    at = np.rint(change[:3, :3] @ places + change[:3, 3:]).astype(int)
+    within = ((at >= 0) & (at < np.array(moving.grid.shape)[:, None])).all(axis=0)
+    return float(moving.brain[tuple(at[:, within])].sum() / places.shape[1])
+
+
+def moved_mm(head: Head, matrix: np.ndarray) -> float:
+    """How far `matrix` moves the brain's voxels, on average."""
+    places = np.array(np.nonzero(head.brain))[:, ::_EVERY]
+    points = head.grid.affine[:3, :3] @ places + head.grid.affine[:3, 3:]
+    return float(np.sqrt((((matrix[:3, :3] - np.eye(3)) @ points + matrix[:3, 3:]) ** 2).sum(axis=0)).mean())
 
 
 def _poses(fixed: Head, moving: Head) -> list[np.ndarray]:
@@ -110,6 +172,7 @@ class _Pair:
         grid = box_grid(fixed.grid, fixed.brain, spacing_mm, 2 * _DILATE_MM)
         mask = resample(fixed.brain.astype(np.float32), fixed.grid, grid) > 0.5
         near = distance_transform_edt(~mask, sampling=spacing_mm) <= _DILATE_MM
+        near &= resample(np.ones(fixed.grid.shape, np.float32), fixed.grid, grid) > 0.5  # nothing was seen elsewhere
         values = resample(_clipped(fixed), fixed.grid, grid)
         around = box_grid(moving.grid, moving.brain, spacing_mm, 5 * _DILATE_MM)
         others = resample(_clipped(moving), moving.grid, around)
@@ -136,7 +199,7 @@ class _Pair:
 
     def evaluate(self, matrices: Sequence[np.ndarray]) -> np.ndarray:
         """The metric of each pose, (n,) float64; bad where the images do not even overlap."""
-        method = self._method(1.0)
+        method = self._method(_COARSE_SHARE)
         found = []
         for matrix in matrices:
             method.SetInitialTransform(self._transform(matrix))
@@ -146,8 +209,10 @@ class _Pair:
                 found.append(0.0)
         return np.array(found)
 
-    def optimise(self, start: np.ndarray, shrinks: Sequence[int], smooths: Sequence[float], step_mm: float) -> Rigid:
-        """The best pose near `start`."""
+    def optimise(
+        self, start: np.ndarray, shrinks: Sequence[int], smooths: Sequence[float], step_mm: float, affine: bool = False
+    ) -> Rigid:
+        """The best pose near `start`, or the best affine transform."""
         method = self._method(self.share)
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=step_mm,
@@ -160,13 +225,22 @@ class _Pair:
         method.SetShrinkFactorsPerLevel(list(shrinks))
         method.SetSmoothingSigmasPerLevel(list(smooths))
         method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-        transform = self._transform(start)
+        transform = self._affine(start) if affine else self._transform(start)
         method.SetInitialTransform(transform, inPlace=True)
         try:
             method.Execute(self.fixed, self.moving)
         except RuntimeError:
             return Rigid(start, 0.0)
         return Rigid(_matrix(transform), float(method.GetMetricValue()))
+
+    def _affine(self, matrix: np.ndarray) -> Any:
+        import SimpleITK as sitk
+
+        transform, lps, centre = sitk.AffineTransform(3), LPS @ matrix @ LPS, np.array(self.centre_lps)
+        transform.SetCenter(self.centre_lps)
+        transform.SetMatrix(lps[:3, :3].ravel().tolist())
+        transform.SetTranslation((lps[:3, 3] + lps[:3, :3] @ centre - centre).tolist())
+        return transform
 
     def _transform(self, matrix: np.ndarray) -> Any:
         import SimpleITK as sitk

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn
@@ -59,6 +59,9 @@ class Scan:
     label_convention: str | None = None
     resampled_to: str | None = None
     dropped: tuple[Rejected, ...] = ()
+    space: str | None = None
+    preparation: dict[str, Any] | None = None
+    flags: list[str] | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -108,7 +111,7 @@ class Scan:
 
 
 @dataclass(frozen=True, eq=False)
-class _Frame:
+class Frame:
     """One 3D frame of a file, in canonical orientation."""
 
     role: str
@@ -120,6 +123,22 @@ class _Frame:
     row: dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Arranged:
+    """The frames of a scan brought to one grid, its brain where that is known, and how it was done."""
+
+    images: list[Frame]
+    masks: list[Frame]
+    brain: np.ndarray | None = None
+    space: str | None = None
+    preparation: dict[str, Any] | None = None
+    flags: list[str] | None = None
+
+
+Arrange = Callable[[list[Frame], list[Frame]], Arranged]
+"""Images and masks, in canonical orientation, to one grid."""
+
+
 def load(
     source_url: str,
     scan_source: ScanSource,
@@ -127,8 +146,11 @@ def load(
     resample_to: str | None = None,
     max_voxels: int = nifti.MAX_VOXELS,
     keep_header_text: bool = False,
+    arrange: Arrange | None = None,
 ) -> Scan:
     """Read and check all files of a scan.
+
+    `arrange` may bring the frames to one grid in a way of its own, before their grids are compared.
 
     `axis` is a key of `segpipe.core.orientation.CANONICAL`. `resample_to` names the modality whose grid the files on
     other grids are resampled to (linear for images, nearest neighbour for the mask); without it they are refused. A
@@ -138,7 +160,7 @@ def load(
     Raises BadInput with a Reason for whatever is wrong with the files; faults of the file system itself as they are.
     """
     fs, root, _ = open_root_cached(source_url)
-    frames: list[_Frame] = []
+    frames: list[Frame] = []
     foreign: list[tuple[str, BadInput]] = []
     for files in _by_path(scan_source.files):
         try:
@@ -152,6 +174,8 @@ def load(
     images = sorted((frame for frame in frames if frame.role != MASK), key=lambda frame: role_order(frame.role))
     masks = [frame for frame in frames if frame.role == MASK]
     images, unclear = _with_role(images)
+    arranged = arrange(images, masks) if arrange is not None else Arranged(images, masks)
+    images, masks = arranged.images, arranged.masks
     reference = _reference(images, resample_to, scan_source)
     on_grid, dropped = _on_one_grid(images + masks, reference, resample_to)
     resampled = any(new is not old for new in on_grid for old in images + masks if new.row is old.row)
@@ -159,7 +183,7 @@ def load(
         [frame for frame in on_grid if frame.role != MASK],
         [frame for frame in on_grid if frame.role == MASK],
     )
-    brain = _brain(images)
+    brain = _brain(images) if arranged.brain is None else arranged.brain
     masks, unusable = _with_labels(masks, scan_source)
     mask, labels, convention = _labels(masks, scan_source)
     on_grid = [*images, *masks]
@@ -177,6 +201,9 @@ def load(
         label_convention=convention,
         resampled_to=resample_to if resampled else None,
         dropped=tuple(_dropped(scan_source, path, error) for path, error in (*foreign, *unclear, *dropped, *unusable)),
+        space=arranged.space,
+        preparation=arranged.preparation,
+        flags=arranged.flags,
     )
 
 
@@ -228,7 +255,7 @@ def _by_path(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
 
 def _frames(
     fs: fsspec.AbstractFileSystem, root: str, files: list[SourceFile], orientation: str, max_voxels: int, text: bool
-) -> list[_Frame]:
+) -> list[Frame]:
     """The frames of one file that the scan wants, canonical."""
     volume, digest = _read(fs, root, files[0], max_voxels)
     volume, blanked = (volume, ()) if text else nifti.without_text(volume)
@@ -236,11 +263,11 @@ def _frames(
     codes = _orientation(volume, path)
     stack = volume.voxels.reshape(*volume.voxels.shape[:3], -1, order="F")
     affine = reorient_affine(volume.affine, stack.shape[:3], codes, orientation)
-    frames: list[_Frame] = []
+    frames: list[Frame] = []
     for role, channel, file in _channels(files, stack.shape[3]):
         row = _file_row(file, role, channel, volume, codes, digest, blanked, first=not frames)
         array = reorient(stack[..., channel], codes, orientation)
-        frames.append(_Frame(role, path, array, affine, volume.slope, volume.inter, row))
+        frames.append(Frame(role, path, array, affine, volume.slope, volume.inter, row))
     return frames
 
 
@@ -349,7 +376,7 @@ def _file_row(
 # Grids
 
 
-def _reference(images: list[_Frame], resample_to: str | None, source: ScanSource) -> _Frame:
+def _reference(images: list[Frame], resample_to: str | None, source: ScanSource) -> Frame:
     """The frame whose grid all others must have or get."""
     if resample_to is None:
         main = [frame for frame in images if _is_main(frame)] or images
@@ -366,8 +393,8 @@ def _reference(images: list[_Frame], resample_to: str | None, source: ScanSource
 
 
 def _on_one_grid(
-    frames: list[_Frame], reference: _Frame, resample_to: str | None
-) -> tuple[list[_Frame], list[tuple[str, BadInput]]]:
+    frames: list[Frame], reference: Frame, resample_to: str | None
+) -> tuple[list[Frame], list[tuple[str, BadInput]]]:
     """The frames on the reference's grid, and what does not fit it, if enough do.
 
     One of several modalities on another grid drops out alone, as does a mask or an image of another kind. Where no two
@@ -392,11 +419,11 @@ def _is_foreign(path: str) -> bool:
     return path.lower().endswith((*itk.SUFFIXES, ".bz2"))
 
 
-def _is_main(frame: _Frame) -> bool:
+def _is_main(frame: Frame) -> bool:
     return frame.role in MODALITIES
 
 
-def _with_role(images: list[_Frame]) -> tuple[list[_Frame], list[tuple[str, BadInput]]]:
+def _with_role(images: list[Frame]) -> tuple[list[Frame], list[tuple[str, BadInput]]]:
     """The images, without those that look like masks though their names do not say so."""
     kept, unclear = [], []
     for frame in images:
@@ -418,7 +445,7 @@ def _has_two_values(array: np.ndarray) -> bool:
     return bool(low != high and ((array == low) | (array == high)).all())
 
 
-def _with_labels(masks: list[_Frame], source: ScanSource) -> tuple[list[_Frame], list[tuple[str, BadInput]]]:
+def _with_labels(masks: list[Frame], source: ScanSource) -> tuple[list[Frame], list[tuple[str, BadInput]]]:
     """The mask, if its labels can be used."""
     try:
         _labels(masks, source)
@@ -434,11 +461,11 @@ def _dropped(source: ScanSource, path: str, error: BadInput) -> Rejected:
     return reject(entries, error.reason, error.problem, error.remedy, source.is_dicom, source.paths)
 
 
-def _same_grid(one: _Frame, other: _Frame) -> bool:
+def _same_grid(one: Frame, other: Frame) -> bool:
     return one.array.shape == other.array.shape and same_grid(one.affine, other.affine)
 
 
-def _on_grid(frame: _Frame, reference: _Frame, resample_to: str | None) -> _Frame:
+def _on_grid(frame: Frame, reference: Frame, resample_to: str | None) -> Frame:
     """The frame itself where it has the reference's grid, else resampled; BadInput where that is not wanted."""
     if _same_grid(frame, reference):
         return frame
@@ -455,7 +482,7 @@ def _on_grid(frame: _Frame, reference: _Frame, resample_to: str | None) -> _Fram
     )
 
 
-def _extended(frame: _Frame, reference: _Frame) -> np.ndarray | None:
+def _extended(frame: Frame, reference: Frame) -> np.ndarray | None:
     """A mask that covers a part of the reference's voxels, with the others 0; None where its voxels are others.
 
     SEG objects leave out slices without a label.
@@ -473,7 +500,7 @@ def _extended(frame: _Frame, reference: _Frame) -> np.ndarray | None:
     return whole
 
 
-def _resampled(frame: _Frame, reference: _Frame) -> np.ndarray:
+def _resampled(frame: Frame, reference: Frame) -> np.ndarray:
     """The frame on the reference's grid: stored labels by nearest neighbour, stored intensities linearly as floats.
 
     Voxels outside the frame's own grid become 0 (as a scaled value). Interpolation commutes with slope and intercept,
@@ -493,7 +520,7 @@ def _resampled(frame: _Frame, reference: _Frame) -> np.ndarray:
         )
 
 
-def _grid(frame: _Frame) -> str:
+def _grid(frame: Frame) -> str:
     size = "x".join(map(str, frame.array.shape))
     spacing = "x".join(f"{mm:.4g}" for mm in spacing_mm(frame.affine))
     return f"{size} of {spacing} mm from {frame.affine[:3, 3].round(3).tolist()}"
@@ -502,7 +529,7 @@ def _grid(frame: _Frame) -> str:
 # Content
 
 
-def _brain(images: list[_Frame]) -> np.ndarray:
+def _brain(images: list[Frame]) -> np.ndarray:
     for frame in images:
         if frame.array.dtype.kind == "f" and not np.isfinite(frame.array).any():
             _bad(Reason.NOT_FINITE, f"{frame.path} has no finite voxel", "repair or remove it")
@@ -512,7 +539,7 @@ def _brain(images: list[_Frame]) -> np.ndarray:
     return brain
 
 
-def _labels(masks: list[_Frame], source: ScanSource) -> tuple[np.ndarray | None, dict[int, int] | None, str | None]:
+def _labels(masks: list[Frame], source: ScanSource) -> tuple[np.ndarray | None, dict[int, int] | None, str | None]:
     """Mask, voxels per label and name of the convention; three times None without a mask."""
     if not masks:
         return None, None, None

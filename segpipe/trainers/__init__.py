@@ -249,6 +249,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
         training={name: value for name, value in asdict(settings).items() if name not in _NOT_OF_THE_MODEL},
         cohort=settings.cohort,
         split_rule=plan.split_rule,
+        space=plan.space,
         subjects={
             split: len({plan.scans[s].subject for s in plan.of_split(split)}) for split in ("train", "validation")
         },

@@ -67,6 +67,8 @@ class TrainPlan:
     """Of the training split."""
     steps: int
     split_rule: str = ""
+    space: str = "as ingested"
+    """What the scans were prepared to be."""
     initial_epoch: int = 0
     """Epochs that are done; their checkpoint is what the training goes on from."""
     initial_step: int = 0

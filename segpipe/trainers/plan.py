@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.core.prediction import ScanInput
+from segpipe.core.prediction import AS_INGESTED, ScanInput
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError, UsageError
@@ -28,6 +28,7 @@ _COLUMNS = (
     "label_convention",
     "modalities",
     "orientation",
+    "space",
     "shape",
     "brain_box",
     "files",
@@ -51,6 +52,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     modalities, orientation, convention = (
         _same(settings, rows, name) for name in ("modalities", "orientation", "label_convention")
     )
+    space = _same(settings, rows, "space") or AS_INGESTED
     parts = warehouse.slice_parts(settings.cohort, _SPLITS)
     groups = tuple((part.path, number) for part in parts for scan in part.scans for number in scan.row_groups)
     groups_of: dict[str, list[int]] = {}
@@ -83,6 +85,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         slices=slices,
         split_rule=rows[0]["split_rule"],
         steps=steps,
+        space=space,
     )
 
 

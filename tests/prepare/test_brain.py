@@ -74,7 +74,7 @@ def test_the_box_has_a_margin_and_stays_inside():
 
 
 def test_a_constant_image_has_no_brain():
-    assert not brain.brain_mask(np.full((20, 20, 20), 7.0)).any()
+    assert not brain.find_brain(np.full((20, 20, 20), 7.0)).mask.any()
 
 
 @pytest.mark.real
@@ -87,5 +87,5 @@ def test_the_brain_of_a_real_head(real_data, patient):
     head = nib.as_closest_canonical(nib.load(folder / f"long_patient{patient}" / "study1_FLAIR.nii.gz"))
     second = folder / "raw_reference" / f"patient{patient}" / "study1_FLAIR_second_brainmask.nii.gz"
     truth = np.asarray(nib.as_closest_canonical(nib.load(second)).dataobj) > 0
-    mask = brain.brain_mask(np.asarray(head.dataobj))
+    mask = brain.find_brain(np.asarray(head.dataobj)).mask
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) >= 0.97

@@ -1,0 +1,52 @@
+"""How `--prepare` brings the frames of a scan to one grid: between the reader and `segpipe.prepare`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from segpipe.prepare import atlas
+from segpipe.prepare.raw import Raw
+from segpipe.prepare.scan import PREPARED, Prepared, prepare, recognised
+from segpipe.readers.scan import Arrange, Arranged, Frame
+
+
+def preparing(name: str, orientation: str) -> Arrange:
+    """What the reader calls with the frames, along `orientation`, of the scan that messages call `name`.
+
+    Frames of a scan that is prepared already are left as they are. Raises BadInput where a scan cannot be prepared.
+    """
+
+    def arrange(images: list[Frame], masks: list[Frame]) -> Arranged:
+        raws = [_raw(frame, orientation) for frame in images]
+        record = recognised(raws)
+        if record is not None:
+            return Arranged(images, masks, space=atlas.SPACE, preparation=record, flags=[])
+        found = prepare(name, raws, [_raw(frame, orientation) for frame in masks], orientation)
+        return Arranged(
+            [_on(found, frame, found.images[frame.role]) for frame in images],
+            [_on(found, frame, labels) for frame, labels in zip(masks, found.masks, strict=True)],
+            found.brain,
+            atlas.SPACE,
+            found.record,
+            found.flags,
+        )
+
+    return arrange
+
+
+def is_resampled(row: Mapping[str, Any]) -> bool:
+    """Whether the arrays of a scan, by its row of `scans`, are those of a preparation and not of its files."""
+    return bool(row["preparation"]) and row["preparation"]["how"] == PREPARED
+
+
+def _raw(frame: Frame, orientation: str) -> Raw:
+    frames = int(np.prod(frame.row["shape"][3:], dtype=int))
+    return Raw(frame.role, frame.path, frame.array, frame.affine, orientation, frame.slope, frame.inter, frames)
+
+
+def _on(found: Prepared, frame: Frame, array: np.ndarray) -> Frame:
+    return replace(frame, array=array, affine=found.affine)

@@ -1,0 +1,115 @@
+"""Figures that tell a good preparation from a bad one: bounds as data, and what follows from a figure beyond them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from segpipe.errors import BadInput, Reason
+
+GOOD, DOUBTFUL, FAILED = "good", "doubtful", "failed"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where doubt and failure begin, below and above; None where there is no such bound."""
+
+    fails_below: float | None = None
+    doubt_below: float | None = None
+    doubt_above: float | None = None
+    fails_above: float | None = None
+
+
+BOUNDS = {
+    "brain_volume_ml": Bounds(600, 850, 1950, 2300),
+    "main_part": Bounds(0.7, 0.9),
+    "brain_at_edge": Bounds(None, None, 0.2, 0.7),
+    "masks_agree": Bounds(0.85, 0.94),
+    "metric": Bounds(None, None, -0.33, -0.2),
+    "moved_mm": Bounds(None, None, 12.0, None),
+    "atlas_overlap": Bounds(0.72, 0.8),
+    "size_of_atlas": Bounds(0.7, 0.82, 1.08, 1.2),
+}
+"""What each check is:
+
+* `brain_volume_ml`: of the brain mask.
+* `main_part`: share of what the network calls brain that is one part.
+* `brain_at_edge`: brain in an outermost slice of the field of view, as a share of the fullest slice.
+* `masks_agree`: Dice of the brain masks of the reference and of another modality, each found on its own image, after
+  the registration that has not looked at the second.
+* `metric`: mutual information of a modality and the reference inside the brain, negative.
+* `moved_mm`: how far a modality lay from where its header says.
+* `atlas_overlap`: Dice of the brain and the atlas's, turned onto each other but not scaled.
+* `size_of_atlas`: the cube root of the ratio of their volumes.
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure, the bounds on its side, and the verdict."""
+
+    name: str
+    role: str | None
+    value: float
+    doubt: float | None
+    failure: float | None
+    verdict: str
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The CHECK struct of the table `scans`."""
+        return asdict(self)
+
+    @property
+    def flag(self) -> str:
+        """What `scans.flags` says of a doubtful one."""
+        return self.name if self.role is None else f"{self.name}:{self.role}"
+
+    def __str__(self) -> str:
+        about = f" of {self.role}" if self.role else ""
+        bound = self.failure if self.verdict == FAILED else self.doubt
+        return (
+            f"{self.name}{about} is {self.value:.3g}, bound {bound:g}" if bound is not None else f"{self.name}{about}"
+        )
+
+
+def check(name: str, value: float, role: str | None = None) -> Check:
+    """Judge a figure by its bounds; one that is no number has failed."""
+    bounds = BOUNDS[name]
+    low = not np.isfinite(value) or bounds.doubt_above is None
+    if bounds.doubt_above is not None and bounds.doubt_below is not None:
+        low = not np.isfinite(value) or value < (bounds.doubt_above + bounds.doubt_below) / 2
+    doubt, failure = (bounds.doubt_below, bounds.fails_below) if low else (bounds.doubt_above, bounds.fails_above)
+    sign = 1 if low else -1
+    verdict = GOOD
+    if doubt is not None and not sign * value >= sign * doubt:
+        verdict = DOUBTFUL
+    if failure is not None and not sign * value >= sign * failure:
+        verdict = FAILED
+    return Check(name, role, float(value), doubt, failure, verdict)
+
+
+def settle(name: str, checks: Sequence[Check]) -> list[str]:
+    """The flags of a scan called `name`; BadInput with all failed figures where there is one."""
+    failed = [str(one) for one in checks if one.verdict == FAILED]
+    if failed:
+        raise BadInput(
+            Reason.BAD_PREPARATION,
+            f"{name} could not be prepared so that it can be trusted: {'; '.join(failed)}",
+            "look at the series, prepare it by hand, and ingest the result",
+        )
+    return [one.flag for one in checks if one.verdict == DOUBTFUL]
+
+
+def brain_at_edge(brain: np.ndarray) -> float:
+    """Brain in the fullest outermost slice, along any axis, as a share of the fullest slice along that axis."""
+    found = 0.0
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        area = brain.sum(axis=others)
+        if area.max():
+            found = max(found, float(max(area[0], area[-1]) / area.max()))
+    return found

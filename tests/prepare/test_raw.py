@@ -1,0 +1,100 @@
+"""What cannot be prepared is refused with its figures; what is prepared already is recognised."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segpipe.core.orientation import axis_codes, reorient, reorient_affine
+from segpipe.errors import BadInput, Reason
+from segpipe.prepare import raw
+from segpipe.prepare.raw import Raw
+from segpipe.prepare.scan import recognised
+
+
+def _raw(shape=(20, 64, 64), spacing=(6.0, 3.0, 3.0), shear=0.0, frames=1, **changes) -> Raw:
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = spacing[0], -spacing[1], -spacing[2], 1
+    affine[1, 0] = shear * spacing[0]
+    return Raw("T1", "t1.nii.gz", changes.get("voxels", np.zeros(shape, np.int16)), affine, "SPL", frames=frames)
+
+
+def test_a_usual_series_is_not_refused():
+    raw.refuse(_raw())
+    raw.refuse(_raw((39, 320, 320), (3.0, 0.72, 0.72)))  # 117 mm across the slices
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (_raw((9, 64, 64)), "9 slices"),
+        (_raw((40, 40, 40), (3.0, 2.5, 2.5)), "100"),
+        (_raw(shear=0.05), "2.9 degrees"),
+        (_raw(frames=7), "7 frames"),
+    ],
+    ids=["few slices", "small field of view", "sheared", "4D"],
+)
+def test_what_cannot_be_prepared_is_told_with_its_figure(bad, told):
+    with pytest.raises(BadInput, match=told) as caught:
+        raw.refuse(bad)
+    assert caught.value.reason is Reason.UNPREPARABLE
+
+
+def _ball(radius_mm: float = 65.0, shape=(155, 180, 180)) -> np.ndarray:
+    grid = np.indices(shape, np.float32)
+    middle = (np.array(shape, np.float32) - 1) / 2
+    return ((grid - middle[:, None, None, None]) ** 2).sum(axis=0) < radius_mm**2
+
+
+def _stripped(role: str, ball: np.ndarray, spacing=(1.0, 1.0, 1.0)) -> Raw:
+    one = _raw(spacing=spacing, voxels=np.where(ball, 100, 0).astype(np.int16))
+    return Raw(role, role, one.voxels, one.affine, "SPL")
+
+
+def test_brains_alone_on_one_grid_are_recognised():
+    ball = _ball()
+    record = recognised([_stripped("FLAIR", ball), _stripped("T1", ball)])
+    assert record is not None
+    assert record["how"] == "recognised"
+
+
+def test_brains_alone_on_other_grids_or_in_other_places_are_not():
+    ball = _ball()
+    shifted = _stripped("T1", np.roll(ball, 12, axis=2))
+    assert recognised([_stripped("FLAIR", ball), shifted]) is None
+    assert recognised([_stripped("FLAIR", ball), _stripped("T1", ball, (1.2, 1.0, 1.0))]) is None
+
+
+def test_a_whole_head_is_not_a_brain_alone():
+    head = _ball(85, (170, 200, 200))  # 2.6 litres
+    assert raw.stripped_brain(_stripped("T1", head)) is None
+    noise = np.random.default_rng(0).integers(0, 9, (155, 180, 180)).astype(np.int16)
+    assert raw.stripped_brain(_raw(spacing=(1.0, 1.0, 1.0), voxels=noise)) is None
+
+
+def _read(path: Path, role: str) -> Raw:
+    import nibabel as nib
+
+    image = nib.load(path)
+    codes = axis_codes(image.affine)
+    affine = reorient_affine(image.affine, image.shape, codes, "SPL")
+    return Raw(role, path.name, reorient(np.asarray(image.dataobj), codes, "SPL"), affine, "SPL")
+
+
+@pytest.mark.real
+def test_the_glioma_scans_of_the_challenge_are_recognised_all_sixteen(real_data):
+    folders = sorted(
+        path for name in ("brats2021", "brats_tcga") for path in (real_data / name).iterdir() if path.is_dir()
+    )
+    found = {
+        folder.name: recognised([_read(folder / f"{folder.name}_{role}.nii.gz", role) for role in ("t1ce", "flair")])
+        for folder in folders
+    }
+    assert len(found) == 16
+    assert [name for name, record in found.items() if record is None] == []
+
+
+@pytest.mark.real
+def test_raw_scans_are_not_recognised(real_data):
+    path = real_data / "open_ms" / "long_patient01" / "study1_FLAIR.nii.gz"
+    assert raw.stripped_brain(_read(path, "FLAIR")) is None
