@@ -1,4 +1,4 @@
-"""Four looks where in doubt, beside one look and four: Dice of each, and slices a second beside one look.
+"""A second look where in doubt, beside one look and four: Dice of each, and slices a second beside one look.
 
 The network is that of `BENCH_MODEL`, or one trained for a minute, and the same weights do all three. Dice is the mean
 over the patients; the scans of the cohort are copies of few of these, and each counts once. What is wanted is a loss of

@@ -326,8 +326,8 @@ class SegmentSettings(SeriesSettings):
         choices=("auto", "float32", "bfloat16", "int8"),
     )
     looks: str = option(
-        "which slices a network that sees mirror images looks at four times: all, or only the sixth with most pixels in"
-        " doubt, for some 1.6 times the cost of one look; for --runtime openvino, not in int8",
+        "how a network that sees mirror images looks: at all four of every slice, or at one, and at a second where in"
+        " doubt, for some 1.6 times the cost of one look instead of four; for --runtime openvino, not in int8",
         "all",
         choices=("all", "doubt"),
     )

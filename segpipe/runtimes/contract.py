@@ -34,7 +34,7 @@ class PredictorSpec:
     expected: str | None = None
     """The seal that the model must have."""
     looks: str = "all"
-    """Which slices a network that sees mirror images looks at four times: all, or those in doubt."""
+    """How a network that sees mirror images looks: at all four, or at one, and a second where in doubt."""
 
     def __post_init__(self) -> None:
         for name, value, choices in (

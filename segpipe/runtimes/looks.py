@@ -1,8 +1,10 @@
-"""Four looks at what is in doubt, one at the rest: most of what mirror images bring, at a part of what they cost.
+"""A second look where in doubt, one look elsewhere: a part of what mirror images bring, at a part of what they cost.
 
-A network that sees the four mirror images of every slice takes four times as long. Most slices gain nothing: there is
+A network that sees the four mirror images of every slice takes four times as long. Many slices gain nothing: there is
 no tumour, or its outline is sure. So the whole scan is seen once; then the slices with most pixels in doubt are seen
-mirrored too, and the mean of the four looks decides about these.
+turned by half a circle too, and the mean of both looks decides about these. The noise of n looks falls as 1 / n: the
+second takes away two thirds of what all three others would, for a third of their cost, so that with the same time more
+is gained by a second look at many slices than by four at few.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
 from segpipe.core.regions import LabelConvention, to_labels, to_regions
 from segpipe.runtimes.slicewise import Collected, Constants, Outputs, SlicewisePredictor, finite
 
-SHARE = 1 / 6
-"""Share of the slices with brain seen four times: 1.5 times the cost of one look, and some for what must be kept."""
+SHARE = 0.45
+"""Share of the slices with brain seen twice: 1.45 times the cost of one look, and some for what must be kept."""
 
 MARGIN = 0.25
 """A pixel is in doubt where a region's probability is nearer to the threshold than this."""
 
-_MIRRORS = ((2,), (3,), (2, 3))  # rows, columns, both: axes of (N, C, h, w)
+ALL_MIRRORS = ((2,), (3,), (2, 3))
+"""Rows, columns, both: axes of (N, C, h, w)."""
+
+MIRRORS = ((2, 3),)
+"""The mirror images that are looked at where in doubt: one, turned by half a circle."""
 
 
 def in_doubt(probability: np.ndarray, threshold: float, margin: float = MARGIN) -> np.ndarray:
@@ -57,6 +63,7 @@ class DoubtfulPredictor(SlicewisePredictor):
     convention: LabelConvention
     threshold: float
     share: float = SHARE
+    mirrors: tuple[tuple[int, ...], ...] = MIRRORS
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`."""
@@ -77,7 +84,7 @@ class DoubtfulPredictor(SlicewisePredictor):
         self._look_again(seen, sums, constants)
         inside = slice(*constants.bounds[:2]), slice(*constants.bounds[2:])
         for index, total in sums.items():
-            collected.sink([index])(self._decided(total[None] / (1 + len(_MIRRORS)), inside))
+            collected.sink([index])(self._decided(total[None] / (1 + len(self.mirrors)), inside))
         return collected.result(self.regions)
 
     def _first(
@@ -112,11 +119,11 @@ class DoubtfulPredictor(SlicewisePredictor):
             parts = [group] if len(group) == self.batch_size else [[index] for index in group]
             for part in parts:  # two batch sizes are all that is ever compiled
                 image = np.stack([seen[index] for index in part])
-                for axes in _MIRRORS:
+                for axes in self.mirrors:
                     self.network.start(np.ascontiguousarray(np.flip(image, axes)), constants, sink(part, axes))
         self.network.wait()
         for index in indices:
-            for axes in _MIRRORS:
+            for axes in self.mirrors:
                 sums[index] += answers[index, axes]
 
     def _decided(self, probability: np.ndarray, inside: tuple[slice, slice]) -> Outputs:

@@ -1,4 +1,4 @@
-"""Four looks where in doubt, one elsewhere: between one look and four, and exactly either at the ends."""
+"""More looks where in doubt, one elsewhere: between one look and four, and exactly either at the ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segpipe.core.prediction import ScanInput
 from segpipe.errors import ModelError, UsageError
 from segpipe.models.bundle import Bundle
 from segpipe.runtimes.contract import PredictorSpec
-from segpipe.runtimes.looks import DoubtfulPredictor, chosen, once
+from segpipe.runtimes.looks import ALL_MIRRORS, MIRRORS, SHARE, DoubtfulPredictor, chosen, once
 from segpipe.runtimes.openvino import LOOK_FILES, export
 from tests.runtimes.models import tiny_bundle
 from tests.runtimes.test_contract import batches
@@ -43,9 +43,10 @@ class Counting:
         self._network.start(image, constants, done)
 
 
-def found(predictor, scan: Scan, share: float, grouped: int = 5):
+def found(predictor, scan: Scan, share: float, grouped: int = 5, mirrors=ALL_MIRRORS):
     network = Counting(predictor.network)
-    return replace(predictor, network=network, share=share).segment(scan[1], batches(scan[0], grouped)), network.slices
+    chosen = replace(predictor, network=network, share=share, mirrors=mirrors)
+    return chosen.segment(scan[1], batches(scan[0], grouped)), network.slices
 
 
 def test_all_in_doubt_is_four_looks(bundle: Bundle, look: DoubtfulPredictor, scan: Scan) -> None:
@@ -77,6 +78,19 @@ def test_slices_are_one_or_the_other_and_the_cost_is_kept(bundle: Bundle, look: 
     changed = [index for index in range(len(one)) if (mine.labels[index] != one[index]).any()]
     assert 0 < len(changed) <= int(brain * 0.34)
     assert all((mine.labels[index] == four[index]).all() for index in changed)
+
+
+def test_as_it_comes_it_takes_half_as_many_looks_again(look: DoubtfulPredictor, scan: Scan) -> None:
+    assert (look.share, look.mirrors) == (SHARE, MIRRORS)
+    one, slices = found(look, scan, SHARE, mirrors=MIRRORS)
+    brain = scan[1].brain_box[1] - scan[1].brain_box[0]
+    assert slices == brain + int(brain * SHARE)
+    once, _ = found(look, scan, 0.0)
+    both, _ = found(look, scan, 1.0, mirrors=MIRRORS)
+    changed = [index for index in range(len(both.labels)) if (one.labels[index] != once.labels[index]).any()]
+    assert 0 < len(changed) <= int(brain * SHARE)
+    assert all((one.labels[index] == both.labels[index]).all() for index in changed)
+    assert (both.labels != once.labels).any(axis=(1, 2)).sum() > len(changed)
 
 
 def test_batches_change_nothing(look: DoubtfulPredictor, scan: Scan) -> None:
