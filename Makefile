@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 SCRIPTS := spark-submit.sh tools/setup.sh .ci/run
 UV := uv==0.13.9
 
-.PHONY: help setup demo pictures notebooks reference quick check test test-all test-hadoop lint format lock clean hadoop-up hadoop-down
+.PHONY: help setup demo pictures notebooks docs reference quick check test test-all test-hadoop lint format lock clean hadoop-up hadoop-down
 
 help:  ## this list
 	@sed -n 's/^\([a-zA-Z%-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -60,6 +60,9 @@ pictures: setup  ## the pictures of README and docs, from what `make demo` left 
 
 notebooks: setup  ## run the notebooks on what `make demo` left behind, into build/notebooks
 	@$(PYTHON) -m segpipe.analysis.notebooks notebooks/*.py
+
+docs: setup  ## the pages of docs/ as a site in build/site; a warning is an error
+	@$(PYTHON) -m mkdocs build --strict --quiet
 
 reference: setup  ## write docs/reference from the code
 	@$(PYTHON) tools/reference.py

@@ -40,7 +40,7 @@ class TableError(SegpipeError, ValueError):
 
 
 class ModelError(SegpipeError, ValueError):
-    """A model directory that is none, is damaged, or does not fit the scans."""
+    """A model directory that is not valid, is damaged, or does not fit the scans."""
 
 
 class WarehouseBusy(SegpipeError, RuntimeError):

@@ -370,8 +370,8 @@ class EvaluateSettings:
     split: str = option("which patients to report", "test", choices=("train", "validation", "test", "all"))
     other: str | None = option("model directory or model_id to compare with, on the scans that both have segmented")
     empty_truth: str = option(
-        "Dice of a patient without a true region: penalise is 0 where something was predicted and none otherwise,"
-        " reward is 0 and 1, skip is none",
+        "how a patient counts whose truth lacks the region: penalise gives Dice 0 if something was predicted and leaves"
+        " the patient out otherwise; reward gives 0 or 1; skip always leaves the patient out",
         "penalise",
         choices=("penalise", "reward", "skip"),
     )

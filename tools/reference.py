@@ -4,11 +4,13 @@ Tables come from their schemas, jobs from their settings. What is said of enviro
 asks for each variable that the code reads.
 """
 
+import inspect
 import re
 import sys
 import types
 import typing
 from dataclasses import Field, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 import pyarrow as pa  # noqa: E402
 
 import segpipe.settings  # noqa: E402
+from segpipe.analysis import Scan, TableView, Warehouse  # noqa: E402
 from segpipe.launch.project import job_names  # noqa: E402
 from segpipe.settings import flag_of  # noqa: E402
 from segpipe.warehouse.tables import TABLES  # noqa: E402
@@ -159,6 +162,59 @@ def environment_page() -> str:
     return "\n\n".join(["# Environment", _MADE, _table(("variable", "meaning"), rows)]) + "\n"
 
 
+def python_page() -> str:
+    """What a notebook or script calls, from its docstrings."""
+    parts = [
+        "# Python",
+        _MADE,
+        "`pip install segpipe` is enough for all of this but pictures, NIfTI images and Spark, whose packages come with"
+        " the extras `notebook`, `ingest` and `spark`. What is missing is named with its extra. On a scan, a property"
+        " tells what its row holds; a method reads, or draws.",
+        "## segpipe",
+        *_described("open_warehouse", segpipe.open_warehouse, "###"),
+    ]
+    for kind in (Warehouse, TableView, Scan):
+        parts += [f"## {kind.__name__}", _text(kind)]
+        for name, member in vars(kind).items():
+            if not name.startswith("_") and (callable(member) or isinstance(member, property | cached_property)):
+                parts += _described(name, member, "###")
+    parts += ["## Errors", "All stand in `segpipe` and are `SegpipeError`s; each has a `problem` and a `remedy`."]
+    errors = [getattr(segpipe, name) for name in sorted(segpipe.__all__) if name != "open_warehouse"]
+    parts.append(_table(("error", "raised for"), [(f"`{kind.__name__}`", _first_line(kind)) for kind in errors]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _described(name: str, member: Any, level: str) -> list[str]:
+    """Heading and docstring of a function, method or property."""
+    if isinstance(member, property | cached_property):
+        function = member.fget if isinstance(member, property) else member.func
+        return [f"{level} {name}", f"Property: `{_returned(function)}`", _text(member)]
+    parameters = [one for one in inspect.signature(member).parameters.values() if one.name != "self"]
+    shown = str(inspect.Signature(parameters)).replace("'", "")
+    return [f"{level} {name}", f"`{name}{shown} -> {_returned(member)}`", _text(member)]
+
+
+def _returned(function: Any) -> str:
+    return str(function.__annotations__.get("return", "Any")).replace("'", "")
+
+
+def _text(member: Any) -> str:
+    """The docstring as Markdown: examples as code."""
+    blocks = inspect.cleandoc(member.__doc__ or "").replace("  # doctest: +SKIP", "").split("\n\n")
+    return "\n\n".join(_block(block) for block in blocks)
+
+
+def _block(text: str) -> str:
+    if not text.startswith(">>>"):
+        return text
+    lines = [line.removeprefix(">>> ") for line in text.splitlines() if not line.startswith("... # doctest")]
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _first_line(kind: Any) -> str:
+    return inspect.cleandoc(kind.__doc__ or "").partition("\n")[0]
+
+
 def variables_in_code() -> set[str]:
     """The variables of segpipe's own that the code reads."""
     sources = [
@@ -172,7 +228,7 @@ def variables_in_code() -> set[str]:
 
 def pages() -> dict[Path, str]:
     """The pages and what should be in them."""
-    made = {"tables": tables_page, "jobs": jobs_page, "environment": environment_page}
+    made = {"python": python_page, "tables": tables_page, "jobs": jobs_page, "environment": environment_page}
     return {FOLDER / f"{name}.md": page() for name, page in made.items()}
 
 

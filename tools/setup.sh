@@ -10,6 +10,7 @@ PYTHON=$VENV/bin/python
 LOG=$VENV/setup.log
 STAMP=$VENV/.segpipe-packages         # the key of the lock file that is installed as a whole
 HOROVOD_STAMP=$VENV/.segpipe-horovod  # the same for the Horovod build
+PROJECT_STAMP=$VENV/.segpipe-project  # the same for the project itself
 UNFINISHED=$VENV/.segpipe-unfinished  # an installation was begun and not ended
 NEEDED_MB=6000
 
@@ -137,7 +138,19 @@ install_horovod() {
     fi
 }
 
+install_project() { # editable, so that segpipe is found from any folder, and the program of that name is there
+    [[ $(cat "$PROJECT_STAMP" 2>/dev/null) == "$(project_key)" ]] && return
+    "$PYTHON" -m pip install --no-input --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . >>"$LOG" 2>&1 ||
+        fail 'The project itself could not be installed into .venv' 'see .venv/setup.log'
+    project_key >"$PROJECT_STAMP"
+}
+
+project_key() { # the folder is in what is installed, and what the packages are
+    { pwd -P && cat pyproject.toml setup.py segpipe/__init__.py; } | sha256sum | cut -c 1-16
+}
+
 is_current() {
+    [[ $(cat "$PROJECT_STAMP" 2>/dev/null) == "$(project_key)" ]] || return 1
     [[ -x $PYTHON && $(cat "$STAMP" 2>/dev/null) == $(key_of requirements.lock requirements-data.lock) ]] || return 1
     [[ $(cat "$HOROVOD_STAMP" 2>/dev/null) == $(horovod_key) ]] || [[ -n $(missing_for_horovod) ]]
 }
@@ -153,5 +166,6 @@ fi
 make_venv
 install_packages
 install_horovod
+install_project
 say "$(PYTHONPATH=$ROOT "$PYTHON" -P -m segpipe.launch.java)"
 say "ready after $SECONDS s"

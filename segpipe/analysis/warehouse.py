@@ -32,6 +32,11 @@ class Warehouse:
             raise NotFound(f"Warehouse {path} is not there", "give the folder that ingest wrote to")
 
     @property
+    def series(self) -> TableView:
+        """One row per series of a DICOM archive: what it is, and what became of it."""
+        return self["series"]
+
+    @property
     def scans(self) -> TableView:
         """One row per scan: geometry, split, source files, intensities."""
         return self["scans"]

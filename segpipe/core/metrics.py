@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segpipe.core.distances import hausdorff_percentile_mm
 from segpipe.core.runs import Runs, shared
 
 Mask = np.ndarray | Runs
@@ -136,7 +135,25 @@ def surface_hd95_mm(one: np.ndarray, other: np.ndarray, spacing_mm: Sequence[flo
     """`hd95_mm` of two surfaces, the indices of their voxels, int64 (3, n)."""
     if not one.size or not other.size:
         return float("nan")
-    return hausdorff_percentile_mm(one, other, spacing_mm, 95)
+    return hausdorff_percentile_mm(one, other, spacing_mm)
+
+
+def hausdorff_percentile_mm(
+    one: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float], percent: float = 95
+) -> float:
+    """The percentile (linear interpolation) of the distances from each point to the nearest of the other set, mm.
+
+    >>> one, other = np.array([[0, 0], [0, 0], [0, 5]]), np.array([[0], [0], [1]])
+    >>> hausdorff_percentile_mm(one, other, (1.0, 1.0, 0.5), 100)
+    2.0
+
+    Both sets are indices, int64 (3, n), and not empty; the greater percentile of the two directions counts.
+    """
+    from scipy.spatial import cKDTree
+
+    places = [points.T * np.asarray(spacing_mm) for points in (one, other)]
+    directions = (places, places[::-1])
+    return max(float(np.percentile(cKDTree(target).query(start)[0], percent)) for start, target in directions)
 
 
 def lesions(mask: Mask) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +124,20 @@ def register(session: SparkSession, settings: RegisterSettings, record: RunRecor
         record.count("tables")
     record.lines.append(f"database {database}: {', '.join(TABLES)}")
     if folder:
-        record.lines.append(f"spark-sql --properties-file {folder / PROPERTIES} --database {database}")
+        options = ("--properties-file", str(folder / PROPERTIES), "--database", database)
+        record.lines.append(f"{spark_sql()} {shlex.join(options)}")
+
+
+def spark_sql() -> str:
+    """Spark's own shell for SQL as it can be typed anywhere: with its path, and Java's home where none is on the path.
+
+    The script that pip puts beside Python finds Spark only while that folder is on the path.
+    """
+    import pyspark
+
+    script = shlex.quote(str(Path(pyspark.__file__).parent / "bin" / "spark-sql"))
+    java = "" if shutil.which("java") else f"JAVA_HOME={shlex.quote(os.environ.get('JAVA_HOME', ''))} "
+    return java + script
 
 
 def create_statement(database: str, table: Table, place: str) -> str:

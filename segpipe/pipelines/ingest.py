@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from segpipe.pipelines.progress import Bar, Progress
 
 _TABLE_BYTES_PER_SOURCE_BYTE = 0.85
-"""What a byte of a gzipped source takes in `slices`, measured on BraTS 2021; only the size of parts hangs on it."""
+"""What a byte of a gzipped source takes in `slices`, measured on BraTS 2021; only the size of parts depends on it."""
 
 
 @dataclass(frozen=True)

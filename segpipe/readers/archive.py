@@ -128,7 +128,7 @@ class Rejected:
     """Files that became no scan, and why: one row of the quarantine table.
 
     `is_dicom` says that names may be those of patients: tables and messages tell them as keyed hashes. `others` are
-    paths that only the message tells. `nameless_fingerprint` hangs on sizes and versions alone, as that of a scan.
+    paths that only the message tells. `nameless_fingerprint` depends on sizes and versions alone, as that of a scan.
     """
 
     paths: tuple[str, ...]

@@ -18,7 +18,7 @@ def subject_id(seed: int, index: int) -> str:
 def write_brats(folder: str | os.PathLike, subjects: int, seed: int, shape: tuple[int, int, int]) -> list[str]:
     """Write `subjects` scans of `shape` (slices, rows, columns) in BraTS layout and give their subjects.
 
-    See `write_subject`; the files hang on `seed` and `shape` alone.
+    See `write_subject`; the files depend on `seed` and `shape` alone.
     """
     return [write_subject(folder, seed, index, shape) for index in range(subjects)]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from segpipe.core.distances import hausdorff_percentile_mm
+from segpipe.core.metrics import hausdorff_percentile_mm
 
 spacings = st.tuples(*[st.sampled_from([0.1, 0.5, 1.0, 1.7, 5.0])] * 3)
 percents = st.sampled_from([50, 95, 100])

@@ -1,0 +1,135 @@
+"""The wheel in empty environments: it reads a warehouse, says what is missing, and brings the program `segpipe`.
+
+Installing asks the package index for pandas, pyarrow and DuckDB; where none answers, these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segpipe import __version__
+from tests.report.small_warehouse import generate, write_results
+
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).resolve().parents[1]
+QUERY = """
+import json, sys, segpipe
+warehouse = segpipe.open_warehouse(sys.argv[1])
+scan = warehouse.scan(sys.argv[2])
+try:
+    scan.plot()
+    said = ""
+except segpipe.MissingPackage as error:
+    said = str(error)
+print(json.dumps({
+    "pandas": len(warehouse.scans.to_pandas()),
+    "arrow": warehouse.slices.to_arrow().num_rows,
+    "duckdb": warehouse.sql("select count(*) from scans").fetchall()[0][0],
+    "image": list(scan.image("flair").shape),
+    "labels": sorted(map(int, scan.convention.labels)),
+    "said": said,
+    "where": segpipe.__file__,
+}))
+"""
+
+
+def other_python() -> str | None:
+    """A Python beside the one of the lock, of those that tables can be read with."""
+    installed = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for version in ("3.12", "3.13", "3.10"):
+        if found := shutil.which(f"python{version}"):
+            return found
+        if folders := sorted(installed.glob(f"{version}.*/bin/python")):
+            return str(folders[-1])
+    return None
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, because setuptools leaves its work in the folder that it builds."""
+    copy, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for folder in ("segpipe", "jobs", "conf"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    pip(sys.executable, "wheel", str(copy), "--no-deps", "--no-build-isolation", "--wheel-dir", str(target))
+    (made,) = target.glob("*.whl")
+    return made
+
+
+def pip(python: str, *words: str) -> None:
+    done = subprocess.run(
+        [python, "-m", "pip", "--disable-pip-version-check", "--quiet", *words], capture_output=True, text=True
+    )
+    if "No matching distribution" in done.stderr or "Temporary failure in name resolution" in done.stderr:
+        pytest.skip(f"the package index has nothing to give: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module", params=["the Python of the lock", "another"])
+def environment(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment that holds the wheel and what it asks for, and nothing else."""
+    base = sys.executable if request.param == "the Python of the lock" else other_python()
+    if base is None:
+        pytest.skip("there is no Python 3.10, 3.12 or 3.13 on this machine")
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([base, "-m", "venv", str(folder)], check=True)
+    pip(str(folder / "bin" / "python"), "install", str(wheel))
+    return folder / "bin"
+
+
+def clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SEGPIPE"))}
+
+
+def test_it_reads_a_warehouse_and_names_the_extra_of_what_is_missing(environment: Path, tmp_path: Path) -> None:
+    cases = [generate(0, number, (8, 24, 24)) for number in range(3)]
+    results = write_results(tmp_path, cases)
+    command = [environment / "python", "-c", QUERY, str(results.warehouse), cases[0].subject]
+    done = subprocess.run(command, cwd=tmp_path, env=clean(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["pandas"], said["arrow"], said["duckdb"]) == (3, 24, 3)
+    assert (said["image"], said["labels"]) == ([8, 24, 24], [0, 1, 2, 4])
+    assert said["said"] == "matplotlib is not installed: pip install 'segpipe[notebook]'"
+    assert Path(said["where"]).is_relative_to(environment.parent)
+
+
+def test_the_program_lists_jobs_from_any_folder(environment: Path, tmp_path: Path) -> None:
+    def segpipe(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [environment / "segpipe", *words]
+        return subprocess.run(command, cwd=tmp_path, env=clean(), capture_output=True, text=True)
+
+    listed = segpipe()
+    assert listed.returncode == 0
+    assert listed.stdout.startswith("usage: segpipe [spark-submit options]")
+    assert "  ingest     Volumes to slice tables." in listed.stdout
+    asked = segpipe("ingest", "--help")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.startswith("usage: segpipe ingest ")
+    (tmp_path / "scans").mkdir()
+    words = ("--source", str(tmp_path / "scans"), "--warehouse", str(tmp_path / "w"), "--cohort", "c")
+    refused = segpipe("ingest", *words)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "pip install 'segpipe[spark]'" in refused.stderr
+
+
+def test_the_wheel_has_jobs_conf_types_and_the_version_of_the_package(wheel: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert wheel.name.startswith(f"segpipe-{__version__}-")
+    jobs = {path.name for path in (ROOT / "jobs").glob("*.py")}
+    assert {f"segpipe/_project/jobs/{name}" for name in jobs} <= names
+    assert {"segpipe/_project/conf/spark-yarn.conf", "segpipe/py.typed", "segpipe/report/template.html"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "jobs/", "benchmarks/"))]
