@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +147,7 @@ def _spoil(source: Path, dice: random.Random) -> None:
     else:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b" and dice.random() < 0.8:
-            with contextlib.suppress(OSError, EOFError, ValueError):
+            with contextlib.suppress(OSError, EOFError, ValueError, zlib.error):
                 content = gzip.decompress(content)
                 path.write_bytes(gzip.compress(_spoiled(content, dice), 1))
                 return

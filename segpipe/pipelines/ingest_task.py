@@ -225,8 +225,8 @@ def load(source: ScanSource, job: Job) -> Scan:
     try:
         return _load(source, job)
     except BadInput as error:
-        told = job.naming.message(error.problem, source.paths, source.is_dicom)
-        raise BadInput(error.reason, told, error.remedy) from None
+        told = [job.naming.message(text, source.paths, source.is_dicom) for text in (error.problem, error.remedy)]
+        raise BadInput(error.reason, *told) from None
 
 
 def _load(source: ScanSource, job: Job) -> Scan:

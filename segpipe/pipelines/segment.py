@@ -225,8 +225,10 @@ def make_plan(
         if job.bad_fingerprint(fingerprint) in known:
             known_bad += 1
         else:
-            message = naming.message(rejected.message, rejected.named, rejected.is_dicom)
-            error = BadInput(rejected.reason, message, rejected.remedy)
+            told = [
+                naming.message(text, rejected.named, rejected.is_dicom) for text in (rejected.message, rejected.remedy)
+            ]
+            error = BadInput(rejected.reason, *told)
             paths = naming.paths(rejected.paths, rejected.is_dicom)
             rows.append(quarantine_row(job, None, paths, fingerprint, error))
     return Plan(rewrites + _additions(new, job, cores), rows, skipped, known_bad)

@@ -34,8 +34,8 @@ def lines(listing: Listing, naming: Naming) -> list[str]:
     if listing.rejected:
         told.append(f"quarantine {len(listing.rejected)}: {_counts(one.reason for one in listing.rejected)}")
     for one in listing.rejected[:_SHOWN]:
-        message = naming.message(one.message, one.named, one.is_dicom)
-        told.append(f"  {one.reason}: {message}: {one.remedy}")
+        message = naming.message(f"{one.message}: {one.remedy}", one.named, one.is_dicom)
+        told.append(f"  {one.reason}: {message}")
     if listing.kinds:
         told.append(ignored_line(listing))
     return [*told, *listing.told]
