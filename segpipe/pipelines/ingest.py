@@ -272,7 +272,7 @@ def _tell_privacy(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) 
     if faces:
         run.lines.append(
             f"{faces} scans of the cohort may show a face: their heads are not stripped, so treat the tables as the"
-            " archive is treated"
+            " archive is treated, or ingest with --prepare into another cohort"
         )
     if texts:
         run.lines.append(

@@ -14,7 +14,7 @@ from segpipe.settings import VerifySettings
 from segpipe.warehouse import checked, parts, slices
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import PREDICTIONS, SCANS, SEGMENTATIONS, SLICES, TABLES
+from segpipe.warehouse.tables import PREDICTIONS, SCANS, SEGMENTATIONS, SLICES, TABLES, with_later_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -87,7 +87,8 @@ def verify_part(url: str, table: str, name: str, rebuild: bool = False) -> Verdi
 def _rebuild(warehouse: Warehouse, name: str) -> None:
     """Raise TableError where a source file of a part's scans cannot be rebuilt as it was."""
     with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{name}.parquet")) as part:
-        rows = [row for number in range(part.row_groups) for row in part.row_group(number).to_pylist()]
+        groups = [with_later_columns(part.row_group(number), SCANS) for number in range(part.row_groups)]
+    rows = [row for group in groups for row in group.to_pylist()]
     for row in rows:
         for _ in prove(warehouse, row):
             pass
