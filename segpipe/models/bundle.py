@@ -83,9 +83,9 @@ class Bundle:
 
     @property
     def seal(self) -> str:
-        """A hash of the model and of every file of it: what `--expect-model` asks for."""
-        parts = (self.model_id, sorted(self.files.items()), self.inference.get("precision"))
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        """A hash of all that the bundle says, the hash of every file included: what `--expect-model` asks for."""
+        content = {name: value for name, value in asdict(self).items() if name != "url"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     @property
     def seal_line(self) -> str:
