@@ -180,6 +180,9 @@ class IngestSettings(SeriesSettings):
     row_group_mb: int = option("largest row group before compression, MB", 16, least=1)
     max_voxels: int = option("largest number of voxels of one file; larger ones are quarantined", 1 << 30, least=1)
     lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
+    plan: bool = option(
+        "write the table `series` alone: what the DICOM series are and what would become of them", False
+    )
     strict: bool = option("exit with 3 when an input was quarantined", False)
 
 

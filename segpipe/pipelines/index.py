@@ -41,6 +41,7 @@ _BUCKETS = 64
 _ENOUGH_FOLDERS = 512
 _SHARE_FILES = 4000
 _READERS = 8
+_TASKS_A_CORE = 3  # each starts a Python, so that more cost more than they even out
 _STAMP = b"segpipe.index"
 _SCHEMA = pa.schema(
     [
@@ -104,7 +105,9 @@ def find(spark: SparkSession, job: IndexJob, options: Options) -> tuple[Listing,
     work = sorted(buckets.items())
     found = Indexed()
     if work:
-        tasks = spark.sparkContext.parallelize(work, len(work))
+        tasks = spark.sparkContext.parallelize(
+            work, min(len(work), _TASKS_A_CORE * spark.sparkContext.defaultParallelism)
+        )
         for part in tasks.map(lambda one: index_bucket(job, *one)).collect():
             found.series += part.series
             found.rejected += part.rejected

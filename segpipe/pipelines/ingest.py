@@ -89,6 +89,8 @@ def ingest(
         with run.stage("plan"):
             warehouse.recover()
             cohort_key.check(warehouse, settings.cohort, naming, listing)
+            if settings.plan:
+                return _planned(warehouse, job, listing, run)
             listing = meanings.settled(spark, warehouse, job, listing)
             plan = _plan(warehouse, job, listing, spark.sparkContext.defaultParallelism)
         with run.stage("read and write"):
@@ -99,6 +101,18 @@ def ingest(
             parts.settle_attempts(warehouse, run.run_id)
         _tell(listing, run)
         return _account(plan, outcomes, run)
+
+
+def _planned(warehouse: Warehouse, job: Job, listing: Listing, run: RunRecord) -> IngestOutcome:
+    """The table `series` alone, without a scan."""
+    scan_ids = [job.scan_id(source) for source in listing.scans]
+    rows = [{**row, "scan_id": None} for row in series_rows.rows(listing.series, job.settings.cohort, job.run_id)]
+    run.count("series", len(rows))
+    run.count("series_changed", series_rows.keep(warehouse, job.fence, job.settings.cohort, rows))
+    run.lines.append(
+        f"planned: {len(scan_ids)} scans of {len(rows)} DICOM series, {len(listing.rejected)} inputs rejected"
+    )
+    return IngestOutcome((), (), 0, 0, 0, ())
 
 
 def _listing(

@@ -118,3 +118,18 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
     assert run.counts["headers_read"] > 0
     outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom")
     assert (outcome.skipped, run.counts["headers_read"], run.counts["series_changed"]) == (2, 0, 0)
+
+
+def test_a_plan_writes_the_table_series_alone(
+    spark: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom", plan=True)
+    rows = Warehouse(str(tmp_path / "w")).table("series").to_table().to_pylist()
+    assert (len(rows), outcome.written, run.lines) == (
+        30,
+        (),
+        ["planned: 2 scans of 30 DICOM series, 0 inputs rejected"],
+    )
+    assert {row["scan_id"] for row in rows} == {None}
+    assert not (tmp_path / "w" / "scans").exists()
