@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fsspec
 import numpy as np
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import segpipe
 from segpipe.errors import NotFound, Reason
 from segpipe.readers.archive import Archive, Entry, Listing, Rejected, below, is_hidden, listed, reject, unique, unread
-from segpipe.readers.dicom_index import Member, Reducer, Series, from_json, merged, to_json
+from segpipe.readers.dicom_index import Header, Member, Reducer, Series, from_json, merged, to_json
 from segpipe.readers.layouts import dicom
 from segpipe.readers.series import RULES_VERSION, Options
 from segpipe.readers.sources import kind_of
@@ -222,15 +222,14 @@ def _index_unit(
         if id(entry) not in names:
             _tell_other(entry, result)
     result.opened += len(look)
-    with ThreadPoolExecutor(_READERS) as pool:
-        for entry, header in zip(look, pool.map(lambda one: dicom.look(archive, one), look), strict=True):
-            if header is None:
-                others.append(keys_of[entry.path])
-                _tell_other(entry, result)
-                continue
-            refused = header if isinstance(header, Rejected) else dicom.add(reducer, *header)
-            if refused is not None:
-                result.rejected.append(refused)
+    for entry, header in _looked(archive, look):
+        if header is None:
+            others.append(keys_of[entry.path])
+            _tell_other(entry, result)
+            continue
+        refused = header if isinstance(header, Rejected) else dicom.add(reducer, *header)
+        if refused is not None:
+            result.rejected.append(refused)
     for group in reducer.groups():
         result.series.append(Series.of(group.facts, group.members, group.heights))
         yield {
@@ -245,6 +244,17 @@ def _index_unit(
     if others:
         empty: dict[str, Any] = dict.fromkeys(("facts", "images", "heights", "moments"))
         yield {"unit": token, "files": b"".join(others), "frames": False, **empty}
+
+
+def _looked(
+    archive: Archive, entries: Sequence[Entry]
+) -> Iterator[tuple[Entry, tuple[Header, BinaryIO | None] | Rejected | None]]:
+    """Files with their headers. Those of a remote file system are waited for by several threads."""
+    if files.is_local(archive.fs):
+        yield from ((entry, dicom.look(archive, entry)) for entry in entries)
+        return
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from zip(entries, pool.map(lambda entry: dicom.look(archive, entry), entries), strict=True)
 
 
 def _tell_other(entry: Entry, result: Indexed) -> None:

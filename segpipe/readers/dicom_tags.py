@@ -78,6 +78,7 @@ _EXPLICIT, _IMPLICIT = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2"
 _COMPRESSED = (b"1.2.840.10008.1.2.4.", b"1.2.840.10008.1.2.5")  # explicit little-endian but for their pixels
 _DIRECTORY = b"1.2.840.10008.1.3.10"
 _UNDEFINED = 0xFFFFFFFF
+_SHORT_HEAD = struct.Struct("<HH2sH").unpack_from  # tag, VR and length of most elements
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 MOST_HEADER = 1 << 24  # bytes of a header with its sequences
 _STEPS = (1 << 14, 1 << 17, 1 << 21)  # bytes of the start of a file to look at, one after the other
@@ -169,7 +170,10 @@ def walked(start: bytes, whole: bool = False) -> Elements | None:
     found: dict[str, bytes] = {}
     explicit, end, last = syntax != _IMPLICIT, len(start), 0
     while place + 8 <= end:
-        tag, length, body = _element(start, place, explicit)
+        group, element, kind, length = _SHORT_HEAD(start, place)
+        tag, body = group << 16 | element, place + 8
+        if not explicit or kind not in _SHORT_VRS:
+            tag, length, body = _element(start, place, explicit)
         if tag > LAST:
             return Elements(found)
         if tag <= last:

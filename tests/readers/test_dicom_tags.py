@@ -1,0 +1,52 @@
+"""The fast walk over a header gives what pydicom gives, on every real DICOM file and on generated ones."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from segpipe.readers.dicom_tags import Elements, is_dicom, parsed, read, walked
+from tests.readers.hospital import studies, write
+
+BIG_ENDIAN = ("MR_small_bigendian.dcm", "MR_small_expb.dcm")
+
+
+def test_every_real_header_is_walked_as_pydicom_reads_it(real_data: Path) -> None:
+    walked_files = 0
+    for path in sorted((real_data / "odd").rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        content = gzip.decompress(content) if path.name.endswith(".dcm.gz") else content
+        if not is_dicom(content[:200]):
+            continue
+        theirs = parsed(io.BytesIO(content), path.name)
+        assert read(io.BytesIO(content), path.name) == theirs, path.name
+        if path.name not in BIG_ENDIAN:
+            assert walked(content, whole=True) == theirs, path.name
+            walked_files += 1
+    assert walked_files >= 20
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("undefined", [False, True])
+def test_sequences_of_any_length_are_stepped_over(tmp_path: Path, syntax: str, undefined: bool) -> None:
+    write(tmp_path, studies()[0])
+    image = pydicom.dcmread(tmp_path / "00010")
+    inner, outer = Dataset(), Dataset()
+    inner.SeriesDescription, inner.Rows = "not the one of the image", 7
+    outer.ReferencedImageSequence, outer.EchoTime = [inner], 1.0
+    image.ReferencedImageSequence = [outer, outer]
+    image["ReferencedImageSequence"].is_undefined_length = undefined
+    outer.is_undefined_length_sequence_item = inner.is_undefined_length_sequence_item = undefined
+    image.file_meta.TransferSyntaxUID = syntax
+    buffer = io.BytesIO()
+    image.save_as(buffer, enforce_file_format=True, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    found = walked(buffer.getvalue(), whole=True)
+    assert isinstance(found, Elements)
+    assert found == parsed(io.BytesIO(buffer.getvalue()), "a")
+    assert (found.text("SeriesDescription"), found.number("Rows")) == (image.SeriesDescription, 6.0)
