@@ -11,7 +11,7 @@ from segpipe.settings import IngestSettings
 
 def run(settings: IngestSettings, context: Context) -> int:
     """Bring the archive into the tables; QUARANTINED when inputs were rejected and `strict` is set."""
-    if settings.plan:
+    if settings.plan and settings.layout != "dicom":
         return _print_plan(settings)
     from segpipe.pipelines.ingest import ingest
 
@@ -39,7 +39,7 @@ def check(settings: IngestSettings) -> None:
     from segpipe.readers.naming import naming_of
 
     check_source(settings.source)
-    if not settings.plan:
+    if not settings.plan or settings.layout == "dicom":
         check_warehouse(settings.warehouse, make=True)
     naming_of(settings.subject_key_file, settings.hash_subjects)
 

@@ -159,7 +159,8 @@ class IngestSettings(SeriesSettings):
     )
     label_convention: str | None = option(_LABEL_CONVENTION)
     plan: bool = option(
-        "print whose files the archive holds, which visits and which roles, and what cannot be used; write nothing",
+        "print whose files the archive holds, which visits and which roles, and what cannot be used; write nothing but,"
+        " with --layout dicom, the table `series`: what would become of every series",
         False,
     )
     axis: str = option("direction of the slices", "axial", choices=AXES)
@@ -180,9 +181,6 @@ class IngestSettings(SeriesSettings):
     row_group_mb: int = option("largest row group before compression, MB", 16, least=1)
     max_voxels: int = option("largest number of voxels of one file; larger ones are quarantined", 1 << 30, least=1)
     lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
-    plan: bool = option(
-        "write the table `series` alone: what the DICOM series are and what would become of them", False
-    )
     strict: bool = option("exit with 3 when an input was quarantined", False)
 
 
