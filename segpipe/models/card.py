@@ -11,12 +11,16 @@ from typing import Any
 
 from segpipe.core.input_scale import Scaling
 from segpipe.core.orientation import CANONICAL
+from segpipe.core.prediction import AS_INGESTED
 from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.core.tiles import TILINGS, WEIGHTS
 from segpipe.errors import ModelError
 from segpipe.toml import tomllib
 
 BACKGROUND = "background"
+PREPARED = "brain-1mm"
+"""The space of a network that wants scans as `--prepare` makes them: brain alone, upright in MNI152, 1 mm."""
+
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 CROPS = ("whole", "non-zero", "brain")
 _LARGEST_EDGE = 1024
@@ -61,7 +65,13 @@ FIELDS = (
         "voxel size along these axes, mm; scans of another one are resampled and their mask back; none: any",
         (),
     ),
-    Field("input", "space", "text", "the space that its scans were registered to, such as SRI24; empty: their own", ""),
+    Field(
+        "input",
+        "space",
+        "text",
+        "brain-1mm: scans as `--prepare` makes them, other scans are refused; any other text is a note",
+        "",
+    ),
     Field(
         "input",
         "crop",
@@ -121,6 +131,11 @@ class Card:
     def labels(self) -> LabelConvention:
         """What the masks mean."""
         return CONVENTIONS[self.convention]
+
+    @property
+    def scan_space(self) -> str:
+        """The space that its scans must have, as a bundle says it."""
+        return PREPARED if self.space == PREPARED else AS_INGESTED
 
     @property
     def by_region(self) -> bool:

@@ -269,6 +269,9 @@ def test_the_bundle_says_what_it_is(tmp_path: Path) -> None:
     assert (loaded.origin, loaded.modalities) == ("adopted", ("T1ce", "T1", "T2", "FLAIR"))
     assert loaded.adopted["card"]["network"]["licence"] == "Apache-2.0"
     assert adopted(path, card()).model_id == bundle.model_id
+    assert loaded.space == "as ingested"
+    assert adopted(path, card(input__space="SRI24"), "noted").space == "as ingested"
+    assert adopted(path, card(input__space="brain-1mm"), "prepared").space == "brain-1mm"
     other = copy.deepcopy(card())
     other["normalisation"]["over"] = "all"
     assert adopted(path, other).model_id != bundle.model_id
