@@ -21,7 +21,7 @@ def run(settings: LocateSettings, context: Context) -> int:
     found = locate(settings.source, settings.token, key, settings.layout)
     if not found:
         raise NotFound(
-            f"{settings.token} is no file or scan of {settings.source} under this key",
+            f"{settings.token} is not a file or scan of {settings.source} under this key",
             "give the source and the key of that ingest, and the whole value of the column",
         )
     for path in found:

@@ -11,7 +11,7 @@ from segpipe.errors import MissingPackage
 
 # The extra of pyproject.toml that brings a module; a module of several has the one that needs it most.
 EXTRA_OF = {
-    **dict.fromkeys(("matplotlib", "ipyniivue", "IPython", "jinja2", "PIL"), "notebook"),
+    **dict.fromkeys(("matplotlib", "ipyniivue", "IPython", "jinja2", "markupsafe", "contourpy", "PIL"), "notebook"),
     **dict.fromkeys(
         ("nibabel", "pydicom", "pylibjpeg", "libjpeg", "openjpeg", "isal", "scipy", "SimpleITK", "highdicom"), "ingest"
     ),

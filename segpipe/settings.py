@@ -220,7 +220,7 @@ class TrainSettings(NetworkSettings):
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
     epochs: int | None = option(
         f"passes over the training split; when not given {LEAST_EPOCHS}, or as many as make {LEAST_STEPS:,} steps,"
-        " for a small cohort needs more",
+        " because a small cohort needs more passes",
         least=1,
     )
     steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
@@ -304,7 +304,7 @@ class AdoptSettings:
     )
     model: str = option("model directory to write; one that was adopted before is replaced", "", required=True)
     configuration: str | None = option(
-        "configuration of the nnU-Net plan; when not given 3d_fullres, or the first where there is none of that name"
+        "configuration of the nnU-Net plan; when not given 3d_fullres, or the first if there is none of that name"
     )
     draft: str | None = option("file or URL to write the card to as well, to be looked over; none when not given")
 
@@ -417,8 +417,8 @@ class RegisterSettings:
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     database: str = option("database of the catalogue; made when missing", "segpipe", name=True)
     metastore: str | None = option(
-        "folder of an embedded metastore; when not given, the Hive metastore that hive-site.xml names, and where "
-        "there is none an embedded one inside the warehouse"
+        "folder of an embedded metastore; when not given, the Hive metastore that hive-site.xml names, or "
+        "an embedded one inside the warehouse if there is none"
     )
 
 

@@ -208,7 +208,7 @@ def _block(text: str) -> str:
     if not text.startswith(">>>"):
         return text
     lines = [line.removeprefix(">>> ") for line in text.splitlines() if not line.startswith("... # doctest")]
-    return "\n".join(["```python", *lines, "```"])
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def _first_line(kind: Any) -> str:

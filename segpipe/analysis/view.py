@@ -152,7 +152,7 @@ class TableView:
         try:
             return name, tuple(pa.scalar(one, kind).as_py() for one in values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):
-            raise UsageError(f"{value!r} is no value of `{name}` in {self.name}", f"give {kind}") from None
+            raise UsageError(f"{value!r} is not a value of `{name}` in {self.name}", f"give {kind}") from None
 
     def _check_column(self, name: str, known: Iterable[str] | None = None) -> None:
         known = list(known or self.columns)

@@ -52,7 +52,7 @@ def _nearest_that_exists(folder: Path) -> Path:
 
 def _check_writable(url: str, folder: Path) -> None:
     if not folder.is_dir():
-        raise SegpipeError(f"Warehouse {url} cannot be made because {folder} is no folder", _ELSEWHERE)
+        raise SegpipeError(f"Warehouse {url} cannot be made because {folder} is not a folder", _ELSEWHERE)
     try:
         with tempfile.TemporaryFile(dir=folder):
             return

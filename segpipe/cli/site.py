@@ -51,7 +51,7 @@ def _sections(path: Path) -> Mapping[str, Any]:
     try:
         content = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"settings file {path} is not TOML ({error})", "mend that line") from None
+        raise UsageError(f"settings file {path} is not TOML ({error})", "correct that line") from None
     for section, keys in content.items():
         if not isinstance(keys, dict) or section not in job_names():
             raise _unknown(path, f"section [{section}]", section, job_names())

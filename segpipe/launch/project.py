@@ -16,8 +16,7 @@ JOBS, CONF = ROOT / "jobs", ROOT / "conf"
 
 def job_names() -> list[str]:
     """The names of all jobs, also where the code is a zip on a cluster's node."""
-    names = (module.name for module in pkgutil.iter_modules([str(JOBS)]))
-    return sorted(name for name in names if name != "common")
+    return sorted(module.name for module in pkgutil.iter_modules([str(JOBS)]))
 
 
 def command() -> str:

@@ -65,7 +65,7 @@ def megabytes(text: str) -> int:
     """
     found = re.fullmatch(r"(\d+)([kmgt]?)b?", text.strip().lower())
     if found is None:
-        raise ValueError(f"{text!r} is no size of memory")
+        raise ValueError(f"{text!r} is not a size of memory")
     return math.ceil(int(found[1]) * _UNITS[found[2]])
 
 

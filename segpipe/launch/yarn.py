@@ -45,7 +45,9 @@ def hadoop_settings() -> dict[str, str]:
         try:
             entries = ElementTree.parse(path).getroot().iter("property")
         except ElementTree.ParseError as error:
-            raise UsageError(f"{path} is no Hadoop configuration ({error})", "mend or fetch the file again") from None
+            raise UsageError(
+                f"{path} is not a Hadoop configuration ({error})", "correct it, or fetch the file again"
+            ) from None
         settings |= {entry.findtext("name", "").strip(): entry.findtext("value", "").strip() for entry in entries}
     return settings
 

@@ -164,7 +164,7 @@ def parse_card(content: Mapping[str, Any], where: str) -> Card:
     if not faults:
         faults = _contradictions(values, scalings)
     if faults:
-        raise ModelError(f"Card {where} is wrong: {'; '.join(faults)}", "mend these keys of the card")
+        raise ModelError(f"Card {where} is wrong: {'; '.join(faults)}", "correct these keys of the card")
     flat = values["input.dimensions"] == 2
     told: dict[str, Any] = {
         field.name: tuple(values[field.key]) if field.kind == "texts" else values[field.key]
@@ -187,7 +187,7 @@ def read_card(data: bytes, where: str) -> tuple[Card, dict[str, Any]]:
     try:
         content = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ModelError(f"Card {where} is not TOML ({error})", "mend that line") from None
+        raise ModelError(f"Card {where} is not TOML ({error})", "correct that line") from None
     return parse_card(content, where), content
 
 
@@ -242,7 +242,7 @@ def _values(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if section == "normalisation":
             continue
         if not isinstance(table, Mapping):
-            faults.append(f"[{section}] is no section")
+            faults.append(f"[{section}] is not a section")
             continue
         for name, value in table.items():
             if f"{section}.{name}" not in known:
@@ -272,7 +272,7 @@ def _scalings(section: Any, modalities: Any) -> tuple[tuple[Scaling, ...], list[
         return (), ["section [normalisation] is missing"]
     tables = [section] if isinstance(section, Mapping) else section
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
-        return (), ["[normalisation] is no section"]
+        return (), ["[normalisation] is not a section"]
     faults, rules = [], []
     for table in tables:
         strange = [name for name in table if name not in _SCALING_KEYS]

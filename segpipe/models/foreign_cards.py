@@ -340,7 +340,7 @@ def _nnunet_output(draft: Draft, labels: Mapping[str, Any], url: str) -> None:
     regions = {name: value for name, value in labels.items() if isinstance(value, list)}
     if not regions:
         if sorted(labels.values()) != list(range(len(labels))):
-            raise ModelError(f"Labels {dict(labels)} beside plan {url} are not numbered from 0", "mend dataset.json")
+            raise ModelError(f"Labels {dict(labels)} beside plan {url} are not numbered from 0", "correct dataset.json")
         names = sorted(labels, key=lambda name: labels[name])
         convention, channels = _channels([BACKGROUND, *names[1:]], draft)
         draft.put("output", activation="softmax", convention=convention, channels=channels)
@@ -428,7 +428,7 @@ def _read(url: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
             return missing
         raise ModelError(f"File {url} is missing", "copy it beside the other one") from None
     except ValueError as error:
-        raise ModelError(f"File {url} is no JSON ({error})", "mend that line, or copy it again") from None
+        raise ModelError(f"File {url} is not JSON ({error})", "correct that line, or copy it again") from None
     if not isinstance(content, dict):
         raise ModelError(f"File {url} holds no JSON object", "copy it again")
     return content

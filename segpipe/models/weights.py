@@ -64,7 +64,7 @@ def take_earlier(network: "tf.keras.Model", data: bytes) -> None:
                 raise ValueError("its weights are larger than the network")
             weights = file.read(_ARRAYS_OF_EARLIER)
     except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
-        raise ValueError(f"it is no file that Keras 2.15 or newer saves ({error})") from error
+        raise ValueError(f"it is not a file that Keras 2.15 or newer saves ({error})") from error
     with tempfile.TemporaryDirectory(prefix="segpipe-model-") as scratch:
         path = Path(scratch) / _ARRAYS_OF_EARLIER
         path.write_bytes(weights)

@@ -85,7 +85,7 @@ def metastore_folder(settings: RegisterSettings) -> Path | None:
     warehouse = Warehouse(settings.warehouse)
     if not files.is_local(warehouse.fs):
         raise UsageError(
-            f"No Hive metastore is configured, and {settings.warehouse} is no local folder to put an embedded one into",
+            f"No Hive metastore is configured, and an embedded one needs a local folder, not {settings.warehouse}",
             "put hive-site.xml into HADOOP_CONF_DIR, or give --metastore a local folder",
         )
     return Path(warehouse.path(_METASTORE))

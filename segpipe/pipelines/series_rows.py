@@ -48,7 +48,7 @@ def series_map(url: str | None) -> dict[str, str]:
         return {}
     fs, path = url_to_fs(url)
     if not fs.isfile(path):
-        raise NotFound(f"--series-map {url} is no file", "name a CSV file with columns text and role")
+        raise NotFound(f"--series-map {url} is not a file", "name a CSV file with columns text and role")
     reader = csv.DictReader(io.StringIO(fs.cat_file(path).decode("utf-8-sig"), newline=""))
     rows = [{str(k).strip(): (v or "").strip() for k, v in row.items() if k} for row in reader]
     allowed = {role.casefold(): role for role in (*MODALITIES, *ALSO, IGNORE)}

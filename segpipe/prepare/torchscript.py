@@ -35,7 +35,7 @@ def weights(path: Path) -> dict[str, np.ndarray]:
             folder = archive.namelist()[0].partition("/")[0]
             tree = _Reader(archive, folder).load()
     except (zipfile.BadZipFile, KeyError, IndexError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path} is no TorchScript archive ({error})") from error
+        raise ValueError(f"{path} is not a TorchScript archive ({error})") from error
     return _tensors(tree, "")
 
 

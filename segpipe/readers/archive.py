@@ -421,7 +421,7 @@ def gather(found: Iterable[Found], layout: str, companions: Companions) -> tuple
         subject, session = kept[0].subject, kept[0].session
         files = [item.entry for item in kept]
         if not (is_identity(subject) and is_identity(session)):
-            message = f"{files[0].path} gives the identity {subject!r}, {session!r}, which is no usable name"
+            message = f"{files[0].path} gives the identity {subject!r}, {session!r}, which is not a usable name"
             rejected.append(reject(files, Reason.UNSAFE_PATH, message, "rename it, or name the subject in a manifest"))
         elif all(item.role == MASK for item in kept):
             message = f"{files[0].path} is a mask without an image"
@@ -507,7 +507,7 @@ def _special(name: str, info: Mapping[str, Any], entry: Entry, root: str, reject
     """The file behind a symbolic link; None for links and devices that are not to be read."""
     if not info.get("islink"):
         if is_image(entry.path):
-            message = f"{entry.path} is no regular file"
+            message = f"{entry.path} is not a regular file"
             rejected.append(reject([entry], Reason.UNREADABLE, message, "remove it from the archive"))
         return None
     target = os.path.realpath(name)

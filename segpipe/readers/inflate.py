@@ -57,7 +57,7 @@ def unpacked_bz2(data: bytes, limit: int, name: str) -> bytes:
     try:
         content = stream.decompress(data, limit + 1)
     except (OSError, ValueError, EOFError) as error:
-        raise BadInput(Reason.CORRUPT, f"{name} is no bzip2 file ({type(error).__name__})", _REMEDY) from error
+        raise BadInput(Reason.CORRUPT, f"{name} is not a bzip2 file ({type(error).__name__})", _REMEDY) from error
     if len(content) > limit:
         raise BadInput(Reason.TOO_LARGE, f"{name} unpacks to more than {limit} bytes", "raise --max-voxels")
     if not stream.eof:

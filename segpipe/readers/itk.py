@@ -62,7 +62,7 @@ def parse(data: bytes, name: str, max_voxels: int) -> Volume:
         with _silent():
             image = reader.Execute()
     except RuntimeError as error:
-        message = f"{name} is no image that SimpleITK reads"
+        message = f"{name} is not an image that SimpleITK reads"
         raise BadInput(Reason.CORRUPT, message, "convert it to NIfTI, or copy it again from its source") from error
     finally:
         with contextlib.suppress(OSError):

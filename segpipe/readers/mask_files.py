@@ -25,7 +25,7 @@ def source_file(scan: Mapping[str, Any]) -> dict[str, Any]:
     for file in images:
         if wanted in (None, file["role"], file["role"].partition(".")[0]):
             return dict(file)
-    raise ValueError(f"{scan['scan_id']} was resampled to {wanted}, which is none of its files")
+    raise ValueError(f"{scan['scan_id']} was resampled to {wanted}, which is not one of its files")
 
 
 def on_source_grid(labels: np.ndarray, scan: Mapping[str, Any]) -> np.ndarray:

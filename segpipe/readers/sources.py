@@ -62,7 +62,7 @@ def find(
     root, only = open_root(source_url)[1:]
     table = only if only and only.lower().endswith(manifest.SUFFIXES) else None
     if layout == "manifest" and table is None:
-        raise UsageError(f"Source {source_url} is no manifest", "name a .csv, .tsv or .parquet file")
+        raise UsageError(f"Source {source_url} is not a manifest", "name a .csv, .tsv or .parquet file")
     entries, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None)
     key = naming.subject_key() if subject_key is None else naming.SubjectKey(subject_key)
     archive = Archive(fs, root, entries, key.secret if key else None)

@@ -139,7 +139,7 @@ def _checked_onnx(url: str, data: bytes) -> bytes:
         model = onnx.load_model_from_string(data)
     except Exception as error:
         raise ModelError(
-            f"Network {url} is no ONNX file ({_first_line(error)})", "give the file that was exported"
+            f"Network {url} is not an ONNX file ({_first_line(error)})", "give the file that was exported"
         ) from None
     own = {(function.domain, function.name) for function in model.functions}
     strange = sorted(
@@ -236,7 +236,7 @@ def _check_ir(url: str, xml: bytes) -> None:
     try:
         layers = list(ElementTree.fromstring(xml).iter("layer"))
     except ElementTree.ParseError as error:
-        raise ModelError(f"Network {url} is no XML ({error})", "give the .xml file of an OpenVINO IR") from None
+        raise ModelError(f"Network {url} is not XML ({error})", "give the .xml file of an OpenVINO IR") from None
     strange = sorted(
         {
             f"{layer.get('version')}.{layer.get('type')}"
@@ -286,7 +286,9 @@ def _check(model: Any, card: Card, url: str) -> int:
     if not faults:
         faults = _answer_faults(model, card)
     if faults:
-        raise ModelError(f"Network {url} and its card differ: {'; '.join(faults)}", "mend the card, or export it again")
+        raise ModelError(
+            f"Network {url} and its card differ: {'; '.join(faults)}", "correct the card, or export it again"
+        )
     return 0 if _reshaped(model, card, 2) else 1
 
 
@@ -388,7 +390,7 @@ def _answer_faults(model: Any, card: Card) -> list[str]:
         return ["its output for a patch of noise is not finite"]
     if card.activation == "none" and (answer.min() < -1e-3 or answer.max() > 1 + 1e-3):
         return [
-            f"its output goes from {answer.min():.3g} to {answer.max():.3g} and is no probability:"
+            f"its output goes from {answer.min():.3g} to {answer.max():.3g} and is not a probability:"
             " `output.activation` is softmax or sigmoid, not none"
         ]
     return []

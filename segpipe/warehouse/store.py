@@ -270,7 +270,7 @@ def _parse(rule: str, where: str) -> SplitRule:
         return SplitRule.parse(rule)
     except ValueError:
         raise TableError(
-            f"Table scans in {where} has the split rule {rule!r}, which is none", "run ingest again"
+            f"Table scans in {where} has the split rule {rule!r}, which is not valid", "run ingest again"
         ) from None
 
 

@@ -151,7 +151,7 @@ def test_subject_in_two_splits_is_refused_in_every_library(
     [
         (lambda w: w.scans.where(splt="test"), "no column `splt`: did you mean `split`?"),
         (lambda w: w.scans.select("scan_id", "colour"), "no column `colour`"),
-        (lambda w: w.scans.where(brain_voxels="many"), "'many' is no value of `brain_voxels`"),
+        (lambda w: w.scans.where(brain_voxels="many"), "'many' is not a value of `brain_voxels`"),
         (lambda w: w.scans.where(modalities="T1"), "filter it in pandas"),
         (lambda w: w["scan"], "no table scan"),
     ],

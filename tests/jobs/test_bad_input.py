@@ -34,11 +34,11 @@ CASES = {
     ),
     "warehouse below a file": (
         ("ingest", "--source", "{}/letters", "--warehouse", "{}/file/w", "--cohort", "c"),
-        "Warehouse {}/file/w cannot be made because {}/file is no folder: give --warehouse",
+        "Warehouse {}/file/w cannot be made because {}/file is not a folder: give --warehouse",
     ),
     "warehouse is a file": (
         ("ingest", "--source", "{}/letters", "--warehouse", "{}/file", "--cohort", "c"),
-        "Warehouse {}/file cannot be made because {}/file is no folder",
+        "Warehouse {}/file cannot be made because {}/file is not a folder",
     ),
     "read-only file system": (
         ("ingest", "--source", "{}/letters", "--warehouse", "/proc/segpipe", "--cohort", "c"),
@@ -76,7 +76,7 @@ CASES = {
         "Cohort 'c' has no scans in {}/tables",
     ),
     "demo of no source": (("demo", "--source", "{}/none", "--warehouse", NEW), "Source {}/none does not exist"),
-    "demo below a file": (("demo", "--warehouse", "{}/file/d"), "{}/file is no folder"),
+    "demo below a file": (("demo", "--warehouse", "{}/file/d"), "{}/file is not a folder"),
 }
 
 

@@ -125,7 +125,7 @@ def test_a_key_in_the_conf_is_refused():
         ("a/Roe_Jane/IM1 is truncated", ["a/Roe_Jane/IM1"]),
         ("a/Roe_Jane holds 3 DICOM series", ["a/Roe_Jane/x/IM1", "a/Roe_Jane/y/IM1"]),
         (r"Roe_Jane\x1b/IM1 has control characters", ["Roe_Jane\x1b/IM1"]),
-        ("subject 'Roe_Jane' is no usable name", ["data/Roe_Jane/t1.nii.gz"]),
+        ("subject 'Roe_Jane' is not a usable name", ["data/Roe_Jane/t1.nii.gz"]),
         ("Roe_Jane.nii.gz and its series mix sizes", ["Roe_Jane.nii.gz"]),
     ],
 )

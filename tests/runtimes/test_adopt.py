@@ -195,7 +195,7 @@ FAULTS = {
         "its output has 4 channels, the card names 3",
     ),
     "activation twice": (network, {"activation": "Softmax"}, {}, "it ends in Softmax"),
-    "no activation": (network, {}, {"output__activation": "none"}, "is no probability"),
+    "no activation": (network, {}, {"output__activation": "none"}, "is not a probability"),
     "output": (network, {}, {"output__name": "seg"}, "let `output.name` of the card say which one, not 'seg'"),
 }
 

@@ -66,7 +66,7 @@ def _rows(content: bytes, name: str) -> list[dict[str, str]]:
             table = list(reader)
             columns = list(reader.fieldnames or ())
     except (ValueError, OSError, csv.Error) as error:
-        raise UsageError(f"Manifest {name} is no readable table ({type(error).__name__})", _REMEDY) from error
+        raise UsageError(f"Manifest {name} is not a readable table ({type(error).__name__})", _REMEDY) from error
     missing = [column for column in _REQUIRED if column not in columns]
     if missing:
         raise UsageError(f"Manifest {name} lacks the columns {', '.join(missing)}", _REMEDY)
