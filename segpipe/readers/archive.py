@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import unicodedata
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -308,6 +309,8 @@ def walk(
     files inside `root`; links to folders inside are left out, for their files are listed already. A folder that cannot
     be listed is refused as a whole; its path ends with a slash.
     """
+    if names is None and _is_local(fs):
+        return _walk_local(root.rstrip("/") or "/")
     rejected: list[Rejected] = []
     if names is None:
         found = below(fs, root, root, rejected)
@@ -316,6 +319,52 @@ def walk(
         found = {path: fs.info(path) for path in paths if fs.exists(path)}
     entries, refused = listed(fs, root, found)
     return entries, rejected + refused
+
+
+def _walk_local(root: str) -> tuple[dict[str, Entry], list[Rejected]]:
+    """`walk` of a local folder: each folder is listed, and its files' versions asked for, in one sweep."""
+    found: list[Entry] = []
+    rejected: list[Rejected] = []
+    real_root = os.path.realpath(root)
+    left = [""]
+    while left:
+        prefix = left.pop()
+        try:
+            with os.scandir(os.path.join(root, prefix)) as inside:
+                for one in inside:
+                    path = prefix + one.name
+                    if one.is_dir(follow_symlinks=False):
+                        if not is_hidden(f"{path}/"):
+                            left.append(f"{path}/")
+                    elif one.name[0] != "." or not is_hidden(path):
+                        entry = _local_entry(one, path, real_root, rejected)
+                        if entry is not None:
+                            found.append(entry)
+        except OSError as error:
+            if not prefix:
+                raise
+            rejected.append(_unlisted(prefix, error))
+    found.sort()
+    return {entry.path: entry for entry in found}, rejected
+
+
+def _local_entry(one: "os.DirEntry[str]", path: str, real_root: str, rejected: list[Rejected]) -> Entry | None:
+    """The file of an entry of a folder; None where it is not to be read."""
+    status = one.stat(follow_symlinks=False)
+    entry = Entry(path, status.st_size, str(status.st_mtime))
+    if _HOSTILE.search(path) or not is_safe_name(one.name):
+        message = f"{path} has control characters or path tricks in its name"
+        rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "rename it"))
+        return None
+    if stat.S_ISREG(status.st_mode):
+        return entry
+    return _special(one.path, {"islink": stat.S_ISLNK(status.st_mode)}, entry, real_root, rejected)
+
+
+def _unlisted(path: str, error: Exception) -> Rejected:
+    """A folder, whose path ends with a slash, that cannot be listed."""
+    message = f"{path} cannot be listed ({type(error).__name__})"
+    return reject([Entry(path, 0, "")], Reason.UNREADABLE, message, "give the right to read it, or remove it")
 
 
 def listed(
@@ -361,10 +410,7 @@ def below(
         except (OSError, RuntimeError) as error:  # the latter is what clients of remote file systems raise
             if folder == (root.rstrip("/") or "/"):
                 raise
-            path = f"{folder[start:]}/"
-            message = f"{path} cannot be listed ({type(error).__name__})"
-            entry = Entry(path, 0, "")
-            rejected.append(reject([entry], Reason.UNREADABLE, message, "give the right to read it, or remove it"))
+            rejected.append(_unlisted(f"{folder[start:]}/", error))
             continue
         for info in infos:
             path = str(info["name"]).rstrip("/")
@@ -515,7 +561,8 @@ def _special(name: str, info: Mapping[str, Any], entry: Entry, root: str, reject
         message = f"{entry.path} is a link that leaves the archive"
         rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "put a copy of the file in its place"))
     elif os.path.isfile(target):
-        return entry._replace(modified=str(os.stat(target).st_mtime))
+        status = os.stat(target)
+        return entry._replace(bytes=status.st_size, modified=str(status.st_mtime))
     elif not os.path.exists(target):
         message = f"{entry.path} is a link to nothing"
         rejected.append(reject([entry], Reason.UNREADABLE, message, "fetch the file that it points to"))

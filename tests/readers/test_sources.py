@@ -482,15 +482,9 @@ class TestListing:
         """The file system aside, whose share depends on the disk."""
         ids = [f"BraTS2021_{number:05d}" for number in range(20_000)]
         roles = ("flair", "t1", "t1ce", "t2", "seg")
-        infos = {
-            f"{tmp_path}/{case}": [
-                {"name": f"{tmp_path}/{case}/{case}_{role}.nii.gz", "type": "file", "size": 1, "mtime": 1.0}
-                for role in roles
-            ]
-            for case in ids
-        }
-        infos[str(tmp_path)] = [{"name": folder, "type": "directory", "size": 0} for folder in infos]
-        monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.ls", lambda _, path, **__: infos[path])
+        paths = [f"{case}/{case}_{role}.nii.gz" for case in ids for role in roles]
+        entries = {path: archives.Entry(path, 1, "1.0") for path in paths}
+        monkeypatch.setattr("segpipe.readers.sources.walk", lambda *_: (entries, []))
         start = time.process_time()
         listing = find(str(tmp_path))
         seconds = time.process_time() - start

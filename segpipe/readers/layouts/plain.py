@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from segpipe.errors import Reason
 from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, Rejected, gather, pairs, reject, stem
@@ -58,8 +59,7 @@ class Place:
     channels: bool = False  # whether file names end in the number of a channel
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """What was read in a file's path; `role` is None where nothing says it."""
 
     entry: Entry
@@ -209,9 +209,9 @@ def _judged(read: Read, place: Place) -> Read:
     if place.said is None or read.said.role == BRAIN or (read.said.role == MASK and not read.said.weak):
         return read
     if place.mask:
-        return replace(read, said=replace(place.said, label=read.said.label))
+        return read._replace(said=replace(place.said, label=read.said.label))
     if read.said.role is None:
-        return replace(read, said=replace(place.said, label=read.said.label))
+        return read._replace(said=replace(place.said, label=read.said.label))
     return read
 
 
@@ -303,8 +303,8 @@ def _timed(read: Read, folders: bool, names: bool) -> Read:
         visits = _visits(visits, (place.timepoint,))
     match = _timepoint(read.tail)
     if names and match and _role_of_rest(match):
-        return replace(read, said=describe(match["rest"]), visits=_visits(visits, (match[1],)), own=True)
-    return replace(read, visits=visits)
+        return read._replace(said=describe(match["rest"]), visits=_visits(visits, (match[1],)), own=True)
+    return read._replace(visits=visits)
 
 
 # All together
@@ -314,10 +314,10 @@ def _split(reads: list[Read]) -> tuple[list[Read], list[Read]]:
     """Images and masks, and maps of anatomy."""
     weak = _masks_by_folder(reads)
     reads = [
-        replace(read, said=replace(read.said, role=MASK, rank=6)) if read.entry.path in weak else read for read in reads
+        read._replace(said=replace(read.said, role=MASK, rank=6)) if read.entry.path in weak else read for read in reads
     ]
     reads = [
-        replace(read, chain=tuple(name for name in read.chain if name != read.weak))
+        read._replace(chain=tuple(name for name in read.chain if name != read.weak))
         if read.entry.path in weak
         else read
         for read in reads
@@ -346,8 +346,7 @@ def _uses(reads: Iterable[Read]) -> dict[Chain, Use]:
     return uses
 
 
-@dataclass(frozen=True)
-class _Item:
+class _Item(NamedTuple):
     """A file with the scan that it belongs to."""
 
     entry: Entry
@@ -389,7 +388,7 @@ def _with_images(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
             continue
         scans = _candidates(item, sessions, ends, folders)
         if len(scans) == 1:
-            kept.append(replace(item, subject=scans[0].subject, visits=scans[0].visits))
+            kept.append(item._replace(subject=scans[0].subject, visits=scans[0].visits))
         elif scans:
             message = f"{item.entry.path} is a mask that names none of the {len(scans)} scans that it may belong to"
             remedy = "name it like the images that it belongs to, or use a manifest"
