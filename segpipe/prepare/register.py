@@ -22,6 +22,7 @@ _SAMPLES = 100_000
 _COARSE_SHARE = 0.25
 _ANGLES_DEGREES = (-30.0, -15.0, 0.0, 15.0, 30.0)
 _STARTS = 3
+_COARSER, _SIGMA = 1.5, 0.5
 _UPRIGHT_STARTS = 2
 _CLIP = (0.5, 99.8)
 """Percentiles inside the mask beyond which values are clipped: vessels and fat would take the histogram's bins."""
@@ -66,11 +67,13 @@ def rigid(fixed: Head, moving: Head, good_overlap: float = 0.93) -> Rigid:
     starts = 1
     if brains_overlap(fixed, moving, best.matrix) < good_overlap:
         poses = _poses(fixed, moving)
-        by_metric = np.argsort(coarse.evaluate(poses), kind="stable")[:_STARTS]
+        metrics = coarse.evaluate(poses)
+        by_metric = np.argsort(metrics, kind="stable")[:_STARTS]
         by_brains = np.argsort([-share_inside(fixed, moving, pose) for pose in poses], kind="stable")[:_STARTS]
         order = dict.fromkeys([*by_metric.tolist(), *by_brains.tolist()])
         tried = [coarse.optimise(poses[place], (1,), (0.0,), step_mm=2.0) for place in order]
-        best = min([best, *tried], key=lambda one: -brains_overlap(fixed, moving, one.matrix) + one.metric)
+        untouched = [Rigid(poses[place], float(metrics[place])) for place in order]  # a coarse descent may run away
+        best = min([best, *tried, *untouched], key=lambda one: -brains_overlap(fixed, moving, one.matrix) + one.metric)
         starts += len(poses)
     found = _Pair.of(fixed, moving, _FINE_MM).optimise(best.matrix, _SHRINKS, _SMOOTHS_MM, step_mm=0.5)
     return replace(found, starts=starts)
@@ -173,9 +176,9 @@ class _Pair:
         mask = resample(fixed.brain.astype(np.float32), fixed.grid, grid) > 0.5
         near = distance_transform_edt(~mask, sampling=spacing_mm) <= _DILATE_MM
         near &= resample(np.ones(fixed.grid.shape, np.float32), fixed.grid, grid) > 0.5  # nothing was seen elsewhere
-        values = resample(_clipped(fixed), fixed.grid, grid)
+        values = resample(_smooth(_clipped(fixed), fixed.grid, spacing_mm), fixed.grid, grid)
         around = box_grid(moving.grid, moving.brain, spacing_mm, 5 * _DILATE_MM)
-        others = resample(_clipped(moving), moving.grid, around)
+        others = resample(_smooth(_clipped(moving), moving.grid, spacing_mm), moving.grid, around)
         return cls(
             fixed=grid.image(values),
             moving=around.image(others),
@@ -267,3 +270,11 @@ def _matrix(transform: Any) -> np.ndarray:
 def _clipped(head: Head) -> np.ndarray:
     low, high = np.percentile(head.values[head.brain], _CLIP)
     return np.clip(head.values, low, high)
+
+
+def _smooth(values: np.ndarray, grid: Grid, spacing_mm: float) -> np.ndarray:
+    """Values without detail that a grid of `spacing_mm` cannot hold; untouched where that is about their own."""
+    from scipy.ndimage import gaussian_filter
+
+    sigma = np.where(grid.spacing_mm * _COARSER < spacing_mm, _SIGMA * spacing_mm / grid.spacing_mm, 0)
+    return np.asarray(gaussian_filter(values, sigma)) if sigma.any() else values
