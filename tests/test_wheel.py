@@ -97,7 +97,7 @@ def test_it_reads_a_warehouse_and_names_the_extra_of_what_is_missing(environment
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said["pandas"], said["arrow"], said["duckdb"]) == (3, 24, 3)
-    assert (said["image"], said["labels"]) == ([8, 24, 24], [0, 1, 2, 4])
+    assert (said["image"], said["labels"]) == ([8, 24, 24], [1, 2, 4])
     assert said["said"].endswith(" is not installed: pip install 'segpipe[notebook]'")
     assert Path(said["where"]).is_relative_to(environment.parent)
 
