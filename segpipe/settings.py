@@ -121,7 +121,7 @@ _HASH_SUBJECTS = (
 SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SeriesSettings:
     """How the series of a DICOM archive become scans."""
 

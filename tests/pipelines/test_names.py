@@ -204,4 +204,4 @@ def test_the_owner_of_the_key_finds_files_and_scans_again(tmp_path, with_key, ca
     file = tmp_path / "key"
     file.write_text("another secret of more than sixteen bytes")
     assert main(["--source", str(source), "--token", KEY.path(path), "--subject-key-file", str(file)]) == 1
-    assert "no file or scan" in capsys.readouterr().err
+    assert "is not a file or scan" in capsys.readouterr().err

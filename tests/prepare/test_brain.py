@@ -29,13 +29,13 @@ class _Evil:
 )
 def test_an_archive_that_holds_anything_else_is_refused_and_not_run(tmp_path, content, monkeypatch):
     monkeypatch.setattr(os, "system", lambda _: pytest.fail("it was run"))
-    with pytest.raises(ValueError, match="no TorchScript archive"):
+    with pytest.raises(ValueError, match="is not a TorchScript archive"):
         torchscript.weights(_archive(tmp_path / "net.pt", content))
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "net.pt").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="no TorchScript archive"):
+    with pytest.raises(ValueError, match="is not a TorchScript archive"):
         torchscript.weights(tmp_path / "net.pt")
 
 
@@ -47,6 +47,7 @@ def test_the_weights_of_both_networks_are_read(name):
     assert all(np.isfinite(array).all() and array.std() > 0 for array in weights.values())
 
 
+@pytest.mark.process
 def test_a_network_gives_probabilities_and_the_same_bits_twice():
     compiled = network.compiled("bbox_model", 32)
     image = np.random.default_rng(0).normal(0.449, 0.226, (1, 1, 32, 32, 32)).astype(np.float32)

@@ -245,11 +245,11 @@ class TestManifest:
     @pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
     def test_bytes_that_are_no_table(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b"\xff\xfe\x00PAR1 nonsense")
-        with pytest.raises(UsageError, match=r"no readable table|lacks"):
+        with pytest.raises(UsageError, match=r"not a readable table|lacks"):
             find(str(tmp_path / name))
 
     def test_a_folder_is_no_manifest(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="no manifest"):
+        with pytest.raises(UsageError, match="is not a manifest"):
             find(str(tmp_path), "manifest")
 
 

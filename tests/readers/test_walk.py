@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,23 @@ from tests.readers.test_dicom import KEY, stack
 from tests.readers.test_dicom import archive as write_dicom
 
 
-class Closed(LocalFileSystem):
-    """A disk with a folder that may not be listed: for root, who runs tests, there is none."""
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of this name may not be listed: for root, who runs tests, there is none by itself."""
+    scandir = os.scandir
+
+    def refusing(path: str = ".") -> Any:
+        if str(path).rstrip("/").endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+class Elsewhere(LocalFileSystem):
+    """A file system that is not the operating system's own, with a folder that may not be listed."""
+
+    protocol = "elsewhere"
 
     def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
         if path.endswith("closed"):
@@ -25,11 +41,13 @@ class Closed(LocalFileSystem):
         return super().ls(path, detail, **options)
 
 
-def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fs", [LocalFileSystem(), Elsewhere()], ids=["local", "elsewhere"])
+@pytest.mark.usefixtures("closed")
+def test_a_folder_that_cannot_be_listed_is_told(fs: LocalFileSystem, tmp_path: Path) -> None:
     for name in ("a/closed/t1.nii.gz", "a/open/t1.nii.gz", "b/x/y/t2.nii.gz", ".hidden/closed/t1.nii.gz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    entries, rejected = walk(Closed(), str(tmp_path))
+    entries, rejected = walk(fs, str(tmp_path))
     assert list(entries) == ["a/open/t1.nii.gz", "b/x/y/t2.nii.gz"]
     ((path, reason, message),) = [(one.paths, one.reason, one.message) for one in rejected]
     assert path == ("a/closed/",)
@@ -37,10 +55,12 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
     assert message == "a/closed/ cannot be listed (PermissionError)"
 
 
-def test_a_source_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fs", [LocalFileSystem(), Elsewhere()], ids=["local", "elsewhere"])
+@pytest.mark.usefixtures("closed")
+def test_a_source_that_cannot_be_listed_is_an_error(fs: LocalFileSystem, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir()
     with pytest.raises(PermissionError):
-        walk(Closed(), str(tmp_path / "closed"))
+        walk(fs, str(tmp_path / "closed"))
 
 
 def test_files_whose_names_start_with_two_dots_are_there(tmp_path: Path) -> None:
@@ -64,13 +84,13 @@ def test_links_and_odd_names_are_listed_as_before(tmp_path: Path) -> None:
     assert [one.paths for one in rejected] == [("nothing.nii.gz",)]
 
 
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("key", [KEY, None], ids=["key", "no key"])
 def test_what_is_no_image_beside_dicom_is_told_without_names(
     tmp_path: Path, key: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("SEGPIPE_SUBJECT_KEY", "SEGPIPE_SUBJECT_KEY_FILE"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(sources, "url_to_fs", lambda url: (Closed(), url))
     write_dicom(tmp_path / "ROE^JANE" / "study", stack(2))
     for name in ("ROE^JANE/closed/IM1", "ROE^JANE/odd\n/IM1", "ROE^JANE/letter.jane"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -86,10 +106,10 @@ def test_what_is_no_image_beside_dicom_is_told_without_names(
     assert "jane" not in repr((rows, listing.ignored, listing.told)).lower()
 
 
+@pytest.mark.usefixtures("closed")
 def test_a_folder_of_an_archive_without_dicom_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("SEGPIPE_SUBJECT_KEY", "SEGPIPE_SUBJECT_KEY_FILE"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(sources, "url_to_fs", lambda url: (Closed(), url))
     for name in ("sub-01/anat/sub-01_T1w.nii.gz", "sub-02/closed/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
