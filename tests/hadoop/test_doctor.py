@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from segpipe.doctor import cluster
+from segpipe.doctor import cluster as doctor_cluster
 from segpipe.doctor.cluster import Asked
 from segpipe.doctor.machine import Finding
 from segpipe.launch.submitted import settings_of
@@ -26,7 +26,7 @@ PROFILE = settings_of(["--properties-file", str(hadoop.ROOT / "conf" / "spark-ya
 @pytest.fixture(scope="module")
 def answer(cluster: hadoop.Cluster) -> dict[str, Any]:
     """What the resource manager answers."""
-    found, complaint = cluster._probe(hadoop_settings(), "default", [])
+    found, complaint = doctor_cluster._probe(hadoop_settings(), "default", [])
     assert found is not None, complaint
     return found
 
@@ -68,7 +68,7 @@ def test_a_healthy_cluster_has_no_fault_and_is_known_in_half_a_minute(cluster: h
 
 def test_a_missing_configuration_ends_the_examination(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
-    last = list(cluster.examine(PROFILE))[-1]
+    last = list(doctor_cluster.examine(PROFILE))[-1]
     assert (last.check, last.state, last.remedy) == (
         "Configuration", "fault", "name the cluster's configuration folder",
     )  # fmt: skip
@@ -85,8 +85,8 @@ def test_daemons_that_nobody_reaches_are_named_with_address_and_setting(
     site = hadoop_settings()
     site["fs.defaultFS"] = f"hdfs://127.0.0.1:{nobody[0]}"
     began = time.monotonic()
-    name_node = list(cluster.name_node(site, f"{site['fs.defaultFS']}/user/me", time.time))[-1]
-    _, manager = cluster._probe(site, "default", [])
+    name_node = list(doctor_cluster.name_node(site, f"{site['fs.defaultFS']}/user/me", time.time))[-1]
+    _, manager = doctor_cluster._probe(site, "default", [])
     assert time.monotonic() - began < 20
     assert (name_node.state, manager.state) == ("fault", "fault")
     assert f"127.0.0.1:{nobody[0]} does not answer (Connection refused)" in name_node.detail
@@ -101,7 +101,7 @@ def test_a_service_that_is_no_resource_manager_is_a_fault(
     web = f"127.0.0.1:{cluster.ports['namenode.http']}"
     elsewhere(f"127.0.0.1:{cluster.ports['resourcemanager.rpc']}", web)
     began = time.monotonic()
-    answer, complaint = cluster._probe(hadoop_settings(), "default", [])
+    answer, complaint = doctor_cluster._probe(hadoop_settings(), "default", [])
     assert answer is None
     assert complaint.state == "fault"
     assert time.monotonic() - began < 30
@@ -110,12 +110,12 @@ def test_a_service_that_is_no_resource_manager_is_a_fault(
 def test_clocks_that_differ_are_a_fault(cluster: hadoop.Cluster, answer: dict[str, Any]) -> None:
     site = hadoop_settings()
     for ahead, word in ((400, "ahead of"), (-400, "behind")):
-        found = cluster.clocks(site, answer["nodes"], lambda ahead=ahead: time.time() + ahead)
+        found = doctor_cluster.clocks(site, answer["nodes"], lambda ahead=ahead: time.time() + ahead)
         assert found.state == "fault"
         assert word in found.detail
         assert "timedatectl set-ntp true" in found.remedy
     folder = f"{cluster.file_system}/tests/doctor"
-    clock = _of("Clock of HDFS", list(cluster.name_node(site, folder, lambda: time.time() + 400)))
+    clock = _of("Clock of HDFS", list(doctor_cluster.name_node(site, folder, lambda: time.time() + 400)))
     assert clock.state == "fault"
     assert "400 s ahead of the name node's" in clock.detail
 
@@ -133,7 +133,7 @@ def test_clocks_that_differ_are_a_fault(cluster: hadoop.Cluster, answer: dict[st
 def test_too_little_room_is_a_fault(
     answer: dict[str, Any], change: dict[str, int], check: str, detail: str, remedy: str
 ) -> None:
-    found = _of(check, list(cluster.room(answer, replace(Asked.of(PROFILE, None), **change))))
+    found = _of(check, list(doctor_cluster.room(answer, replace(Asked.of(PROFILE, None), **change))))
     assert found.state == "fault"
     assert detail in found.detail
     assert remedy in found.remedy
@@ -148,35 +148,35 @@ def test_asked_is_what_spark_asks_for() -> None:
 def test_a_share_of_a_queue_and_others_at_work_are_counted(answer: dict[str, Any]) -> None:
     asked = Asked.of(PROFILE, None)
     halved = answer | {"queue": answer["queue"] | {"share": 0.5}}
-    found = _of("Containers", list(cluster.room(halved, asked)))
+    found = _of("Containers", list(doctor_cluster.room(halved, asked)))
     assert (found.state, "may use 50%" in found.detail) == ("fault", True)
     busy = answer | {"nodes": [node | {"free_mb": 0} for node in answer["nodes"]]}
-    assert _of("Containers", list(cluster.room(busy, asked))).state == "note"
+    assert _of("Containers", list(doctor_cluster.room(busy, asked))).state == "note"
 
 
 def test_a_queue_that_does_not_exist_is_a_fault_that_names_those_that_do(cluster: hadoop.Cluster) -> None:
-    answer, _ = cluster._probe(hadoop_settings(), "nowhere", [])
+    answer, _ = doctor_cluster._probe(hadoop_settings(), "nowhere", [])
     assert answer is not None
-    (found,) = cluster.queue(answer, replace(Asked.of(PROFILE, None), queue="nowhere"))
+    (found,) = doctor_cluster.queue(answer, replace(Asked.of(PROFILE, None), queue="nowhere"))
     assert (found.state, found.detail) == ("fault", "nowhere does not exist")
     assert found.remedy == "--queue with one of default"
 
 
 def test_settings_that_forbid_a_training_are_named(cluster: hadoop.Cluster) -> None:
     conf = PROFILE | {"spark.dynamicAllocation.enabled": "true", "spark.speculation": "true"}
-    dynamic, speculation, slots = cluster.settings(conf, 4)
+    dynamic, speculation, slots = doctor_cluster.settings(conf, 4)
     assert dynamic.remedy == "--conf spark.dynamicAllocation.enabled=false"
     assert speculation.remedy == "--conf spark.speculation=false"
     assert slots.remedy == "--conf spark.executor.instances=4"
     assert {finding.state for finding in (dynamic, speculation, slots)} == {"fault"}
-    (fine,) = cluster.settings(PROFILE, 2)
+    (fine,) = doctor_cluster.settings(PROFILE, 2)
     assert fine.state == "ok"
 
 
 def test_a_cluster_of_another_major_version_is_a_fault() -> None:
-    assert cluster.version("3.3.4", "3.4.1").state == "ok"
-    assert cluster.version("3.3.4", "2.10.2").state == "fault"
+    assert doctor_cluster.version("3.3.4", "3.4.1").state == "ok"
+    assert doctor_cluster.version("3.3.4", "2.10.2").state == "fault"
 
 
 def test_a_cluster_without_kerberos_is_not_asked_for_a_ticket(cluster: hadoop.Cluster) -> None:
-    assert list(cluster.kerberos(hadoop_settings(), {})) == []
+    assert list(doctor_cluster.kerberos(hadoop_settings(), {})) == []
