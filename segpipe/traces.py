@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+_BARRIER = "finished unsuccessfully."
+
 
 def root_cause(error: BaseException) -> str:
     """The line `Type: message` of what went wrong first: in a Python worker, in the JVM, or here."""
@@ -18,8 +20,13 @@ def root_cause(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The error in a worker where there is one, else the first line of what is said; the type where that is nothing."""
+    """The error in a worker where there is one, else the first line of what is said; the type where that is nothing.
+
+    >>> first_line(RuntimeError("Could not recover: barrier task finished unsuccessfully.\nExecutorLostFailure"))
+    'ExecutorLostFailure'
+    """
     text = words_of(error)
+    text = text.rpartition(_BARRIER)[2].strip() or text  # Spark says behind this what became of the task
     lines = (line.strip() for line in text.splitlines() if line.strip())
     return worker_error(text) or next(lines, type(error).__name__)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, UsageError
-from segpipe.pipelines import attempts, cohort_key, index, meanings, quarantine, series_rows
+from segpipe.pipelines import attempts, cohort_key, identities, index, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
     MB,
@@ -212,7 +212,10 @@ def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan
             changed[row["part"]].append(source)
         else:
             new.append(source)
-    rejected = [one for one in listing.rejected if job.bad_fingerprint(one) not in reported]
+    vanished = tuple(sorted(set(known) - {job.scan_id(source) for source in listing.scans}))
+    new, renamed = identities.renamed(warehouse, job, new, vanished)
+    unusable = [*listing.rejected, *renamed]
+    rejected = [one for one in unusable if job.bad_fingerprint(one) not in reported]
     rewrites = [PartTask(name, tuple(group), replaces=True) for name, group in sorted(changed.items())]
     additions = plan_parts(new, job.settings, cores, frozenset(warehouse.parts(SLICES.name)))
     return _Plan(
@@ -220,8 +223,8 @@ def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan
         rejected=rejected,
         changed=tuple(job.scan_id(source) for group in changed.values() for source in group),
         skipped=skipped,
-        known_bad=len(known_bad) + len(listing.rejected) - len(rejected),
-        vanished=tuple(sorted(set(known) - {job.scan_id(source) for source in listing.scans})),
+        known_bad=len(known_bad) + len(unusable) - len(rejected),
+        vanished=vanished,
         known_bad_scans=tuple(known_bad),
         faces=frozenset(scan_id for scan_id, row in known.items() if row["may_show_face"] == "True"),
     )

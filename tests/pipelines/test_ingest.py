@@ -53,6 +53,33 @@ def test_every_scan_gets_its_row_and_its_slices(spark, source, tmp_path):
     assert leftovers(tmp_path / "w") == []
 
 
+def test_a_patient_who_is_read_under_another_name_is_not_in_the_tables_twice(spark, source, tmp_path):
+    """A second visit changes how the first is read; the rows that are there keep their subject and its split."""
+    grown = tmp_path / "grown"
+
+    def add(name: str, subject: str) -> None:
+        (grown / name).mkdir(parents=True)
+        for role in ("t1", "flair"):
+            shutil.copy2(source / subject / f"{subject}_{role}.nii.gz", grown / name / f"{role}.nii.gz")
+
+    add("A07_1", SUBJECTS[0])
+    first, _ = run_ingest(spark, grown, tmp_path / "w")
+    assert first.written == (f"{COHORT}:A07_1:1",)
+    add("A07_2", SUBJECTS[1])
+    add("A08_1", SUBJECTS[2])
+    outcome, _ = run_ingest(spark, grown, tmp_path / "w")
+    assert outcome.written == (f"{COHORT}:A08:1",)
+    assert scan_ids(tmp_path / "w") == [f"{COHORT}:A07_1:1", f"{COHORT}:A08:1"]
+    rows = Warehouse(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
+    assert {row["reason"] for row in rows} == {"duplicate"}
+    assert sorted(path for row in rows for path in row["paths"]) == [
+        f"A07_{visit}/{role}.nii.gz" for visit in (1, 2) for role in ("flair", "t1")
+    ]
+    assert all("Subject A07 has files of scan c:A07_1:1" in row["message"] for row in rows)
+    again, _ = run_ingest(spark, grown, tmp_path / "w")
+    assert (again.written, again.quarantined, again.known_bad) == ((), 0, 2)
+
+
 def slice_sum(warehouse: Warehouse, scan_id: str, column: str) -> int:
     part = next(p for p in warehouse.slice_parts(COHORT) for s in p.scans if s.scan_id == scan_id)
     groups = next(s.row_groups for s in part.scans if s.scan_id == scan_id)
