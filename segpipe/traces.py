@@ -22,7 +22,7 @@ def root_cause(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The error in a worker where there is one, else the first line of what is said; the type where that is nothing.
 
-    >>> first_line(RuntimeError("Could not recover: barrier task finished unsuccessfully.\nExecutorLostFailure"))
+    >>> first_line(RuntimeError("Could not recover: barrier task finished unsuccessfully.\\nExecutorLostFailure"))
     'ExecutorLostFailure'
     """
     text = words_of(error)

@@ -20,6 +20,7 @@ from segpipe.warehouse.runs import RunRecord, record_run
 from segpipe.warehouse.tables import SEGMENTATIONS
 from tests.pipelines.cohorts import COHORT, Cohort
 from tests.runtimes.models import tiny_bundle
+from tests.warehouse.earlier import unsealed
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_rows_of_an_earlier_version(segmented: Cohort, model: Bundle, tmp_path: 
         with pq.ParquetFile(path) as parquet:
             groups = [parquet.read_row_group(number) for number in range(parquet.num_row_groups)]
         groups = [group.drop(["lesion_scores", "false_lesions"]) for group in groups]
-        with pq.ParquetWriter(path, groups[0].schema) as writer:
+        with pq.ParquetWriter(path, unsealed(groups[0].schema)) as writer:
             for group in groups:
                 writer.write_table(group)
     assert {row["lesion_scores"] for row in cohort.rows("segmentations", "scan_id")} == {None}

@@ -27,6 +27,7 @@ from segpipe.runtimes.openvino import export
 from segpipe.warehouse.slices import stream
 from tests.pipelines.cohorts import COHORT, Cohort
 from tests.runtimes.models import scan_input, tiny_bundle
+from tests.warehouse.earlier import unsealed
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +236,7 @@ def test_a_damaged_slice_stops_only_its_scan(
     table = table.set_column(place, table.schema.field(place), [images])
     groups = pq.ParquetFile(part.path)
     sizes = [groups.metadata.row_group(number).num_rows for number in range(groups.num_row_groups)]
-    with pq.ParquetWriter(part.path, table.schema) as writer:
+    with pq.ParquetWriter(part.path, unsealed(table.schema)) as writer:
         for number, size in enumerate(sizes):
             writer.write_table(table.slice(sum(sizes[:number]), size))
     outcome, _ = cohort.segment(model.url)

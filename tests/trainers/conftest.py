@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from segpipe.settings import IngestSettings, TrainSettings
+from tests.warehouse.earlier import unsealed
 
 TINY = {"filters": 4, "depth": 2, "batch_size": 12, "steps_per_epoch": 3, "epochs": 2, "retries": 0}
 
@@ -36,7 +37,7 @@ def with_column(tables: str, target: Path, column: str, change: Callable[[pa.Tab
         schema = file.schema_arrow
         place = schema.get_field_index(column)
         groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
-        with pq.ParquetWriter(path, schema) as writer:
+        with pq.ParquetWriter(path, unsealed(schema)) as writer:
             for group in groups:
                 writer.write_table(group.set_column(place, schema.field(place), change(group)))
     return str(target)

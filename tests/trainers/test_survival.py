@@ -163,7 +163,7 @@ def test_a_training_with_horovod_is_stopped_and_leaves_no_lock(start, tmp_path: 
     assert said.splitlines()[-1] == "segpipe train: interrupted: run the same command again to go on"
     assert "workers lost" not in said
     assert "Traceback" not in said
-    with lock(model, "train", 0):
+    with lock(model, "train", 0, "another"):
         pass
     _, alive = psutil.wait_procs(job.processes(), timeout=30)
     assert not alive, "orphans train on"
