@@ -205,7 +205,8 @@ class TestGeometry:
                 shutil.copy(path, tmp_path / "series")
         (tmp_path / "m.csv").write_text("subject,modality,path\np,image,series\n")
         (ours,) = load_all(find(str(tmp_path / "m.csv")))
-        (theirs,) = load_all(find(str(folder / reference)))
+        shutil.copy(folder / reference, tmp_path / "image.nii")  # whose name says nothing of what it shows
+        (theirs,) = load_all(find(str(tmp_path / "image.nii")))
         assert ours.modalities == theirs.modalities
         for name in ours.images:
             np.testing.assert_array_equal(ours.images[name], theirs.images[name])
