@@ -71,4 +71,6 @@ class Context:
     def close(self) -> None:
         """Stop the session that this context started."""
         if self._owns_spark and self._spark is not None:
-            self._spark.stop()
+            from segpipe.launch.session import stop
+
+            stop(self._spark)

@@ -7,8 +7,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import SegpipeError, UsageError
 from segpipe.launch.project import CONF, PACKAGE, ROOT, command
@@ -174,3 +175,16 @@ def _ship_code(spark: SparkSession) -> None:
 
         folder = tempfile.mkdtemp(prefix="segpipe-code-")
         context.addPyFile(str(zip_code(Path(folder) / "segpipe.zip")))
+
+
+def stop(spark: SparkSession) -> None:
+    """Stop a session for good, so that its JVM can end.
+
+    A barrier stage that has run in this JVM leaves the timer of its meetings behind, whose thread keeps the JVM alive
+    for ever; Spark never cancels it.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    spark.stop()
+    with suppress(Exception):  # a JVM that is gone has no timer
+        contexts = jvm.java.lang.Class.forName("org.apache.spark.BarrierTaskContext$").getField("MODULE$").get(None)
+        getattr(contexts, "org$apache$spark$BarrierTaskContext$$timer")().cancel()
