@@ -113,6 +113,7 @@ def test_tutorial(reader: Reader, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # it trains, and prepares a scan
 def test_how_to_pages_one_after_the_other(reader: Reader, folder: Path, glioma_archive: Path) -> None:
     shutil.copytree(glioma_archive, folder / "archive")
     (folder / "archive" / "Synthetic_00_005" / "Synthetic_00_005_t1.nii.gz").write_bytes(b"")
