@@ -423,11 +423,16 @@ def _is_main(frame: Frame) -> bool:
     return frame.role in MODALITIES
 
 
+def _is_named(frame: Frame) -> bool:
+    """Whether the file's name says its modality: a frame of a 4D file of FLAIR has the role `FLAIR.000`."""
+    return frame.role.partition(".")[0] in MODALITIES
+
+
 def _with_role(images: list[Frame]) -> tuple[list[Frame], list[tuple[str, BadInput]]]:
     """The images, without those that look like masks though their names do not say so."""
     kept, unclear = [], []
     for frame in images:
-        if _is_main(frame) or not _has_two_values(frame.array):
+        if _is_named(frame) or not _has_two_values(frame.array):
             kept.append(frame)
             continue
         problem = f"{frame.path} holds two whole numbers alone, as a mask does, and its name does not say what it is"
