@@ -62,6 +62,11 @@ class Warehouse:
         return self["segmentations"]
 
     @property
+    def changes(self) -> TableView:
+        """One row per later scan of a patient, region and model: what changed since earlier visits."""
+        return self["changes"]
+
+    @property
     def runs(self) -> TableView:
         """One row per run of a job: settings, versions, seconds, counts."""
         return self["runs"]

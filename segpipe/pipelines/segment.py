@@ -18,6 +18,7 @@ from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, ModelError
 from segpipe.pipelines import attempts, cohort_key, ingest_task, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
+from segpipe.pipelines.follow_up import follow_up
 from segpipe.pipelines.masks import MaskOutcome, write_masks
 from segpipe.pipelines.segment_task import (
     Job,
@@ -117,6 +118,8 @@ def segment(
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
             outcomes = _run_tasks(spark, plan, job, predictor, progress)
+        with run.stage("follow up"):
+            follow_up(spark, job, run)
         masks_failed = 0
         if settings.nifti is not None or settings.dicom_seg is not None:
             with run.stage("write masks"):

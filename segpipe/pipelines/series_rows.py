@@ -91,6 +91,7 @@ def _row(one: Judged, cohort: str, run_id: str, rejected_scans: Collection[str])
         "reason": reason,
         "rules": RULES_VERSION,
         "seconds": one.seconds,
+        "moment": series.moment if facts.day is not None else None,  # a time of day alone orders no visits
         "instances": series.count,
         "slices": len(series.places),
         "times": series.times,

@@ -17,9 +17,8 @@ _BINS = 40
 _DILATE_MM = 6.0
 _COARSE_MM, _FINE_MM, _OVERLAP_MM = 4.0, 1.0, 2.0
 _EVERY, _SPARSE = 17, 4000
-_SHRINKS, _SMOOTHS_MM = (2, 1), (1.0, 0.0)
 _SAMPLES = 100_000
-_COARSE_SHARE = 0.25
+_POSE_SAMPLES, _POSE_BINS = 8000, 32
 _ANGLES_DEGREES = (-30.0, -15.0, 0.0, 15.0, 30.0)
 _STARTS = 3
 _COARSER, _SIGMA = 1.5, 0.5
@@ -63,19 +62,23 @@ def rigid(fixed: Head, moving: Head, good_overlap: float = 0.93) -> Rigid:
     brains overlap, and the best of them optimised. Then at 2 and 1 mm. Samples are drawn with a fixed seed.
     """
     coarse = _Pair.of(fixed, moving, _COARSE_MM)
-    best = coarse.optimise(np.eye(4), (1,), (0.0,), step_mm=2.0)
+    best = coarse.optimise(np.eye(4), step_mm=2.0)
     starts = 1
     if brains_overlap(fixed, moving, best.matrix) < good_overlap:
         poses = _poses(fixed, moving)
         metrics = coarse.evaluate(poses)
         by_metric = np.argsort(metrics, kind="stable")[:_STARTS]
-        by_brains = np.argsort([-share_inside(fixed, moving, pose) for pose in poses], kind="stable")[:_STARTS]
+        by_brains = np.argsort(-shares_inside(fixed, moving, poses), kind="stable")[:_STARTS]
         order = dict.fromkeys([*by_metric.tolist(), *by_brains.tolist()])
-        tried = [coarse.optimise(poses[place], (1,), (0.0,), step_mm=2.0) for place in order]
-        untouched = [Rigid(poses[place], float(metrics[place])) for place in order]  # a coarse descent may run away
-        best = min([best, *tried, *untouched], key=lambda one: -brains_overlap(fixed, moving, one.matrix) + one.metric)
+        tried = [coarse.optimise(poses[place], step_mm=2.0).matrix for place in order]
+        untouched = [poses[place] for place in order]  # a coarse descent may run away
+        candidates = [best.matrix, *tried, *untouched]
+        overlaps = np.array([brains_overlap(fixed, moving, one) for one in candidates])
+        place = int(np.argmin(coarse.evaluate(candidates) - overlaps))
+        best = Rigid(candidates[place], best.metric)
         starts += len(poses)
-    found = _Pair.of(fixed, moving, _FINE_MM).optimise(best.matrix, _SHRINKS, _SMOOTHS_MM, step_mm=0.5)
+    near = _Pair.of(fixed, moving, _OVERLAP_MM).optimise(best.matrix, step_mm=0.5)
+    found = _Pair.of(fixed, moving, _FINE_MM).optimise(near.matrix, step_mm=0.25)
     return replace(found, starts=starts)
 
 
@@ -91,10 +94,10 @@ def upright(head: Head, atlas: Head) -> Rigid:
     order = np.argsort(coarse.evaluate(poses), kind="stable")[:_UPRIGHT_STARTS]
     tried = []
     for place in order:
-        near = coarse.optimise(poses[place], (1,), (0.0,), step_mm=2.0)
-        tried.append(coarse.optimise(near.matrix, (1,), (0.0,), step_mm=1.0, affine=True))
+        near = coarse.optimise(poses[place], step_mm=2.0)
+        tried.append(coarse.optimise(near.matrix, step_mm=1.0, affine=True))
     best = min(tried, key=lambda one: one.metric)
-    found = _Pair.of(alone, atlas, _OVERLAP_MM).optimise(best.matrix, (1,), (0.0,), step_mm=0.5, affine=True)
+    found = _Pair.of(alone, atlas, _OVERLAP_MM).optimise(best.matrix, step_mm=0.5, affine=True)
     return Rigid(nearest_rigid(found.matrix, head.centre_mm), found.metric, len(poses))
 
 
@@ -116,14 +119,32 @@ def brains_overlap(fixed: Head, moving: Head, matrix: np.ndarray) -> float:
     return 2 * int((one & other).sum()) / total if total else 0.0
 
 
-def share_inside(fixed: Head, moving: Head, matrix: np.ndarray) -> float:
-    """The share of the fixed brain, looked at sparsely, that `matrix` brings into the other brain."""
-    every = max(1, int(np.count_nonzero(fixed.brain)) // _SPARSE)
-    places = np.array(np.nonzero(fixed.brain))[:, ::every]
-    change = np.linalg.inv(moving.grid.affine) @ matrix @ fixed.grid.affine
-    at = np.rint(change[:3, :3] @ places + change[:3, 3:]).astype(int)
-    within = ((at >= 0) & (at < np.array(moving.grid.shape)[:, None])).all(axis=0)
-    return float(moving.brain[tuple(at[:, within])].sum() / places.shape[1])
+def shares_inside(fixed: Head, moving: Head, matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """The share of the fixed brain, looked at sparsely, that each matrix brings into the other brain, (n,) float64."""
+    places = np.array(np.nonzero(fixed.brain))
+    places = places[:, :: max(1, places.shape[1] // _SPARSE)]
+    limits = np.array(moving.grid.shape)[:, None]
+    found = []
+    for matrix in matrices:
+        change = np.linalg.inv(moving.grid.affine) @ matrix @ fixed.grid.affine
+        at = np.rint(change[:3, :3] @ places + change[:3, 3:]).astype(int)
+        within = ((at >= 0) & (at < limits)).all(axis=0)
+        found.append(moving.brain[tuple(at[:, within])].sum() / places.shape[1])
+    return np.array(found)
+
+
+def mutual_information(one: np.ndarray, other: np.ndarray, bins: int = _POSE_BINS) -> float:
+    """Of two samples of values, (n,) each, from their joint histogram; nats.
+
+    >>> values = np.arange(64.0)
+    >>> round(mutual_information(values, values, 4), 3), round(mutual_information(values, np.zeros(64), 4), 3)
+    (1.386, 0.0)
+    """
+    joint, _, _ = np.histogram2d(one, other, bins)
+    joint /= joint.sum()
+    apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    seen = joint > 0
+    return float((joint[seen] * np.log(joint[seen] / apart[seen])).sum())
 
 
 def moved_mm(head: Head, matrix: np.ndarray) -> float:
@@ -167,6 +188,12 @@ class _Pair:
     mask: Any
     centre_lps: tuple[float, ...]
     share: float
+    points_mm: np.ndarray
+    """Points inside the mask, sparsely, RAS+ (3, n); `seen` are the fixed image's values there, (n,)."""
+    seen: np.ndarray
+    others: np.ndarray
+    around: Grid
+    """The moving image as an array on this grid."""
 
     @classmethod
     def of(cls, fixed: Head, moving: Head, spacing_mm: float) -> _Pair:
@@ -179,15 +206,21 @@ class _Pair:
         values = resample(_smooth(_clipped(fixed), fixed.grid, spacing_mm), fixed.grid, grid)
         around = box_grid(moving.grid, moving.brain, spacing_mm, 5 * _DILATE_MM)
         others = resample(_smooth(_clipped(moving), moving.grid, spacing_mm), moving.grid, around)
+        places = np.array(np.nonzero(near))
+        places = places[:, :: max(1, places.shape[1] // _POSE_SAMPLES)]
         return cls(
             fixed=grid.image(values),
             moving=around.image(others),
             mask=grid.image(near.astype(np.uint8)),
             centre_lps=tuple((LPS[:3, :3] @ fixed.centre_mm).tolist()),
             share=min(1.0, _SAMPLES / grid.voxels),
+            points_mm=grid.affine[:3, :3] @ places + grid.affine[:3, 3:],
+            seen=values[tuple(places)],
+            others=others,
+            around=around,
         )
 
-    def _method(self, share: float) -> Any:
+    def _method(self) -> Any:
         import SimpleITK as sitk
 
         method = sitk.ImageRegistrationMethod()
@@ -195,28 +228,30 @@ class _Pair:
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricFixedMask(self.mask)
         method.SetInterpolator(sitk.sitkLinear)
-        if share < 1:
+        if self.share < 1:
             method.SetMetricSamplingStrategy(method.RANDOM)
-            method.SetMetricSamplingPercentage(share, SEED)
+            method.SetMetricSamplingPercentage(self.share, SEED)
         return method
 
     def evaluate(self, matrices: Sequence[np.ndarray]) -> np.ndarray:
-        """The metric of each pose, (n,) float64; bad where the images do not even overlap."""
-        method = self._method(_COARSE_SHARE)
+        """The mutual information at each pose, negative, (n,) float64.
+
+        What lies outside the moving image counts as its least value, so that a pose cannot win by what it does not see.
+        """
+        from scipy.ndimage import map_coordinates
+
+        least = float(self.others.min())
         found = []
         for matrix in matrices:
-            method.SetInitialTransform(self._transform(matrix))
-            try:
-                found.append(method.MetricEvaluate(self.fixed, self.moving))
-            except RuntimeError:  # all samples lie outside
-                found.append(0.0)
+            change = np.linalg.inv(self.around.affine) @ matrix
+            at = change[:3, :3] @ self.points_mm + change[:3, 3:]
+            values = map_coordinates(self.others, at, order=1, mode="constant", cval=least)
+            found.append(-mutual_information(self.seen, values))
         return np.array(found)
 
-    def optimise(
-        self, start: np.ndarray, shrinks: Sequence[int], smooths: Sequence[float], step_mm: float, affine: bool = False
-    ) -> Rigid:
+    def optimise(self, start: np.ndarray, step_mm: float, affine: bool = False) -> Rigid:
         """The best pose near `start`, or the best affine transform."""
-        method = self._method(self.share)
+        method = self._method()
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=step_mm,
             minStep=0.005,
@@ -225,9 +260,8 @@ class _Pair:
             gradientMagnitudeTolerance=1e-6,
         )
         method.SetOptimizerScalesFromPhysicalShift()
-        method.SetShrinkFactorsPerLevel(list(shrinks))
-        method.SetSmoothingSigmasPerLevel(list(smooths))
-        method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+        method.SetShrinkFactorsPerLevel([1])
+        method.SetSmoothingSigmasPerLevel([0])
         transform = self._affine(start) if affine else self._transform(start)
         method.SetInitialTransform(transform, inPlace=True)
         try:

@@ -143,7 +143,7 @@ PREPARATION = _struct(
     ("versions", pa.map_(_STR, _STR), "packages and data that did it"),
 )
 
-LATER_COLUMNS = ("lesion_scores", "false_lesions", "may_show_face", "space", "preparation", "flags")
+LATER_COLUMNS = ("lesion_scores", "false_lesions", "may_show_face", "space", "preparation", "flags", "moment")
 """Nullable columns that came after the first version of their table."""
 
 LATER_MEMBERS = frozenset(("blanked", "voxels_crc32"))
@@ -193,6 +193,12 @@ SERIES = _table(
     ("reason", _STR, False, "why; empty where it was selected"),
     ("rules", _STR, False, "version of the rules that decided"),
     ("seconds", _F64, True, "from the start of the visit's first series"),
+    (
+        "moment",
+        _F64,
+        True,
+        "seconds on a clock of the patient's own, so that only differences mean something; null without date",
+    ),
     ("instances", _I64, False, "files"),
     ("slices", _I32, False, "positions"),
     ("times", _I32, False, "images at each position"),
@@ -300,6 +306,47 @@ SEGMENTATIONS = _table(
     ("run_id", _STR, False, "the run that wrote the row"),
 )
 
+LESION_CHANGE = _struct(
+    ("fate", _STR, "new, gone, grown (by 40 % or more), shrunk (by 65 % or more) or same"),
+    ("volume_before_ml", _F64, "at the visit before; 0 where it is new"),
+    ("volume_ml", _F64, "0 where it is gone"),
+    ("centroid_mm", pa.list_(_F64), "RAS+ x, y, z of what is there now, or was before"),
+)
+
+CHANGES = _table(
+    "changes",
+    "a scan that is not its patient's first, a region and a model",
+    *_IDENTITY,
+    ("session", _STR, False, "as in `scans`"),
+    ("split", _STR, False, "train, validation or test"),
+    ("model_id", _STR, False, "of the model"),
+    ("region", _STR, False, "such as whole_tumour"),
+    ("previous_session", _STR, False, "the visit before, which lesions are compared with"),
+    ("baseline_session", _STR, False, "the patient's first visit in the tables"),
+    ("nadir_session", _STR, False, "the visit before this one with the least product of diameters"),
+    ("days_since_previous", _F64, True, "null where no dates are known"),
+    ("days_since_baseline", _F64, True, "null where no dates are known"),
+    ("volume_ml", _F64, False, "predicted volume"),
+    ("previous_volume_ml", _F64, False, "at the visit before"),
+    ("baseline_volume_ml", _F64, False, "at the first visit"),
+    ("product_mm2", _F64, False, "longest times perpendicular diameter, see `segmentations`; 0 where there is nothing"),
+    ("baseline_product_mm2", _F64, False, "at the first visit"),
+    ("nadir_product_mm2", _F64, False, "the least before this visit"),
+    ("change_from_baseline", _F64, True, "of the product: -0.5 is half of it; null where that of the baseline is 0"),
+    ("change_from_nadir", _F64, True, "of the product; null where the least is 0"),
+    ("decrease_threshold", _F64, False, "of RANO 2.0, beside `change_from_baseline`: -0.5; a number, no verdict"),
+    ("increase_threshold", _F64, False, "of RANO 2.0, beside `change_from_nadir`: 0.25; a number, no verdict"),
+    ("new_lesions", _I32, False, "since the visit before, of any size; `lesions` has their volumes"),
+    ("gone_lesions", _I32, False, "of any size"),
+    ("grown_lesions", _I32, False, "of any size"),
+    ("shrunk_lesions", _I32, False, "of any size"),
+    ("lesions", pa.list_(LESION_CHANGE), False, "all of both visits, largest first, see segpipe.core.follow_up"),
+    ("brains_dice", _F64, False, "of the brains of this visit and the one before in their common space"),
+    ("flags", pa.list_(_STR), False, "what is doubtful about the preparation of either scan"),
+    ("fingerprint", _STR, False, "of the scans and predictions that the row rests on"),
+    ("run_id", _STR, False, "the run that wrote the row"),
+)
+
 RUNS = _table(
     "runs",
     "a job run",
@@ -317,4 +364,4 @@ RUNS = _table(
     ("counts", pa.map_(_STR, _I64), False, "rows and bytes in and out, quarantined, skipped, …"),
 )
 
-TABLES = {table.name: table for table in (SERIES, SCANS, SLICES, QUARANTINE, PREDICTIONS, SEGMENTATIONS, RUNS)}
+TABLES = {table.name: table for table in (SERIES, SCANS, SLICES, QUARANTINE, PREDICTIONS, SEGMENTATIONS, CHANGES, RUNS)}
