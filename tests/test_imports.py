@@ -46,6 +46,23 @@ def test_importing_a_room_loads_nothing_heavy(room: str) -> None:
     assert not ROOMS[room] & loaded
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["ingest", "--help"]], ids=" ".join)
+def test_help_loads_nothing_that_it_does_not_show(arguments: list[str]) -> None:
+    """What is imported before the text stands there is waited for at every `--help`."""
+    code = f"""
+import sys
+from segpipe.launch.submit import main
+try:
+    main({arguments!r})
+except SystemExit:
+    pass
+print(*{{name.split('.')[0] for name in sys.modules}})
+"""
+    *said, loaded = fresh(code).splitlines()
+    assert any("usage" in line.lower() for line in said)
+    assert not (HEAVY | {"fsspec", "pyarrow", "pandas", "numpy", "asyncio"}) & set(loaded.split())
+
+
 def test_importing_segpipe_takes_under_a_fifth_of_a_second() -> None:
     code = "import time; t = time.process_time(); import segpipe; print(time.process_time() - t)"
     assert min(float(fresh(code)) for _ in range(3)) < 0.2

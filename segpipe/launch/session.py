@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe.errors import SegpipeError, UsageError
 from segpipe.launch.project import CONF, PACKAGE, ROOT, command
 from segpipe.launch.refusals import refusal
+from segpipe.launch.submitted import read_conf
 from segpipe.storage import modes
 from segpipe.traces import root_cause, words_of
 
@@ -142,16 +143,6 @@ def ended_by_yarn(spark: SparkSession, error: Exception) -> SegpipeError | None:
         f"YARN ended {context.applicationId} ({first})",
         f"see its log: yarn logs -applicationId {context.applicationId}",
     )
-
-
-def read_conf(path: Path) -> dict[str, str]:
-    """Read a Spark properties file: `key value` or `key=value` lines, `#` comments."""
-    entries: dict[str, str] = {}
-    for line in path.read_text().splitlines():
-        if (line := line.strip()) and not line.startswith("#"):
-            key, value = line.replace("=", " ", 1).split(None, 1) if "=" in line.split()[0] else line.split(None, 1)
-            entries[key] = value.strip()
-    return entries
 
 
 def _in_process_conf() -> dict[str, str]:

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from segpipe.launch.session import read_conf
-
 # The options of spark-submit 3.5.9 (its --help) that take a value, with the setting that they stand for, if any.
 # spark-submit lets them win over --conf.
 VALUE_OPTIONS: Mapping[str, str | None] = {
@@ -31,6 +29,16 @@ VALUE_OPTIONS: Mapping[str, str | None] = {
 ))  # fmt: skip
 SWITCHES = ("--verbose", "-v", "--supervise")
 PASSED_THROUGH = ("--version", "--kill", "--status")  # these submit nothing: spark-submit answers itself
+
+
+def read_conf(path: Path) -> dict[str, str]:
+    """Read a Spark properties file: `key value` or `key=value` lines, `#` comments."""
+    entries: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        if (line := line.strip()) and not line.startswith("#"):
+            key, value = line.replace("=", " ", 1).split(None, 1) if "=" in line.split()[0] else line.split(None, 1)
+            entries[key] = value.strip()
+    return entries
 
 
 def pairs(options: Sequence[str]) -> Iterator[tuple[str, str]]:

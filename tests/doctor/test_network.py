@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segpipe.doctor.network import listeners
-from segpipe.launch.session import read_conf
+from segpipe.launch.submitted import read_conf
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
