@@ -94,14 +94,14 @@ def from_user(text: str, content: bytes | None) -> str:
     remedy = 'write name, a table [labels] such as 1 = "oedema", and a table [regions] such as whole = [1, 2]'
     try:
         given = tomllib.loads(content.decode())
-        labels = {int(number): _word(name) for number, name in given["labels"].items()}
-        regions = {_word(name): tuple(map(int, members)) for name, members in given["regions"].items()}
-        convention = LabelConvention(_word(given.get("name", "own")), labels, regions)
+        labels = {int(number): word_of(name) for number, name in given["labels"].items()}
+        regions = {word_of(name): tuple(map(int, members)) for name, members in given["regions"].items()}
+        convention = LabelConvention(word_of(given.get("name", "own")), labels, regions)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"Label convention {text} cannot be used ({error})", remedy) from error
     return convention.text
 
 
-def _word(text: object) -> str:
+def word_of(text: object) -> str:
     """A name without the signs that a convention's line is written with."""
     return re.sub(r"[|=,+\x00-\x1f]", " ", str(text)).strip() or "label"

@@ -5,6 +5,8 @@ over a whole archive, which decides whether what is left over is a person, is in
 """
 
 import re
+import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,16 +24,17 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})")
 # Masks. `_STRONG` are words for a mask wherever they describe a file; `_WEAK` are words for what a mask shows, which
 # name studies and patients as well.
 _STRONG = re.compile(
-    r"\w*(?:masks?|msk|maske|masken|masque)|\w*seg(?:s|m|mentations?|mentierung|mentacion|mented)?|labels?|labelmaps?"
+    r"\w*(?:masks?|msk|maske[nr]?|masques?|mascaras?|maschere?a?|maska)"
+    r"|\w*seg(?:s|m|mented|menta(?:tion|cion|cao|zione|tie|cja)e?s?|mentierung(?:en)?)?|labels?|labelmaps?"
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
     r"|annotations?|annotated|annot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct|标注|分割|掩膜|勾画"
 )
 _WEAK = re.compile(
-    r"lesions?|lesionen|laesion(?:en)?|läsion(?:en)?|tumou?rs?|tumeurs?|tumoren|wmh|wmhs|wml|infarcts?|core"
-    r"|o?edema|oedem|ödem|enhancing|necrosis|metastas[ei]s|mets?|病灶|肿瘤"
+    r"l(?:ae|a|e)si(?:on(?:e[ns]?|i|s)?|es?)|lesao|lesoes|tumou?r(?:e[ns]?|i|s)?|tumeurs?|guz|wmhs?|wml|infarcts?|core"
+    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|病灶|肿瘤"
 )
 _ANATOMY = re.compile(
-    r"(?:^|_)(?:brain|skull|head|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
+    r"(?:^|_)(?:brain|skull|head|(?:de)?face|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
     r"|parenchyma|hirn|gehirn|cerveau|intracranial|icv|tiv)_?(?:extraction_?|strip(?:ped)?_?)?"
     r"(?:masks?|msk|maske|masque|seg|segm|segmentation|labels?)(?:_?\d+)?(?=_|$)"
     r"|(?:^|_)(?:masks?|msk)_(?:of_)?(?:the_)?(?:brain|head|skull|bet)(?=_|$)"
@@ -39,6 +42,8 @@ _ANATOMY = re.compile(
     r"|pve_\d|parcellation|atlas|nawm|a2009s|dkt|lh|rh)(?:_?\d)?(?=_|$)"
     r"|skull_?strip\w*mask"
 )
+_MADE_OF = re.compile(r"(?:[mwrsu]{0,3}[cp][1-6]|i?y_)(?P<name>.+)")
+_PARCELS = re.compile(r"aseg|aparc|wmparc|synthseg|brainmask|brainseg|tissueseg|parcellation|nawm")
 _BEST = re.compile(
     r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|corrected"
 )
@@ -270,11 +275,12 @@ _TECHNICAL_PATTERN = re.compile(
     r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
     r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|brain\w*extract\w*"
 )
-_WEIGHTED = re.compile(r"t[12]|flair|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl")
+_WEIGHTED = re.compile(r"t[12]|flair|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl")
 _OTHER_IMAGE = re.compile(
     r"e?adc|dwi|dti|swi|swan|pdw?|dp|bold|cbf|cbv|asl|flash|gre|dir|psir|stir|tof|mra|dsc|perf\w*|diff\w*|fa|ktrans"
     r"|subt?\w*tion|qsm|t2star|hemo|adcmap|epi|fmri|pwi|mtt|ttp|localizer|scout"
 )
+_DONE = re.compile(r"(?<=..)(?:reg(?:istered)?|maps?|brain|ss|norm|raw)$")
 _TARGET = re.compile(
     r"(?:[_\-. ](?:reg(?:istered)?|coreg(?:istered)?|aligned|warped|align)?[_\-. ]?(?:to|onto)[_\-. ]?"
     r"|(?<=[a-z]{3})2|(?<=[a-z])to)"
@@ -325,7 +331,8 @@ _MONTH_NAME = r"(?:jan|feb|mar|m[aä]r|apr|may|mai|jun|jul|aug|sep|sept|oct|okt|
 _CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:\.?\d{1,6})?)?)?"
 _DATE = (
     rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}{_CLOCK}|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}"
-    rf"|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}|{_YEAR}[_\-]{_MONTH}|{_DAY}?[_\-. ]?{_MONTH_NAME}[_\-. ]?{_YEAR}"
+    rf"|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}|(?:{_YEAR}-|(?<![_\-. ]){_YEAR}_){_MONTH}(?![_\-.]\d)"
+    rf"|{_DAY}?[_\-. ]?{_MONTH_NAME}[_\-. ]?{_YEAR}"
     rf"|{_YEAR}[_\-. ]?{_MONTH_NAME}[_\-. ]?{_DAY}?|\d{{2}}{_MONTH_NAME}\d{{2}})"
 )
 _VISIT = re.compile(
@@ -424,21 +431,30 @@ def describe(text: str) -> Said:
         return Said(BRAIN, label)
     words = normal.split("_")
     rank = 0 if _BEST.search(normal) else (9 if _WORST.search(normal) else 2)
+    shown = any(_fits(_WEAK, word) for word in words)
     if any(_fits(_STRONG, word) for word in words):
-        return Said(MASK, label, rank + (not any(_fits(_WEAK, word) for word in words)))
+        return Said(MASK, label, rank + (0 if shown else 3 if any(map(_WEIGHTED.search, words)) else 2))
     role = modality(text)
     if role in MODALITIES and not (len(words) > 1 and _fits(_WEAK, words[-1])):
         return Said(role, label)
-    if any(_fits(_WEAK, word) for word in words):
-        return Said(MASK, label, rank + 4, weak=True)
+    if shown:
+        return Said(MASK, label, rank + 1, weak=True)
     return Said(role, label)
 
 
-def words(text: str) -> Said | None:
-    """What the words of a series' description say; None for a map of anatomy."""
-    said = describe(text)
-    known = (*MODALITIES, MASK, "PD", "SWI", "DWI", "ADC", "bold", None)
-    return None if said.role == BRAIN else said if said.role in known else Said(None)
+def is_mask_word(word: str) -> bool:
+    """Whether a word alone, with a number or without, makes a file a mask."""
+    return any(_fits(_STRONG, piece) or piece in ("lesion", "lesions") for piece in _pieces(word))
+
+
+def is_map_of(stem: str, others: Collection[str]) -> bool:
+    """Whether a file is a tissue map or a deformation that SPM or CAT has made of another file beside it.
+
+    >>> is_map_of("wc1T1", {"T1"}), is_map_of("p1T1", {"p2T1"})
+    (True, False)
+    """
+    match = _MADE_OF.fullmatch(stem)
+    return bool(match and match["name"] in others)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -566,6 +582,8 @@ def kind_of(word: str) -> str:
     if lower in _TECHNICAL or _TECHNICAL_PATTERN.fullmatch(lower):
         return "technical"
     pieces = [piece for piece in _pieces(word) if piece]
+    if _PARCELS.fullmatch(lower):
+        return "mask"
     if any(_fits(_STRONG, piece) for piece in pieces) and all(map(_may_stand_in_a_mask, pieces)):
         return "mask"
     found = recognise(word)
@@ -618,7 +636,7 @@ def _may_stand_in_a_mask(piece: str) -> bool:
 
 def _is_modality(word: str, role: str) -> bool:
     """Whether a word alone names an image's kind, rather than being one of the many that also begin names."""
-    return bool(_WEIGHTED.search(word) if role in MODALITIES else _OTHER_IMAGE.fullmatch(word))
+    return bool(_WEIGHTED.search(word) if role in MODALITIES else _OTHER_IMAGE.fullmatch(_DONE.sub("", word)))
 
 
 def _identity(kinds: list[str], words: list[re.Match[str]], first: int, end: int) -> int | None:
@@ -629,8 +647,15 @@ def _identity(kinds: list[str], words: list[re.Match[str]], first: int, end: int
 
 
 def _pieces(text: str) -> list[str]:
-    """The words of a name, lower-case; camel case and a number at the end are taken apart."""
-    return [piece.lower() for word in _WORD.findall(text) for piece in _CAMEL.split(word) if piece]
+    """The words of a name, lower-case and without accents; camel case is taken apart."""
+    return [_plain(piece) for word in _WORD.findall(text) for piece in _CAMEL.split(word) if piece]
+
+
+def _plain(word: str) -> str:
+    if word.isascii():
+        return word.lower()
+    letters = unicodedata.normalize("NFKD", word)
+    return unicodedata.normalize("NFC", "".join(one for one in letters if not unicodedata.combining(one))).lower()
 
 
 def _trimmed(text: str, kinds: list[tuple[re.Match[str], str]]) -> str:

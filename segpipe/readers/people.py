@@ -15,8 +15,11 @@ from segpipe.readers.names import VISIT_LETTER, has_digit, is_generic, is_group,
 Chain = tuple[str, ...]
 
 _UNIT = re.compile(r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z])")
+_NUMBERS = re.compile(r"(?P<base>(?:.*?[^\d])??\d{5,})(?P<separator>[_\-])(?P<unit>\d{1,6}(?:[_\-]\d{1,6})+)")
 _LETTER = re.compile(r"(?P<base>.*\d{3,})(?P<separator>)(?P<unit>[A-F])")
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
+_PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
+_PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
 _MANY = 20  # visits of one patient
 _FEW = 8  # visits that nobody wonders at, however few patients there are
 _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
@@ -44,18 +47,65 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
 
     >>> found, told = people({(f"UPENN-{n:05d}_{visit}",): Use(["T1"]) for n in (1, 2) for visit in (11, 21)})
     >>> found[("UPENN-00001_21",)], len(told)
-    (Person(name='UPENN-00001', visit='21', label=''), 1)
+    (Person(name='UPENN-00001', visit='21', label=''), 0)
     """
     told: list[str] = []
-    parts = _inner_units(uses, told)
-    levels = _outer_units({chain: parts.get(chain, (chain, ""))[0] for chain in uses}, uses, told)
+    read = {chain: _Reading(chain) for chain in uses}
+    parted: set[Chain] = set()  # names that an end was taken from: it is not done twice
+    while True:
+        now = _merged(read, uses)
+        parts = _inner_units([chain for chain in now if chain not in parted], told)
+        parted |= {base for base, _ in parts.values()}
+        whole = {chain: parts.get(chain, (chain, ""))[0] for chain in now}
+        levels = _outer_units(whole, now, told)
+        if not parts and not levels:
+            break
+        read = {chain: _shorter(one, parts, levels) for chain, one in read.items()}
+    alias = _prefixed({one.chain for one in read.values()})
     result = {}
-    for chain in uses:
-        base, unit = parts.get(chain, (chain, ""))
-        person, below, label = levels.get(base, (base, "", ""))
-        visit = "_".join(word for word in (below, unit) if word)
-        result[chain] = Person(name_of(person), visit, label)
-    return result, told
+    for chain, one in read.items():
+        whose, label = alias.get(one.chain, (one.chain, ""))
+        visit = "_".join(word for word in one.visits if word)
+        result[chain] = Person(name_of(whose), visit, "-".join(word for word in (label, one.label) if word))
+    return result, list(dict.fromkeys(told))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What is left of a chain when visits and labels have been taken from its end."""
+
+    chain: Chain
+    visits: tuple[str, ...] = ()
+    label: str = ""
+
+
+def _shorter(
+    one: _Reading, parts: Mapping[Chain, tuple[Chain, str]], levels: Mapping[Chain, tuple[Chain, str, str]]
+) -> _Reading:
+    base, unit = parts.get(one.chain, (one.chain, ""))
+    person, below, label = levels.get(base, (base, "", ""))
+    return _Reading(person, (below, unit, *one.visits), label or one.label)
+
+
+def _merged(read: Mapping[Chain, _Reading], uses: Mapping[Chain, Use]) -> dict[Chain, Use]:
+    """How the chains occur that are left."""
+    merged: dict[Chain, Use] = {}
+    for chain, one in read.items():
+        use = merged.setdefault(one.chain, Use())
+        use.roles += uses[chain].roles
+        use.unknown += uses[chain].unknown
+    return merged
+
+
+def _prefixed(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
+    """Names that are a word before somebody else's whole name, as `Zmap_NICU_010`: that person, and the word."""
+    people = {chain[-1]: chain for chain in chains if chain and has_digit(chain[-1]) and not is_generic(chain[-1])}
+    result = {}
+    for name, chain in people.items():
+        match = _PREFIX.fullmatch(name)
+        if match and match["name"] in people:
+            result[chain] = (people[match["name"]], match["word"])
+    return result
 
 
 def name_of(chain: Chain) -> str:
@@ -96,8 +146,8 @@ def _outer_units(
         for word in words:
             chain = (*base, word)
             use = of[chain]
-            numbers = owns(base[-1]) and _tells_series_apart(siblings)
-            if not numbers and _names_a_person(base[-1], word, words, shared, len(parents[word]), len(below)):
+            numbers = owns(_owner(base)) and _tells_series_apart(siblings)
+            if not numbers and _names_a_person(_owner(base), word, words, shared, len(parents[word]), len(below)):
                 continue
             series = not use.roles or numbers
             if not series:
@@ -127,6 +177,12 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
     return not (is_person(parent) or (is_generic(parent) and counted))
 
 
+def _owner(base: Chain) -> str:
+    """The name that a word below it belongs to: the last, or the number of a patient above a word without one."""
+    above = base[-2] if len(base) > 1 else ""
+    return above if not has_digit(base[-1]) and owns(above) and is_generic(above) else base[-1]
+
+
 def owns(parent: str) -> bool:
     """Whether a name is one of a person rather than of a place or a group."""
     return has_digit(parent) and not is_group(parent)
@@ -147,7 +203,7 @@ def _inner_units(uses: Iterable[Chain], told: list[str]) -> dict[Chain, tuple[Ch
     for chain in uses:
         if not chain:
             continue
-        match = _UNIT.fullmatch(chain[-1]) or _LETTER.fullmatch(chain[-1])
+        match = next(filter(None, (part.fullmatch(chain[-1]) for part in (_NUMBERS, _UNIT, _LETTER))), None)
         if match and not is_person(match["unit"]):
             shape = (
                 chain[:-1] if is_generic(match["base"]) else (),
@@ -176,7 +232,8 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     several = [found for found in bases.values() if len(found) > 1]
     if len(bases) < 2 or not several or any(is_group(base[-1]) for base in bases):
         return False
-    if any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found):
+    sites = any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found)
+    if sites and not all(_PATIENT.search(base[-1]) for base in bases):
         return False  # 01-001, 02-001 are patients of two sites
     counts = {unit: units.count(unit) for unit in units}
     shared = all(any(counts[unit] > 1 for unit in found) for found in several)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 """Changes with every change of a word or a rule."""
 
 
@@ -132,7 +132,7 @@ _CONCEPTS: dict[str, str] = {
     "reformat": "reformat reformats reformatted reform reformation reformatage recon recons reconstruction"
     " reconstruccion ricostruzione rekonstruktion rekon rek reko mprs range curved multiplanar mpvr",
     "mpr": "mpr",
-    "FLAIR": "flair flairs t2f tirm darkfluid vflair spcir",
+    "FLAIR": "flair flairs fla t2f tirm darkfluid vflair spcir",
     "inversion": "ir irtse irfse tir irse",
     "stir": "stir",
     "DIR": "doubleinversion dir",
@@ -237,7 +237,7 @@ _PIECES = re.findall(
     "t1w t1 t2w t2 flair mprage fspgr spgr bravo tfe tse fse ffe gre vibe flash tirm space cube haste ciss"
     " post pre gd gado gad km contrast contraste dwi dti adc swi tof pd pdw map star mpr prop blade propeller"
     " localizer scout survey perf perfusion fs ax axial cor coronal sag sagittal tra 3d 2d iso vol w sense"
-    " stealth subtracted nativ fatsat",
+    " stealth subtracted nativ fatsat ce hr hd cs reg",
 )  # fmt: skip
 _PREFIXES = ("ss", "s", "e", "d", "v", "wip", "r", "m")  # Philips and GE put them in front
 _LEAST_GLUED = 5  # letters of a word that is known inside of an unknown one

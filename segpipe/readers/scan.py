@@ -35,6 +35,8 @@ _FLATTEST = 1e-3  # least volume of the parallelepiped of the three unit directi
 _INFERRED = ("binary", "brats")  # conventions that labels alone can tell
 _LOST = (errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
 
+_LARGEST_LABEL = 10  # of a label map; an image that was scaled to so few values shows nothing
+
 
 @dataclass(frozen=True, eq=False)
 class Scan:
@@ -432,10 +434,10 @@ def _with_role(images: list[Frame]) -> tuple[list[Frame], list[tuple[str, BadInp
     """The images, without those that look like masks though their names do not say so."""
     kept, unclear = [], []
     for frame in images:
-        if _is_named(frame) or not _has_two_values(frame.array):
+        if _is_named(frame) or not _has_few_values(frame.array):
             kept.append(frame)
             continue
-        problem = f"{frame.path} holds two whole numbers alone, as a mask does, and its name does not say what it is"
+        problem = f"{frame.path} holds a few whole numbers alone, as a mask does, and its name does not say what it is"
         remedy = "name it for a mask (`_mask`) or a modality, or say in a manifest what it is"
         unclear.append((frame.path, BadInput(Reason.UNCLEAR_ROLE, problem, remedy)))
     if not kept and unclear:
@@ -443,11 +445,14 @@ def _with_role(images: list[Frame]) -> tuple[list[Frame], list[tuple[str, BadInp
     return kept, unclear
 
 
-def _has_two_values(array: np.ndarray) -> bool:
+def _has_few_values(array: np.ndarray) -> bool:
+    """Whether an image is two whole numbers, or 0 and the first labels of a label map."""
     if array.dtype.kind not in "iub":
         return False
-    low, high = array.min(), array.max()
-    return bool(low != high and ((array == low) | (array == high)).all())
+    low, high = int(array.min()), int(array.max())
+    if low == high:
+        return False
+    return (low == 0 and high <= _LARGEST_LABEL) or bool(((array == low) | (array == high)).all())
 
 
 def _with_labels(masks: list[Frame], source: ScanSource) -> tuple[list[Frame], list[tuple[str, BadInput]]]:

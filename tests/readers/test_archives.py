@@ -95,6 +95,31 @@ class TestVisits:
         paths = expand(f"{folder}/<p>_<v>_mpr_n4_anon_111_t88_gfc.nii", p=("OAS1_0061", "OAS1_0080"), v=("MR1", "MR2"))
         assert visits(read(tmp_path, *paths)) == {"OAS1_0061": {"MR1", "MR2"}, "OAS1_0080": {"MR1", "MR2"}}
 
+    @pytest.mark.parametrize(
+        ("pattern", "persons"),
+        [
+            ("STUDY/STUDY-<p>/STUDY-<p>_T1.nii", {"0002": ("01", "02"), "0005": ("01",)}),
+            ("BRATS/pat<p>/T1.nii", {"105": ("0001", "0104"), "117": ("0001",)}),
+            ("<p>/T1.nii", {"1000011": ("202_2_0", "202_3_0"), "1000027": ("202_2_0", "202_3_0")}),
+        ],
+    )
+    def test_of_some_patients(self, tmp_path: Path, pattern: str, persons: dict[str, tuple[str, ...]]) -> None:
+        names = [f"{person}_{visit}" for person, visits in persons.items() for visit in visits]
+        found = visits(read(tmp_path, *expand(pattern, p=tuple(names))))
+        assert sorted(map(len, found.values())) == sorted(map(len, persons.values()))
+
+    def test_folders_that_repeat_and_go_on(self, tmp_path: Path) -> None:
+        paths = expand("<p>/<p>_AD/<p>_AD_<v>_MR_1/T1.nii", p=("188", "189"), v=("01", "02"))
+        assert [len(found) for found in visits(read(tmp_path, *paths)).values()] == [2, 2]
+
+    def test_a_year_and_a_number_are_no_date(self, tmp_path: Path) -> None:
+        found = visits(read(tmp_path, *expand("Glioma_2013_<p>_1_T1.nii", p=("10", "11"))))
+        assert len(found) == 2
+
+    def test_folders_below_a_patient_that_name_nobody(self, tmp_path: Path) -> None:
+        paths = expand("P0<p>/BraTS/<v>/<w>.nii", p="12", v=("baseline", "fu1"), w=("t1", "odd"))
+        assert visits(read(tmp_path, *paths)).keys() == {"P01", "P02"}
+
     def test_numbers_of_series_are_no_visits(self, tmp_path: Path) -> None:
         paths = [f"{p}/{n}_{word}.nii" for p in ("P1", "P2") for n, word in (("003", "t1_mprage"), ("004", "flair"))]
         assert visits(read(tmp_path, *paths)) == {"P1": {"1"}, "P2": {"1"}}
@@ -146,6 +171,7 @@ class TestPatients:
                 {"GT_02", "MASK_study_3", "SEG2020_01"},
             ),
             (expand("<p>/v1/T1.nii", p=("QIN-DSC-MRI-01", "QIN-DSC-MRI-02")), {"QIN-DSC-MRI-01", "QIN-DSC-MRI-02"}),
+            (expand("<s>/images/1.nii", s=("train", "test")), {"train_1", "test_1"}),
             (expand("imagesTr/<p>_<c>.nii", p=("case_001", "case_002"), c=("0000", "0001")), {"case_001", "case_002"}),
         ],
         ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -156,6 +182,10 @@ class TestPatients:
         assert set(visits(listing)) == names
         assert all(len(scan.files) == 1 or "T1" not in scan.modalities for scan in listing.scans)
         assert MASK not in roles(listing).values()
+
+    def test_a_word_before_the_whole_name_of_another(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "NICU_010_T1.nii", "NICU_012_T1.nii", "Zmap_NICU_010_ADC.nii")
+        assert [scan.modalities for scan in listing.scans] == [("T1", "ADC"), ("T1",)]
 
     def test_images_of_no_known_kind_are_not_thrown_together(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "x/one.nii", "x/two.nii", "y/one.nii", "y/two.nii")
@@ -197,6 +227,9 @@ class TestMasks:
             "ground_truth",
             "lesion_mask",
             "Maske",
+            "máscara",
+            "maschera",
+            "segmentación",
         ],
     )
     def test_words(self, tmp_path: Path, word: str) -> None:
@@ -214,11 +247,23 @@ class TestMasks:
         listing = read(tmp_path, "FLAIR/P1.nii", "lesion/P1.nii", "FLAIR/P2.nii", "lesion/P2.nii")
         assert [[file.role for file in scan.files] for scan in listing.scans] == [["FLAIR", MASK]] * 2
 
-    @pytest.mark.parametrize("word", ["brain_mask", "BrainMask", "bm", "aseg", "skull_strip_mask", "wm_seg"])
+    @pytest.mark.parametrize("word", ["brain_mask", "BrainMask", "bm", "aseg", "skull_strip_mask", "wm_seg", "wmparc"])
     def test_maps_of_anatomy_are_counted(self, tmp_path: Path, word: str) -> None:
         listing = read(tmp_path, "P1_T1.nii", "P1_seg.nii", f"P1_{word}.nii", "notes.txt")
         assert roles(listing) == {"P1_T1.nii": "T1", "P1_seg.nii": MASK}
         assert listing.kinds == {BRAIN: 1, ".txt": 1}
+
+    def test_maps_made_of_an_image_begin_with_letters_before_its_name(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("S1/<w>.nii", w=("T1", "c1T1", "wc2T1", "y_T1")), "p1T1.nii", "p2T1.nii")
+        assert roles(listing) == {"S1/T1.nii": "T1", "p1T1.nii": "T1", "p2T1.nii": "T1"}
+
+    def test_a_folder_whose_name_ends_in_seg_may_hold_images(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("iSeg-2017/subject-1-<w>.nii", w=("T1", "T2", "label")))
+        assert [file.role for file in listing.scans[0].files] == ["T1", "T2", MASK]
+
+    def test_a_mask_that_says_what_it_shows_comes_first(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("0/<w>.nii", w=("FLAIR", "3DT1_mask", "wmh")))
+        assert roles(listing)["0/wmh.nii"] == MASK
 
     def test_words_beside_a_modality(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "Q1/Q1_FLAIR.nii", "Q1/Q1_FLAIR_lesion.nii")
@@ -243,7 +288,8 @@ class TestModalities:
         [
             ("T1WI", "T1"), ("T1+C", "T1ce"), ("T1pre", "T1"), ("T1post", "T1ce"), ("CT1", "T1ce"), ("t1gd", "T1ce"),
             ("3DFLAIR", "FLAIR"), ("3DT1GADO", "T1ce"), ("t2_tirm_tra_dark-fluid_4", "FLAIR"), ("t2f", "FLAIR"),
-            ("dark_fluid", "FLAIR"), ("T1WKS", "T1ce"), ("t1_mpr_post", "T1ce"),
+            ("dark_fluid", "FLAIR"), ("fla", "FLAIR"), ("ceT1", "T1ce"), ("hrT2", "T2"),
+            ("T1WKS", "T1ce"), ("t1_mpr_post", "T1ce"),
             ("t1_mprage_sag_p2_iso_KM_9", "T1ce"), ("T1_to_FLAIR", "T1"), ("T1_N4_brain_regtoMNI", "T1"),
         ],
     )  # fmt: skip
@@ -257,6 +303,15 @@ class TestModalities:
         assert scan.modalities[:4] == FOUR
         assert set(scan.modalities[4:]) == {"ADC", "SWI", "subtraction"}
         assert scan.files[-1].role == MASK
+
+    def test_the_plainest_name_stays(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("P1/<w>.nii", w=("t1_pre", "bravo", "t1_gd", "flair", "flair_brain")))
+        assert {path for path, role in roles(listing).items() if role != "T1ce"} == {"P1/t1_pre.nii", "P1/flair.nii"}
+
+    def test_a_doubled_series_tears_no_visit_apart(self, tmp_path: Path) -> None:
+        names = ("3-T1/T1pre", "4-T1/T1post", "5-FLAIR/FLAIR", "7-T1/dT1")
+        scans = read(tmp_path, *expand("PGBM-001/2019-03-04/<w>.nii", w=names)).scans
+        assert [scan.modalities for scan in scans] == [("FLAIR", "T1", "T1ce")]
 
 
 class TestWords:

@@ -137,7 +137,12 @@ class TestDecathlon:
         [
             ({"0": "background", "1": "necrotic", "2": "edema", "3": "enhancing"}, "brats2023"),
             ({"background": 0, "NCR": 1, "ED oedema": 2, "ET enhancing": 4}, "brats"),
-            ({"0": "background", "1": "Anterior", "2": "Posterior"}, "other"),
+            (
+                {"0": "background", "1": "Anterior", "2": "Posterior"},
+                "dataset|1=Anterior,2=Posterior|Anterior=1,Posterior=2",
+            ),
+            ({"background": 0, **{f"part {n}": n for n in range(1, 30)}}, "other"),
+            ({"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}, "decathlon"),
             ({"background": 0, "whole tumor": [1, 2, 3]}, "other"),
             ({"0": "background", "1": "cancer"}, "binary"),
         ],

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, ScanSource, gather, pairs, stem
 from segpipe.readers.labels import stated
-from segpipe.readers.names import BRAIN, MASK, MODALITIES, modality
+from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, modality
 
 _SUBJECT, _SESSION = re.compile(r"sub-.+", re.IGNORECASE), re.compile(r"ses-.+", re.IGNORECASE)
 _FLAT = re.compile(
@@ -39,10 +39,10 @@ _DATATYPES = (
 )
 _DERIVED = re.compile(r"derivatives?|derived|fmriprep|freesurfer|preproc\w*|processed", re.IGNORECASE)
 _ROOTS = re.compile(r"rawdata|sourcedata|bids|raw|derivatives", re.IGNORECASE)
-_MASKS = ("mask", "roi", "dseg", "seg", "msk", "label", "labels", "lesion", "lesions", "segmentation", "probseg")
 _MASK_KEYS = ("lesion", "seg", "mask", "label", "roi")
 _NO_LESION = re.compile(
-    r"brain|aseg|aparc|carve|tissue|skull|head|cord|disc|gmseg|^(?:gm|wm|csf|pv[e0-9]*|ribbon|[lr]h)$", re.IGNORECASE
+    r"brain|aseg|aparc|carve|tissue|skull|head|face|cord|disc|gmseg|^(?:gm|wm|csf|pv[e0-9]*|ribbon|[lr]h)$",
+    re.IGNORECASE,
 )
 _LESION = re.compile(
     r"lesion|tumou?r|glioma|manual|expert|consensus|wmh|truth|stroke|infarct|metast|gtv", re.IGNORECASE
@@ -79,9 +79,14 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     below = {path: entry for path, entry in entries.items() if "sub-" in path.lower()}
     images, companions, _ = pairs(below)
     names = [name for entry in images.values() if (name := _parse(entry)) is not None]
+    beside: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        beside[name.subject].add(stem(name.entry.name))
     if not any(_image_role(name) or _mask_role(name) for name in names):
         return Claim()
-    found, ignored = _understood(names)
+    maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
+    found, ignored = _understood([name for name in names if name not in maps] if maps else names)
+    ignored |= {name.entry.path: BRAIN for name in maps}
     scans, rejected = gather(found, "bids", companions)
     scans = [scan if scan.files[-1].role != MASK else _with_convention(scan) for scan in scans]
     taken = {path for name in names for path in (name.entry.path, *_others(name.entry, companions))}
@@ -167,13 +172,13 @@ def _image_role(name: _Name) -> str | None:
 def _mask_role(name: _Name) -> str | None:
     """`mask`, `BRAIN` for a mask of the brain or its parts, None for no mask."""
     keyed = not name.suffix and any(key in name.entities for key in _MASK_KEYS)
-    if name.suffix.lower() not in _MASKS and not keyed:
+    if not is_mask_word(name.suffix) and not keyed:
         return None
     words = [name.entities[key] for key in ("label", "desc", "res", "atlas", "seg") if key in name.entities]
     lesion = any(map(_LESION.search, [*words, *name.words, name.pipeline, name.suffix, *name.entities]))
     if name.datatype and not lesion:
         return None
-    if any(map(_NO_LESION.search, [*words, *name.words])) and not any(map(_LESION.search, words)):
+    if any(map(_NO_LESION.search, [*words, *name.words, name.suffix])) and not any(map(_LESION.search, words)):
         return BRAIN
     return MASK if lesion or name.suffix.lower() not in ("dseg", "probseg") else BRAIN
 

@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from segpipe.core.regions import LabelConvention
 from segpipe.errors import Reason
 from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject, stem
+from segpipe.readers.labels import word_of as _word
 from segpipe.readers.names import IMAGE, MASK, modality
 
 _FOLDER = re.compile(r"(?P<kind>images|labels)(?:Tr|Ts|Val)")
@@ -21,6 +23,11 @@ _KINDS = {
     "core": re.compile(r"necro|ncr|net|non.?enhanc", re.IGNORECASE),
     "enhancing": re.compile(r"enhanc|^et$", re.IGNORECASE),
 }
+_AROUND = {
+    "oedema": re.compile(r"whole|complete|^wt$", re.IGNORECASE),
+    "core": re.compile(r"core|^tc$", re.IGNORECASE),
+}
+_MOST_LABELS = 8  # more are a parcellation of the brain
 _CONVENTIONS: dict[tuple[tuple[int, str], ...], str] = {
     ((1, "oedema"), (2, "core"), (3, "enhancing")): "decathlon",
     ((1, "core"), (2, "oedema"), (3, "enhancing")): "brats2023",
@@ -66,22 +73,40 @@ def convention_of(labels: Mapping[str, object]) -> str:
     >>> convention_of({"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"})
     'decathlon'
 
-    `other` for labels that are of no known convention: their masks are quarantined.
+    nnU-Net's regions, name -> numbers, are read likewise. Labels of no known convention make one of their own, each a
+    region by itself; `other`, whose masks are quarantined, where that cannot be.
     """
-    named = {}
+    named: dict[int, str] = {}
+    regions: dict[str, tuple[int, ...]] = {}
     for key, value in labels.items():
-        number, name = (int(key), str(value)) if str(key).isdigit() else (value, str(key))
-        if not isinstance(number, int):
-            return "other"
-        named[number] = name
-    named.pop(0, None)
+        number, name = (key, value) if str(key).isdigit() else (value, key)
+        numbers = tuple(map(int, number)) if isinstance(number, list) else (int(str(number)),)
+        if numbers != (0,):
+            regions[_word(name)] = numbers
+    for name, numbers in sorted(regions.items(), key=lambda region: -len(region[1])):
+        named |= dict.fromkeys(numbers, name)  # the smallest region that a number is in says what it is
     if set(named) == {1}:
         return "binary"
-    kinds = tuple(
-        (number, next((kind for kind, pattern in _KINDS.items() if pattern.search(name)), name))
-        for number, name in sorted(named.items())
-    )
-    return _CONVENTIONS.get(kinds, "other")
+    kinds = tuple((number, _kind(name, regions)) for number, name in sorted(named.items()))
+    return _CONVENTIONS.get(kinds) or _own(named, regions)
+
+
+def _kind(name: str, regions: Mapping[str, tuple[int, ...]]) -> str:
+    """What a label is of a tumour; that of a region around others is what these leave over."""
+    if len(regions[name]) > 1:
+        return next((kind for kind, pattern in _AROUND.items() if pattern.search(name)), name)
+    return next((kind for kind, pattern in _KINDS.items() if pattern.search(name)), name)
+
+
+def _own(named: Mapping[int, str], regions: Mapping[str, tuple[int, ...]]) -> str:
+    """The line that describes a convention of the data set's own."""
+    if not 0 < len(named) <= _MOST_LABELS:
+        return "other"
+    outermost_first = dict(sorted(regions.items(), key=lambda region: -len(region[1])))
+    try:
+        return LabelConvention("dataset", dict(named), outermost_first).text
+    except ValueError:
+        return "other"
 
 
 def _part(description: Entry, entry: Entry) -> re.Match[str] | None:

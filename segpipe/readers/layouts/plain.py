@@ -30,6 +30,8 @@ from segpipe.readers.names import (
     describe,
     folder,
     has_digit,
+    is_generic,
+    is_map_of,
     is_weak_visit,
     kind_of,
 )
@@ -39,6 +41,12 @@ _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
 _COMMON = frozenset(
     ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
+)
+_MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
+_SPLIT = re.compile(
+    r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>train|tr|test|ts|val|valid|validation|dev|holdout)(?:ing|data|set)?"
+    r"[_\-]?(?:images?|labels?|masks?|data|set)?",
+    re.IGNORECASE,
 )
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>000\d)")  # nnU-Net's
 _OLD = re.compile(r"(?P<case>.+)_(?:flair|t1|t1ce|t2|seg)", re.IGNORECASE)
@@ -109,6 +117,8 @@ def _is_brats(path: str) -> bool:
     return above.rpartition("/")[2] in (case, full) or case.lower().startswith("brats")
 
 
+_NOWHERE = Place((), (), (), None, False, "", "")
+
 # Reading one path
 
 
@@ -122,8 +132,54 @@ def _read_all(images: Mapping[str, Entry]) -> list[Read]:
         if place.said is not None and _is_case(path, inside):
             above, _, name = path.rpartition("/")
             place = _inside(_place(above), Folder(name, raw=name))
-        reads += [_read(entry, place) for entry in inside]
-    return _with_timepoints(reads)
+        here = _without_maps([_read(entry, place) for entry in inside], by_folder)
+        if place.mask and _has_both(here):
+            here = [_read(entry, replace(place, mask=False, said=None)) for entry in inside]
+        reads += here
+    return _with_timepoints(_apart_by_split(reads))
+
+
+def _without_maps(reads: list[Read], by_folder: Mapping[str, list[Entry]]) -> list[Read]:
+    """The files of a folder, those marked as maps of anatomy that were made of another there or in the folder above."""
+    if not any(read.entry.name[0] in _MAPS for read in reads):
+        return reads
+    folder = reads[0].entry.folder
+    stems = {stem(one.name) for path in (folder, folder.rpartition("/")[0]) for one in by_folder.get(path, ())}
+    return [
+        read._replace(said=Said(BRAIN, read.said.label), own=True) if is_map_of(stem(read.entry.name), stems) else read
+        for read in reads
+    ]
+
+
+def _has_both(reads: list[Read]) -> bool:
+    """Whether masks and images of several modalities lie together: then their folder is not one of masks alone."""
+    plain = replace(_NOWHERE, said=None)
+    said = [_read(read.entry, plain).said for read in reads]
+    return any(one.role == MASK for one in said) and len({one.role for one in said} & {*MODALITIES}) > 1
+
+
+def _apart_by_split(reads: list[Read]) -> list[Read]:
+    """Number 1 of `train` and number 1 of `test` are two people, if both have the same file."""
+    splits: dict[tuple[Chain, tuple[str, ...], str], set[str]] = defaultdict(set)
+    for read in reads:
+        if read.chain and is_generic(read.chain[-1]) and (split := _split_of(read.entry.folder)):
+            splits[read.chain, read.visits, read.entry.name].add(split)
+    clashing = {chain for (chain, _, _), found in splits.items() if len(found) > 1}
+    if not clashing:
+        return reads
+    return [
+        read._replace(chain=(*read.chain[:-1], split, read.chain[-1]))
+        if read.chain in clashing and (split := _split_of(read.entry.folder))
+        else read
+        for read in reads
+    ]
+
+
+@lru_cache(maxsize=1 << 12)
+def _split_of(path: str) -> str:
+    """The part of a data set that a folder belongs to: `train`, `test`, …; empty where none is named."""
+    found = [match["split"].lower() for name in path.split("/") if (match := _SPLIT.fullmatch(name))]
+    return found[-1] if found else ""
 
 
 def _is_case(path: str, inside: list[Entry]) -> bool:
@@ -139,7 +195,7 @@ def _is_case(path: str, inside: list[Entry]) -> bool:
 @lru_cache(maxsize=1 << 12)
 def _place(path: str) -> Place:
     if not path:
-        return Place((), (), (), None, False, "", "")
+        return _NOWHERE
     above, _, name = path.rpartition("/")
     return _inside(_place(above), folder(name))
 
@@ -156,7 +212,7 @@ def _inside(above: Place, here: Folder) -> Place:
         chain = (*chain, text)
     timepoint = TIMEPOINT.fullmatch(here.raw)
     return Place(
-        names=(*above.names, *dict.fromkeys(name for name in (here.raw, here.text) if name)),
+        names=(*above.names, *dict.fromkeys(name for name in (here.raw, here.text, text) if name)),
         chain=chain,
         visits=_visits(above.visits, here.visits),
         said=here.said if here.said and not here.weak else above.said,
@@ -450,8 +506,13 @@ def _together(items: list[_Item], place: int) -> Iterator[Found]:
         yield Found(place, item.subject, item.session, role, item.entry, rank=taken[role])
 
 
-def _precedence(item: _Item) -> tuple[int, str]:
-    return item.said.rank if item.said.role == MASK else len(item.label), item.entry.path
+def _precedence(item: _Item) -> tuple[int, int, int, str]:
+    """The best mask first; of images that whose name says its weight in the fewest words."""
+    if item.said.role == MASK:
+        return item.said.rank, 0, 0, item.entry.path
+    words = item.said.label.lower()
+    weight = {"T1ce": "t1", "FLAIR": "fl"}.get(item.said.role or "", (item.said.role or "").lower())
+    return weight not in words, len(words.split("-")), len(words), item.entry.path
 
 
 def _alone(items: list[_Item]) -> Iterator[Found]:
@@ -476,10 +537,16 @@ def _copies(items: list[_Item]) -> list[list[_Item]]:
     first = min(name for name in parts if mains[name] or len(mains) == 1) if any(mains.values()) else ""
     if not any(mains[name] & mains[other] for name in mains for other in mains if name < other):
         return [items]
-    kept: dict[str, list[_Item]] = defaultdict(list)
-    for name, part in parts.items():
-        kept[name if mains[name] else first] += part
-    return list(kept.values())
+    kept: list[tuple[set[str | None], list[_Item]]] = []
+    for name in sorted(mains, key=lambda name: (name != first, -len(mains[name]), name)):
+        fitting = [one for one in kept if not one[0] & mains[name]]
+        if fitting or (kept and not mains[name]):
+            roles, files = fitting[0] if fitting else kept[0]
+            roles |= mains[name]
+            files += parts[name]
+        else:
+            kept.append((set(mains[name]), list(parts[name])))
+    return [files for _, files in kept]
 
 
 def _free(role: str, label: str, taken: Mapping[str, int]) -> str:
