@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from segpipe.pipelines.index import IndexJob, find
+from segpipe.pipelines.index import IndexJob, gather, listing
 from segpipe.readers.dicom_tags import TAGS
 from segpipe.readers.series import Options
 
@@ -39,8 +39,8 @@ def main() -> None:
         def ours(name: str, source: Path = source) -> float:
             job = IndexJob(str(source), f"{scratch}/{name}", "bench", _SECRET, {})
             start = time.perf_counter()
-            listing, _ = find(spark, job, Options())
-            assert len(listing.series) == -(-sum(1 for _ in source.rglob("*.dcm")) // SLICES)
+            found = listing(job, gather(spark, job), Options())
+            assert len(found.series) == -(-sum(1 for _ in source.rglob("*.dcm")) // SLICES)
             return time.perf_counter() - start
 
         ours("warm-up")

@@ -8,6 +8,7 @@ nobody, and keyed hashes of files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -24,11 +25,25 @@ import pyarrow.parquet as pq
 
 import segpipe
 from segpipe.errors import NotFound, Reason
-from segpipe.readers.archive import Archive, Entry, Listing, Rejected, below, is_hidden, listed, reject, unique, unread
+from segpipe.readers import packed
+from segpipe.readers.archive import (
+    Archive,
+    Entry,
+    Listing,
+    Rejected,
+    below,
+    is_hidden,
+    is_image,
+    kind_of,
+    listed,
+    members,
+    reject,
+    unique,
+    unread,
+)
 from segpipe.readers.dicom_index import Header, Member, Reducer, Series, from_json, merged, to_json
 from segpipe.readers.layouts import dicom
 from segpipe.readers.series import RULES_VERSION, Options
-from segpipe.readers.sources import kind_of
 from segpipe.storage import filesystem as files
 from segpipe.storage import url_to_fs
 from segpipe.warehouse.store import Warehouse, cohort_slug
@@ -41,6 +56,7 @@ _BUCKETS = 64
 _ENOUGH_FOLDERS = 512
 _SHARE_FILES = 4000
 _READERS = 8
+_SAMPLE_FILES, _SAMPLE_FOLDERS, _SAMPLE_OPENED = 64, 64, 8
 _TASKS_A_CORE = 3  # each starts a Python, so that more cost more than they even out
 _STAMP = b"segpipe.index"
 _SCHEMA = pa.schema(
@@ -68,13 +84,27 @@ class Unit:
 
 @dataclass
 class Indexed:
-    """What tasks found: parts of series, rejections, the kinds of other files, and how many files were opened."""
+    """What tasks found: parts of series, rejected DICOM files, other rejections, the kinds of what is neither, and how
+    many files there are, were opened, and are images of another format by their names.
+    """
 
     series: list[Series] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    others: list[Rejected] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     files: int = 0
     opened: int = 0
+    images: int = 0
+
+    def add(self, part: Indexed) -> None:
+        """Take in what another task found."""
+        self.series += part.series
+        self.rejected += part.rejected
+        self.others += part.others
+        self.kinds += part.kinds
+        self.files += part.files
+        self.opened += part.opened
+        self.images += part.images
 
 
 @dataclass(frozen=True)
@@ -94,10 +124,9 @@ class IndexJob:
         return hashlib.sha256(repr(content).encode()).digest()
 
 
-def find(spark: SparkSession, job: IndexJob, options: Options) -> tuple[Listing, Indexed]:
-    """The listing of an archive that is DICOM alone, and what was done for it. Raises NotFound where it is empty."""
-    fs, root = url_to_fs(job.source)
-    units = plan(fs, root)
+def gather(spark: SparkSession, job: IndexJob) -> Indexed:
+    """All DICOM series of an archive, listed and read in tasks; series that have parts elsewhere are put together."""
+    units = plan(*url_to_fs(job.source))
     buckets: defaultdict[int, list[Unit]] = defaultdict(list)
     for unit in units:
         digest = hash_of(job.secret, repr((unit.folder, unit.deep)).encode())
@@ -109,19 +138,56 @@ def find(spark: SparkSession, job: IndexJob, options: Options) -> tuple[Listing,
             work, min(len(work), _TASKS_A_CORE * spark.sparkContext.defaultParallelism)
         )
         for part in tasks.map(lambda one: index_bucket(job, *one)).collect():
-            found.series += part.series
-            found.rejected += part.rejected
-            found.kinds += part.kinds
-            found.files += part.files
-            found.opened += part.opened
-    claim = dicom.claimed(dicom.Read(merged(found.series), found.rejected, set()), options)
+            found.add(part)
+    found.series = merged(found.series)
+    return found
+
+
+def listing(job: IndexJob, found: Indexed, options: Options) -> Listing:
+    """The listing of an archive that is DICOM alone. Raises NotFound where it is empty."""
+    fs, root = url_to_fs(job.source)
+    claim = dicom.claimed(dicom.Read(found.series, found.rejected, set()), options)
     scans, twice = unique(claim.scans)
-    refused = sorted(found.rejected + twice, key=lambda one: one.paths)
+    refused = sorted(found.rejected + found.others + twice, key=lambda one: one.paths)
     if not claim.series and not refused:
         what = f"holds {found.files} files and no DICOM image" if found.files else "is empty"
         raise NotFound(f"Source {job.source} {what}", "name a folder of DICOM files, or another --layout")
-    kinds = dict(sorted(found.kinds.items()))
-    return Listing(scans, refused, fs.unstrip_protocol(root), kinds, (), claim.series), found
+    return Listing(scans, refused, fs.unstrip_protocol(root), dict(sorted(found.kinds.items())), (), claim.series)
+
+
+def among(found: Indexed, entries: Iterable[Entry]) -> dicom.Read:
+    """What was found, as far as its files are among `entries`: other layouts may have taken some."""
+    left = {entry.path for entry in entries}
+    series = [one for one in found.series if one.first in left]
+    rejected = [one for one in found.rejected if left.issuperset(one.paths)]
+    taken = {entry.path for one in series for entry in one.entries()} | {path for one in rejected for path in one.paths}
+    return dicom.Read(series, rejected, taken)
+
+
+def looks_like_dicom(fs: fsspec.AbstractFileSystem, root: str) -> bool:
+    """Whether the uppermost files of an archive are DICOM and none of them is an image of another format.
+
+    A few folders are listed and a few files opened; what it says only chooses where the rest is done.
+    """
+    found: list[Entry] = []
+    level, looked = [""], 0
+    while level and len(found) < _SAMPLE_FILES and looked < _SAMPLE_FOLDERS:
+        below: list[str] = []
+        for folder in level[: _SAMPLE_FOLDERS - looked]:
+            looked += 1
+            entries: dict[str, Mapping[str, Any]] = dict(_files(fs, root, Unit(folder, False), []))
+            usable = list(listed(fs, root, entries)[0].values())
+            if any(is_image(entry.path) for entry in usable):
+                return False
+            found += dicom.candidates(usable)
+            if len(found) >= _SAMPLE_FILES:
+                break
+            with contextlib.suppress(OSError):
+                below += _glance(fs, root, folder)[0]
+        level = below
+    archive = Archive(fs, root, {})
+    chosen = found[:: max(1, len(found) // _SAMPLE_OPENED)][:_SAMPLE_OPENED]
+    return any(dicom.is_dicom(archive, entry) for entry in chosen)
 
 
 def plan(fs: fsspec.AbstractFileSystem, root: str) -> list[Unit]:
@@ -173,10 +239,12 @@ def index_bucket(job: IndexJob, bucket: int, units: Sequence[Unit]) -> Indexed:
     result = Indexed()
     rows: list[Mapping[str, Any]] = []
     for unit in units:
-        entries, rejected = listed(fs, root, dict(_files(fs, root, unit, result.rejected)))
-        result.rejected += rejected
+        entries, rejected = listed(fs, root, dict(_files(fs, root, unit, result.others)))
+        result.others += rejected
         result.files += len(entries)
-        rows += _index_unit(job, archive, unit, list(entries.values()), kept, result)
+        result.images += sum(map(is_image, entries))
+        found = list(_with_members(archive, entries.values(), result))
+        rows += _index_unit(job, archive, unit, found, kept, result)
     result.series = merged_parts(result.series)
     if result.opened or kept.count != len(rows):
         _Kept.write(job, bucket, rows)
@@ -200,33 +268,36 @@ def _index_unit(
     token = hash_of(job.secret, repr(unit).encode()).hex()
     by_key = {_file_key(job.secret, entry): entry for entry in entries}
     reducer = Reducer(job.secret, job.overrides)
+    others = _Others(result)
     for row in kept.rows.get(token, ()):
         keys = [row["files"][place : place + 8] for place in range(0, len(row["files"]), 8)]
         if row["facts"] is None:
             known = [key for key in keys if key in by_key]
             for key in known:
-                _tell_other(by_key.pop(key), result)
+                others.add(by_key.pop(key))
             if known:
                 yield {**row, "files": b"".join(known)}
         elif all(key in by_key for key in keys):
             found = [by_key.pop(key) for key in keys]
             result.series.append(_series(row, found))
+            others.is_dicom(found)
             for image, entry in zip(np.frombuffer(row["images"], ">u8").tolist(), found, strict=True):
                 reducer.know(image, entry)
             yield row
-    others: list[bytes] = []
+    no_dicom: list[bytes] = []
     look = dicom.candidates(by_key.values())
     names = {id(entry) for entry in look}
     keys_of = {entry.path: key for key, entry in by_key.items()}
     for entry in by_key.values():
         if id(entry) not in names:
-            _tell_other(entry, result)
+            others.add(entry)
     result.opened += len(look)
     for entry, header in _looked(archive, look):
         if header is None:
-            others.append(keys_of[entry.path])
-            _tell_other(entry, result)
+            no_dicom.append(keys_of[entry.path])
+            others.add(entry)
             continue
+        others.is_dicom([entry])
         refused = header if isinstance(header, Rejected) else dicom.add(reducer, *header)
         if refused is not None:
             result.rejected.append(refused)
@@ -241,30 +312,69 @@ def _index_unit(
             "moments": np.array([np.nan if one.moment is None else one.moment for one in group.members]).tobytes(),
             "frames": bool(group.heights),
         }
-    if others:
+    others.tell()
+    if no_dicom:
         empty: dict[str, Any] = dict.fromkeys(("facts", "images", "heights", "moments"))
-        yield {"unit": token, "files": b"".join(others), "frames": False, **empty}
+        yield {"unit": token, "files": b"".join(no_dicom), "frames": False, **empty}
+
+
+def _with_members(archive: Archive, entries: Iterable[Entry], result: Indexed) -> Iterator[Entry]:
+    """The files, and after each zip or tar archive those in it."""
+    for entry in entries:
+        yield entry
+        if packed.is_packed(entry.path) and entry.bytes:
+            inside, rejected = members(archive, entry)
+            result.files += len(inside)
+            result.rejected += rejected
+            yield from inside
+
+
+class _Others:
+    """Files that are no DICOM images. An archive without DICOM is told as one file, as it is where nobody looks in."""
+
+    def __init__(self, result: Indexed):
+        self._result = result
+        self._files: list[Entry] = []
+        self._archives = {one.paths[0] for one in result.rejected if packed.is_packed(one.paths[0])}
+
+    def add(self, entry: Entry) -> None:
+        self._files.append(entry)
+
+    def is_dicom(self, entries: Iterable[Entry]) -> None:
+        """Note the archives that these DICOM files are in."""
+        self._archives |= {parts[0] for one in entries if (parts := packed.split(one.path)) is not None}
+
+    def tell(self) -> None:
+        """Count the files by kind, and reject images of kinds that are not read."""
+        for entry in self._files:
+            parts = packed.split(entry.path)
+            if entry.path not in self._archives and (parts is None or parts[0] in self._archives):
+                _tell_other(entry, self._result)
 
 
 def _looked(
     archive: Archive, entries: Sequence[Entry]
 ) -> Iterator[tuple[Entry, tuple[Header, BinaryIO | None] | Rejected | None]]:
     """Files with their headers. Those of a remote file system are waited for by several threads."""
+    plain = [entry for entry in entries if packed.split(entry.path) is None]
     if files.is_local(archive.fs):
-        yield from ((entry, dicom.look(archive, entry)) for entry in entries)
-        return
-    with ThreadPoolExecutor(_READERS) as pool:
-        yield from zip(entries, pool.map(lambda entry: dicom.look(archive, entry), entries), strict=True)
+        yield from ((entry, dicom.look(archive, entry)) for entry in plain)
+    else:
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from zip(plain, pool.map(lambda entry: dicom.look(archive, entry), plain), strict=True)
+    for entry in packed.in_order(archive.fs, archive.root, entries):
+        yield entry, dicom.look(archive, entry)
 
 
 def _tell_other(entry: Entry, result: Indexed) -> None:
     """Count a file that is no DICOM image, or reject it where it is an image of a kind that is not read."""
-    remedy = unread(entry.path)
+    is_inside = packed.split(entry.path) is not None
+    remedy = "unpack the archive" if is_inside and is_image(entry.path) else unread(entry.path)
     if remedy is None:
         result.kinds[kind_of(entry.path)] += 1
     else:
         message = f"{entry.path} is in a format that is not read"
-        result.rejected.append(reject([entry], Reason.UNSUPPORTED, message, remedy, is_dicom=True))
+        result.others.append(reject([entry], Reason.UNSUPPORTED, message, remedy, is_dicom=True))
 
 
 def _series(row: Mapping[str, Any], entries: Sequence[Entry]) -> Series:

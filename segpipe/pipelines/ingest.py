@@ -15,7 +15,7 @@ import numpy as np
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, UsageError
-from segpipe.pipelines import attempts, cohort_key, identities, index, meanings, quarantine, series_rows
+from segpipe.pipelines import attempts, cohort_key, identities, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
     MB,
@@ -25,13 +25,11 @@ from segpipe.pipelines.ingest_task import (
     quarantine_row,
     write_part,
 )
-from segpipe.readers import sources
-from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
+from segpipe.pipelines.listing import listing as listed
+from segpipe.readers.naming import naming_of, refuse_key_in_conf
 from segpipe.readers.plan import ignored_line
-from segpipe.readers.series import Options
 from segpipe.readers.sources import Listing, Rejected, ScanSource
 from segpipe.settings import IngestSettings
-from segpipe.storage import filesystem as files
 from segpipe.storage.lock import lock
 from segpipe.warehouse import parts
 from segpipe.warehouse.runs import RunRecord
@@ -83,7 +81,7 @@ def ingest(
     with run.stage("list"):
         naming = naming_of(settings.subject_key_file, settings.hash_subjects)
         wanted = series_rows.options(settings, warehouse, settings.cohort)
-        listing = _listing(spark, settings, naming, wanted, run)
+        listing = listed(spark, settings, naming, wanted, run)
     with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
         job = Job(settings, rule, fence, naming)
         with run.stage("plan"):
@@ -113,20 +111,6 @@ def _planned(warehouse: Warehouse, job: Job, listing: Listing, run: RunRecord) -
         f"planned: {len(scan_ids)} scans of {len(rows)} DICOM series, {len(listing.rejected)} inputs rejected"
     )
     return IngestOutcome((), (), 0, 0, 0, ())
-
-
-def _listing(
-    spark: SparkSession, settings: IngestSettings, naming: Naming, options: Options, run: RunRecord
-) -> Listing:
-    """What the source holds. An archive that is DICOM alone is listed and read in tasks, any other on the driver."""
-    fs, path = files.filesystem(settings.source)
-    if settings.layout != "dicom" or naming.secret is None or not fs.isdir(path):
-        return sources.find(settings.source, settings.layout, naming.secret, naming.every, options)
-    job = index.IndexJob(settings.source, settings.warehouse, settings.cohort, naming.secret, options.overrides)
-    listing, done = index.find(spark, job, options)
-    run.count("files_listed", done.files)
-    run.count("headers_read", done.opened)
-    return listing
 
 
 def _keep_series(

@@ -21,7 +21,7 @@ from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.segment_task import Job
 from segpipe.prepare.grids import Grid
 from segpipe.prepare.native import to_native
-from segpipe.readers import dicom_seg, mask_files
+from segpipe.readers import dicom_seg, mask_files, packed
 from segpipe.readers.archive import Listing, ScanSource
 from segpipe.readers.names import MASK
 from segpipe.readers.sources import open_root
@@ -250,7 +250,8 @@ def _series(job: Job, scan: MaskScan, row: Mapping[str, Any]) -> list[bytes]:
     role = mask_files.source_file(row)["role"].partition(".")[0]
     paths = next(file.paths for file in scan.source.files if file.role == role)
     fs, root, _ = open_root(job.reader.settings.source)
-    return [fs.cat_file(files.join(root, path)) for path in paths]
+    unpacked = packed.contents(fs, root, paths)
+    return [unpacked[path] if path in unpacked else fs.cat_file(files.join(root, path)) for path in paths]
 
 
 def _start(folder: str, name: str) -> bytes:

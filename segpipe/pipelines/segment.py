@@ -19,6 +19,7 @@ from segpipe.errors import BadInput, ModelError
 from segpipe.pipelines import attempts, cohort_key, ingest_task, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.follow_up import follow_up
+from segpipe.pipelines.listing import listing as listed
 from segpipe.pipelines.masks import MaskOutcome, write_masks
 from segpipe.pipelines.segment_task import (
     Job,
@@ -28,7 +29,6 @@ from segpipe.pipelines.segment_task import (
     quarantine_row,
     segment_part,
 )
-from segpipe.readers import sources
 from segpipe.readers.archive import Listing, ScanSource
 from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
 from segpipe.settings import IngestSettings, SegmentSettings
@@ -100,8 +100,8 @@ def segment(
         with run.stage("list"):
             refuse_key_in_conf(spark.sparkContext.getConf().getAll())
             naming = naming_of(settings.subject_key_file, settings.hash_subjects)
-            wanted = series_rows.options(settings)
-            listing = sources.find(settings.source, settings.layout, naming.secret, naming.every, wanted)
+            wanted = series_rows.options(settings, warehouse, settings.cohort)
+            listing = listed(spark, settings, naming, wanted, run)
     name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
     with lock(warehouse.url, name, settings.lock_wait_seconds, run.run_id) as fence:
         job = Job.of(settings.warehouse, settings.cohort, model, fence)

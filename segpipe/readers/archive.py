@@ -3,19 +3,21 @@
 import base64
 import hashlib
 import json
+import mimetypes
 import os
 import re
 import stat
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 
-from segpipe.errors import Reason
-from segpipe.readers import itk
+from segpipe.errors import BadInput, Reason
+from segpipe.readers import itk, packed
 from segpipe.readers.names import MASK, role_order
 from segpipe.readers.nifti import SUFFIXES as NIFTI
 from segpipe.readers.nifti import partners
@@ -183,7 +185,9 @@ class Archive:
         return self.fs.cat_file(f"{self.root.rstrip('/')}/{path}")
 
     def open(self, path: str, block: int) -> BinaryIO:
-        """A file, open for reading in steps of `block` bytes."""
+        """A file, or a member of a zip or tar archive, open for reading in steps of `block` bytes."""
+        if (parts := packed.split(path)) is not None:
+            return packed.opened(self.fs, self.root, parts[0]).open(parts[1])
         if _is_local(self.fs):  # a third of the time that fsspec takes
             return open(f"{self.root.rstrip('/')}/{path}", "rb", buffering=block)
         return self.fs.open(f"{self.root.rstrip('/')}/{path}", "rb", block_size=block)
@@ -204,6 +208,8 @@ class Claim:
     ignored: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     series: list[Any] = field(default_factory=list)
+    inside: Counter[str] = field(default_factory=Counter)
+    """Files in zip and tar archives that are no images, by kind."""
 
 
 class Found(NamedTuple):
@@ -285,6 +291,23 @@ def unread(path: str) -> str | None:
     return next((remedy for suffix, remedy in _UNREAD.items() if lower.endswith(suffix)), None)
 
 
+_KNOWN = {*mimetypes.MimeTypes().types_map[True], *(".bval", ".bvec", ".log", ".mat", ".md", ".toml", ".xlsx", ".yaml")}
+
+
+def kind_of(path: str) -> str:
+    """What a file is that no layout asked for, by its name; a suffix that is not known may be somebody's name.
+
+    >>> kind_of("a/notes.TXT"), kind_of("table.csv.gz"), kind_of("readme"), kind_of("roe.jane")
+    ('.txt', '.csv.gz', 'no suffix', 'another suffix')
+    """
+    name = path.rpartition("/")[2].lower()
+    plain = name.removesuffix(".gz")
+    suffix = f".{plain.rpartition('.')[2]}" if "." in plain else ""
+    if not suffix:
+        return "no suffix" if plain == name else ".gz"
+    return suffix + name[len(plain) :] if suffix in _KNOWN else "another suffix"
+
+
 def stem(name: str) -> str:
     """A file name without its suffixes.
 
@@ -352,7 +375,7 @@ def _local_entry(one: "os.DirEntry[str]", path: str, real_root: str, rejected: l
     """The file of an entry of a folder; None where it is not to be read."""
     status = one.stat(follow_symlinks=False)
     entry = Entry(path, status.st_size, str(status.st_mtime))
-    if _HOSTILE.search(path) or not is_safe_name(one.name):
+    if _HOSTILE.search(path) or not is_safe_name(one.name) or packed.split(path):
         message = f"{path} has control characters or path tricks in its name"
         rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "rename it"))
         return None
@@ -380,7 +403,7 @@ def listed(
         if is_hidden(path):
             continue
         entry = Entry(path, int(info.get("size") or 0), _version(info))
-        if not all(map(is_safe_name, path.split("/"))):
+        if not all(map(is_safe_name, path.split("/"))) or packed.split(path):
             message = f"{path} has control characters or path tricks in its name"
             rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "rename it"))
             continue
@@ -430,6 +453,43 @@ def is_hidden(path: str) -> bool:
     if not path.startswith(".") and "/." not in path:
         return False
     return any(part.startswith(".") and part != "." and not part.startswith("..") for part in path.split("/"))
+
+
+def members(archive: Archive, entry: Entry) -> tuple[list[Entry], list[Rejected]]:
+    """The files in a zip or tar archive that may be read, in the order in which they are stored, and what is refused.
+
+    A damaged, encrypted or endless archive is refused as a whole.
+    """
+    try:
+        opened = packed.opened(archive.fs, archive.root, entry.path)
+        found = opened.members()
+    except BadInput as error:
+        return [], [reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)]
+    entries: list[Entry] = []
+    rejected: list[Rejected] = []
+    for name, size, version in found:
+        one = Entry(f"{entry.path}{packed.MARK}{name}", size, _secret_version(archive, version))
+        if is_hidden(name):
+            continue
+        if not all(map(is_safe_name, name.split("/"))):
+            message = f"{one.path} has control characters or path tricks in its name"
+            rejected.append(reject([one], Reason.UNSAFE_PATH, message, "rename it", is_dicom=True))
+        elif packed.is_packed(name):
+            message = f"{one.path} is an archive in an archive"
+            rejected.append(reject([one], Reason.UNSUPPORTED, message, "unpack the outer one", is_dicom=True))
+        else:
+            entries.append(one)
+    for name, what in (*((n, "stands twice") for n in opened.doubled), *((n, "is a link") for n in opened.special)):
+        one = Entry(f"{entry.path}{packed.MARK}{name}", 0, entry.modified)
+        message = f"{one.path} {what} in its archive"
+        rejected.append(reject([one], Reason.UNSUPPORTED, message, "pack every file once", is_dicom=True))
+    return entries, rejected
+
+
+def _secret_version(archive: Archive, version: str) -> str:
+    """The version of a member, from which nobody can guess its content."""
+    key = hashlib.sha256(archive.subject_key or b"none").digest()
+    return hashlib.blake2b(version.encode(), digest_size=8, key=key).hexdigest()
 
 
 def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, tuple[Entry, ...]], list[Rejected]]:

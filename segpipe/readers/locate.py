@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from segpipe.readers.archive import walk
+from segpipe.readers.archive import Archive, members, walk
 from segpipe.readers.naming import SubjectKey
+from segpipe.readers.packed import is_packed
 from segpipe.readers.sources import find, open_root
 
 _PATH_DIGITS = 32
@@ -18,7 +19,9 @@ def locate(source_url: str, token: str, key: SubjectKey, layout: str = "auto") -
     if len(wanted) == _PATH_DIGITS:
         fs, root, _ = open_root(source_url)
         entries, rejected = walk(fs, root)
-        paths = {*entries, *(path for one in rejected for path in one.paths)}
+        archive = Archive(fs, root, entries, key.secret)
+        inside = [one for entry in entries.values() if is_packed(entry.path) for one in members(archive, entry)[0]]
+        paths = {*entries, *(one.path for one in inside), *(path for one in rejected for path in one.paths)}
         return sorted(path for path in {one for path in paths for one in _with_folders(path)} if _is(key, path, wanted))
     *_, subject, session = token.split(":") if ":" in token else (token, None)
     found: set[str] = set()

@@ -24,7 +24,7 @@ from segpipe.core.orientation import (
 from segpipe.core.regions import CONVENTIONS, label_counts
 from segpipe.core.volume import Volume
 from segpipe.errors import BadInput, Reason
-from segpipe.readers import dicom, inflate, itk, nifti
+from segpipe.readers import dicom, inflate, itk, nifti, packed
 from segpipe.readers.archive import Entry, Rejected, ScanSource, SourceFile, is_image, reject
 from segpipe.readers.names import MASK, MODALITIES, role_order
 from segpipe.readers.sources import open_root
@@ -277,7 +277,10 @@ def _read(fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, max_voxels
     """The volume of a file, a pair or a series, and the sha256 over the bytes of its files one after the other."""
     if file.bytes > max_voxels * _WIDEST_VALUE + (1 << 24):
         _bad(Reason.TOO_LARGE, f"{file.path} has {file.bytes} bytes", "raise --max-voxels")
-    contents = [_content(fs, f"{root.rstrip('/')}/{path}", path) for path in file.paths]
+    unpacked = packed.contents(fs, root, file.paths)
+    contents = [
+        unpacked[path] if path in unpacked else _content(fs, f"{root.rstrip('/')}/{path}", path) for path in file.paths
+    ]
     if sum(map(len, contents)) != file.bytes:
         _bad(Reason.UNREADABLE, f"{file.path} changed its size since it was listed", "run ingest again")
     digest = hashlib.sha256()

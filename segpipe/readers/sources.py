@@ -1,7 +1,6 @@
 """The scans of an archive, whatever its layout: `find`."""
 
 import gc
-import mimetypes
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,7 @@ import fsspec
 
 from segpipe import registry
 from segpipe.errors import NotFound, Reason, UsageError
-from segpipe.readers import naming
+from segpipe.readers import naming, packed
 from segpipe.readers.archive import (
     Archive,
     Claim,
@@ -22,6 +21,7 @@ from segpipe.readers.archive import (
     ScanSource,
     SourceFile,
     is_image,
+    kind_of,
     reject,
     unique,
     unread,
@@ -60,14 +60,15 @@ def find(
     subject_key: bytes | None = None,
     hash_subjects: bool = False,
     options: Options | None = None,
+    read_dicom: dicom.Reader = dicom.read,
 ) -> Listing:
     """The scans below a folder, of one image file, or of a manifest, and what had to be rejected.
 
     No image is opened but the headers of DICOM files. The same archive gives the same listing, whatever the order of
     its files. `subject_key` is the secret that DICOM subjects are hashed with: that of the environment
-    where it is None; with `hash_subjects` all subjects are. `options` tell how DICOM series become scans. Raises
-    NotFound where there is no source or nothing in it, UsageError for an unknown layout, a manifest that is none, or
-    DICOM without a key.
+    where it is None; with `hash_subjects` all subjects are. `options` tell how DICOM series become
+    scans; `read_dicom` reads the headers of their files. Raises NotFound where there is no source or nothing in it,
+    UsageError for an unknown layout, a manifest that is none, or DICOM without a key.
     """
     if layout not in ("auto", "manifest", *LAYOUTS):
         raise UsageError(f"Layout {layout!r} is unknown", f"choose one of auto, manifest, {', '.join(LAYOUTS)}")
@@ -85,18 +86,20 @@ def find(
     kinds: dict[str, str] = {}
     told: list[str] = []
     series: list[Judged] = []
+    inside: Counter[str] = Counter()
     left: Mapping[str, Entry] = entries
     for name in _order(layout, table):
         if table:
             claim = manifest.claim(archive, left, table)
         elif name == "dicom":
-            claim = dicom.claim(archive, left, layout != "auto", options)
+            claim = dicom.claim(archive, left, layout != "auto", options, read_dicom)
         else:
             claim = LAYOUTS[name](archive, left, layout != "auto")
         scans += claim.scans
         kinds |= claim.ignored
         told += claim.told
         series += claim.series
+        inside += claim.inside
         rejected += claim.rejected
         left = without(left, claim.taken)
     rejected += [
@@ -113,9 +116,10 @@ def find(
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
     used: set[str] = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
     used |= {entry.path for one in series for entry in one.series.entries()}
+    used |= {parts[0] for path in used if (parts := packed.split(path)) is not None}
     if odd := sum(not unicodedata.is_normalized("NFC", path) for path in used):
         told.append(f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one")
-    ignored = Counter(kinds.get(path) or kind_of(path) for path in entries.keys() - used)
+    ignored = Counter(kinds.get(path) or kind_of(path) for path in entries.keys() - used) + inside
     return Listing(
         kept,
         rejected,
@@ -135,23 +139,6 @@ def _without_name(one: Rejected, has_dicom: bool, has_key: bool) -> Rejected:
     is_folder = any(path.endswith("/") for path in one.paths)
     may_name = (has_dicom or (has_key and is_folder)) and not all(map(is_image, one.paths))
     return replace(one, is_dicom=one.is_dicom or may_name)
-
-
-_KNOWN = {*mimetypes.MimeTypes().types_map[True], *(".bval", ".bvec", ".log", ".mat", ".md", ".toml", ".xlsx", ".yaml")}
-
-
-def kind_of(path: str) -> str:
-    """What a file is that no layout asked for, by its name; a suffix that is not known may be somebody's name.
-
-    >>> kind_of("a/notes.TXT"), kind_of("table.csv.gz"), kind_of("readme"), kind_of("roe.jane")
-    ('.txt', '.csv.gz', 'no suffix', 'another suffix')
-    """
-    name = path.rpartition("/")[2].lower()
-    plain = name.removesuffix(".gz")
-    suffix = f".{plain.rpartition('.')[2]}" if "." in plain else ""
-    if not suffix:
-        return "no suffix" if plain == name else ".gz"
-    return suffix + name[len(plain) :] if suffix in _KNOWN else "another suffix"
 
 
 def _order(layout: str, table: str | None) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from segpipe.pipelines.index import Indexed, IndexJob, index_bucket, plan
+from segpipe.pipelines.index import Indexed, IndexJob, among, index_bucket, looks_like_dicom, plan
 from segpipe.readers.dicom_index import from_json, merged, to_json
+from segpipe.readers.generate import write_brats
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.readers.sources import find
 from segpipe.storage import url_to_fs
@@ -116,8 +117,34 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
     assert {row["scan_id"] for row in rows if row["decision"] == "selected"} == set(outcome.written)
     assert all(row["reason"] and row["scan_id"] is None for row in rows if row["decision"] != "selected")
     assert run.counts["headers_read"] > 0
-    outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom")
+    outcome, run = run_ingest(spark, source, tmp_path / "w")  # it is DICOM by its content
     assert (outcome.skipped, run.counts["headers_read"], run.counts["series_changed"]) == (2, 0, 0)
+    write_brats(source / "other", subjects=1, seed=0, shape=(8, 12, 10))
+    monkeypatch.setattr("segpipe.pipelines.listing._FEW", 0)
+    outcome, run = run_ingest(spark, source, tmp_path / "w")
+    assert (outcome.skipped, run.counts["headers_read"], len(outcome.written)) == (2, 0, 1)
+
+
+@pytest.mark.parametrize(("more", "wanted"), [({}, True), ({"A/t1.nii.gz": b"?"}, False), ({"notes.xyz": b"?"}, True)])
+def test_an_archive_is_known_by_its_content(source: Path, more: dict[str, bytes], wanted: bool) -> None:
+    for name, content in more.items():
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(content)
+    assert looks_like_dicom(*url_to_fs(str(source))) is wanted
+
+
+def test_names_alone_are_no_dicom_archive(tmp_path: Path) -> None:
+    (tmp_path / "IM0001").write_bytes(b"no DICOM")
+    (tmp_path / "empty").write_bytes(b"")
+    assert not looks_like_dicom(*url_to_fs(str(tmp_path)))
+
+
+def test_what_other_layouts_have_taken_is_left_out(source: Path, tmp_path: Path) -> None:
+    found = indexed(source, tmp_path / "w")
+    entries = [entry for one in found.series for entry in one.entries() if "Jane" in entry.path]
+    chosen = among(found, entries)
+    assert 0 < len(chosen.series) < len(found.series)
+    assert chosen.taken == {entry.path for entry in entries}
 
 
 def test_a_plan_writes_the_table_series_alone(

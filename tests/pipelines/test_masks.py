@@ -234,6 +234,7 @@ def test_dicom_seg_lies_on_the_slices_it_refers_to(
     before = path.read_bytes()
     _, run = cohort.segment(model.url, **options)
     assert (run.counts["mask_files_written"], run.counts["mask_files_kept"]) == (0, 2)
+    assert (run.counts["files_listed"], run.counts["headers_read"]) == (32, 0)
     assert path.read_bytes() == before
 
 

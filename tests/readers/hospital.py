@@ -130,6 +130,10 @@ class Study:
     series: tuple[Sketch, ...]
     study_per_series: bool = False
 
+    def only(self, *kinds: str) -> Study:
+        """The study with series of some kinds alone."""
+        return replace(self, series=tuple(one for one in self.series if one.kind in kinds))
+
 
 def _named(vendor: str, change: Callable[[Sketch], Sketch] = lambda one: one) -> tuple[Sketch, ...]:
     return tuple(change(replace(one, text=_VENDORS[vendor][one.kind])) for one in PROTOCOL)

@@ -5,14 +5,15 @@ told with its reason. Files are known to be DICOM by their content, whatever the
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
 from segpipe.errors import BadInput, Reason, UsageError
-from segpipe.readers import dicom_index, dicom_tags, inflate
+from segpipe.readers import dicom_index, dicom_tags, inflate, packed
 from segpipe.readers.archive import (
     Archive,
     Claim,
@@ -20,22 +21,25 @@ from segpipe.readers.archive import (
     Rejected,
     ScanSource,
     is_image,
+    kind_of,
+    members,
     packed_file,
     reject,
 )
+from segpipe.readers.dicom_files import careful
 from segpipe.readers.dicom_index import Reducer, Series
 from segpipe.readers.names import MASK, role_order
 from segpipe.readers.naming import KEY_REMEDY
 from segpipe.readers.series import OVERRIDE, SELECTED, Judged, Options, judge
 
 _READERS = 16
+_SAMPLE = 8  # files of an archive that are looked at to tell what it holds
 _BLOCK = 1 << 14
 _HEADER_LIMIT = 1 << 20  # of a gzipped file's header
 _NO_DICOM = tuple(
     re.findall(
         r"\S+",
-        ".json .tsv .csv .txt .md .bval .bvec .xml .html .pdf .png .jpg .jpeg .zip .tar .tgz .tar.gz .parquet"
-        " .py .mat .npy .xlsx .docx",
+        ".json .tsv .csv .txt .md .bval .bvec .xml .html .pdf .png .jpg .jpeg .parquet .py .mat .npy .xlsx .docx",
     )
 )
 
@@ -46,25 +50,35 @@ class Read(NamedTuple):
     series: list[Series]
     rejected: list[Rejected]
     taken: set[str]
+    inside: Mapping[str, int] = {}
 
 
-def claim(archive: Archive, entries: Mapping[str, Entry], named: bool, options: Options | None = None) -> Claim:
-    """Scans of all series. Raises UsageError where the layout was `named` and there is no key to hash subjects with."""
+def claim(
+    archive: Archive,
+    entries: Mapping[str, Entry],
+    named: bool,
+    options: Options | None = None,
+    reader: "Reader | None" = None,
+) -> Claim:
+    """Scans of all series, whose headers `reader` reads.
+
+    Raises UsageError where the layout was `named` and there is no key to hash subjects with.
+    """
     key = archive.subject_key
     if named and not key:
         raise UsageError("DICOM needs a key, for patients appear in tables as keyed hashes only", KEY_REMEDY)
     options = options or Options()
-    found = read(archive, candidates(entries.values()), key or b"none", options.overrides)
+    found = (reader or read)(archive, candidates(entries.values()), key or b"none", options.overrides)
     if not key:
         rejected = [_without_key(one.entries()) for one in found.series]
-        return Claim(rejected=found.rejected + rejected, taken=found.taken)
+        return Claim(rejected=found.rejected + rejected, taken=found.taken, inside=Counter(found.inside))
     return claimed(found, options)
 
 
 def claimed(found: Read, options: Options) -> Claim:
     """A claim of what was read: the visits' scans, and every series with what became of it."""
     series = judge(found.series, options)
-    return Claim(list(_scans(series)), found.rejected, found.taken, series=series)
+    return Claim(list(_scans(series)), found.rejected, found.taken, series=series, inside=Counter(found.inside))
 
 
 def candidates(entries: Iterable[Entry]) -> list[Entry]:
@@ -76,27 +90,69 @@ def candidates(entries: Iterable[Entry]) -> list[Entry]:
     ]
 
 
+Reader = Callable[[Archive, Sequence[Entry], bytes, Mapping[str, str]], Read]
+"""Files, the key of their hashes and the site's own roles to series."""
+
+
 def read(archive: Archive, entries: Collection[Entry], key: bytes, overrides: Mapping[str, str] | None = None) -> Read:
     """The series of some files; what is no DICOM image is left alone."""
     reducer = Reducer(key, overrides)
     rejected: list[Rejected] = []
     taken: set[str] = set()
 
+    def take(entry: Entry, found: Looked) -> bool:
+        if found is None:
+            return False
+        taken.add(entry.path)
+        refused = found if isinstance(found, Rejected) else add(reducer, *found)
+        if refused is not None:
+            rejected.append(refused)
+        return True
+
+    plain = [entry for entry in entries if not packed.is_packed(entry.path)]
     with ThreadPoolExecutor(_READERS) as pool:
-        for entry, found in zip(entries, pool.map(lambda entry: look(archive, entry), entries), strict=True):
-            if found is None:
-                continue
-            taken.add(entry.path)
-            refused = found if isinstance(found, Rejected) else add(reducer, *found)
-            if refused is not None:
-                rejected.append(refused)
-    return Read(reducer.series(), rejected, taken)
+        for entry, found in zip(plain, pool.map(lambda entry: look(archive, entry), plain), strict=True):
+            take(entry, found)
+    inside: Counter[str] = Counter()
+    for container in (entry for entry in entries if packed.is_packed(entry.path)):
+        files, refused = members(archive, container)
+        others = [file for file in files if not take(file, look(archive, file) if candidates([file]) else None)]
+        if len(others) < len(files) or refused:
+            taken.add(container.path)
+            rejected += refused
+            rejected += [_image_inside(file) for file in others if is_image(file.path)]
+            inside += Counter(kind_of(file.path) for file in others if not is_image(file.path))
+    return Read(reducer.series(), rejected, taken, inside)
 
 
-def look(archive: Archive, entry: Entry) -> tuple[dicom_index.Header, BinaryIO | None] | Rejected | None:
+def _image_inside(entry: Entry) -> Rejected:
+    message = f"{entry.path} is an image in an archive"
+    return reject([entry], Reason.UNSUPPORTED, message, "unpack the archive", is_dicom=True)
+
+
+def is_dicom(archive: Archive, entry: Entry) -> bool:
+    """Whether a file, or one of the first in an archive, is DICOM; of damaged ones that it may be."""
+    if not packed.is_packed(entry.path):
+        return look(archive, entry) is not None
+    try:
+        names = packed.opened(archive.fs, archive.root, entry.path).first(_SAMPLE)
+    except BadInput:
+        return False
+    inside = [Entry(f"{entry.path}{packed.MARK}{name}", 1, "") for name in names]
+    return any(look(archive, one) is not None for one in candidates(inside))
+
+
+Looked = tuple[dicom_index.Header, BinaryIO | None] | Rejected | None
+"""A header, with the start of the file where its facts stand in sequences; a rejection; None for what is no DICOM."""
+
+
+def look(archive: Archive, entry: Entry) -> Looked:
     """The header of a file; a rejection where it is a broken DICOM file, None where it is none or shows no image."""
     try:
-        return _header(archive, entry)
+        if packed.split(entry.path) is None:
+            return _header(archive, entry)
+        with careful(entry.path):  # unpacking may fail at any byte
+            return _header(archive, entry)
     except BadInput as error:
         return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
     except (PermissionError, FileNotFoundError):
