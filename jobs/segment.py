@@ -35,8 +35,9 @@ def check(settings: SegmentSettings) -> None:
     """Refuse a warehouse or source that is not there, a folder that is no model, and DICOM SEG without its DICOM."""
     if settings.source is not None:
         check_source(settings.source)
-    elif settings.dicom_seg is not None:
-        raise UsageError("--dicom-seg needs the DICOM files that masks refer to", "give their archive as --source")
+    elif settings.dicom_seg is not None or settings.dicom_sr is not None:
+        flag = "--dicom-sr" if settings.dicom_seg is None else "--dicom-seg"
+        raise UsageError(f"{flag} needs the DICOM files that it refers to", "give their archive as --source")
     check_warehouse(settings.warehouse, make=settings.source is not None)
     check_model(settings.model, settings.expect_model)
 

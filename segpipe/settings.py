@@ -354,6 +354,10 @@ class SegmentSettings(SeriesSettings):
     dicom_seg: str | None = option(
         "folder or URL for masks as DICOM SEG files, for DICOM scans; needs --source; none when not given"
     )
+    dicom_sr: str | None = option(
+        "folder or URL for measures of every region as DICOM structured reports, for DICOM scans; needs --source;"
+        " none when not given"
+    )
     lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
     strict: bool = option("exit with 3 when a scan was quarantined", False)
 

@@ -1,4 +1,5 @@
-"""What a model has predicted, as files for other tools: NIfTI in the source's grid, DICOM SEG for DICOM sources.
+"""What a model has predicted, as files for other tools: NIfTI in the source's grid, DICOM SEG and structured reports
+for DICOM sources.
 
 A file is written aside and renamed, and says which model and run it comes from; one that says so already is left alone.
 So whatever is killed, the same command writes what is missing and what has changed, and nothing else.
@@ -21,12 +22,12 @@ from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.segment_task import Job
 from segpipe.prepare.grids import Grid
 from segpipe.prepare.native import to_native
-from segpipe.readers import dicom_seg, mask_files, packed
+from segpipe.readers import dicom_objects, dicom_seg, dicom_sr, mask_files, packed
 from segpipe.readers.archive import Listing, ScanSource
 from segpipe.readers.names import MASK
 from segpipe.readers.sources import open_root
 from segpipe.storage import filesystem as files
-from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
+from segpipe.warehouse.predicted import PredictedPlace, label_map, measured, predicted_places
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
 from segpipe.warehouse.store import Warehouse, cohort_slug
 
@@ -70,13 +71,14 @@ def write_masks(
     scans = _at_hand(Warehouse(settings.warehouse), job, listing)
     if not scans:
         return []
+    wanted = {"nifti": settings.nifti, "seg": settings.dicom_seg, "sr": settings.dicom_sr}
     groups = [tuple(scans[start : start + _TASK_SCANS]) for start in range(0, len(scans), _TASK_SCANS)]
 
     def work(bar: Bar) -> list[MaskOutcome]:
         told = attempts.tally(spark, bar)
 
         def write(group: Sequence[MaskScan]) -> list[MaskOutcome]:
-            outcomes = list(write_group(group, job, settings.nifti, settings.dicom_seg))
+            outcomes = list(write_group(group, job, wanted))
             told.add((len(outcomes), 0))
             return outcomes
 
@@ -102,8 +104,8 @@ def _at_hand(warehouse: Warehouse, job: Job, listing: Listing | None) -> list[Ma
     return found
 
 
-def write_group(scans: Sequence[MaskScan], job: Job, nifti: str | None, seg: str | None) -> Iterator[MaskOutcome]:
-    """Write the files of some scans, one scan in memory at a time."""
+def write_group(scans: Sequence[MaskScan], job: Job, wanted: Mapping[str, str | None]) -> Iterator[MaskOutcome]:
+    """Write the files of some scans, one scan in memory at a time; `wanted` are the folders of the kinds of files."""
     warehouse = Warehouse(job.warehouse)
     by_part: defaultdict[str, list[str]] = defaultdict(list)
     for scan in scans:
@@ -111,28 +113,29 @@ def write_group(scans: Sequence[MaskScan], job: Job, nifti: str | None, seg: str
             by_part[scan.stored.part].append(scan.predicted.scan_id)
     rows = {scan_id: row for part, of in by_part.items() for scan_id, row in scan_rows(warehouse, part, of).items()}
     for scan in scans:
-        yield _write_scan(warehouse, scan, rows.get(scan.predicted.scan_id), job, nifti, seg)
+        yield _write_scan(warehouse, scan, rows.get(scan.predicted.scan_id), job, wanted)
 
 
 def _write_scan(
-    warehouse: Warehouse, scan: MaskScan, row: dict[str, Any] | None, job: Job, nifti: str | None, seg: str | None
+    warehouse: Warehouse, scan: MaskScan, row: dict[str, Any] | None, job: Job, wanted: Mapping[str, str | None]
 ) -> MaskOutcome:
     scan_id, run_id = scan.predicted.scan_id, scan.predicted.run_id
     stamp = mask_files.stamp(job.model_id, run_id)
     _, subject, session = scan_id.split(":")
     name = files.join(cohort_slug(job.cohort), cohort_slug(subject), cohort_slug(session), job.model_id)
     is_dicom = scan.source is not None and scan.source.layout == _DICOM
-    folders = _Folders(nifti, seg if is_dicom else None, name, stamp)
+    usable = {kind: folder for kind, folder in wanted.items() if folder and (is_dicom or kind == "nifti")}
+    folders = _Folders(usable, name, stamp)
     for views in _possible_views(scan, scan_id, row):
         if not any(folders.missing(view) for view in views):
-            return MaskOutcome(scan_id, kept=sum(map(folders.wanted, views)))
+            return MaskOutcome(scan_id, kept=sum(len(folders.wanted(view)) for view in views))
     written = kept = 0
     try:
         row = row or _read_row(scan, job)
         labels, convention = _in_source_labels(warehouse, scan.predicted, row)
         for view in _views(scan_id, row):
             missing = folders.missing(view)
-            kept += folders.wanted(view) - len(missing)
+            kept += len(folders.wanted(view)) - len(missing)
             if missing:
                 native, native_row = _native(labels, row, view)
             if "nifti" in missing:
@@ -141,6 +144,10 @@ def _write_scan(
                 contents = _series(job, scan, native_row)
                 found = dicom_seg.dicom_seg(native, native_row, convention, stamp, job.model_id, contents)
                 folders.put("seg", view, found)
+            if "sr" in missing:
+                measures = measured(warehouse, scan.predicted, job.model_id)
+                report = dicom_sr.dicom_sr(measures, view.key, stamp, job.model_id, _series(job, scan, native_row))
+                folders.put("sr", view, report)
             written += len(missing)
     except (BadInput, TableError) as error:
         return MaskOutcome(scan_id, written=written, kept=kept, problem=str(error))
@@ -157,6 +164,7 @@ class _View:
     key: str
     suffix: str = ""
     role: str | None = None
+    is_first: bool = True
 
 
 def _views(scan_id: str, row: Mapping[str, Any]) -> list[_View]:
@@ -166,7 +174,8 @@ def _views(scan_id: str, row: Mapping[str, Any]) -> list[_View]:
 
 
 def _native_views(scan_id: str, roles: Sequence[str]) -> list[_View]:
-    return [_View(f"{scan_id}:{role}", f"_{role}", role) for role in roles if role != MASK]
+    found = [role for role in roles if role != MASK]
+    return [_View(f"{scan_id}:{role}", f"_{role}", role, role == found[0]) for role in found]
 
 
 def _possible_views(scan: MaskScan, scan_id: str, row: Mapping[str, Any] | None) -> list[list[_View]]:
@@ -179,37 +188,34 @@ def _possible_views(scan: MaskScan, scan_id: str, row: Mapping[str, Any] | None)
 
 @dataclass(frozen=True)
 class _Folders:
-    """Where the files of a scan go; None for a kind that is not wanted."""
+    """Where the files of a scan go, by the kinds that are wanted: nifti, seg, sr."""
 
-    nifti: str | None
-    seg: str | None
+    folders: Mapping[str, str]
     name: str
     stamp: str
 
-    def wanted(self, _: _View) -> int:
-        """How many files a view has."""
-        return (self.nifti is not None) + (self.seg is not None)
+    def wanted(self, view: _View) -> list[str]:
+        """The kinds of files that a view has; there is one report a scan."""
+        return [kind for kind in self.folders if kind != "sr" or view.is_first]
 
     def missing(self, view: _View) -> list[str]:
         """The kinds of files that are not there yet, or come from another run."""
-        found = []
-        if self.nifti is not None and not mask_files.has_stamp(
-            _start(self.nifti, self._file("nifti", view)), self.stamp
-        ):
-            found.append("nifti")
-        uid = dicom_seg.seg_uid(view.key, self.stamp)
-        if self.seg is not None and not dicom_seg.is_seg(_start(self.seg, self._file("seg", view)), uid):
-            found.append("seg")
-        return found
+        return [kind for kind in self.wanted(view) if not self._stands(kind, view)]
+
+    def _stands(self, kind: str, view: _View) -> bool:
+        start = _start(self.folders[kind], self._file(kind, view))
+        if kind == "nifti":
+            return mask_files.has_stamp(start, self.stamp)
+        uid = (dicom_seg.seg_uid if kind == "seg" else dicom_sr.sr_uid)(view.key, self.stamp)
+        return dicom_objects.is_instance(start, uid)
 
     def put(self, kind: str, view: _View, content: bytes) -> None:
         """Write one file."""
-        folder = self.nifti if kind == "nifti" else self.seg
-        assert folder is not None
-        _put(folder, self._file(kind, view), content)
+        _put(self.folders[kind], self._file(kind, view), content)
 
     def _file(self, kind: str, view: _View) -> str:
-        return f"{self.name}{view.suffix}" + (".nii.gz" if kind == "nifti" else ".dcm")
+        suffix = "" if kind == "sr" else view.suffix
+        return f"{self.name}{suffix}" + (".nii.gz" if kind == "nifti" else ".dcm")
 
 
 def _native(labels: np.ndarray, row: Mapping[str, Any], view: _View) -> tuple[np.ndarray, dict[str, Any]]:

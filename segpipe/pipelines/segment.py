@@ -121,7 +121,7 @@ def segment(
         with run.stage("follow up"):
             follow_up(spark, job, run)
         masks_failed = 0
-        if settings.nifti is not None or settings.dicom_seg is not None:
+        if any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr)):
             with run.stage("write masks"):
                 masks_failed = _tell_masks(write_masks(spark, settings, job, listing, progress), run)
         with run.stage("tidy up"):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,34 +11,16 @@ import numpy as np
 import segpipe
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import BadInput, Reason
-from segpipe.readers import inflate
+from segpipe.readers import dicom_objects
 from segpipe.readers.mask_files import on_source_grid, source_file
 
-_ROOT = "2.25."  # of UIDs that are numbers of 128 bits
 _SERIES_NUMBER = 9000
-_HEADER_BYTES = 1 << 14
-_MOST_BYTES = 1 << 31
-_TYPE_1 = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-_TYPE_2 = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "ReferringPhysicianName",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "SeriesNumber",
-    "InstanceNumber",
-    "Manufacturer",
-    "PositionReferenceIndicator",
-)
+_TYPE_1 = (*dicom_objects.TYPE_1, "FrameOfReferenceUID")
 
 
 def seg_uid(scan_id: str, stamp: str) -> str:
     """The SOP instance UID of a scan's mask: the same for the same scan, model and run."""
-    return _uid("instance", scan_id, stamp)
+    return dicom_objects.uid("instance", scan_id, stamp)
 
 
 def dicom_seg(
@@ -59,9 +38,8 @@ def dicom_seg(
     referred to, such as a mosaic.
     """
     import highdicom as hd
-    import pydicom
 
-    images = [_complete(_dataset(content), scan["scan_id"]) for content in contents]
+    images = dicom_objects.images(contents, scan["scan_id"], "SEG", _TYPE_1)
     file = source_file(scan)
     if any("MOSAIC" in (image.get("ImageType") or ()) for image in images):
         raise BadInput(
@@ -92,7 +70,7 @@ def dicom_seg(
                     _description(number, convention.labels[value], model_id)
                     for number, value in enumerate(values, start=1)
                 ],
-                series_instance_uid=_uid("series", scan["scan_id"], model_id),
+                series_instance_uid=dicom_objects.uid("series", scan["scan_id"], model_id),
                 series_number=_SERIES_NUMBER,
                 sop_instance_uid=seg_uid(scan["scan_id"], stamp),
                 instance_number=1,
@@ -106,47 +84,8 @@ def dicom_seg(
                 omit_empty_frames=bool(native.any()),
             )
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        problem = f"The series of scan {scan['scan_id']} cannot be referred to by a SEG: {_fault(error)}"
-        raise BadInput(Reason.UNSUPPORTED, problem, "use --nifti") from error
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, seg, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def is_seg(start: bytes, uid: str) -> bool:
-    """Whether the first bytes of a file are those of the SEG with this SOP instance UID."""
-    return start[128:132] == b"DICM" and uid.encode() in start[:_HEADER_BYTES]
-
-
-def _dataset(content: bytes) -> Any:
-    import pydicom
-
-    if inflate.is_gzip(content):
-        content = inflate.up_to(content, _MOST_BYTES, "series")[0]
-    return pydicom.dcmread(io.BytesIO(content), force=True)
-
-
-def _complete(image: Any, scan_id: str) -> Any:
-    """The image with the elements that must be there but may be empty (type 2), which de-identification takes out.
-
-    Raises BadInput naming every element that must have a value (type 1) and is missing.
-    """
-    for name in _TYPE_2:
-        if name not in image:
-            setattr(image, name, "")
-    missing = [name for name in _TYPE_1 if not image.get(name)]
-    if missing:
-        problem = f"The series of scan {scan_id} cannot be referred to by a SEG: it lacks {', '.join(missing)}"
-        raise BadInput(Reason.UNSUPPORTED, problem, "use --nifti")
-    return image
-
-
-def _fault(error: Exception) -> str:
-    """The element that highdicom stumbled over; else the kind of error alone, for its text may quote the patient."""
-    from pydicom.datadict import tag_for_keyword
-
-    words = [word for word in re.findall(r"[A-Z][A-Za-z0-9]+", str(error)) if tag_for_keyword(word) is not None]
-    return f"{' and '.join(dict.fromkeys(words))} ({type(error).__name__})" if words else type(error).__name__
+        raise dicom_objects.refused(scan["scan_id"], "SEG", error) from error
+    return dicom_objects.written(seg)
 
 
 def _description(number: int, label: str, model_id: str) -> Any:
@@ -169,8 +108,3 @@ def _description(number: int, label: str, model_id: str) -> Any:
             name=f"segpipe model {model_id}", version=segpipe.__version__, family=codes.DCM.ArtificialIntelligence
         ),
     )
-
-
-def _uid(*parts: str) -> str:
-    digest = hashlib.sha256("\0".join(parts).encode()).digest()[:16]
-    return _ROOT + str(int.from_bytes(digest, "big"))

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from segpipe.warehouse.store import Warehouse
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
 
 _FOOTER_THREADS = 8
+MEASURES = ["scan_id", "model_id", "region", "volume_ml", "longest_diameter_mm", "perpendicular_diameter_mm"]
 PLANE_COLUMNS = ["slice_index", "mask", "label_convention"]
 
 
@@ -53,6 +55,14 @@ def predicted_places(warehouse: Warehouse, cohort: str, model_id: str) -> dict[s
         for scan_id, row in members.items():
             found[scan_id] = PredictedPlace(scan_id, part, tuple(groups[scan_id]), row["fingerprint"], row["run_id"])
     return found
+
+
+def measured(warehouse: Warehouse, place: PredictedPlace, model_id: str) -> list[dict[str, Any]]:
+    """The rows of `segmentations` of a scan and model, one a region, in the order in which they were written."""
+    path = warehouse.path(SEGMENTATIONS.name, f"{place.part}.parquet")
+    with checked.open_part(warehouse.fs, path) as part:
+        rows = part.read(MEASURES).to_pylist()
+    return [row for row in rows if (row["scan_id"], row["model_id"]) == (place.scan_id, model_id)]
 
 
 def label_map(warehouse: Warehouse, place: PredictedPlace, shape: Sequence[int]) -> tuple[np.ndarray, str]:

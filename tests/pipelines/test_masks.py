@@ -200,10 +200,16 @@ def test_dicom_seg_lies_on_the_slices_it_refers_to(
     monkeypatch.setenv(KEY_VARIABLE, "a secret of more than sixteen bytes")
     images = write_dicom(tmp_path / "archive", seed=4, tilt=0.3)
     cohort = Cohort(spark, tmp_path / "archive", str(tmp_path / "w"))
-    options = {"source": str(cohort.archive), "dicom_seg": str(tmp_path / "seg"), "nifti": str(tmp_path / "nifti")}
+    folders = {name: str(tmp_path / name) for name in ("dicom_seg", "dicom_sr", "nifti")}
+    options = {"source": str(cohort.archive), **folders}
     outcome, run = cohort.segment(model.url, **options)
-    assert (len(outcome.segmented), run.counts["mask_files_written"], run.lines) == (1, 2, [])
-    (path,) = (tmp_path / "seg").rglob("*.dcm")
+    assert (len(outcome.segmented), run.counts["mask_files_written"], run.lines) == (1, 3, [])
+    (report,) = (tmp_path / "dicom_sr").rglob("*.dcm")
+    told = str(pydicom.dcmread(report))
+    for row in cohort.rows("segmentations", "region"):
+        assert row["region"] in told
+        assert f"{row['volume_ml']:.3f}".rstrip("0") in told
+    (path,) = (tmp_path / "dicom_seg").rglob("*.dcm")
     assert "Doe" not in str(path)
     seg = pydicom.dcmread(path)
     assert (seg.Modality, seg.PatientID, seg.StudyInstanceUID) == ("SEG", "P4", "1.2.3.4")
@@ -233,7 +239,7 @@ def test_dicom_seg_lies_on_the_slices_it_refers_to(
     assert [(found == value).sum() for value in values] == [(labels == value).sum() for value in values]
     before = path.read_bytes()
     _, run = cohort.segment(model.url, **options)
-    assert (run.counts["mask_files_written"], run.counts["mask_files_kept"]) == (0, 2)
+    assert (run.counts["mask_files_written"], run.counts["mask_files_kept"]) == (0, 3)
     assert (run.counts["files_listed"], run.counts["headers_read"]) == (32, 0)
     assert path.read_bytes() == before
 
@@ -259,7 +265,8 @@ def test_a_series_that_no_seg_can_refer_to(
         del image.FrameOfReferenceUID
         image.save_as(path)
     cohort = Cohort(spark, tmp_path / "archive", str(tmp_path / "w"))
-    outcome, run = cohort.segment(model.url, source=str(cohort.archive), dicom_seg=str(tmp_path / "seg"))
+    folders = {"dicom_seg": str(tmp_path / "seg"), "dicom_sr": str(tmp_path / "sr")}
+    outcome, run = cohort.segment(model.url, source=str(cohort.archive), **folders)
     assert len(outcome.segmented) == 1
     assert (run.counts["mask_files_failed"], run.counts["mask_files_written"]) == (1, 0)
     assert outcome.masks_failed == 1

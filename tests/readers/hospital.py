@@ -57,7 +57,7 @@ PROTOCOL = (
     Sketch("swi", 28, 20, None, ("GR",), ("SP",), "3D", slices=8, step=7),
     Sketch("swi mip", 28, 20, None, ("GR",), ("SP",), "3D", (*DERIVED, "MNIP"), slices=8, step=7),
     Sketch("swi phase", 28, 20, None, ("GR",), ("SP",), "3D", ("ORIGINAL", "PRIMARY", "P", "ND"), slices=8, step=7),
-    Sketch("perfusion", 1500, 30, None, ("EP", "GR"), times=60, slices=1),
+    Sketch("perfusion", 1500, 30, None, ("EP", "GR"), times=20, slices=1),
     Sketch("t1ce ax", 520, 9, agent="Gadovist", role="T1ce"),
     Sketch(
         "t1ce 3d", 1900, 2.5, 900, ("GR", "IR"), ("SP", "MP"), "3D", plane=SAGITTAL, slices=20, step=3, agent="Gadovist"
@@ -129,6 +129,7 @@ class Study:
     vendor: str
     series: tuple[Sketch, ...]
     study_per_series: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def only(self, *kinds: str) -> Study:
         """The study with series of some kinds alone."""
@@ -182,27 +183,55 @@ def write(folder: Path, study: Study) -> dict[str, int]:
         value = 100 + 10 * place
         if one.role:
             right[one.role] = value
+        template = _bytes(_image(study, one, place, value))
         for time in range(one.times):
             for number in range(one.slices):
-                dataset = _image(study, one, place, time, number, value)
-                (folder / f"{count:05d}").write_bytes(_bytes(dataset))
+                (folder / f"{count:05d}").write_bytes(_filled(template, _own(study, one, place, time, number)))
                 count += 1
     return right
 
 
-def _image(study: Study, one: Sketch, place: int, time: int, number: int, value: int) -> Dataset:
+def _own(study: Study, one: Sketch, place: int, time: int, number: int) -> tuple[str, ...]:
+    """What an image has of its own, always as long: its UID, its numbers, its time and its place."""
+    at = np.cross(one.plane[:3], one.plane[3:]) * one.step * number
+    return (
+        f"{_uid(study)}.{place}.1{time:02d}.1{number:02d}",
+        f"{number + 1 + time * one.slices:05d}",
+        f"{time + 1:05d}",
+        f"{9 + place // 12:02d}{5 * place % 60:02d}{time % 60:02d}.0",
+        "\\".join(f"{x:+09.2f}" for x in at),
+    )
+
+
+def _filled(template: bytes, own: tuple[str, ...]) -> bytes:
+    marks = (_UID_MARK.ljust(len(own[0]), "9"), *_MARKS)
+    for mark, text in zip(marks, own, strict=True):
+        assert len(mark) == len(text)
+        template = template.replace(mark.encode(), text.encode())
+    return template
+
+
+_UID_MARK, _PLACE_MARK = "2.25.9", "+44444.44"
+_MARKS = ("55555", "33333", "121212.0", "\\".join([_PLACE_MARK] * 3))
+
+
+def _uid(study: Study) -> str:
+    return f"1.2.826.{sum(map(ord, study.name))}"
+
+
+def _image(study: Study, one: Sketch, place: int, value: int) -> Dataset:
+    """An image of a series, with marks where each has values of its own."""
+    uid, blank, minute = _uid(study), _own(study, one, place, 0, 0), f"{9 + place // 12:02d}{5 * place % 60:02d}"
     ds = Dataset()
-    uid = f"1.2.826.{sum(map(ord, study.name))}"
-    ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, f"{uid}.{place}.{time}.{number}"
+    ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, _UID_MARK.ljust(len(blank[0]), "9")
     ds.StudyInstanceUID = f"{uid}.{place}.77" if study.study_per_series else f"{uid}.77"
     ds.SeriesInstanceUID, ds.FrameOfReferenceUID = f"{uid}.{place}", f"{uid}.9"
     ds.PatientID, ds.PatientName, ds.Modality, ds.Manufacturer = f"P-{study.name}", "Meier^Anna", "MR", study.vendor
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = "20210304"
     ds.StudyTime = "093000"
-    ds.SeriesTime = f"{9 + place // 12:02d}{5 * place % 60:02d}00"
-    ds.AcquisitionTime = f"{9 + place // 12:02d}{5 * place % 60:02d}{time % 60:02d}"
+    ds.SeriesTime, ds.AcquisitionTime = f"{minute}00", _MARKS[2]
     ds.SeriesDescription, ds.BodyPartExamined = one.text, "HEAD"
-    ds.SeriesNumber, ds.InstanceNumber, ds.AcquisitionNumber = place + 1, number + 1 + time * one.slices, time + 1
+    ds.SeriesNumber, ds.InstanceNumber, ds.AcquisitionNumber = place + 1, *_MARKS[:2]
     ds.ImageType, ds.ScanningSequence, ds.SequenceVariant = list(one.image_type), list(one.sequence), list(one.variant)
     ds.MRAcquisitionType, ds.RepetitionTime, ds.EchoTime = one.dimensions, one.tr, one.te
     if one.ti is not None:
@@ -210,11 +239,9 @@ def _image(study: Study, one: Sketch, place: int, time: int, number: int, value:
     if one.agent is not None:
         ds.ContrastBolusAgent = one.agent
     ds.Rows, ds.Columns, ds.PixelSpacing, ds.SliceThickness = 6, 5, [1, 1], one.step
-    normal = np.cross(one.plane[:3], one.plane[3:])
-    ds.ImageOrientationPatient, ds.ImagePositionPatient = (
-        list(one.plane),
-        [float(x) for x in normal * one.step * number],
-    )
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = list(one.plane), [_PLACE_MARK] * 3
+    for name, new in (study.extra | one.extra).items():
+        setattr(ds, name, new)
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     pixels = np.full((6, 5), value, np.uint16)
