@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import BadInput, UsageError
+from segpipe.errors import BadInput, NotFound, UsageError
 from segpipe.pipelines import attempts, cohort_key, identities, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
@@ -120,11 +120,21 @@ def _keep_series(
     if not listing.series:
         return
     rejected = {scan_id for outcome in outcomes for scan_id in outcome.quarantined} | set(plan.known_bad_scans)
-    rows = series_rows.rows(listing.series, job.settings.cohort, job.run_id, rejected)
+    entered = _entered(warehouse, job.settings.cohort)
+    rows = series_rows.rows(listing.series, job.settings.cohort, job.run_id, rejected, entered)
     run.count("series", len(rows))
     run.count("series_changed", series_rows.keep(warehouse, job.fence, job.settings.cohort, rows))
     decisions = Counter("in scans" if row["scan_id"] else row["decision"] for row in rows)
     run.lines.append("DICOM series: " + ", ".join(f"{count} {name}" for name, count in sorted(decisions.items())))
+
+
+def _entered(warehouse: Warehouse, cohort: str) -> dict[str, frozenset[str]]:
+    """The modalities that stand in the tables, by scan_id."""
+    try:
+        rows = warehouse.scans(cohort, ("scan_id", "modalities")).to_pylist()
+    except NotFound:
+        return {}
+    return {row["scan_id"]: frozenset(name.partition(".")[0] for name in row["modalities"]) for row in rows}
 
 
 def _tell(listing: Listing, run: RunRecord) -> None:

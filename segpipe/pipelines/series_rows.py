@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from segpipe.errors import NotFound, UsageError
-from segpipe.readers.names import MODALITIES
+from segpipe.readers.names import MASK, MODALITIES
 from segpipe.readers.series import ALSO, IGNORE, NOT_SELECTED, OVERRIDE, RULES_VERSION, SELECTED, Judged, Options
 from segpipe.settings import SeriesSettings
 from segpipe.storage import url_to_fs
@@ -63,13 +63,22 @@ def series_map(url: str | None) -> dict[str, str]:
 
 
 def rows(
-    judged: Sequence[Judged], cohort: str, run_id: str, rejected_scans: Collection[str] = ()
+    judged: Sequence[Judged],
+    cohort: str,
+    run_id: str,
+    rejected_scans: Collection[str] = (),
+    entered: Mapping[str, Collection[str]] | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of all series; those of `rejected_scans` are in no scan."""
-    return [_row(one, cohort, run_id, rejected_scans) for one in judged]
+    """The rows of all series; those of `rejected_scans` are in no scan.
+
+    `entered` are the modalities of the scans that stand in the tables: a series that dropped out of its scan is told.
+    """
+    return [_row(one, cohort, run_id, rejected_scans, entered or {}) for one in judged]
 
 
-def _row(one: Judged, cohort: str, run_id: str, rejected_scans: Collection[str]) -> dict[str, Any]:
+def _row(
+    one: Judged, cohort: str, run_id: str, rejected_scans: Collection[str], entered: Mapping[str, Collection[str]]
+) -> dict[str, Any]:
     facts, series = one.facts, one.series
     scan_id: str | None = f"{cohort}:{facts.subject}:{one.session}"
     decision, reason = one.decision, one.reason
@@ -77,6 +86,8 @@ def _row(one: Judged, cohort: str, run_id: str, rejected_scans: Collection[str])
         scan_id = None
     elif scan_id in rejected_scans:
         scan_id, decision, reason = None, NOT_SELECTED, "its scan was rejected, see `quarantine`"
+    elif one.role != MASK and one.role not in entered.get(scan_id or "", (one.role,)):
+        scan_id, decision, reason = None, NOT_SELECTED, "it cannot be used or does not fit its scan, see `quarantine`"
     return {
         "series_id": facts.series,
         "cohort": cohort,

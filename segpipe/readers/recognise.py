@@ -2,7 +2,8 @@
 
 Words become concepts, and rules over concepts, tried in order, give a role. Both are tables: a new idiom is a new word
 or a new rule, never a new branch. The words are those of Siemens, GE, Philips, Canon, Hitachi and United Imaging and
-of the people who name protocols in English, German, French, Spanish, Portuguese, Italian, Dutch and Polish.
+of the people who name protocols in English, German, French, Spanish, Portuguese, Italian, Dutch and Polish,
+and the contrast agent's in some more.
 """
 
 import re
@@ -35,12 +36,12 @@ class Recognition:
 
 
 _AGENT = (
-    r"(?:contrast\w*|kontrast\w*|gd\w?|gad|gado\w*|dotarem|clariscan|magnevist|prohance|multihance|omniscan|km|kl|mdc"
+    r"(?:contrast\w*|kontras\w*|gd\w?|gad|gado\w*|dotarem|clariscan|magnevist|prohance|multihance|omniscan|km|kl|mdc"
     r"|pdc|civ|inj|injec\w*|injek\w*|injet\w*|iv)"
 )
 _BEFORE = (
     r"(?:no|non|not|without|w ?/ ?o|wo|ohne|vor|sans|avant|sin|senza|prima|sem|antes|zonder|voor|bez|przed|pre|before"
-    r"|native?|s ?/)"
+    r"|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer)"
 )
 _FILLER = r"(?:\s*(?:de|del|di|d|da|do|dem|der|la|el|il|the|iv)\b)?"
 _NO_AGENT = (
@@ -90,8 +91,13 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bmpr(?=(?: ns| sag| tra| cor| ax)* (?:p\d|iso|grappa|adni|ns))", " mprage "),
     (r"\bunid?en\b|\buni ?den\b", " mp2rage "),
     (r"\bscreen ?(?:save|shot)\w*|\bsecondary ?capture\b", " report "),
-    (r"增强|造影", " after "),
-    (r"平扫", " before "),
+    (r"(?:造影|增强|조영) ?(?:前|전)|非造影|造影なし|単純|单纯|平扫|비조영", " before "),
+    (r"增强|造影|조영", " after "),
+    (r"\b(?:без|до) ?\w{0,3} ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bнатив\w*", " before "),
+    (r"\b(?:с|после) ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bконтраст\w*|\+ ?(?:контр\w*|кв|ку)\b", " after "),
+    (r"\bт([12])", r" t\1 "),
+    (rf"\b{_AGENT} ?(?:oncesi|nelkul|elott)|\bkontrasts\w? ?z\b", " before "),
+    (rf"\bpo ?{_AGENT}\b", " after "),
 )  # fmt: skip
 
 _CONCEPTS: dict[str, str] = {
@@ -242,7 +248,7 @@ _PIECES = re.findall(
 _PREFIXES = ("ss", "s", "e", "d", "v", "wip", "r", "m")  # Philips and GE put them in front
 _LEAST_GLUED = 5  # letters of a word that is known inside of an unknown one
 _LONGEST_TEXT = 256
-_PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u4e00-\u9fff]+")
+_PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]+")
 
 
 def recognise(text: str) -> Recognition:
@@ -303,6 +309,7 @@ def _tokens(text: str) -> list[str]:
     """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
+    plain = unicodedata.normalize("NFC", plain)  # the letters of Korean, which were taken apart too
     plain = " ".join(_PLAIN_MARK.sub(" ", plain).split())
     for pattern, word in _PATTERNS:
         plain = pattern.sub(word, plain)

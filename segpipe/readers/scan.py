@@ -168,7 +168,7 @@ def load(
         try:
             frames += _frames(fs, root, files, CANONICAL[axis], max_voxels, keep_header_text)
         except BadInput as error:
-            if not _is_foreign(files[0].path) or len(scan_source.files) == len(files):
+            if not _may_drop(files[0].path, error) or len(scan_source.files) == len(files):
                 raise
             foreign.append((files[0].path, error))
     if all(frame.role == MASK for frame in frames):
@@ -422,6 +422,14 @@ def _on_one_grid(
 def _is_foreign(path: str) -> bool:
     """Whether a file is in a format that is read as far as a library goes: what it holds is not repaired by a copy."""
     return path.lower().endswith((*itk.SUFFIXES, ".bz2"))
+
+
+def _may_drop(path: str, error: BadInput) -> bool:
+    """Whether the rest of a scan goes on without an image that cannot be used.
+
+    A DICOM series is looked at again when one of its files changes; a fault of the file system need not be its own.
+    """
+    return _is_foreign(path) or (not is_image(path) and error.reason is not Reason.UNREADABLE)
 
 
 def _is_main(frame: Frame) -> bool:

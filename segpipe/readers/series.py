@@ -419,10 +419,10 @@ def _why_not(one: Judged, best: Judged, longest: float, frames: Mapping[str | No
 
 def _preference(one: Judged, prefer: str) -> float:
     """How well plane and kind are what is wanted, 0 to 3."""
-    thick = not _is_3d(one)
+    is_axial = one.facts.plane == "axial"
     if prefer == "3d":
-        return 2.0 * (not thick) + (one.facts.plane == "axial")
-    return 2.0 * (one.facts.plane == "axial") + thick
+        return 2.0 * _is_3d(one) + is_axial
+    return 2.0 * is_axial + (is_axial != _is_3d(one))  # a volume shows axial slices too, a coronal slab does not
 
 
 def _is_3d(one: Judged) -> bool:

@@ -121,8 +121,25 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
     assert (outcome.skipped, run.counts["headers_read"], run.counts["series_changed"]) == (2, 0, 0)
     write_brats(source / "other", subjects=1, seed=0, shape=(8, 12, 10))
     monkeypatch.setattr("segpipe.pipelines.listing._FEW", 0)
+    t2 = next(one for one in rows if one["role"] == "T2" and one["decision"] == "selected")
+    broken = files_of(source, t2["series_id"])[0]
+    broken.write_bytes(broken.read_bytes()[:-9])
     outcome, run = run_ingest(spark, source, tmp_path / "w")
-    assert (outcome.skipped, run.counts["headers_read"], len(outcome.written)) == (2, 0, 1)
+    assert (outcome.skipped, run.counts["headers_read"], len(outcome.written)) == (1, t2["instances"], 1)
+    assert outcome.replaced == (t2["scan_id"],)
+    scans = {row["scan_id"]: row["modalities"] for row in warehouse.scans(COHORT).to_pylist()}
+    assert scans[t2["scan_id"]] == ["FLAIR", "T1", "T1ce"]
+    (row,) = warehouse.table("quarantine").to_table().to_pylist()
+    assert row["reason"] == "truncated"
+    (told,) = [one for one in warehouse.table("series").to_table().to_pylist() if one["series_id"] == t2["series_id"]]
+    assert (told["scan_id"], told["decision"]) == (None, "not selected")
+    assert "quarantine" in told["reason"]
+
+
+def files_of(source: Path, series_id: str) -> list[Path]:
+    listing = find(str(source), "dicom", SECRET.encode())
+    series = next(one.series for one in listing.series if one.facts.series == series_id)
+    return [source / entry.path for entry in series.entries()]
 
 
 @pytest.mark.parametrize(("more", "wanted"), [({}, True), ({"A/t1.nii.gz": b"?"}, False), ({"notes.xyz": b"?"}, True)])

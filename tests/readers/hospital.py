@@ -16,6 +16,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
+from segpipe.readers.archive import Listing
+
 AXIAL, CORONAL, SAGITTAL = ((1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1))
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 
@@ -172,6 +174,16 @@ def studies() -> list[Study]:
         Study("repeated-flair", "SIEMENS", tuple(repeated)),
         Study("study-per-series", "Philips Medical Systems", _named("Philips Medical Systems"), True),
     ]
+
+
+def chosen(listing: Listing, folder: Path) -> dict[str, int]:
+    """The greatest value of the series that was selected for each modality."""
+    found = {}
+    for one in listing.series:
+        if one.decision == "selected":
+            first = pydicom.dcmread(folder / one.series.first)
+            found[one.role] = max(np.frombuffer(first.PixelData, "<u2").tolist())
+    return found
 
 
 def write(folder: Path, study: Study) -> dict[str, int]:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from segpipe.errors import BadInput
 from segpipe.readers.archive import Entry
 from segpipe.readers.dicom_index import Facts, Member, Series
 from segpipe.readers.recognise import recognise
 from segpipe.readers.scan import load
 from segpipe.readers.series import Options, judge
 from segpipe.readers.sources import find
-from tests.readers.hospital import MODALITIES, Study, studies, write
+from tests.readers.hospital import MODALITIES, Study, chosen, studies, write
+from tests.readers.hospital_more import MORE
 
 KEY = b"a secret of more than sixteen bytes"
 
@@ -29,6 +31,33 @@ def test_a_hospital_study_becomes_one_scan_of_its_four_modalities(study: Study, 
     assert all(one.reason for one in listing.series if one.decision != "selected"), told
     scan = load(listing.root, listing.scans[0])
     assert {name: int(image.max()) for name, image in scan.images.items()} == right
+
+
+@pytest.mark.parametrize("study", MORE, ids=lambda study: study.name)
+def test_other_vendors_languages_and_habits(study: Study, tmp_path: Path) -> None:
+    right = write(tmp_path, study)
+    listing = find(str(tmp_path), "dicom", KEY)
+    told = [(one.role, one.decision, one.reason, one.evidence, one.facts.said.words) for one in listing.series]
+    assert chosen(listing, tmp_path) == right, told
+    assert [set(scan.modalities) for scan in listing.scans] == ([set(right)] if right else [])
+    assert len(listing.series) == len(study.series)
+    assert all(one.reason for one in listing.series if one.decision != "selected"), told
+
+
+def test_a_series_that_cannot_be_used_drops_out_alone(tmp_path: Path) -> None:
+    study = studies()[0].only("t1 ax", "t2 ax", "flair", "t1ce ax")
+    write(tmp_path, study)
+    scan = find(str(tmp_path), "dicom", KEY).scans[0]
+    bad = next(file for file in scan.files if file.role == "T2")
+    (tmp_path / bad.paths[2]).write_bytes((tmp_path / bad.paths[2]).read_bytes()[:-9])
+    listing = find(str(tmp_path), "dicom", KEY)
+    loaded = load(listing.root, listing.scans[0])
+    assert loaded.modalities == ("FLAIR", "T1", "T1ce")
+    (dropped,) = loaded.dropped
+    assert (str(dropped.reason), set(dropped.paths), dropped.is_dicom) == ("truncated", set(bad.paths), True)
+    (tmp_path / bad.paths[2]).unlink()  # what was left out must have been there
+    with pytest.raises(BadInput, match="cannot be read"):
+        load(listing.root, listing.scans[0])
 
 
 def facts(**changes: object) -> Facts:
