@@ -58,6 +58,7 @@ class SourceFile:
 
     `channel` counts the 3D frames of the file. `companion` is the `.img` file of a `.hdr`, or, for a DICOM series, its
     other files separated by newlines, compressed where `is_packed`; `bytes` and `modified` speak of all of them.
+    `volume` is the only one that is wanted of an enhanced DICOM file with several.
     """
 
     role: str
@@ -67,6 +68,7 @@ class SourceFile:
     channel: int = 0
     companion: str | None = None
     is_packed: bool = False
+    volume: int | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -117,7 +119,8 @@ class ScanSource:
     def fingerprint(self) -> str:
         """Changes with the paths, sizes, versions and meaning of the files, and with nothing else."""
         files = [(f.role, f.path, f.bytes, f.modified, f.channel, "\n".join(f.paths[1:]) or None) for f in self.files]
-        return _hash([self.subject, self.session, self.layout, self.label_convention, files])
+        wanted = [(f.path, f.volume) for f in self.files if f.volume is not None]
+        return _hash([self.subject, self.session, self.layout, self.label_convention, files, *wanted])
 
     @property
     def nameless_fingerprint(self) -> str:

@@ -17,12 +17,13 @@ from segpipe.core.volume import Volume
 from segpipe.errors import Reason
 from segpipe.readers import codestream, inflate
 from segpipe.readers.dicom_files import MOST_FRAMES, bad, careful, pydicom, refuse_deflated, refuse_endless
+from segpipe.readers.dicom_index import COMPONENTS
 from segpipe.readers.dicom_tags import SEGMENTATION
 
 _STEP_TOLERANCE = 0.05  # of a slice step
 _SAME_PLACE_MM = 1e-2
 _ANGLE_TOLERANCE = 1e-3
-_COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")
+_COMPONENTS = tuple(name.upper() for name in COMPONENTS)
 _SLICE_POINTERS = (0x00200032, 0x00209057, 0x00201041, 0x00209128, 0x00200100)  # positions, places in a stack, times
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 _JPEG_2000 = (_JPEG_FAMILY + "9", _JPEG_FAMILY + "20")  # with high-throughput JPEG 2000

@@ -29,8 +29,12 @@ _ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.
 _IMAGES = "1.2.840.10008.5.1.4.1.1."
 _SAME_DIRECTION = math.cos(math.radians(0.5))
 _PER_FRAME = 0x52009230
+_GE_MARK = 100000  # GE adds a multiple of it to the b-values of some protocols
 _SHIFT_DAYS = 36500
 _SAME_PLACE_MM = 1e-2
+
+COMPONENTS = ("magnitude", "phase", "real", "imaginary")
+"""In the order in which the volumes of an enhanced file are read."""
 
 _VENDORS = ("siemens", "ge", "philips", "canon", "toshiba", "hitachi", "united imaging", "bruker", "fujifilm")
 # Values of ImageType and BodyPartExamined that may be told; any other is left out.
@@ -108,6 +112,9 @@ class Facts:
     text: str
     override: str | None = None
     volumes: int = 1  # of one enhanced file
+    parts: tuple[
+        tuple[float, str], ...
+    ] = ()  # echo time, ms, and component of each, where nothing else tells them apart
     refers_to: tuple[str, ...] = ()
 
     @property
@@ -222,8 +229,8 @@ class Header:
 _GROUP = re.findall(
     r"\w+",
     "SOPClassUID Modality PatientID StudyInstanceUID SeriesInstanceUID ImageType EchoTime EchoNumbers"
-    " DiffusionBValue SiemensBValue ComplexImageComponent Rows Columns PixelSpacing ImageOrientationPatient"
-    " ContrastBolusAgent SeriesDescription InversionTime",
+    " DiffusionBValue SiemensBValue GEBValue PhilipsBValue ComplexImageComponent Rows Columns PixelSpacing"
+    " ImageOrientationPatient ContrastBolusAgent SeriesDescription InversionTime",
 )
 
 
@@ -444,6 +451,10 @@ def _b_values(elements: Elements, sequence_name: str) -> tuple[float, ...]:
     values = list(elements.numbers("DiffusionBValue"))
     if elements.text("SiemensCreator").upper().startswith("SIEMENS"):
         values += elements.numbers("SiemensBValue")
+    if elements.text("GECreator").upper().startswith("GEMS_PARM"):
+        values += [number % _GE_MARK for number in elements.numbers("GEBValue")[:1]]
+    if elements.text("PhilipsCreator").upper().startswith("PHILIPS IMAGING"):
+        values += elements.numbers("PhilipsBValue")
     if not values and sequence_name.lstrip("*").startswith("ep_b"):
         digits = "".join(letter for letter in sequence_name.partition("ep_b")[2].split("#")[0] if letter.isdigit())
         values = [float(digits)] if digits else []
@@ -549,6 +560,9 @@ def _with_frames(
         component="magnitude" if len({f.component for f in frames}) > 1 else first.component or facts.component,
         volumes=len({(f.echo_time, f.b_value, f.component, f.stack, f.inversion_time) for f in frames}),
     )
+    if len({(f.b_value, f.stack, f.inversion_time) for f in frames}) == 1:
+        parts = {(f.echo_time or 0.0, f.component or "magnitude") for f in frames}
+        facts = replace(facts, parts=tuple(sorted(parts, key=lambda part: (part[0], COMPONENTS.index(part[1])))))
     normal = np.cross(direction[:3], direction[3:]) if direction else np.zeros(3)
     heights = [float(np.dot(frame.position, normal)) for frame in frames if len(frame.position) == 3]
     return facts, tuple(sorted(heights))
@@ -596,7 +610,7 @@ class _Frame:
             repetition_time=number("RepetitionTime"),
             inversion_time=next(iter(values("InversionTimes")), None) or None,
             b_value=number("DiffusionBValue"),
-            component=component if component in ("magnitude", "phase", "real", "imaginary") else "",
+            component=component if component in COMPONENTS else "",
             contrast=text("AcquisitionContrast"),
             stack=text("StackID"),
         )
@@ -629,5 +643,6 @@ def from_json(text: str) -> Facts:
     for name in ("said", "protocol_said"):
         said = values[name]
         values[name] = Recognition(**{**said, "words": tuple(said["words"])})
+    values["parts"] = [tuple(part) for part in values["parts"]]
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Facts(**fields)

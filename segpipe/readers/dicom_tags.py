@@ -8,7 +8,7 @@ same bytes.
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from segpipe.readers.dicom_files import careful, pydicom, refuse_deflated
 
@@ -70,8 +70,14 @@ TAGS: dict[str, int] = {
 }
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 LAST = max(TAGS.values())
-_NAMES = {tag: name for name, tag in TAGS.items()}
-_SHORTS, _DOUBLES = ("Rows", "Columns"), ("DiffusionBValue",)
+PRIVATE: dict[str, tuple[str, int]] = {
+    # by the start of Manufacturer: name and tag of the b-value, far behind the last of the others
+    "GE ": ("GEBValue", 0x00431039),
+    "PHILIPS": ("PhilipsBValue", 0x20011003),
+}
+_CREATORS = {"GECreator": 0x00430010, "PhilipsCreator": 0x20010010}
+_NAMES = {tag: name for name, tag in (*TAGS.items(), *PRIVATE.values(), *_CREATORS.items())}
+_SHORTS, _DOUBLES, _FLOATS = ("Rows", "Columns"), ("DiffusionBValue",), ("PhilipsBValue",)
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _EXPLICIT, _IMPLICIT = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2"
@@ -112,6 +118,8 @@ class Elements:
             return tuple(float(n) for n in struct.unpack(f"{order}{len(raw) // 2}H", raw[: len(raw) // 2 * 2]))
         if name in _DOUBLES:
             return tuple(struct.unpack(f"{order}{len(raw) // 8}d", raw[: len(raw) // 8 * 8]))
+        if name in _FLOATS:
+            return tuple(struct.unpack(f"{order}{len(raw) // 4}f", raw[: len(raw) // 4 * 4]))
         return tuple(number for part in self.text(name).split("\\") if (number := _number(part)) is not None)
 
     def number(self, name: str) -> float | None:
@@ -168,14 +176,17 @@ def walked(start: bytes, whole: bool = False) -> Elements | None:
     if syntax not in (_EXPLICIT, _IMPLICIT) and not syntax.startswith(_COMPRESSED):
         raise _Unusual
     found: dict[str, bytes] = {}
-    explicit, end, last = syntax != _IMPLICIT, len(start), 0
+    explicit, end, last, wanted = syntax != _IMPLICIT, len(start), 0, LAST
     while place + 8 <= end:
         group, element, kind, length = _SHORT_HEAD(start, place)
         tag, body = group << 16 | element, place + 8
         if not explicit or kind not in _SHORT_VRS:
             tag, length, body = _element(start, place, explicit)
-        if tag > LAST:
-            return Elements(found)
+        if tag > wanted:
+            if wanted == LAST:
+                wanted = _last(found)
+            if tag > wanted:
+                return Elements(found)
         if tag <= last:
             raise _Unusual
         last = tag
@@ -193,21 +204,42 @@ def walked(start: bytes, whole: bool = False) -> Elements | None:
     raise _More
 
 
+def _last(found: Mapping[str, bytes]) -> int:
+    """The last wanted tag: of echo-planar images without a public b-value, that of their vendor's own."""
+    if "DiffusionBValue" in found or b"EP" not in found.get("ScanningSequence", b""):
+        return LAST
+    vendor = found.get("Manufacturer", b"").strip(b"\0 ").upper()
+    return next((tag for name, (_, tag) in PRIVATE.items() if vendor.startswith(name.encode())), LAST)
+
+
 def parsed(file: BinaryIO, name: str) -> Elements | None:
     """The elements by pydicom, for every transfer syntax that it knows."""
     refuse_deflated(file, name)
-    reader = pydicom()
-    dataset = reader.filereader.read_partial(
-        file, stop_when=lambda tag, vr, length: tag > LAST, force=True, specific_tags=list(TAGS.values())
-    )
+    dataset = _partial(file, LAST)
     if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")).encode() == _DIRECTORY:
         return None
+    found = _raw(dataset)
+    last = _last(found)
+    if last > LAST:
+        file.seek(0)
+        found = _raw(_partial(file, last))
+    return Elements(found, bool(dataset.original_encoding[1]))
+
+
+def _partial(file: BinaryIO, last: int) -> Any:
+    """The data set up to a tag."""
+    return pydicom().filereader.read_partial(
+        file, stop_when=lambda tag, vr, length: tag > last, force=True, specific_tags=list(_NAMES)
+    )
+
+
+def _raw(dataset: Any) -> dict[str, bytes]:
     found = {}
-    for label, tag in TAGS.items():
+    for tag, label in _NAMES.items():
         item = dataset.get_item(tag) if tag in dataset else None
         if item is not None and isinstance(item.value, bytes) and item.value:
             found[label] = item.value
-    return Elements(found, bool(dataset.original_encoding[1]))
+    return found
 
 
 def _meta(start: bytes) -> tuple[int, bytes | None]:

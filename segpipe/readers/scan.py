@@ -260,6 +260,8 @@ def _frames(
 ) -> list[Frame]:
     """The frames of one file that the scan wants, canonical."""
     volume, digest = _read(fs, root, files[0], max_voxels)
+    if files[0].volume is not None:
+        volume = _one_volume(volume, files[0])
     volume, blanked = (volume, ()) if text else nifti.without_text(volume)
     path = files[0].path
     codes = _orientation(volume, path)
@@ -271,6 +273,14 @@ def _frames(
         array = reorient(stack[..., channel], codes, orientation)
         frames.append(Frame(role, path, array, affine, volume.slope, volume.inter, row))
     return frames
+
+
+def _one_volume(volume: Volume, file: SourceFile) -> Volume:
+    """The wanted volume of a file with several."""
+    stack = volume.voxels.reshape(*volume.voxels.shape[:3], -1, order="F")
+    if file.volume is None or file.volume >= stack.shape[3]:
+        _bad(Reason.GRID_MISMATCH, f"{file.path} has other volumes than when it was listed", "run ingest again")
+    return replace(volume, voxels=stack[..., file.volume])
 
 
 def _read(fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, max_voxels: int) -> tuple[Volume, str]:

@@ -5,10 +5,13 @@ physics as veto and where words are silent. Then those of a visit together: cont
 contrast from T1 before, and one series of each modality is selected. Disagreement is a conflict, never a guess.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from segpipe.readers import recognise
 from segpipe.readers.dicom_index import Facts, Series
@@ -26,6 +29,7 @@ IGNORE = "ignore"  # what a site's map calls a series that shall not be used
 _LEAST_SLICES = 10  # of a series that only its physics names
 _DYNAMIC = 5  # times from which on a series is a dynamic one
 _COMPLETE = 0.7  # of the longest coverage of its modality
+_PAUSE = 45 * 60  # seconds between the starts of two series of one examination, at most
 _HEAD = re.findall(
     r"\w+",
     "HEAD BRAIN SKULL HEADNECK NEURO CRANIUM KOPF SCHADEL ENCEPHALE TETE CABEZA CEREBRO ENCEFALO UNKNOWN ORBIT IAC"
@@ -56,6 +60,7 @@ class Judged:
     reason: str = ""
     contrast: bool | None = None  # as told by words
     session: str = ""
+    volume: int | None = None  # the one to take, of a file with several
     seconds: float | None = None  # since the first series of its session
 
     @property
@@ -140,7 +145,31 @@ _VETOES = {T1: (T2, FLAIR, "T2*"), T2: (T1, FLAIR, "PD"), FLAIR: (T1, "T2*")}
 
 
 def alone(one: Series, also: Sequence[str] = ()) -> Judged:
-    """A series by itself: its role as far as one can tell without the others of its visit."""
+    """A series by itself: its role as far as one can tell without the others of its visit.
+
+    Of an enhanced file with several volumes, the only magnitude image is looked at, or the later of two echoes.
+    """
+    place = _volume(one)
+    if place is None:
+        return _alone(one, also)
+    echo_time, component = one.facts.parts[place]
+    facts = replace(one.facts, echo_time=echo_time or one.facts.echo_time, component=component, volumes=1)
+    judged = _alone(replace(one, facts=facts, heights=np.array(one.places)), also)
+    judged.series, judged.volume = one, place
+    return judged
+
+
+def _volume(one: Series) -> int | None:
+    """The volume of an enhanced file that may enter a scan; None where it has one, or none is the obvious one."""
+    parts = one.facts.parts
+    if one.facts.volumes < 2 or not len(parts) == one.facts.volumes == one.times:
+        return None
+    usable = [place for place, (_, component) in enumerate(parts) if component == "magnitude"]
+    roles = [physical_role(replace(one, facts=replace(one.facts, echo_time=parts[place][0]))) for place in usable]
+    return usable[-1] if len(usable) == 1 or roles == ["PD", T2] else None
+
+
+def _alone(one: Series, also: Sequence[str] = ()) -> Judged:
     facts = one.facts
     if facts.kind == "segmentation":
         return Judged(one, MASK, 1.0, ("SOP class",), EXCLUDED, "a SEG object that refers to no selected series")
@@ -265,22 +294,33 @@ def _sessions(judged: Sequence[Judged], by: str) -> list[list[Judged]]:
 
 
 def _study_per_series(judged: Sequence[Judged]) -> set[tuple[str, str | None]]:
-    """Days of patients on which every study holds one series, most of another kind than the rest.
+    """Days of patients on which every study holds one series, as if it were one examination.
 
-    Some archives were de-identified so that each series has a StudyInstanceUID of its own. Visits of one series each
-    show the same again; the series of one visit show different things.
+    Some archives were de-identified so that each series has a StudyInstanceUID of its own. It takes all of this: most
+    studies of the archive hold one series; those of the day show different things, where visits of one series each
+    show the same again; they follow on each other without a long pause; and no two of them have accession numbers of
+    their own.
     """
     days: dict[tuple[str, str | None], dict[str, list[Judged]]] = {}
     for one in judged:
         if one.facts.day is not None:
             days.setdefault((one.facts.subject, one.facts.day), {}).setdefault(one.facts.study, []).append(one)
-    found = set()
-    for day, studies in days.items():
-        series = [{one.facts.series.partition("-")[0] for one in of} for of in studies.values()]
-        kinds = {(one.role, one.reason, one.contrast) for of in studies.values() for one in of}
-        if len(studies) > 1 and all(len(of) == 1 for of in series) and 2 * len(kinds) > len(studies):
-            found.add(day)
-    return found
+    sizes = [len({one.facts.series.partition("-")[0] for one in of}) for day in days.values() for of in day.values()]
+    if 2 * sizes.count(1) <= len(sizes):
+        return set()
+    return {day for day, studies in days.items() if _is_one_visit(list(studies.values()))}
+
+
+def _is_one_visit(studies: Sequence[Sequence[Judged]]) -> bool:
+    """Whether the studies of a day are the series of one examination."""
+    series = [{one.facts.series.partition("-")[0] for one in of} for of in studies]
+    kinds = {(one.role, one.reason, one.contrast) for of in studies for one in of}
+    if len(studies) < 2 or any(len(of) > 1 for of in series) or 2 * len(kinds) <= len(studies):
+        return False
+    if len({one.facts.accession for of in studies for one in of} - {None}) > 1:
+        return False
+    moments = sorted(at for of in studies for one in of if (at := one.series.moment) is not None)
+    return all(later - earlier <= _PAUSE for earlier, later in itertools.pairwise(moments))
 
 
 def _times(session: Sequence[Judged]) -> None:

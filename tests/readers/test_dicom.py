@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import pickle
 import random
 import shutil
@@ -114,6 +115,38 @@ def refused(datasets: list[Dataset], **options: Any) -> Reason:
     return caught.value.reason
 
 
+def enhanced(parts: list[tuple[float, str]]) -> Dataset:
+    """An enhanced T2 of three slices with a volume for each echo time, ms, and component; the n-th has the value n."""
+    frames = []
+    for slice_, (echo, component) in itertools.product(range(3), parts):
+        frame = Dataset()
+        frame.PlanePositionSequence, frame.MREchoSequence, frame.MRImageFrameTypeSequence = ([Dataset()] for _ in "abc")
+        frame.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 4.0 * slice_]
+        frame.MREchoSequence[0].EffectiveEchoTime = echo
+        frame.MRImageFrameTypeSequence[0].ComplexImageComponent = component
+        frames.append(frame)
+    shared = Dataset()
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [Dataset()], [Dataset()]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PixelMeasuresSequence[0].PixelSpacing = [1, 1]
+    values = np.tile(np.arange(len(parts)) + 1, 3).astype("<i2")
+    pixels = np.repeat(values, 12).reshape(-1, 4, 3)
+    pixels[:, 0] = 0
+    return image(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1",
+        SeriesDescription="T2 tra",
+        RepetitionTime=4000,
+        ScanningSequence="SE",
+        NumberOfFrames=len(frames),
+        ImagePositionPatient=None,
+        ImageOrientationPatient=None,
+        PixelSpacing=None,
+        PerFrameFunctionalGroupsSequence=frames,
+        SharedFunctionalGroupsSequence=[shared],
+        PixelData=pixels.tobytes(),
+    )
+
+
 def archive(folder: Path, datasets: list[Dataset]) -> Path:
     """The files in an order that says nothing."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,6 +218,31 @@ class TestGeometry:
         volume = volume_of([dataset])
         np.testing.assert_array_equal(volume.voxels, pixels[::-1].transpose(2, 1, 0))
         assert volume.affine[2].tolist() == [0, 0, 2, -4]
+
+    @pytest.mark.parametrize(
+        ("parts", "wanted"),
+        [
+            ([(14.0, "MAGNITUDE"), (98.0, "MAGNITUDE")], ("T2", 1)),
+            ([(98.0, "MAGNITUDE"), (98.0, "PHASE")], ("T2", 0)),
+            ([(14.0, "MAGNITUDE"), (30.0, "MAGNITUDE"), (98.0, "MAGNITUDE")], None),
+        ],
+        ids=["two echoes", "magnitude and phase", "three echoes"],
+    )
+    def test_the_volume_of_an_enhanced_file_that_is_a_modality(
+        self, tmp_path: Path, parts: list[tuple[float, str]], wanted: tuple[str, int] | None
+    ) -> None:
+        dataset = enhanced(parts)
+        (tmp_path / "IM").write_bytes(data_of(dataset))
+        listing = find(str(tmp_path), "dicom", KEY)
+        (one,) = listing.series
+        if wanted is None:
+            assert (one.decision, listing.scans) == ("excluded", [])
+            return
+        assert (one.role, one.volume) == wanted
+        scan = load(listing.root, listing.scans[0])
+        assert set(np.unique(scan.images["T2"])) == {0, wanted[1] + 1}
+        restored = restore(scan.file_rows, [scan.images["T2"]], scan.orientation)
+        assert restored.voxels.shape == (3, 4, 3)
 
     @pytest.mark.parametrize(
         ("series", "reference"),

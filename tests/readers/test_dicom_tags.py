@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from segpipe.readers.archive import Entry
+from segpipe.readers.dicom_index import Reducer, header
 from segpipe.readers.dicom_tags import Elements, is_dicom, parsed, read, walked
+from segpipe.readers.series import alone
 from tests.readers.hospital import studies, write
 
 BIG_ENDIAN = ("MR_small_bigendian.dcm", "MR_small_expb.dcm")
@@ -30,6 +34,39 @@ def test_every_real_header_is_walked_as_pydicom_reads_it(real_data: Path) -> Non
             assert walked(content, whole=True) == theirs, path.name
             walked_files += 1
     assert walked_files >= 20
+
+
+SIEMENS = (0x0019, "SIEMENS MR HEADER", 0x0C, "IS", "1000")
+GE = (0x0043, "GEMS_PARM_01", 0x39, "IS", ["1000001000", "8", "0", "0"])
+PHILIPS = (0x2001, "Philips Imaging DD 001", 0x03, "FL", 1000.0)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    ("vendor", "private"),
+    [("SIEMENS", SIEMENS), ("GE MEDICAL SYSTEMS", GE), ("Philips Medical Systems", PHILIPS)],
+    ids=["Siemens", "GE", "Philips"],
+)
+def test_private_b_values(tmp_path: Path, syntax: str, vendor: str, private: tuple[int, str, int, str, Any]) -> None:
+    write(tmp_path, studies()[0].only("dwi"))
+    image = pydicom.dcmread(tmp_path / "00003")
+    group, creator, element, kind, value = private
+    image.private_block(group, creator, create=True).add_new(element, kind, value)
+    image.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", bytes(40000))
+    image.private_block(0x2005, "behind", create=True).add_new(0x10, "LO", "never read")
+    image.Manufacturer, image.SeriesDescription = vendor, "Hirn"
+    image.file_meta.TransferSyntaxUID = syntax
+    buffer = io.BytesIO()
+    image.save_as(buffer, enforce_file_format=True, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    entry = Entry("a", len(buffer.getvalue()), "")
+    found = header(io.BytesIO(buffer.getvalue()), entry)
+    assert found is not None
+    assert found.elements == parsed(io.BytesIO(buffer.getvalue()), "a")
+    reducer = Reducer(b"key")
+    reducer.add(found)
+    (series,) = reducer.series()
+    assert series.facts.b_values == (1000.0,)
+    assert (alone(series).decision, alone(series).reason) == ("excluded", "diffusion")
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])

@@ -203,6 +203,29 @@ def test_sessions_are_studies_days_or_accession_numbers() -> None:
         assert {one.session for one in judge(visits_of_a_day, Options(session=by))} == visits
 
 
+SINGLE = [{"study": f"v{n}", "series": str(n), "text": text, "moment": 300.0 * n}
+          for n, text in enumerate(("T1 tra", "T2 tra", "FLAIR"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "visits"),
+    [
+        ([{}, {}, {}], [], 1),
+        ([{}, {}, {"moment": 7000.0}], [], 3),
+        ([{"accession": "x"}, {"accession": "y"}, {}], [], 3),
+        ([{}, {"text": "T1 tra"}, {"text": "T1 tra"}], [], 3),
+        ([{}, {}, {}], [(subject, text) for subject in "abcd" for text in ("T1", "T2", "FLAIR")], 3),
+    ],
+    ids=["a study per series", "a pause", "two requests", "follow-ups", "an archive of whole studies"],
+)
+def test_studies_of_one_series_are_one_visit_only_where_they_look_like_one(
+    changes: list[dict[str, object]], more: list[tuple[str, str]], visits: int
+) -> None:
+    found = [series(**{**one, **change}) for one, change in zip(SINGLE, changes, strict=True)]
+    found += [series(subject=name, study=name, series=f"{name}{text}", text=text) for name, text in more]
+    assert len({one.session for one in judge(found, Options()) if one.facts.subject == "s"}) == visits
+
+
 def test_more_kinds_enter_where_they_are_asked_for() -> None:
     adc = series(text="dADC", echo_planar=True)
     assert told(adc) == [("other", "excluded")]

@@ -220,5 +220,5 @@ def _scans(series: Iterable[Judged]) -> Iterator[ScanSource]:
     for (subject, session), of in visits.items():
         if any(one.role != MASK for one in of):
             of.sort(key=lambda one: role_order(one.role or ""))
-            files = [packed_file(one.role or "", one.series.entries()) for one in of]
+            files = [replace(packed_file(one.role or "", one.series.entries()), volume=one.volume) for one in of]
             yield ScanSource(subject, session, tuple(files), "dicom")
