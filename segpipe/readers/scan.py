@@ -284,7 +284,10 @@ def _one_volume(volume: Volume, file: SourceFile) -> Volume:
 
 
 def _read(fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, max_voxels: int) -> tuple[Volume, str]:
-    """The volume of a file, a pair or a series, and the sha256 over the bytes of its files one after the other."""
+    """The volume of a file, a pair or a series, and the sha256 over the bytes of its files one after the other.
+
+    That of a DICOM series is over its voxels: its files name the patient, and who has all else of them could try names.
+    """
     if file.bytes > max_voxels * _WIDEST_VALUE + (1 << 24):
         _bad(Reason.TOO_LARGE, f"{file.path} has {file.bytes} bytes", "raise --max-voxels")
     unpacked = packed.contents(fs, root, file.paths)
@@ -303,9 +306,19 @@ def _read(fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, max_voxels
     if lower.endswith(".bz2"):
         contents[0] = inflate.unpacked_bz2(contents[0], max_voxels * _WIDEST_VALUE, file.path)
     if not is_image(file.path):
-        return dicom.series(contents, file.paths, max_voxels), digest.hexdigest()
+        volume = dicom.series(contents, file.paths, max_voxels)
+        return volume, _voxels_digest(volume, file.role)
     companion = contents[1] if len(contents) > 1 else None
     return nifti.parse(contents[0], companion, max_voxels, file.path), digest.hexdigest()
+
+
+def _voxels_digest(volume: Volume, role: str) -> str:
+    """The sha256 of a volume's voxels and geometry, another one for each role."""
+    voxels = volume.voxels
+    said = (role, voxels.dtype.str, voxels.shape, volume.affine.tolist(), volume.slope, volume.inter)
+    digest = hashlib.sha256(repr(said).encode())
+    digest.update(np.ascontiguousarray(voxels).data)
+    return digest.hexdigest()
 
 
 def _content(fs: fsspec.AbstractFileSystem, full: str, path: str) -> bytes:

@@ -455,6 +455,14 @@ class TestIdentity:
         assert len({scan.subject for scan in scans}) == 1
         assert len({scan.session for scan in scans}) == 2
 
+    def test_hashes_tell_no_names(self, tmp_path: Path) -> None:
+        rows = []
+        for name in (NAME, "Roe^Richard"):
+            listing = find(str(archive(tmp_path / name, stack(PatientName=name))), "dicom", KEY)
+            (scan,) = load_all(listing)
+            rows.append([(row["path"], row["sha256"]) for row in scan.file_rows])
+        assert rows[0] == rows[1]
+
     def test_nothing_of_the_header_is_kept(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         folder = archive(tmp_path / "Doe_Jane_4711", stack(3))
         listing = find(str(tmp_path), "auto", KEY)
