@@ -468,6 +468,9 @@ def members(archive: Archive, entry: Entry) -> tuple[list[Entry], list[Rejected]
         found = opened.members()
     except BadInput as error:
         return [], [reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)]
+    except (PermissionError, FileNotFoundError):
+        message, remedy = f"{entry.path} cannot be read", "check that it exists and its rights"
+        return [], [reject([entry], Reason.UNREADABLE, message, remedy, is_dicom=True)]
     entries: list[Entry] = []
     rejected: list[Rejected] = []
     for name, size, version in found:

@@ -136,7 +136,7 @@ def is_dicom(archive: Archive, entry: Entry) -> bool:
         return look(archive, entry) is not None
     try:
         names = packed.opened(archive.fs, archive.root, entry.path).first(_SAMPLE)
-    except BadInput:
+    except (BadInput, PermissionError, FileNotFoundError):
         return False
     inside = [Entry(f"{entry.path}{packed.MARK}{name}", 1, "") for name in names]
     return any(look(archive, one) is not None for one in candidates(inside))
