@@ -11,9 +11,16 @@ from segpipe.settings import ReportSettings
 
 def run(settings: ReportSettings, context: Context) -> int:
     """Write the page and say where it is."""
-    from segpipe.report import build
+    from segpipe.report import build, build_preparations
 
     with context.recorded("report", settings.warehouse, settings) as record, record.stage("write"):
+        most = settings.preparations
+        if settings.model is None:
+            build_preparations(
+                settings.warehouse, settings.cohort, settings.output, note=settings.note, preparations=most
+            )
+            record.lines.append(f"preparations: {settings.output}")
+            return DONE
         build(
             settings.warehouse,
             settings.cohort,
@@ -22,6 +29,7 @@ def run(settings: ReportSettings, context: Context) -> int:
             note=settings.note,
             strips=settings.cases,
             surfaces=settings.surfaces,
+            preparations=most,
         )
         record.lines.append(f"report: {settings.output}")
     return DONE

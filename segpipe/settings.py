@@ -428,15 +428,18 @@ class RegisterSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """One HTML page about a model on a cohort: it opens from disk and needs nothing else."""
+    """One HTML page about a model on a cohort, or about its preparations: it opens from disk and needs nothing else."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str = option("name of the cohort to report on", "", required=True, name=True)
-    model: str = option("model directory, or the model_id of rows in `segmentations`", "", required=True)
+    model: str | None = option(
+        "model directory, or the model_id of rows in `segmentations`; without one, the page shows preparations alone"
+    )
     output: str = option("file or URL of the page to write", "report.html")
     note: str | None = option("sentence shown at the top, such as where the data comes from")
     cases: int = option("held-out scans with pictures, the worst first; the table lists all", 24, least=1)
     surfaces: int = option("worst held-out scans whose brain and tumour can be turned in 3D", 6, least=0)
+    preparations: int = option("preparations with pictures, the worst check first", 100, least=0)
 
 
 @dataclass(frozen=True)

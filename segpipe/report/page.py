@@ -11,12 +11,15 @@ from segpipe import __version__
 from segpipe.errors import SegpipeError
 from segpipe.report import results
 from segpipe.report.figures import history_charts, solid, strip, volume_charts
+from segpipe.report.preparations import preparation, worst_first
 from segpipe.report.results import Model, Row, Source
 from segpipe.storage.filesystem import filesystem, replace
 from segpipe.warehouse.store import Warehouse
 
 SPLITS = ("test", "validation", "train")
 _GRIDS = 8
+_CHANGES = 300
+_SCRIPT = ("preparations.js",)
 
 
 def build(
@@ -29,20 +32,49 @@ def build(
     strips: int = 24,
     slices_per_strip: int = 5,
     surfaces: int = 6,
+    preparations: int = 100,
 ) -> str:
     """Write the report of `model` (directory, or model_id) on a cohort to the file or URL `output`; gives `output`.
 
     `note` is shown as a banner at the top: say there what a reader must know of the data, such as that it
-    is synthetic. Pictures are made of the `strips` worst held-out scans, surfaces of the `surfaces` worst; the table
-    holds all. Raises NotFound where there is nothing to report, TableError or ModelError where what there is
-    contradicts itself.
+    is synthetic. Pictures are made of the `strips` worst held-out scans, surfaces of the `surfaces` worst, and of the
+    `preparations` worst preparations; the table holds all. Raises NotFound where there is nothing to report, TableError
+    or ModelError where what there is contradicts itself.
     """
     tables = Warehouse(str(warehouse))
     described = results.find_model(str(model))
     scans, rows = results.find_results(tables, cohort, described)
-    page = _render(_content(tables, cohort, described, scans, rows, note, (strips, slices_per_strip, surfaces)))
+    content = _content(tables, cohort, described, scans, rows, note, (strips, slices_per_strip, surfaces))
+    content |= _preparations(Source(tables), list(scans.values()), preparations)
+    content["changes"], content["more_changes"] = results.changes(tables, scans, described, _CHANGES)
+    _write(str(output), _render(content, "template.html", ("page.js", "solids.js", *_SCRIPT)))
+    return str(output)
+
+
+def build_preparations(
+    warehouse: str, cohort: str, output: str | Path, *, note: str | None = None, preparations: int = 100
+) -> str:
+    """Write a page of the `preparations` worst preparations of a cohort, for which no model is needed; gives `output`.
+
+    Raises NotFound where the cohort has no scans.
+    """
+    tables = Warehouse(str(warehouse))
+    scans = tables.scans(cohort, results.SCAN_COLUMNS).to_pylist()
+    content = {"cohort": cohort, "made": _now(), "version": __version__, "note": note}
+    page = _render(content | _preparations(Source(tables), scans, preparations), "preparations_page.html", _SCRIPT)
     _write(str(output), page)
     return str(output)
+
+
+def _preparations(source: Source, scans: list[Row], most: int) -> Row:
+    chosen = worst_first(scans)
+    alone = sum(bool(scan["preparation"]) for scan in scans) - len(chosen)
+    shown = [preparation(source, scan) for scan in chosen[:most]]
+    return {"preparations": shown, "more_preparations": len(chosen) - len(shown), "left_alone": alone}
+
+
+def _now() -> str:
+    return f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def _content(
@@ -69,7 +101,7 @@ def _content(
         "cohort": cohort,
         "model_id": model.model_id,
         "modalities": [_display_name(name) for name in _modalities(scans)],
-        "made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "made": _now(),
         "version": __version__,
         "note": _note(note, model),
         "judged": f"{split} patients",
@@ -156,17 +188,20 @@ def _spaced(name: str) -> str:
     return str(name).replace("_", " ")
 
 
-def _render(content: dict[str, Any]) -> str:
+def _render(content: dict[str, Any], template: str, scripts: tuple[str, ...]) -> str:
     import jinja2
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["spaced"] = _spaced
-    template = environment.from_string(_text("template.html"))
-    script = Markup(_text("page.js") + _text("solids.js"))
-    return template.render(**content, style=Markup(_text("style.css")), script=script)
+    script = Markup("".join(map(_text, scripts)))
+    return environment.get_template(template).render(**content, style=Markup(_text("style.css")), script=script)
 
 
 def _text(name: str) -> str:

@@ -24,14 +24,21 @@ from segpipe.warehouse.store import Warehouse
 
 Row = dict[str, Any]
 
-_SCAN_COLUMNS = (
+SCAN_COLUMNS = (
     "scan_id", "cohort", "subject", "session", "split", "split_rule", "orientation", "label_convention", "modalities",
-    "shape", "spacing_mm", "affine", "brain_box", "files", "intensity",
+    "shape", "spacing_mm", "affine", "brain_box", "files", "intensity", "preparation", "flags",
 )  # fmt: skip
 _RESULT_COLUMNS = (
     "scan_id", "subject", "session", "split", "region", "volume_ml", "truth_volume_ml", "tp", "fp", "fn", "dice",
     "hd95_mm", "qc_flags",
 )  # fmt: skip
+
+
+_CHANGE_COLUMNS = (
+    *("scan_id", "subject", "session", "region", "previous_session", "days_since_previous", "days_since_baseline"),
+    *("volume_ml", "previous_volume_ml", "product_mm2", "change_from_baseline", "change_from_nadir", "flags"),
+    *("decrease_threshold", "increase_threshold", "new_lesions", "gone_lesions", "grown_lesions", "shrunk_lesions"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def find_results(warehouse: Warehouse, cohort: str, model: Model) -> tuple[dict[
 
     Raises NotFound where the model has segmented nothing of the cohort.
     """
-    scans = warehouse.scans(cohort, _SCAN_COLUMNS).to_pylist()
+    scans = warehouse.scans(cohort, SCAN_COLUMNS).to_pylist()
     table = warehouse.table("segmentations")
     wanted = (ds.field("cohort") == cohort) & (ds.field("model_id") == model.model_id)
     rows = table.to_table(columns=list(_RESULT_COLUMNS), filter=wanted).to_pylist()
@@ -131,6 +138,21 @@ def find_results(warehouse: Warehouse, cohort: str, model: Model) -> tuple[dict[
             f"Table segmentations holds scans that `scans` does not: {', '.join(orphans[:3])}", "run `segment` again"
         )
     return by_id, [_with_name(_finite(row), by_id[row["scan_id"]]) for row in rows]
+
+
+def changes(warehouse: Warehouse, scans: dict[str, Row], model: Model, most: int) -> tuple[list[Row], int]:
+    """Rows of `changes` of a model by patient, region and visit, at most so many, and how many more there are."""
+    cohorts = {scan["cohort"] for scan in scans.values()}
+    wanted = ds.field("cohort").isin(list(cohorts)) & (ds.field("model_id") == model.model_id)
+    rows = warehouse.table("changes").to_table(columns=list(_CHANGE_COLUMNS), filter=wanted).to_pylist()
+    rows = [row for row in rows if row["scan_id"] in scans]
+    rows.sort(key=lambda row: (row["subject"], row["region"], row["days_since_baseline"] or 0.0, row["session"]))
+    for row in rows:
+        row["name"] = scan_name(row)
+        for name in ("baseline", "nadir"):
+            change = row[f"change_from_{name}"]
+            row[f"{name}_percent"] = None if change is None else 100 * change
+    return rows[:most], max(0, len(rows) - most)
 
 
 def convention_of(model: Model, scans: Iterable[Row]) -> LabelConvention:

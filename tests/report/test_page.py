@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -17,6 +19,7 @@ from segpipe.errors import ModelError, NotFound, SegpipeError
 from segpipe.report import build
 from segpipe.report.overlays import grey
 from segpipe.storage.filesystem import filesystem
+from segpipe.warehouse.tables import CHANGES
 from tests.report.conftest import NOTE
 from tests.report.small_warehouse import BRATS, COHORT, MODEL_ID, RULE, Case, Results, generate, write_results
 from tests.report.test_overlays import filled
@@ -193,6 +196,35 @@ def test_sessions_are_told_apart(tmp_path: Path) -> None:
     both = write_results(tmp_path, cases)
     built = read(build(str(both.warehouse), COHORT, str(both.model), tmp_path / "report.html"))
     assert {"Synthetic_07_010 · 2019", "Synthetic_07_010 · 2020"} <= set(re.findall(r"<h3>(.*?)</h3>", built))
+    assert "Change between visits" not in built
+
+
+def test_change_between_visits_is_told_in_numbers(tmp_path: Path) -> None:
+    both = write_results(tmp_path, [generate(7, 10, (14, 40, 36), session) for session in ("2019", "2020")])
+    numbers = {"volume_ml": 12.5, "previous_volume_ml": 20.0, "baseline_volume_ml": 20.0, "days_since_previous": 91.2}
+    numbers |= {"days_since_baseline": 91.2, "product_mm2": 300.0, "baseline_product_mm2": 480.0}
+    numbers |= {
+        "nadir_product_mm2": 0.0,
+        "change_from_baseline": -0.375,
+        "change_from_nadir": None,
+        "brains_dice": 0.98,
+    }
+    numbers |= {"decrease_threshold": -0.5, "increase_threshold": 0.25}
+    case = both.cases[1]
+    row = {"scan_id": case.scan_id, "cohort": COHORT, "subject": case.subject, "session": "2020", "split": case.split}
+    row |= {"model_id": MODEL_ID, "region": "tumour_core", "run_id": "r", "fingerprint": "f", "lesions": []}
+    row |= {name: "2019" for name in ("previous_session", "baseline_session", "nadir_session")} | numbers
+    row |= {"flags": ["metric:T2"], "new_lesions": 1, "gone_lesions": 0, "grown_lesions": 2, "shrunk_lesions": 0}
+    table = pa.Table.from_pylist([row], CHANGES.schema)
+    pq.write_table(table, both.warehouse / "changes" / "part-1.parquet")
+    built = read(build(str(both.warehouse), COHORT, str(both.model), tmp_path / "report.html"))
+    (found,) = re.findall(r"<tr><th scope=\"row\">Synthetic_07_010 · 2020</th><td>2019, 91 days</td>(.*?)</tr>", built)
+    cells = re.sub(r"<span class=.none.*?</span>", "–", found)
+    assert re.findall(r">([^<>]+)</td>", cells) == [
+        *("tumour core", "12.50", "20.00", "300", "-38", "–", "1, 0, 2, 0", "metric:T2")
+    ]
+    assert "threshold -50" in built
+    assert "threshold +25" in built
 
 
 def test_number_of_strips_is_bounded_and_said(results: Results, tmp_path: Path) -> None:
