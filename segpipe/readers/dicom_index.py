@@ -12,8 +12,8 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
-from functools import lru_cache
+from datetime import datetime
+from functools import cached_property, lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -215,15 +215,15 @@ def _unpacked(content: bytes) -> list[Entry]:
 class Header:
     """One file: what tells its series (`group`), its own facts, and its elements for the facts of the series."""
 
-    group: tuple[bytes, ...]
+    group: tuple[bytes | None, ...]
     elements: Elements
     entry: Entry
 
-    @property
+    @cached_property
     def has_sequences(self) -> bool:
         """Whether what tells its images stands in sequences: enhanced images and SEG objects."""
-        frames = self.elements.number("NumberOfFrames") or 1
-        return frames > 1 or self.elements.text("SOPClassUID") in (*_ENHANCED, *SEGMENTATION)
+        several = "NumberOfFrames" in self.elements.values and (self.elements.number("NumberOfFrames") or 1) > 1
+        return several or self.elements.text("SOPClassUID") in (*_ENHANCED, *SEGMENTATION)
 
 
 _GROUP = re.findall(
@@ -234,12 +234,15 @@ _GROUP = re.findall(
 )
 
 
-def header(file: BinaryIO, entry: Entry) -> Header | None:
-    """The header of an open file; None where it is no DICOM image. Raises BadInput for a broken one."""
-    elements = dicom_tags.read(file, entry.path)
-    if elements is None or not elements.number("Rows"):
+def header(file: BinaryIO, entry: Entry, start: bytes | None = None) -> Header | None:
+    """The header of an open file; None where it is no DICOM image. Raises BadInput for a broken one.
+
+    `start` are its first bytes, where they are read already.
+    """
+    elements = dicom_tags.read(file, entry.path, start)
+    if elements is None or not elements.values.get("Rows", b"").strip(b"\0"):
         return None
-    return Header(tuple(elements.values.get(name, b"") for name in _GROUP), elements, entry)
+    return Header(tuple(map(elements.values.get, _GROUP)), elements, entry)
 
 
 class Reducer:
@@ -247,6 +250,7 @@ class Reducer:
 
     def __init__(self, key: bytes, overrides: "Mapping[str, str] | None" = None):
         self._key = key
+        self._image_key = hashlib.sha256(b"image" + key).digest()
         self._overrides = overrides or {}
         self._groups: dict[tuple[Any, ...], Group] = {}
         self._images: dict[int, Entry] = {}
@@ -258,7 +262,7 @@ class Reducer:
         """
         elements, entry = one.elements, one.entry
         identity = f"{elements.text('SeriesInstanceUID')}\0{elements.text('SOPInstanceUID') or entry.path}"
-        image = int.from_bytes(hmac.digest(self._key, identity.encode(errors="replace"), "sha256")[:8], "big")
+        image = self._image(identity)
         first = self._images.setdefault(image, entry)
         if first is not entry:
             return first
@@ -274,6 +278,11 @@ class Reducer:
             found = self._groups[group] = Group(facts, heights, _shift(self._key, facts.subject))
         found.members.append(Member(entry, image, _height(elements, found.facts), _moment(elements, found.shift)))
         return None
+
+    def _image(self, identity: str) -> int:
+        """The keyed hash of an instance."""
+        content = identity.encode(errors="replace")
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=self._image_key).digest(), "big")
 
     def know(self, image: int, entry: Entry) -> None:
         """Note an image that was read in an earlier run, so that a copy of it is seen."""
@@ -487,11 +496,14 @@ def _shift(key: bytes, subject: str) -> float:
 
 def _moment(elements: Elements, shift: float) -> float | None:
     """When the image was acquired; None where that is not said."""
-    both = elements.text("AcquisitionDateTime")
-    pairs = [(both[:8], both[8:])] if len(both) >= 12 else []
-    pairs += [(elements.text(f"{kind}Date"), elements.text(f"{kind}Time")) for kind in ("Acquisition", "Series")]
-    day = elements.text("StudyDate") or "20000101"
-    return next((at - shift for date, time in pairs if (at := _seconds(date or day, time)) is not None), None)
+    values = elements.values
+    both = elements.text("AcquisitionDateTime") if "AcquisitionDateTime" in values else ""
+    at = _seconds(both[:8], both[8:]) if len(both) >= 12 else None
+    for date, time in (("AcquisitionDate", "AcquisitionTime"), ("SeriesDate", "SeriesTime")):
+        if at is None and time in values:
+            day = elements.text(date) or elements.text("StudyDate") or "20000101"
+            at = _seconds(day, elements.text(time))
+    return None if at is None else at - shift
 
 
 def _bolus(elements: Elements, shift: float) -> float | None:
@@ -518,10 +530,9 @@ def _seconds(date: str, time: str) -> float | None:
     day = _day(date)
     if day is None:
         return None
-    digits = digits.ljust(6, "0")
-    whole = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:6]))
-    part = "".join(letter for letter in fraction[:6] if letter.isdigit())
-    return day + whole.total_seconds() + (float(f"0.{part}") if part else 0.0)
+    whole = 3600 * int(digits[:2]) + 60 * int(digits[2:4]) + int(digits[4:6].ljust(2, "0"))
+    part = fraction[:6] if fraction[:6].isdigit() else "".join(letter for letter in fraction[:6] if letter.isdigit())
+    return day + whole + (float(f"0.{part}") if part else 0.0)
 
 
 # Files of several frames

@@ -5,10 +5,14 @@ up to the last wanted tag, which takes a tenth of the time. Whatever is unusual 
 same bytes.
 """
 
+from __future__ import annotations
+
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
 
 from segpipe.readers.dicom_files import careful, pydicom, refuse_deflated
 
@@ -86,8 +90,12 @@ _DIRECTORY = b"1.2.840.10008.1.3.10"
 _UNDEFINED = 0xFFFFFFFF
 _SHORT_HEAD = struct.Struct("<HH2sH").unpack_from  # tag, VR and length of most elements
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_GUIDES = ("Manufacturer", "ScanningSequence", "DiffusionBValue")  # what `_last` goes by
+_MOST_LAYOUTS = 8
+_MOST_NUMBER = 1e15
 MOST_HEADER = 1 << 24  # bytes of a header with its sequences
-_STEPS = (1 << 14, 1 << 17, 1 << 21)  # bytes of the start of a file to look at, one after the other
+FIRST = 1 << 14
+_STEPS = (FIRST, 1 << 17, 1 << 21)  # bytes of the start of a file to look at, one after the other
 
 
 class _Unusual(Exception):
@@ -120,6 +128,12 @@ class Elements:
             return tuple(struct.unpack(f"{order}{len(raw) // 8}d", raw[: len(raw) // 8 * 8]))
         if name in _FLOATS:
             return tuple(struct.unpack(f"{order}{len(raw) // 4}f", raw[: len(raw) // 4 * 4]))
+        try:
+            found = tuple(map(float, raw.split(b"\\")))
+            if max(map(abs, found)) < _MOST_NUMBER:
+                return found
+        except ValueError:
+            pass  # padded with zeros, or not all of them numbers
         return tuple(number for part in self.text(name).split("\\") if (number := _number(part)) is not None)
 
     def number(self, name: str) -> float | None:
@@ -127,17 +141,19 @@ class Elements:
         return next(iter(self.numbers(name)), None)
 
 
-def read(file: BinaryIO, name: str) -> Elements | None:
+def read(file: BinaryIO, name: str, start: bytes | None = None) -> Elements | None:
     """The wanted elements of an open file; None where it is no DICOM file, or a DICOMDIR. Raises BadInput.
 
-    Only elements of the top level are looked at, group by group in the order of their tags.
+    Only elements of the top level are looked at, group by group in the order of their tags. `start` are the first
+    FIRST bytes, where they are read already.
     """
-    start = file.read(_STEPS[0])
+    if start is None:
+        start = file.read(FIRST)
     if not is_dicom(start):
         return None
     with careful(name):
         for size in _STEPS:
-            if len(start) < size and size > _STEPS[0]:
+            if len(start) < size and size > FIRST:
                 start += file.read(size - len(start))
             try:
                 return walked(start, whole=len(start) < size)
@@ -170,38 +186,79 @@ def walked(start: bytes, whole: bool = False) -> Elements | None:
     """
     if start[128:132] != b"DICM":
         raise _Unusual
-    place, syntax = _meta(start)
+    known = _Layout.of(start)
+    if known is not None:
+        return Elements(known)
+    heads: list[tuple[int, int]] = []
+    values: list[tuple[str, int, int]] = []
+    place, syntax = _meta(start, heads)
     if syntax is None:
         return None
     if syntax not in (_EXPLICIT, _IMPLICIT) and not syntax.startswith(_COMPRESSED):
         raise _Unusual
-    found: dict[str, bytes] = {}
     explicit, end, last, wanted = syntax != _IMPLICIT, len(start), 0, LAST
     while place + 8 <= end:
         group, element, kind, length = _SHORT_HEAD(start, place)
         tag, body = group << 16 | element, place + 8
         if not explicit or kind not in _SHORT_VRS:
             tag, length, body = _element(start, place, explicit)
+        heads.append((place, body))
         if tag > wanted:
             if wanted == LAST:
-                wanted = _last(found)
+                wanted = _last({name: start[one:behind] for name, one, behind in values})
             if tag > wanted:
-                return Elements(found)
+                return Elements(_Layout.keep(start, heads, values))
         if tag <= last:
             raise _Unusual
         last = tag
         if length == _UNDEFINED:
-            place = _behind_sequence(start, body, explicit)
+            place = _behind_sequence(start, body, explicit, heads)
             continue
         place = body + length
         name = _NAMES.get(tag)
         if name is not None and length:
             if place > end:
                 raise _More
-            found[name] = start[body:place]
+            values.append((name, body, place))
     if whole and place == end:
-        return Elements(found)
+        return Elements({name: start[one:behind] for name, one, behind in values})
     raise _More
+
+
+class _Layout:
+    """Where the elements of a header stand: those of one series nearly always stand at the same places.
+
+    If all bytes that a walk goes by (tags, kinds, lengths, and the values that tell how far to go) are those of an
+    earlier header, the walk would go the same way, so it is left out.
+    """
+
+    _known: ClassVar[list[_Layout]] = []
+
+    def __init__(self, start: bytes, spans: Sequence[tuple[int, int]], values: Sequence[tuple[str, int, int]]):
+        self._places = np.concatenate([np.arange(*span) for span in spans])
+        self._bytes = np.frombuffer(start, np.uint8)[self._places].tobytes()
+        self._end = spans[-1][1]
+        self._values = tuple(values)
+
+    @classmethod
+    def of(cls, start: bytes) -> dict[str, bytes] | None:
+        """The elements of a header that stand as those of an earlier one; None where they do not."""
+        found = np.frombuffer(start, np.uint8)
+        for one in cls._known:
+            if one._end <= len(start) and found[one._places].tobytes() == one._bytes:
+                return {name: start[begin:behind] for name, begin, behind in one._values}
+        return None
+
+    @classmethod
+    def keep(
+        cls, start: bytes, heads: Sequence[tuple[int, int]], values: Sequence[tuple[str, int, int]]
+    ) -> dict[str, bytes]:
+        """The elements at these places, which are kept in mind."""
+        guides = [(begin, behind) for name, begin, behind in values if name in _GUIDES]
+        last = heads[-1]
+        one = cls(start, [*heads[:-1], *guides, last], values)
+        cls._known = [one, *cls._known[: _MOST_LAYOUTS - 1]]
+        return {name: start[begin:behind] for name, begin, behind in values}
 
 
 def _last(found: Mapping[str, bytes]) -> int:
@@ -242,8 +299,8 @@ def _raw(dataset: Any) -> dict[str, bytes]:
     return found
 
 
-def _meta(start: bytes) -> tuple[int, bytes | None]:
-    """Where the data set begins, and its transfer syntax; None instead for a DICOMDIR."""
+def _meta(start: bytes, heads: list[tuple[int, int]]) -> tuple[int, bytes | None]:
+    """Where the data set begins, and its transfer syntax; None instead for a DICOMDIR. Adds what it goes by."""
     place, syntax = 132, b""
     while place + 8 <= len(start):
         if start[place : place + 2] != b"\x02\x00":
@@ -251,6 +308,7 @@ def _meta(start: bytes) -> tuple[int, bytes | None]:
         tag, length, body = _element(start, place, True)
         if length > 1 << 16:
             raise _Unusual
+        heads.append((place, body + length if tag in (0x00020002, 0x00020010) else body))
         value = start[body : body + length].rstrip(b"\0 ")
         if tag == 0x00020002 and value == _DIRECTORY:
             return body, None
@@ -279,27 +337,31 @@ def _element(start: bytes, place: int, explicit: bool) -> tuple[int, int, int]:
     return tag, length, place + 12
 
 
-def _behind_sequence(start: bytes, place: int, explicit: bool) -> int:
+def _behind_sequence(start: bytes, place: int, explicit: bool, heads: list[tuple[int, int]]) -> int:
     """The place behind a sequence of undefined length whose first item stands at `place`."""
     while True:
         if place + 8 > len(start):
             raise _More
-        tag, length, place = _element(start, place, explicit)
+        tag, length, body = _element(start, place, explicit)
+        heads.append((place, body))
+        place = body
         if tag == _SEQUENCE_END:
             return place
         if tag != _ITEM:
             raise _Unusual
-        place = _behind_item(start, place, explicit) if length == _UNDEFINED else place + length
+        place = _behind_item(start, place, explicit, heads) if length == _UNDEFINED else place + length
 
 
-def _behind_item(start: bytes, place: int, explicit: bool) -> int:
+def _behind_item(start: bytes, place: int, explicit: bool, heads: list[tuple[int, int]]) -> int:
     while True:
         if place + 8 > len(start):
             raise _More
-        tag, length, place = _element(start, place, explicit)
+        tag, length, body = _element(start, place, explicit)
+        heads.append((place, body))
+        place = body
         if tag == _ITEM_END:
             return place
-        place = _behind_sequence(start, place, explicit) if length == _UNDEFINED else place + length
+        place = _behind_sequence(start, place, explicit, heads) if length == _UNDEFINED else place + length
 
 
 def _decoded(raw: bytes) -> str:
@@ -315,4 +377,4 @@ def _number(text: str) -> float | None:
         number = float(text.strip("\0 "))
     except ValueError:
         return None
-    return number if abs(number) < 1e15 else None
+    return number if abs(number) < _MOST_NUMBER else None

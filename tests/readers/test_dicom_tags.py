@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from segpipe.readers.archive import Entry
 from segpipe.readers.dicom_index import Reducer, header
-from segpipe.readers.dicom_tags import Elements, is_dicom, parsed, read, walked
+from segpipe.readers.dicom_tags import Elements, _Layout, _Unusual, is_dicom, parsed, read, walked
 from segpipe.readers.series import alone
 from tests.readers.hospital import studies, write
 
@@ -87,3 +88,29 @@ def test_sequences_of_any_length_are_stepped_over(tmp_path: Path, syntax: str, u
     assert isinstance(found, Elements)
     assert found == parsed(io.BytesIO(buffer.getvalue()), "a")
     assert (found.text("SeriesDescription"), found.number("Rows")) == (image.SeriesDescription, 6.0)
+
+
+def test_what_is_known_of_a_layout_changes_no_answer(tmp_path: Path) -> None:
+    """Elements are taken from known places only where a walk would find them, tried with bytes that are turned."""
+    write(tmp_path, studies()[1].only("dwi"))
+    first = (tmp_path / "00000").read_bytes()
+    dice = random.Random(0)
+    same = 0
+    for _ in range(1500):
+        changed = bytearray(first)
+        for place in dice.sample(range(128, len(first)), dice.choice((1, 1, 3))):
+            changed[place] = dice.choice((changed[place] ^ 1 << dice.randrange(8), dice.randrange(256)))
+        _Layout._known = []
+        alone = answer(bytes(changed))
+        _Layout._known = []
+        answer(first)
+        assert answer(bytes(changed)) == alone
+        same += alone == answer(first)
+    assert 0 < same < 1500
+
+
+def answer(content: bytes) -> Elements | str | None:
+    try:
+        return walked(content, whole=True)
+    except _Unusual as error:
+        return type(error).__name__

@@ -199,11 +199,11 @@ def _without_key(entries: list[Entry]) -> Rejected:
 def _header(archive: Archive, entry: Entry) -> tuple[dicom_index.Header, BinaryIO | None] | None:
     """The header of a file, with the start of its content where its facts stand in sequences."""
     with archive.open(entry.path, _BLOCK) as file:
-        start = file.read(2)
-        file.seek(0)
-        if inflate.is_gzip(start):
-            file = BytesIO(inflate.up_to(file.read(_HEADER_LIMIT), _HEADER_LIMIT, entry.path)[0])
-        header = dicom_index.header(file, entry)
+        start: bytes | None = file.read(dicom_tags.FIRST)
+        if start is not None and inflate.is_gzip(start):
+            packed_start = start + file.read(_HEADER_LIMIT - dicom_tags.FIRST)
+            file, start = BytesIO(inflate.up_to(packed_start, _HEADER_LIMIT, entry.path)[0]), None
+        header = dicom_index.header(file, entry, start)
         if header is None:
             return None
         if not header.has_sequences:
