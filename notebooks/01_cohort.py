@@ -104,6 +104,32 @@ quarantine = warehouse.quarantine.where(cohort=cohort).pandas()
 quarantine.groupby("reason").agg(inputs=("fingerprint", "nunique"), example=("message", "first"))
 
 # %% [markdown]
+# ## Series of a DICOM archive
+#
+# What every series is, by its header and the known words of its description, and what became of it. No table holds the
+# texts: equal ones have equal hashes. Name what is a conflict or unknown in a file for `--series-map`. Empty for other
+# archives.
+
+# %%
+series = warehouse.series.where(cohort=cohort).pandas()
+series.assign(what=series["role"].where(series["decision"] == "selected", series["reason"])).value_counts(
+    ["decision", "what"], dropna=False
+).rename("series").to_frame()
+
+# %%
+kinds = ["vendor", "role", "plane", "dimensions"]
+used = series[series["decision"] == "selected"]
+used.groupby(kinds, dropna=False).agg(
+    series=("series_id", "count"), step_mm=("step_mm", "median"), slices=("slices", "median")
+)
+
+# %%
+unclear = series[series["decision"].isin(["conflict", "unknown"])]
+unclear.groupby("text_hash").agg(
+    series=("series_id", "count"), why=("reason", "first"), words=("words", "first")
+).sort_values("series", ascending=False).head(20)
+
+# %% [markdown]
 # ## One scan
 #
 # The slices that show most of the lesion. `04_viewer` turns scans in 3D.

@@ -20,6 +20,7 @@ SPLITS = ("test", "validation", "train")
 _GRIDS = 8
 _CHANGES = 300
 _SCRIPT = ("preparations.js",)
+_KINDS = 16  # of DICOM series
 
 
 def build(
@@ -96,6 +97,7 @@ def _content(
     source = Source(tables)
     measures = [results.measures(judged, region) for region in regions]
     rejected = results.quarantined(tables, cohort)
+    series = results.series_of(tables, cohort)
     grids = results.grids_of(scans.values())
     return {
         "cohort": cohort,
@@ -110,6 +112,8 @@ def _content(
         "grids": grids[:_GRIDS],
         "more_grids": len(grids[_GRIDS:]),
         "rejected": rejected,
+        "series": series[:_KINDS],
+        "more_series": sum(row["series"] for row in series[_KINDS:]),
         "measures": measures,
         "charts": history_charts(model) + volume_charts(rows, regions, split),
         "regions": regions,

@@ -258,6 +258,21 @@ def quarantined(warehouse: Warehouse, cohort: str) -> list[Row]:
     return [{"reason": reason, "inputs": len(rows), "example": rows[0]["message"]} for reason, rows in found]
 
 
+def series_of(warehouse: Warehouse, cohort: str) -> list[Row]:
+    """What the DICOM series of a cohort are and what became of them, most frequent first: decision, what, series.
+
+    `what` is the role of those that were selected, else the reason. None for an archive without DICOM.
+    """
+    if not warehouse.parts("series"):
+        return []
+    rows = warehouse.table("series").to_table(["decision", "reason", "role"], filter=ds.field("cohort") == cohort)
+    counts = Counter(
+        (row["decision"], row["role"] if row["decision"] == "selected" else row["reason"]) for row in rows.to_pylist()
+    )
+    found = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{"decision": decision, "what": what, "series": number} for (decision, what), number in found]
+
+
 def splits_of(scans: Iterable[Row], rows: Sequence[Row], region: str) -> list[Row]:
     """Per split: patients, scans, slices, scans with labels, and the median of the true volumes of `region`."""
     found = []

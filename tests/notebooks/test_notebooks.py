@@ -86,8 +86,20 @@ def test_notebooks_are_text_without_outputs() -> None:
 
 def test_cohort_shows_splits_kinds_quarantine_and_a_scan(outputs: dict[str, list[dict[str, Any]]]) -> None:
     found = text(outputs["01_cohort"])
-    for word in (COHORT, "flair, t1, t1ce, t2", "10 × 24 × 20", "SPL", "truncated", "cut short", "median"):
+    for word in (
+        COHORT,
+        "flair, t1, t1ce, t2",
+        "10 × 24 × 20",
+        "SPL",
+        "truncated",
+        "cut short",
+        "median",
+        "diffusion",
+        "hash of d",
+    ):
         assert word in found
+    assert "diffusion" in found
+    assert "hash of d" in found
     assert pictures(outputs["01_cohort"]) == 2
 
 

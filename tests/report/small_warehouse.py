@@ -86,6 +86,7 @@ def write_results(folder: Path, cases: list[Case]) -> Results:
         rows["segmentations"] += _segmentations(case)
     rows["runs"] = [_run("ingest", None), _run("train", MODEL_ID), _run("segment", MODEL_ID)]
     rows["quarantine"] = [_rejected()]
+    rows["series"] = [_series(*one) for one in SERIES]
     for name, table in tables.TABLES.items():
         (folder / "warehouse" / name).mkdir(parents=True)
         path = folder / "warehouse" / name / "part-0.parquet"
@@ -254,6 +255,21 @@ def _rejected() -> dict[str, Any]:
         "fingerprint": "f" * 64,
         "time": datetime(2026, 11, 23, 9, 0, tzinfo=UTC),
     }
+
+
+SERIES = (
+    ("a", "T1", "selected", ""),
+    ("b", "T1", "selected", ""),
+    ("c", "other", "excluded", "diffusion"),
+    ("d", None, "conflict", "words say T2, times say T1"),
+)
+
+
+def _series(series_id: str, role: str | None, decision: str, reason: str) -> dict[str, Any]:
+    empty: dict[Any, Any] = {pa.string(): "", pa.float64(): 0.0, pa.int32(): 1, pa.int64(): 1}
+    needed = {column.name: empty.get(column.type, []) for column in tables.SERIES.schema if not column.nullable}
+    told = {"series_id": series_id, "cohort": COHORT, "role": role, "decision": decision, "reason": reason}
+    return needed | told | {"vendor": "ge", "plane": "axial", "dimensions": "2D", "text_hash": f"hash of {series_id}"}
 
 
 def _model(folder: Path) -> Path:

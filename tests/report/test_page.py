@@ -272,9 +272,18 @@ def test_script_runs_in_a_browser(browser: list[str], page: Path) -> None:
 
 def test_outlines_are_seen_in_a_browser(browser: list[str], page: Path, tmp_path: Path) -> None:
     picture = tmp_path / "seen.png"
-    command = [*browser, f"--screenshot={picture}", "--window-size=1280,3200", page.as_uri()]
+    command = [*browser, f"--screenshot={picture}", "--window-size=1280,3600", page.as_uri()]
     subprocess.run(command, capture_output=True, timeout=120, check=True)
     seen = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     for name, colour in (("truth", (0x5E, 0xC4, 0xFF)), ("prediction", (0xFF, 0xA6, 0x00))):
         near = np.abs(seen - colour).max(axis=2) < 24
         assert near.sum() > 300, name
+
+
+def test_page_tells_what_became_of_dicom_series(text: str) -> None:
+    rows = re.findall(r'<th scope="row">([^<]+)</th><td class="remarks">([^<]*)</td><td class="number">(\d+)<', text)
+    assert rows == [
+        ("selected", "T1", "2"),
+        ("conflict", "words say T2, times say T1", "1"),
+        ("excluded", "diffusion", "1"),
+    ]
