@@ -47,11 +47,6 @@ class Warehouse:
         return self["slices"]
 
     @property
-    def series(self) -> TableView:
-        """One row per series of a DICOM archive: what it is, and what became of it."""
-        return self["series"]
-
-    @property
     def quarantine(self) -> TableView:
         """One row per rejected input, with its reason."""
         return self["quarantine"]
