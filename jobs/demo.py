@@ -43,7 +43,7 @@ def run(settings: DemoSettings, context: Context) -> int:
     warehouse, model = f"{folder}/tables", f"{folder}/model"
     cohort = "demo" if settings.source else "synthetic"
     source = settings.source or _generate(settings, context, f"{folder}/scans")
-    ingest = _ingest_settings(source, warehouse, cohort)
+    ingest = ingest_settings(source, warehouse, cohort)
     train = train_settings(settings, warehouse, cohort, model)
 
     _title(context, 1, "ingest: volumes to slice tables")
@@ -133,7 +133,7 @@ def write_there(url: str, seed: int, index: int, shape: tuple[int, int, int]) ->
                 fs.pipe_file(files.join(draft, path.name), path.read_bytes())
 
 
-def _ingest_settings(source: str, warehouse: str, cohort: str) -> IngestSettings:
+def ingest_settings(source: str, warehouse: str, cohort: str) -> IngestSettings:
     """The settings of ingest with the split of the cohort that is there, or one that leaves no split empty."""
     from segpipe.readers import sources
     from segpipe.warehouse.store import Warehouse

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import jobs.demo
 import jobs.ingest
 from segpipe.cli import Context
-from segpipe.settings import IngestSettings
 from segpipe.storage import filesystem as files
-from tests.hadoop.yarn_jobs import NETWORK, Chain, put, yarn
+from tests.hadoop.yarn_jobs import COHORT, Chain, put, yarn
 from tools.hadoop import cluster as hadoop
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[hadoop.Cluster]:
-    """The loopback cluster, healthy; ended afterwards unless it was up before. HADOOP_CONF_DIR names it."""
+    """The loopback cluster, healthy and named by HADOOP_CONF_DIR; ended after these tests unless it was up before."""
     missing = [tool for tool in ("java", "mvn") if not shutil.which(tool)]
     if missing:
         message = f"no {' and no '.join(missing)} on the PATH: the Hadoop cluster of these tests needs both"
@@ -55,40 +55,19 @@ def hdfs_folder(cluster: hadoop.Cluster) -> Iterator[str]:
     fs.rm(path, recursive=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chain(
     cluster: hadoop.Cluster, glioma_archive: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> Chain:
-    """A cohort ingested on YARN in client mode, and by the tests' local Spark."""
+    """A cohort that `demo` took through all jobs on YARN in client mode, and its scans ingested by a local Spark."""
     local = tmp_path_factory.mktemp("yarn")
     folder = f"{cluster.file_system}/tests/{local.name}-{os.getpid()}"
     put(glioma_archive, f"{folder}/source")
-    words = ("ingest", "--source", f"{folder}/source", "--warehouse", f"{folder}/warehouse", "--cohort", "glioma")
-    yarn(*words, executors=2)
-    settings = IngestSettings(source=str(glioma_archive), warehouse=str(local / "warehouse"), cohort="glioma")
-    jobs.ingest.run(settings, Context("ingest", spark))
-    return Chain(glioma_archive, folder, local)
-
-
-@pytest.fixture(scope="session")
-def orca_model(chain: Chain, cluster: hadoop.Cluster) -> str:
-    """A model trained by Orca in cluster mode and exported in client mode."""
-    model = f"{chain.folder}/orca"
-    words = [
-        "--warehouse",
-        chain.warehouse,
-        "--cohort",
-        "glioma",
-        "--model",
-        model,
-        "--trainer",
-        "orca",
-        "--workers",
-        "2",
-    ]
-    yarn("train", *words, *NETWORK, mode="cluster", executors=2)
-    yarn("export", "--model", model)
-    return model
+    words = ("--source", f"{folder}/source", "--warehouse", folder, "--epochs", "1", "--steps-per-epoch", "2")
+    said = yarn("demo", *words, executors=2)
+    ours = jobs.demo.ingest_settings(str(glioma_archive), str(local / "tables"), COHORT)
+    jobs.ingest.run(ours, Context("ingest", spark))
+    return Chain(glioma_archive, folder, local, said)
 
 
 _DEAD = """

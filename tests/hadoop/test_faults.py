@@ -78,7 +78,7 @@ def _executors(cluster: hadoop.Cluster, worker: int) -> list[psutil.Process]:
 
 def test_training_resumes_when_an_executor_dies(cluster: hadoop.Cluster, start: Start, chain: Chain) -> None:
     model = f"{chain.folder}/killed"
-    words = ["--warehouse", chain.warehouse, "--cohort", "glioma", "--model", model, "--trainer", "orca"]
+    words = [*chain.cohort, "--model", model, "--trainer", "orca"]
     job = start("train", *words, "--workers", "2", *NETWORK, "--epochs", "8", "--steps-per-epoch", "10")
     _until(lambda: len(read_history(model)) >= 2, job)
     _executors(cluster, 1)[0].kill()
@@ -98,7 +98,7 @@ def cohort(
     folder = f"{cluster.file_system}/tests/{local.name}-{os.getpid()}"
     write_brats(local / "source", subjects=8, seed=1, shape=(48, 96, 96))
     put(local / "source", f"{folder}/source")
-    settings = IngestSettings(source=str(local / "source"), warehouse=str(local / "warehouse"), cohort="glioma")
+    settings = IngestSettings(source=str(local / "source"), warehouse=str(local / "tables"), cohort="glioma")
     jobs.ingest.run(settings, Context("ingest", spark))
     return Chain(local / "source", folder, local)
 
@@ -153,7 +153,7 @@ def test_ingest_survives_the_node_of_its_application_master(
     application = _cut_power(cluster, job, f"{cohort.warehouse}/scans", of_master=True)
     done(job)
     assert lost_tasks(application) >= 1
-    ours, by = str(cohort.local / "warehouse"), ("scan_id", "slice_index")
+    ours, by = cohort.local_warehouse, ("scan_id", "slice_index")
     assert rows(cohort.warehouse, "slices", *by).equals(rows(ours, "slices", *by))
     assert without_times(rows(cohort.warehouse, "scans", "scan_id")) == without_times(rows(ours, "scans", "scan_id"))
     assert _last_run(cohort.warehouse) == ("ingest", "done", 0)
@@ -161,15 +161,15 @@ def test_ingest_survives_the_node_of_its_application_master(
 
 @pytest.mark.usefixtures("mended")
 def test_segment_survives_the_node_of_an_executor(
-    cluster: hadoop.Cluster, start: Start, cohort: Chain, spark: SparkSession, orca_model: str, tmp_path: Path
+    cluster: hadoop.Cluster, start: Start, cohort: Chain, spark: SparkSession, chain: Chain, tmp_path: Path
 ) -> None:
-    theirs, ours = f"{cohort.folder}/segmented", str(cohort.local / "warehouse")
-    put(cohort.local / "warehouse", theirs)
-    job = start("segment", "--warehouse", theirs, "--cohort", "glioma", "--model", orca_model)
+    theirs, ours = f"{cohort.folder}/segmented", cohort.local_warehouse
+    put(Path(cohort.local_warehouse), theirs)
+    job = start("segment", "--warehouse", theirs, "--cohort", "glioma", "--model", chain.model)
     application = _cut_power(cluster, job, f"{theirs}/predictions", of_master=False)
     done(job)
     assert lost_tasks(application) >= 1
-    get(orca_model, tmp_path / "model")
+    get(chain.model, tmp_path / "model")
     jobs.segment.run(SegmentSettings(ours, "glioma", str(tmp_path / "model")), Context("segment", spark))
     for table, by in (("predictions", ("scan_id", "slice_index")), ("segmentations", ("scan_id", "region"))):
         assert rows(theirs, table, *by).equals(rows(ours, table, *by))

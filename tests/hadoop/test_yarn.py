@@ -12,12 +12,13 @@ import pytest
 
 import jobs.segment
 from segpipe.cli import Context
+from segpipe.core.splits import SplitRule
 from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle
 from segpipe.settings import SegmentSettings
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.store import Warehouse
-from tests.hadoop.yarn_jobs import NETWORK, Chain, get, nodes_of_last_job, rows, without_times, yarn
+from tests.hadoop.yarn_jobs import COHORT, NETWORK, Chain, get, nodes_of_last_job, rows, without_times, yarn
 from tools.hadoop import cluster as hadoop
 
 if TYPE_CHECKING:
@@ -26,50 +27,75 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.hadoop, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
+def test_the_demo_runs_the_whole_chain_from_hdfs_to_hdfs(chain: Chain, cluster: hadoop.Cluster) -> None:
+    assert "mean Dice of whole_tumour on 1 unseen patients" in chain.said
+    assert f"report: {chain.folder}/report.html" in chain.said
+    assert nodes_of_last_job(cluster, "segpipe demo") == {"nodemanager-1", "nodemanager-2"}
+    runs = Warehouse(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
+    steps = ("ingest", "train", "export", "segment", "evaluate")
+    assert [(run["job"], run["outcome"]) for run in runs[:5]] == [(job, "done") for job in steps]
+    subjects = {path.name for path in chain.source.iterdir()}
+    assert len(subjects) == 6
+    for table in ("scans", "segmentations"):
+        found = Warehouse(chain.warehouse).table(table).to_table(["subject"])
+        assert set(found["subject"].to_pylist()) == subjects
+    Bundle.load(chain.model).verify()
+    fs, page = files.filesystem(f"{chain.folder}/report.html")
+    text = fs.cat_file(page).decode()
+    assert all(subject in text for subject in subjects)
+
+
 def test_ingest_gives_the_tables_of_local_mode(chain: Chain) -> None:
-    theirs, ours = chain.warehouse, str(chain.local / "warehouse")
+    theirs, ours = chain.warehouse, chain.local_warehouse
     assert rows(theirs, "slices", "scan_id", "slice_index").equals(rows(ours, "slices", "scan_id", "slice_index"))
     assert without_times(rows(theirs, "scans", "scan_id")) == without_times(rows(ours, "scans", "scan_id"))
-    first, *_ = Warehouse(theirs).table("runs").to_table().sort_by("started").to_pylist()  # other tests add runs
-    assert (first["job"], first["outcome"]) == ("ingest", "done")
 
 
-def test_ingest_again_in_cluster_mode_does_nothing_twice(chain: Chain) -> None:
-    before = rows(chain.warehouse, "scans", "scan_id")
-    words = ("--source", f"{chain.folder}/source", "--warehouse", chain.warehouse, "--cohort", "glioma")
-    yarn("ingest", *words, mode="cluster")
-    assert rows(chain.warehouse, "scans", "scan_id").equals(before)
+def test_segment_gives_the_tables_of_local_mode(chain: Chain, spark: SparkSession) -> None:
+    model = chain.local / "model"
+    get(chain.model, model)
+    jobs.segment.run(SegmentSettings(chain.local_warehouse, COHORT, str(model)), Context("segment", spark))
+    for table, by in (("predictions", ("scan_id", "slice_index")), ("segmentations", ("scan_id", "region"))):
+        assert rows(chain.warehouse, table, *by).equals(rows(chain.local_warehouse, table, *by))
+
+
+def test_segment_again_in_cluster_mode_does_nothing_twice(chain: Chain) -> None:
+    before = rows(chain.warehouse, "predictions", "scan_id", "slice_index")
+    yarn("segment", *chain.cohort, "--model", chain.model, mode="cluster")
+    assert rows(chain.warehouse, "predictions", "scan_id", "slice_index").equals(before)
     runs = Warehouse(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
-    assert dict(runs[-1]["counts"])["scans_skipped"] == 6
-
-
-def test_orca_trains_on_both_nodes(chain: Chain, cluster: hadoop.Cluster, orca_model: str) -> None:
-    assert nodes_of_last_job(cluster, "segpipe train") == {"nodemanager-1", "nodemanager-2"}
-    Bundle.load(orca_model).verify()
+    assert (runs[-1]["job"], dict(runs[-1]["counts"])["scans_skipped"]) == ("segment", 6)
 
 
 def test_horovod_trains_on_both_nodes(chain: Chain, cluster: hadoop.Cluster) -> None:
     pytest.importorskip("horovod")
     model = f"{chain.folder}/horovod"
-    words = ["--warehouse", chain.warehouse, "--cohort", "glioma", "--model", model, "--trainer", "horovod"]
-    yarn("train", *words, "--workers", "2", *NETWORK, executors=2)
+    words = (*chain.cohort, "--model", model, "--trainer", "horovod", "--workers", "2", *NETWORK)
+    yarn("train", *words, executors=2)
     assert nodes_of_last_job(cluster, "segpipe train") == {"nodemanager-1", "nodemanager-2"}
     Bundle.load(model).verify()
 
 
-def test_segment_and_evaluate_give_the_tables_of_local_mode(chain: Chain, orca_model: str, spark: SparkSession) -> None:
-    words = ("segment", "--warehouse", chain.warehouse, "--cohort", "glioma", "--model", orca_model)
-    yarn(*words, mode="cluster", executors=2)
-    said = yarn(
-        "evaluate", "--warehouse", chain.warehouse, "--cohort", "glioma", "--model", orca_model, "--split", "all"
-    )
+@pytest.mark.long
+def test_the_jobs_one_by_one_in_cluster_mode(chain: Chain, cluster: hadoop.Cluster, tmp_path: Path) -> None:
+    """The demo has shown all of them in client mode, and one of them is sent in cluster mode by the gate."""
+    tables, model = f"{chain.folder}/again", f"{chain.folder}/orca"
+    here = ("--warehouse", tables, "--cohort", COHORT)
+    rule = SplitRule.parse(next(iter(Warehouse(chain.warehouse).index(COHORT).values()))["split_rule"])
+    shares = ("--train-fraction", str(rule.train), "--validation-fraction", str(rule.validation))
+    source = ("--source", f"{chain.folder}/source")
+    yarn("ingest", *source, *here, "--split-salt", rule.salt, *shares, mode="cluster", executors=2)
+    words = (*here, "--model", model, "--trainer", "orca", "--workers", "2", *NETWORK)
+    yarn("train", *words, mode="cluster", executors=2)
+    assert nodes_of_last_job(cluster, "segpipe train") == {"nodemanager-1", "nodemanager-2"}
+    yarn("export", "--model", model, mode="cluster")
+    yarn("segment", *here, "--model", model, mode="cluster", executors=2)
+    said = yarn("evaluate", *here, "--model", model, "--split", "all")
     assert "whole_tumour" in said
-
-    ours, model = str(chain.local / "warehouse"), chain.local / "orca"
-    get(orca_model, model)
-    jobs.segment.run(SegmentSettings(ours, "glioma", str(model)), Context("segment", spark))
-    for table, by in (("predictions", ("scan_id", "slice_index")), ("segmentations", ("scan_id", "region"))):
-        assert rows(chain.warehouse, table, *by).equals(rows(ours, table, *by))
+    assert rows(tables, "slices", "scan_id", "slice_index").equals(
+        rows(chain.warehouse, "slices", "scan_id", "slice_index")
+    )
+    assert Warehouse(tables).table("segmentations").count_rows() == 18
 
 
 def test_restore_gives_the_voxels_and_headers_of_the_source(chain: Chain) -> None:
@@ -110,25 +136,6 @@ def test_nodes_unpack_python_with_the_permissions_of_yarn(chain: Chain, cluster:
     assert oct(folder.stat().st_mode)[-3:] == "755"
     configured = (cluster.state / "nodemanager-1" / "conf" / "yarn-site.xml").read_text()
     assert ("JavaPermissions" in configured) == (hadoop.find_java() / "bin" / "javac").exists()
-
-
-def test_the_demo_runs_the_whole_chain_from_hdfs_to_hdfs(hdfs_folder: str) -> None:
-    small = ("--subjects", "6", "--epochs", "1", "--steps-per-epoch", "2")
-    said = yarn("demo", "--warehouse", f"{hdfs_folder}/demo", *small, executors=2)
-    assert "mean Dice of whole_tumour on 1 unseen patients" in said
-    assert f"report: {hdfs_folder}/demo/report.html" in said
-    warehouse = Warehouse(f"{hdfs_folder}/demo/tables")
-    runs = warehouse.table("runs").to_table().sort_by("started").to_pylist()
-    assert [(run["job"], run["outcome"]) for run in runs] == [
-        (job, "done") for job in ("ingest", "train", "export", "segment", "evaluate")
-    ]
-    subjects = set(warehouse.table("scans").to_table(["subject"])["subject"].to_pylist())
-    assert len(subjects) == 6
-    assert set(warehouse.table("segmentations").to_table(["subject"])["subject"].to_pylist()) == subjects
-    Bundle.load(f"{hdfs_folder}/demo/model").verify()
-    fs, page = files.filesystem(f"{hdfs_folder}/demo/report.html")
-    text = fs.cat_file(page).decode()
-    assert all(subject in text for subject in subjects)
 
 
 @pytest.mark.parametrize(

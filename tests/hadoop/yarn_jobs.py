@@ -18,21 +18,36 @@ from segpipe.warehouse.store import Warehouse
 from tools.hadoop import cluster as hadoop
 
 NETWORK = ["--epochs", "1", "--steps-per-epoch", "2", "--filters", "4", "--depth", "2", "--batch-size", "4"]
+COHORT = "demo"
 _PROGRESS = ("ingest: ", "segment: ", "segpipe: putting ")
 PER_RUN = ("run_id", "fingerprint")
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A cohort ingested on YARN and by local mode: where these jobs read and write."""
+    """A cohort on YARN and in local mode: where these jobs read and write, and what the demo on YARN said."""
 
     source: Path
     folder: str
     local: Path
+    said: str = ""
 
     @property
     def warehouse(self) -> str:
-        return f"{self.folder}/warehouse"
+        return f"{self.folder}/tables"
+
+    @property
+    def local_warehouse(self) -> str:
+        return str(self.local / "tables")
+
+    @property
+    def model(self) -> str:
+        return f"{self.folder}/model"
+
+    @property
+    def cohort(self) -> tuple[str, ...]:
+        """Options that name the cohort."""
+        return "--warehouse", self.warehouse, "--cohort", COHORT
 
 
 def submit(*words: str, **environment: str) -> str:

@@ -271,7 +271,11 @@ def begun(command: str, words: list[str], warehouse: Path) -> "subprocess.Popen[
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "to_files"),
-    [(signal.SIGINT, 130, False), (signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)],
+    [
+        (signal.SIGINT, 130, False),
+        pytest.param(signal.SIGINT, 130, True, marks=pytest.mark.long),
+        (signal.SIGTERM, 143, False),
+    ],
 )
 def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
     number: signal.Signals, code: int, to_files: bool, large_scans: Path, tmp_path: Path
