@@ -86,6 +86,7 @@ class Bench:
             cohort=COHORT,
             model=str(self.folder / "model"),
             trainer="local",
+            dimensions=2,
             epochs=1,
             steps_per_epoch=STEPS,
             batch_size=8,

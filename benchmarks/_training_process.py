@@ -28,7 +28,13 @@ def main() -> None:
     """Measure what the first argument says."""
     what, tables, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     settings = TrainSettings(
-        warehouse=tables, cohort=COHORT, model="unused", trainer="local", epochs=EPOCHS, steps_per_epoch=STEPS
+        warehouse=tables,
+        cohort=COHORT,
+        model="unused",
+        trainer="local",
+        dimensions=2,
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
     )
     plan = make_plan(settings)
     found = MEASUREMENTS[what](plan, threads)

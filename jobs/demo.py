@@ -165,7 +165,7 @@ def filled_rule(subjects: set[str], salt: str, train: float, validation: float) 
 
 
 def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: str) -> TrainSettings:
-    """The training of the demo, to be quick: batches of about 8 slices, and a network that looks once."""
+    """The training of the demo, to be quick: slices in batches of about 8, and a network that looks once."""
     workers = settings.workers if TRAINERS[settings.trainer].on_spark else 1
     epochs = settings.epochs or (12 if settings.source else 4)
     return TrainSettings(
@@ -174,6 +174,7 @@ def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: s
         model=model,
         trainer=settings.trainer,
         workers=workers,
+        dimensions=2,
         epochs=epochs,
         steps_per_epoch=settings.steps_per_epoch,
         batch_size=max(1, round(8 / workers)) * workers,

@@ -106,7 +106,7 @@ AXES = ("axial", "coronal", "sagittal")
 SESSIONS, PREFERENCES, ALSO = ("study", "date", "accession"), ("2d-axial", "3d"), ("ADC", "DWI", "SWI", "PD")
 LAYOUTS = ("auto", "manifest", *registry.LAYOUTS)
 RUNTIMES, TRAINERS = tuple(registry.RUNTIMES), tuple(registry.TRAINERS)
-LEAST_EPOCHS, LEAST_STEPS = 20, 700
+LEAST_EPOCHS, LEAST_STEPS, LEAST_POOLED_STEPS = 20, 700, 1400
 _KEY_FILE = (
     "file or URL with the secret, of at least 16 bytes, that names of patients are hashed with; when not given, that of"
     " the environment variable SEGPIPE_SUBJECT_KEY_FILE, or the secret itself in SEGPIPE_SUBJECT_KEY"
@@ -188,7 +188,17 @@ class IngestSettings(SeriesSettings):
 class NetworkSettings:
     """The shape of the U-Net."""
 
-    dimensions: int = option("2 for slices, 3 for patches", 2, choices=(2, 3))
+    dimensions: int | None = option(
+        "2 for slices, 3 for patches; when not given, 3 with --pool 2 for large lesions in voxels that are nearly"
+        " cubes, and 2 for anything else",
+        choices=(2, 3),
+    )
+    pool: int = option(
+        "edge, in voxels, of the cubes whose means the network sees: 2 is eight times as fast as 1, and sees twice as"
+        " far; only for --dimensions 3",
+        1,
+        choices=(1, 2, 4),
+    )
     filters: int = option("filters of the first level, doubled at each level below", 16, least=1)
     depth: int = option("number of times the resolution is halved", 4, least=1, most=7)
     dropout: float = option("share of the bottleneck's activations dropped in training, 0 to 1", 0.0, least=0, below=1)
@@ -208,6 +218,11 @@ class NetworkSettings:
         True,
     )
 
+    @property
+    def axes(self) -> int:
+        """The number of spatial axes that the network has; 2 where nobody has decided it."""
+        return self.dimensions or 2
+
 
 @dataclass(frozen=True)
 class TrainSettings(NetworkSettings):
@@ -219,8 +234,8 @@ class TrainSettings(NetworkSettings):
     trainer: str = option("how the work is distributed", "orca", choices=TRAINERS)
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
     epochs: int | None = option(
-        f"passes over the training split; when not given {LEAST_EPOCHS}, or as many as make {LEAST_STEPS:,} steps,"
-        " because a small cohort needs more passes",
+        f"passes over the training split; when not given {LEAST_EPOCHS}, or as many as make {LEAST_STEPS:,} steps, with"
+        f" --pool {LEAST_POOLED_STEPS:,}, because a small cohort needs more passes",
         least=1,
     )
     steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
@@ -237,8 +252,11 @@ class TrainSettings(NetworkSettings):
         least=0,
         below=1,
     )
-    patch_size: int = option(
-        "longest edge of a patch, voxels, in steps of 2^depth; only for --dimensions 3", 64, least=4, most=512
+    patch_size: int | None = option(
+        "longest edge of a patch, voxels, in steps of 2^depth times --pool; when not given 64 times --pool; only for"
+        " --dimensions 3",
+        least=4,
+        most=512,
     )
     tile_overlap: float = option(
         "share by which neighbouring tiles overlap in validation; only for --dimensions 3", 0.25, least=0, most=0.9

@@ -60,6 +60,28 @@ def augment_patch(
     return _change_intensity(image, rng), labels
 
 
+def augment_shares(
+    image: np.ndarray, shares: np.ndarray, size: tuple[int, int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`augment_patch` of coarse voxels: instead of labels, `shares` float32 (D', H', W', R) that move as an image does.
+
+    A share says how much of a voxel lies in a region, 0 to 1.
+    """
+    channels = image.shape[-1]
+    both, _ = _flip_axes(np.concatenate([image, shares], axis=-1), np.zeros(shares.shape[:3], np.uint8), rng, axes=3)
+    if rng.random() < _RESAMPLED_SHARE:
+        both = both[_middle(both.shape[:1], size[:1])]
+        kinds = both.shape[-1]
+        stacked = np.moveaxis(both, 0, 2).reshape(*both.shape[1:3], -1)  # slices are channels of one image
+        labels = np.zeros(stacked.shape[:2], np.uint8)
+        turned, _ = _resample(stacked, labels, _rotation(rng) @ _scaling(rng), size[1:])
+        both = np.moveaxis(turned.reshape(*size[1:], size[0], kinds), 2, 0)
+    else:
+        both = both[_middle(both.shape, size)]
+    image, shares = (np.ascontiguousarray(part) for part in np.split(both, [channels], axis=-1))
+    return _change_intensity(image, rng), shares
+
+
 def surroundings(size: tuple[int, int, int]) -> tuple[int, int, int]:
     """How large a patch must be cut so that `augment_patch` to `size` finds all that may turn into the picture.
 

@@ -110,7 +110,7 @@ def build_unet(
     _check(settings)
     policy = tf.keras.mixed_precision.Policy("mixed_bfloat16" if settings.precision == "bfloat16" else "float32")
     layers = _Layers(settings, policy, seed)
-    image = tf.keras.Input((*[None] * settings.dimensions, channels), name="image")
+    image = tf.keras.Input((*[None] * settings.axes, channels), name="image")
     x = image
     skips = []
     for level in range(settings.depth):
@@ -155,8 +155,53 @@ def _turned(images: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
 
 
 def to_segment(network: tf.keras.Model, settings: NetworkSettings) -> tf.keras.Model:
-    """A trained network as its settings say that it segments: by one look, or `mirrored`; the weights are the same."""
-    return mirrored(network) if settings.mirror else network
+    """A trained network as its settings say that it segments; the weights are the same.
+
+    By one look or `mirrored`, and where it was trained on `pooled` voxels, from voxels to voxels.
+    """
+    network = mirrored(network) if settings.mirror else network
+    return pooled(network, settings.pool) if settings.pool > 1 else network
+
+
+def pooled(network: tf.keras.Model, pool: int) -> tf.keras.Model:
+    """The 3D network that sees the means of cubes of `pool` voxels an edge, with its answers spread over voxels again.
+
+    Every side must be a multiple of `pool` times what `network` asks for.
+    """
+    image = tf.keras.Input(network.input_shape[1:], name="image")
+    means = tf.keras.layers.AveragePooling3D(pool, name="means", dtype="float32")(image)
+    spread = network(means)
+    for turn in range(pool.bit_length() - 1):
+        spread = TwiceAsFine(name=f"finer{turn or ''}", dtype="float32")(spread)
+    return tf.keras.Model(image, spread, name=f"pooled_{network.name}")
+
+
+@tf.keras.utils.register_keras_serializable("segpipe")
+class TwiceAsFine(tf.keras.layers.Layer):
+    """Volumes (N, D, H, W, R) with each voxel cut into eight: linear between their middles, constant beyond the last.
+
+    Only sums of copies, which every runtime computes alike; resampling layers differ in where middles lie.
+    """
+
+    def call(self, coarse: tf.Tensor) -> tf.Tensor:
+        """(N, 2 D, 2 H, 2 W, R); the dtype stays."""
+        fine = coarse
+        for axis in (1, 2, 3):
+            before, after = _neighbours(fine, axis)
+            halves = tf.stack([0.75 * fine + 0.25 * before, 0.75 * fine + 0.25 * after], axis=axis + 1)
+            shape = tf.unstack(tf.shape(fine))
+            shape[axis] *= 2
+            fine = tf.reshape(halves, tf.stack(shape))
+        fine.set_shape([*coarse.shape[:1], None, None, None, coarse.shape[-1]])
+        return fine
+
+
+def _neighbours(volume: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The volume moved by one voxel each way along an axis, the voxel at the border repeated."""
+    count = tf.shape(volume)[axis]
+    places = tf.range(count)
+    before = tf.gather(volume, tf.maximum(places - 1, 0), axis=axis)
+    return before, tf.gather(volume, tf.minimum(places + 1, count - 1), axis=axis)
 
 
 def mirrored(network: tf.keras.Model) -> tf.keras.Model:
@@ -177,7 +222,7 @@ class _Layers:
         self._settings = settings
         self._policy = policy
         self._seed = seed * 1000
-        dimensions = settings.dimensions
+        dimensions = settings.axes
         keras = tf.keras.layers
         kinds = {"zeros": (keras.Conv2D, keras.Conv3D), "partial": (PartialConv2D, PartialConv3D)}
         self._convolution = kinds[settings.padding][dimensions - 2]
@@ -244,7 +289,7 @@ class _Layers:
 
 
 def _check(settings: NetworkSettings) -> None:
-    if settings.dimensions not in (2, 3):
+    if settings.axes not in (2, 3):
         raise UsageError(f"A network of {settings.dimensions} dimensions", "use --dimensions 2 or 3")
     if settings.filters < 1 or not 1 <= settings.depth <= 8:
         raise UsageError(

@@ -92,7 +92,7 @@ def export(
 
 
 def _sees_mirror_images(bundle: Bundle) -> bool:
-    return bundle.network["dimensions"] == 2 and bool(bundle.network.get("mirror"))
+    return bundle.network["dimensions"] != 3 and bool(bundle.network.get("mirror"))
 
 
 def precision(bundle: Bundle) -> str:

@@ -219,6 +219,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
     from segpipe.storage.model_directory import HISTORY, history_bytes
     from segpipe.trainers import checkpoints
     from segpipe.trainers.network import trained_network
+    from segpipe.trainers.pooled import tile_shape
     from segpipe.warehouse.runs import versions
 
     settings = plan.settings
@@ -240,8 +241,8 @@ def _save(plan: "TrainPlan") -> "Bundle":
         url=settings.model,
         modalities=plan.modalities,
         orientation=plan.orientation,
-        crop=plan.crop,
-        multiple=1 << settings.depth,
+        crop=tile_shape(plan),
+        multiple=settings.pool << settings.depth,
         label_convention=convention.name,
         labels={str(label): name for label, name in convention.labels.items()},
         regions=dict(convention.regions),

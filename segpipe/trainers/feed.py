@@ -29,6 +29,8 @@ class Feed:
     what it needs in memory depends on batch and row group, not on the cohort.
     """
 
+    regions_dtype: type[np.generic] = np.uint8
+
     def __init__(self, plan: TrainPlan, rank: int, size: int, cache_bytes: int = CACHE_BYTES):
         self._plan = plan
         self._lanes = range(rank, plan.batch_size, size)
@@ -39,6 +41,11 @@ class Feed:
     def batch_size(self) -> int:
         """Slices of this worker in each step."""
         return len(self._lanes)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Spatial sides of an example; None where they change from epoch to epoch."""
+        return (None, None) if self._plan.coarse_epochs else self._plan.crop
 
     def scans_of(self, epoch: int, step: int) -> list[str]:
         """The scans that a recent step took its slices from; empty when it is too long ago."""
@@ -64,7 +71,7 @@ class Feed:
         import tensorflow as tf
 
         plan, batch = self._plan, self.batch_size
-        shape = (None, None) if plan.coarse_epochs else plan.crop
+        shape = self.shape
 
         def examples() -> Iterator[Example]:
             epoch, step = plan.initial_epoch, plan.initial_step
@@ -76,7 +83,7 @@ class Feed:
 
         signature = (
             tf.TensorSpec((*shape, len(plan.modalities)), tf.float32),
-            tf.TensorSpec((*shape, len(plan.regions)), tf.uint8),
+            tf.TensorSpec((*shape, len(plan.regions)), tf.as_dtype(self.regions_dtype)),
         )
         dataset = tf.data.Dataset.from_generator(examples, output_signature=signature)
         options = tf.data.Options()

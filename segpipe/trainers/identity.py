@@ -18,6 +18,8 @@ _FREE = (
 def identity(plan: TrainPlan) -> dict[str, Any]:
     """Every setting that matters, and what is trained on; plain JSON."""
     settings = {name: value for name, value in asdict(plan.settings).items() if name not in _FREE}
+    if settings["pool"] == 1:
+        del settings["pool"]  # trainings of earlier versions know none
     data = [
         (scan.scan_id, scan.split, scan.shape, scan.mean.tolist(), scan.inverse_std.tolist()) for scan in plan.scans
     ]

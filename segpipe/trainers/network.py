@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from segpipe.models.unet import build_unet, to_segment
+from segpipe.models.unet import build_unet, pooled, to_segment
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import TrainPlan
 
@@ -46,10 +46,18 @@ def trained_network(plan: TrainPlan, weights: "list[np.ndarray]") -> "tf.keras.M
     return to_segment(model, plan.settings)
 
 
+def whole_network(plan: TrainPlan, model: "tf.keras.Model") -> "tf.keras.Model":
+    """A network in training as validation asks it: one output, from voxels to voxels, by one look."""
+    import tensorflow as tf
+
+    network = tf.keras.Model(model.input, model.outputs[0]) if len(getattr(model, "outputs", [])) > 1 else model
+    return pooled(network, plan.settings.pool) if plan.settings.pool > 1 else network
+
+
 def with_targets(dataset: "tf.data.Dataset", settings: TrainSettings) -> "tf.data.Dataset":
     """Batches of images and regions, the regions once for each output: every second voxel of the one before."""
     levels = supervised_levels(settings)
     if not levels:
         return dataset
-    steps = [(slice(None), *[slice(None, None, 1 << level)] * settings.dimensions) for level in range(levels + 1)]
+    steps = [(slice(None), *[slice(None, None, 1 << level)] * settings.axes) for level in range(levels + 1)]
     return dataset.map(lambda image, regions: (image, tuple(regions[step] for step in steps)))

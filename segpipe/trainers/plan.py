@@ -12,11 +12,19 @@ from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError, UsageError
 from segpipe.registry import TRAINERS
-from segpipe.settings import LEAST_EPOCHS, LEAST_STEPS, PATCHES_PER_STEP, SLICES_PER_STEP, TrainSettings
+from segpipe.settings import (
+    LEAST_EPOCHS,
+    LEAST_POOLED_STEPS,
+    LEAST_STEPS,
+    PATCHES_PER_STEP,
+    SLICES_PER_STEP,
+    TrainSettings,
+)
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
 from segpipe.trainers.meeting import port_range
 from segpipe.trainers.order import steps_for_all
 from segpipe.trainers.patches import patch_index, patch_shape
+from segpipe.trainers.pooled import pooled_index
 from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import SlicePart, Warehouse
 
@@ -29,6 +37,7 @@ _COLUMNS = (
     "modalities",
     "orientation",
     "space",
+    "spacing_mm",
     "shape",
     "brain_box",
     "files",
@@ -36,6 +45,10 @@ _COLUMNS = (
     "label_counts",
 )
 _SPLITS = ("train", "validation")
+_PATCH_SIZE = 64  # voxels that the network sees, an edge
+_CUBIC = 1.5  # longest edge of a voxel over its shortest
+_LARGE_ML = 5.0  # median labelled volume of a scan
+_SHORTEST_BRAIN = 64  # voxels
 
 
 def make_plan(settings: TrainSettings) -> TrainPlan:
@@ -53,6 +66,8 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         _same(settings, rows, name) for name in ("modalities", "orientation", "label_convention")
     )
     space = _same(settings, rows, "space") or AS_INGESTED
+    settings = fitted(settings, rows)
+    check_settings(settings)
     parts = warehouse.slice_parts(settings.cohort, _SPLITS)
     groups = tuple((part.path, number) for part in parts for scan in part.scans for number in scan.row_groups)
     groups_of: dict[str, list[int]] = {}
@@ -61,8 +76,9 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     scans = tuple(_scan(row, tuple(groups_of[row["scan_id"]])) for row in rows)
     crop: tuple[int, ...]
     if settings.dimensions == 3:
-        crop = patch_shape(scans, 1 << settings.depth, settings.patch_size)
-        slices = patch_index(scans, [any(entry["voxels"] for entry in row["label_counts"]) for row in rows], crop)
+        labelled = [_labelled_voxels(row) > 0 for row in rows]
+        crop = patch_shape(scans, settings.pool << settings.depth, longest_patch(settings))
+        slices = patch_index(scans, labelled, crop) if settings.pool == 1 else pooled_index(scans, labelled)
     else:
         crop = crop_size(scans, 1 << settings.depth + bool(settings.coarse_share))
         slices = _index(warehouse, parts, groups, scans)
@@ -73,9 +89,10 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         )
     batch = batch_size(settings)
     steps = settings.steps_per_epoch or steps_for_all(slices, batch, settings.foreground_share)
-    epochs = settings.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
+    least_steps = LEAST_STEPS if settings.pool == 1 else LEAST_POOLED_STEPS
+    epochs = settings.epochs or max(LEAST_EPOCHS, math.ceil(least_steps / steps))
     return TrainPlan(
-        settings=replace(settings, epochs=epochs, batch_size=batch),
+        settings=replace(settings, epochs=epochs, batch_size=batch, patch_size=longest_patch(settings)),
         modalities=tuple(modalities),
         orientation=orientation,
         convention_name=convention,
@@ -89,6 +106,37 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     )
 
 
+def fitted(settings: TrainSettings, rows: Sequence[dict[str, Any]]) -> TrainSettings:
+    """The settings with dimensions that fit the scans, where none were asked for.
+
+    A whole head at half the resolution tells more about a lesion that is large there than single slices do
+    (docs/decisions/0014-network.md). Thick slices lose too much when they are pooled, and so do small lesions.
+    """
+    if settings.dimensions is not None:
+        return settings
+    if settings.coarse_share or settings.pool != 1 or not all(map(_is_nearly_cubic, rows)):
+        return replace(settings, dimensions=3 if settings.pool != 1 else 2)
+    volumes = [_labelled_voxels(row) * math.prod(row["spacing_mm"]) / 1000 for row in rows]
+    lesions = [volume for volume in volumes if volume]
+    if not lesions or float(np.median(lesions)) < _LARGE_ML or _shortest_edge(rows) < _SHORTEST_BRAIN:
+        return replace(settings, dimensions=2)
+    return replace(settings, dimensions=3, pool=2)
+
+
+def _is_nearly_cubic(row: dict[str, Any]) -> bool:
+    return max(row["spacing_mm"]) <= _CUBIC * min(row["spacing_mm"])
+
+
+def _labelled_voxels(row: dict[str, Any]) -> int:
+    return sum(entry["voxels"] for entry in row["label_counts"])
+
+
+def _shortest_edge(rows: Sequence[dict[str, Any]]) -> int:
+    """Voxels of the shortest edge of the smallest brain's box."""
+    boxes = np.array([row["brain_box"] for row in rows]).reshape(-1, 3, 2)
+    return int((boxes[..., 1] - boxes[..., 0]).min())
+
+
 def crop_size(scans: Sequence[ScanPlan], multiple: int) -> tuple[int, int]:
     """Rows and columns that hold the brain of every scan, in steps of `multiple` pixels."""
     boxes = np.array([scan.brain_box for scan in scans])
@@ -98,18 +146,33 @@ def crop_size(scans: Sequence[ScanPlan], multiple: int) -> tuple[int, int]:
 
 def batch_size(settings: TrainSettings) -> int:
     """Slices or patches per step over all workers together: what was asked for, or fits the dimensions."""
-    return settings.batch_size or (PATCHES_PER_STEP if settings.dimensions == 3 else SLICES_PER_STEP)
+    if settings.batch_size or settings.dimensions != 3:
+        return settings.batch_size or SLICES_PER_STEP
+    workers = _workers(settings) if settings.pool > 1 else 1
+    return -(-PATCHES_PER_STEP // workers) * workers  # the default fits any number of workers
+
+
+def longest_patch(settings: TrainSettings) -> int:
+    """Longest edge of a patch, voxels: what was asked for, or what shows as much of a pooled volume as of another."""
+    return settings.patch_size or _PATCH_SIZE * settings.pool
+
+
+def _workers(settings: TrainSettings) -> int:
+    return settings.workers if TRAINERS[settings.trainer].on_spark else 1
 
 
 def check_settings(settings: TrainSettings) -> None:
     """Raise UsageError for settings that cannot work together, whatever the tables."""
-    if settings.dimensions == 3 and settings.patch_size < 1 << settings.depth:
+    if settings.dimensions == 2 and settings.pool > 1:
+        raise UsageError(f"Slices cannot be pooled by --pool {settings.pool}", "use --dimensions 3, or leave it out")
+    least = settings.pool << settings.depth
+    if settings.dimensions == 3 and longest_patch(settings) < least:
         raise UsageError(
-            f"A patch of {settings.patch_size} voxels cannot be halved {settings.depth} times",
-            f"use --patch-size {1 << settings.depth} or more, or a smaller --depth",
+            f"A patch of {longest_patch(settings)} voxels cannot be halved {least.bit_length() - 1} times",
+            f"use --patch-size {least} or more, or a smaller --depth",
         )
     port_range(settings.ports)
-    workers = settings.workers if TRAINERS[settings.trainer].on_spark else 1
+    workers = _workers(settings)
     if settings.normalisation == "batch" and workers > 1:
         raise UsageError(
             f"Batch normalisation would see only a part of the batch in each of {workers} workers",

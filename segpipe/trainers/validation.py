@@ -9,7 +9,9 @@ from segpipe.core.regions import to_labels, to_regions
 from segpipe.core.tiles import predict
 from segpipe.trainers.contract import Group, ScanPlan, TrainPlan
 from segpipe.trainers.feed import crop, normalise_stored, uncrop
+from segpipe.trainers.network import whole_network
 from segpipe.trainers.patches import box_slices, read_scan
+from segpipe.trainers.pooled import tile_shape
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -26,9 +28,10 @@ class Validator:
         self._plan = plan
         self._group = group
         self._scans = plan.of_split("validation")
+        self._tile = tile_shape(plan)
         batch = _BATCH if len(plan.crop) == 2 else 1
-        signature = [tf.TensorSpec((batch, *plan.crop, len(plan.modalities)), tf.float32)]
-        network = tf.keras.Model(model.input, model.outputs[0]) if len(getattr(model, "outputs", [])) > 1 else model
+        signature = [tf.TensorSpec((batch, *self._tile, len(plan.modalities)), tf.float32)]
+        network = whole_network(plan, model)
         self._infer = tf.function(lambda image: network(image, training=False), input_signature=signature)
 
     def dice(self) -> dict[str, dict[str, float]]:
@@ -93,7 +96,7 @@ class TileValidator(Validator):
         probability = predict(
             image,
             lambda tiles: self._infer(normalise_stored(tiles, scan)).numpy(),
-            plan.crop,
+            self._tile,
             plan.settings.tile_overlap,
         )
         truth = to_regions(labels, plan.convention).astype(bool)

@@ -23,6 +23,7 @@ from segpipe.trainers.identity import identity
 from segpipe.trainers.memory import keep_freed_memory
 from segpipe.trainers.network import build_network, loss_weights, with_targets
 from segpipe.trainers.patches import PatchFeed
+from segpipe.trainers.pooled import PooledFeed
 from segpipe.trainers.records import telling
 from segpipe.trainers.validation import TileValidator, Validator, mean_dice
 
@@ -57,7 +58,8 @@ class Worker:
     @cached_property
     def feed(self) -> Feed:
         """This worker's share of the slices, or of the patches."""
-        kind = Feed if self.plan.settings.dimensions == 2 else PatchFeed
+        settings = self.plan.settings
+        kind = Feed if settings.dimensions == 2 else PatchFeed if settings.pool == 1 else PooledFeed
         return kind(self.plan, self.group.rank, self.group.size)
 
     def dataset(self) -> tf.data.Dataset:

@@ -1,0 +1,110 @@
+"""A 3D network on the means of cubes of voxels: where its patches lie, what they hold, and what comes out in voxels."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from segpipe.core.augment import augment_shares, surroundings
+from segpipe.settings import TrainSettings
+from segpipe.trainers.contract import ScanPlan
+from segpipe.trainers.plan import fitted, make_plan
+from segpipe.trainers.pooled import PooledFeed, any_origin, innermost, mean_of_cubes, pooled_index, tile_shape
+
+SOLID = {"dimensions": 3, "pool": 2, "batch_size": 2, "steps_per_epoch": None}
+
+
+def row(spacing: tuple[float, ...] = (1.0, 1.0, 1.0), voxels: int = 50_000, edge: int = 130) -> dict:
+    return {"spacing_mm": spacing, "label_counts": [{"voxels": voxels}], "brain_box": [0, edge, 0, edge, 0, edge]}
+
+
+def scan_with(box: tuple[int, ...], split: str = "train") -> ScanPlan:
+    return ScanPlan("s", "s", split, (99, 99, 99), box, np.zeros(1), np.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "dimensions", "pool"),
+    [
+        ([row(), row()], 3, 2),
+        ([row(), row(spacing=(5.0, 1.0, 1.0))], 2, 1),  # thick slices
+        ([row(voxels=900), row(voxels=3000), row()], 2, 1),  # small lesions
+        ([row(voxels=0)], 2, 1),
+        ([row(edge=40)], 2, 1),
+    ],
+)
+def test_dimensions_fit_the_scans_where_none_are_asked_for(rows, dimensions: int, pool: int):
+    found = fitted(TrainSettings(), rows)
+    assert (found.dimensions, found.pool) == (dimensions, pool)
+    asked = TrainSettings(dimensions=5 - dimensions)
+    assert fitted(asked, rows) == asked
+
+
+def test_a_cube_is_its_mean_and_an_outline_keeps_its_place():
+    volume = np.zeros((4, 4, 6, 2), np.int16)
+    volume[:, :, 2:5, 1] = 8
+    assert mean_of_cubes(volume, 2)[0, 0].tolist() == [[0, 0], [0, 8], [0, 4]]
+
+
+def test_a_patch_lies_in_the_box_or_the_box_in_it():
+    rng = np.random.default_rng(0)
+    found = np.array([any_origin((10, 4, 6), (6, 6, 6), rng) for _ in range(200)])
+    assert [sorted(set(axis)) for axis in found.T.tolist()] == [[0, 1, 2, 3, 4], [-2, -1, 0], [0]]
+
+
+def test_as_many_patches_around_labels_as_elsewhere():
+    box = (0, 10, 0, 33, 0, 16)
+    index = pooled_index([scan_with(box), scan_with(box, "validation"), scan_with(box)], [True, True, False])
+    assert index.scan.tolist() == [0] * 8 + [2] * 4
+    assert index.foreground.tolist() == [False] * 4 + [True] * 4 + [False] * 4
+
+
+def test_shares_move_as_the_image_does():
+    size = (6, 16, 12)
+    wide = surroundings(size)
+    shares = np.random.default_rng(3).random((*wide, 2)).astype(np.float32)
+    for seed in range(6):
+        image, moved = augment_shares(shares[..., :1] * 0, shares, size, np.random.default_rng(seed))
+        assert image.shape == (*size, 1)
+        again = augment_shares(shares[..., :1] * 0, shares[..., ::-1], size, np.random.default_rng(seed))[1]
+        np.testing.assert_array_equal(moved, again[..., ::-1])
+        assert moved.min() >= 0
+        assert moved.max() <= 1
+
+
+def test_examples_are_pooled_shared_out_and_repeatable(settings):
+    plan = make_plan(settings(**SOLID))
+    assert plan.crop == (16, 24, 24) or all(length % 8 == 0 for length in plan.crop)
+    feed = PooledFeed(plan, 0, 1)
+    shown = list(islice(feed.epoch(0), 3))
+    for batch in shown:
+        for image, shares in batch:
+            assert image.shape == (*[length // 2 for length in plan.crop], 4)
+            assert image.dtype == shares.dtype == np.float32
+            assert shares.shape[-1] == 3
+        assert batch[0][1].any()  # the lane of patches around labels
+    one = list(islice(PooledFeed(plan, 1, 2).epoch(0), 3))
+    assert [batch[0][0].tobytes() for batch in one] == [batch[1][0].tobytes() for batch in shown]
+    assert innermost(shown[0][0][1]).max() in (1, 2, 3)
+
+
+def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp_path):
+    """Trained for two steps; OpenVINO says what Keras says, and validation asks for whole brains."""
+    from segpipe.models.bundle import Bundle, load_keras
+    from segpipe.runtimes.openvino import convert
+    from segpipe.trainers import train
+    from segpipe.warehouse.runs import record_run
+
+    asked = replace(settings(**SOLID), steps_per_epoch=2, epochs=1)
+    plan = make_plan(asked)
+    with record_run(None, "train", asked) as run:
+        bundle = train(asked, None, run)
+    assert bundle.crop == tile_shape(plan)
+    assert bundle.multiple == 8
+    assert bundle.network["pool"] == 2
+    network = load_keras(Bundle.load(bundle.url))
+    image = np.random.default_rng(0).normal(size=(1, 8, 16, 16, 4)).astype(np.float32)
+    assert network(image).shape == (1, 8, 16, 16, 3)
+    xml, weights = convert(network, bundle)
+    assert xml
+    assert weights
