@@ -12,10 +12,11 @@ import contextlib
 import hashlib
 import io
 import os
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fsspec
@@ -31,17 +32,16 @@ from segpipe.readers.archive import (
     Entry,
     Listing,
     Rejected,
-    below,
     is_hidden,
     is_image,
     kind_of,
-    listed,
     members,
     reject,
     unique,
     unread,
+    walk_below,
 )
-from segpipe.readers.dicom_index import Header, Member, Reducer, Series, from_json, merged, to_json
+from segpipe.readers.dicom_index import Header, Reducer, Series, from_json, merged, to_json
 from segpipe.readers.layouts import dicom
 from segpipe.readers.series import RULES_VERSION, Options
 from segpipe.storage import filesystem as files
@@ -68,6 +68,8 @@ _SCHEMA = pa.schema(
         ("heights", pa.binary()),  # mm, float64; of the frames where there are several in a file
         ("moments", pa.binary()),  # seconds, float64
         ("frames", pa.bool_()),
+        ("places", pa.binary()),  # of the files in the unit's listing, uint32
+        ("listing", pa.binary()),  # a keyed hash of the whole listing; null where some of its files are broken
     ]
 )
 
@@ -148,7 +150,8 @@ def listing(job: IndexJob, found: Indexed, options: Options) -> Listing:
     fs, root = url_to_fs(job.source)
     claim = dicom.claimed(dicom.Read(found.series, found.rejected, set()), options)
     scans, twice = unique(claim.scans)
-    refused = sorted(found.rejected + found.others + twice, key=lambda one: one.paths)
+    hidden = [replace(one, is_dicom=True) for one in found.others]  # whose names are beside those of patients
+    refused = sorted(found.rejected + hidden + twice, key=lambda one: one.paths)
     if not claim.series and not refused:
         what = f"holds {found.files} files and no DICOM image" if found.files else "is empty"
         raise NotFound(f"Source {job.source} {what}", "name a folder of DICOM files, or another --layout")
@@ -175,8 +178,10 @@ def looks_like_dicom(fs: fsspec.AbstractFileSystem, root: str) -> bool:
         below: list[str] = []
         for folder in level[: _SAMPLE_FOLDERS - looked]:
             looked += 1
-            entries: dict[str, Mapping[str, Any]] = dict(_files(fs, root, Unit(folder, False), []))
-            usable = list(listed(fs, root, entries)[0].values())
+            try:
+                usable = list(_listed(fs, root, Unit(folder, False))[0].values())
+            except OSError:
+                continue
             if any(is_image(entry.path) for entry in usable):
                 return False
             found += dicom.candidates(usable)
@@ -239,14 +244,13 @@ def index_bucket(job: IndexJob, bucket: int, units: Sequence[Unit]) -> Indexed:
     result = Indexed()
     rows: list[Mapping[str, Any]] = []
     for unit in units:
-        entries, rejected = listed(fs, root, dict(_files(fs, root, unit, result.others)))
+        entries, rejected = _listed(fs, root, unit)
         result.others += rejected
         result.files += len(entries)
-        result.images += sum(map(is_image, entries))
         found = list(_with_members(archive, entries.values(), result))
         rows += _index_unit(job, archive, unit, found, kept, result)
     result.series = merged_parts(result.series)
-    if result.opened or kept.count != len(rows):
+    if rows != kept.all():
         _Kept.write(job, bucket, rows)
     return result
 
@@ -263,28 +267,65 @@ def merged_parts(parts: Iterable[Series]) -> list[Series]:
 
 def _index_unit(
     job: IndexJob, archive: Archive, unit: Unit, entries: Sequence[Entry], kept: _Kept, result: Indexed
-) -> Iterator[Mapping[str, Any]]:
+) -> list[Mapping[str, Any]]:
     """Add the series of a unit's files to `result`; gives the rows to keep."""
     token = hash_of(job.secret, repr(unit).encode()).hex()
+    stamp = _stamp(job.secret, entries)
+    known = kept.rows.get(token, ())
+    if known and all(row["listing"] == stamp for row in known):
+        _take_again(known, entries, result)
+        return list(known)
+    before = len(result.rejected)
+    found = list(_index_changed(job, archive, entries, known, result))
+    place_of = {entry.path: place for place, entry in enumerate(entries)}
+    for row, of in found:
+        row["unit"] = token
+        row["places"] = np.array([place_of[entry.path] for entry in of], np.uint32).tobytes()
+        row["listing"] = stamp if len(result.rejected) == before else None  # what is broken is told in every run
+    return [row for row, _ in found]
+
+
+def _take_again(rows: Iterable[Mapping[str, Any]], entries: Sequence[Entry], result: Indexed) -> None:
+    """Add what is known of files that are all as they were."""
+    others = _Others(result)
+    left = dict.fromkeys(range(len(entries)))
+    for row in rows:
+        places = np.frombuffer(row["places"], np.uint32).tolist()
+        if row["facts"] is not None:
+            found = [entries[place] for place in places]
+            result.series.append(_series(row, found))
+            others.is_dicom(found)
+            for place in places:
+                del left[place]
+    for place in left:
+        others.add(entries[place])
+    others.tell()
+
+
+def _index_changed(
+    job: IndexJob, archive: Archive, entries: Sequence[Entry], known: Iterable[Mapping[str, Any]], result: Indexed
+) -> Iterator[tuple[dict[str, Any], list[Entry]]]:
+    """Add the series of files of which some are new; gives the rows to keep, each with its files."""
     by_key = {_file_key(job.secret, entry): entry for entry in entries}
     reducer = Reducer(job.secret, job.overrides)
     others = _Others(result)
-    for row in kept.rows.get(token, ()):
+    for row in known:
         keys = [row["files"][place : place + 8] for place in range(0, len(row["files"]), 8)]
         if row["facts"] is None:
-            known = [key for key in keys if key in by_key]
-            for key in known:
-                others.add(by_key.pop(key))
-            if known:
-                yield {**row, "files": b"".join(known)}
+            there = [key for key in keys if key in by_key]
+            found = [by_key.pop(key) for key in there]
+            for entry in found:
+                others.add(entry)
+            if found:
+                yield {**row, "files": b"".join(there)}, found
         elif all(key in by_key for key in keys):
             found = [by_key.pop(key) for key in keys]
             result.series.append(_series(row, found))
             others.is_dicom(found)
             for image, entry in zip(np.frombuffer(row["images"], ">u8").tolist(), found, strict=True):
                 reducer.know(image, entry)
-            yield row
-    no_dicom: list[bytes] = []
+            yield dict(row), found
+    no_dicom: list[Entry] = []
     look = dicom.candidates(by_key.values())
     names = {id(entry) for entry in look}
     keys_of = {entry.path: key for key, entry in by_key.items()}
@@ -294,7 +335,7 @@ def _index_unit(
     result.opened += len(look)
     for entry, header in _looked(archive, look):
         if header is None:
-            no_dicom.append(keys_of[entry.path])
+            no_dicom.append(entry)
             others.add(entry)
             continue
         others.is_dicom([entry])
@@ -303,8 +344,7 @@ def _index_unit(
             result.rejected.append(refused)
     for group in reducer.groups():
         result.series.append(Series.of(group.facts, group.members, group.heights))
-        yield {
-            "unit": token,
+        row = {
             "facts": to_json(group.facts),
             "files": b"".join(keys_of[member.entry.path] for member in group.members),
             "images": np.array([member.image for member in group.members], ">u8").tobytes(),
@@ -312,10 +352,12 @@ def _index_unit(
             "moments": np.array([np.nan if one.moment is None else one.moment for one in group.members]).tobytes(),
             "frames": bool(group.heights),
         }
+        yield row, [member.entry for member in group.members]
     others.tell()
     if no_dicom:
-        empty: dict[str, Any] = dict.fromkeys(("facts", "images", "heights", "moments"))
-        yield {"unit": token, "files": b"".join(no_dicom), "frames": False, **empty}
+        row = dict.fromkeys(("facts", "images", "heights", "moments"))
+        files_of = b"".join(keys_of[entry.path] for entry in no_dicom)
+        yield {**row, "files": files_of, "frames": False}, no_dicom
 
 
 def _with_members(archive: Archive, entries: Iterable[Entry], result: Indexed) -> Iterator[Entry]:
@@ -348,6 +390,7 @@ class _Others:
         """Count the files by kind, and reject images of kinds that are not read."""
         for entry in self._files:
             parts = packed.split(entry.path)
+            self._result.images += parts is None and is_image(entry.path)
             if entry.path not in self._archives and (parts is None or parts[0] in self._archives):
                 _tell_other(entry, self._result)
 
@@ -379,59 +422,34 @@ def _tell_other(entry: Entry, result: Indexed) -> None:
 
 def _series(row: Mapping[str, Any], entries: Sequence[Entry]) -> Series:
     """The series of a kept row."""
-    images = np.frombuffer(row["images"], ">u8").tolist()
-    heights = np.frombuffer(row["heights"], np.float64).tolist()
-    moments = [None if np.isnan(one) else float(one) for one in np.frombuffer(row["moments"], np.float64)]
-    of_files = [0.0] * len(entries) if row["frames"] else heights
-    members = [Member(*one) for one in zip(entries, images, of_files, moments, strict=True)]
-    return Series.of(from_json(row["facts"]), members, heights if row["frames"] else ())
+    heights = np.frombuffer(row["heights"], np.float64)
+    moments = np.frombuffer(row["moments"], np.float64)
+    image = int.from_bytes(row["images"][:8], "big") if row["frames"] else None
+    return Series.known(from_json(row["facts"]), entries, heights, moments, image)
 
 
-def _files(
-    fs: fsspec.AbstractFileSystem, root: str, unit: Unit, rejected: list[Rejected]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Path and information of the files of a unit; folders that cannot be listed are rejected."""
-    place = files.join(root, unit.folder) if unit.folder else root
-    if files.is_local(fs):
-        found = _scanned(fs, root, place, unit.deep, rejected)
-    else:
-        found = iter(below(fs, root, place, rejected, unit.deep).items())
-    for path, info in found:
-        if (
-            unit.shares == 1
-            or int(hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()[:8], 16) % (unit.shares)
-            == unit.share
-        ):
-            yield path, info
-
-
-def _scanned(
-    fs: fsspec.AbstractFileSystem, root: str, place: str, deep: bool, rejected: list[Rejected]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The files of a local folder as `below` gives them, in a third of the time."""
-    try:
-        with os.scandir(place) as scanned:
-            found = sorted(scanned, key=lambda one: one.name)
-    except OSError as error:
-        path = f"{place[len(root.rstrip('/')) + 1 :]}/"
-        message = f"{path} cannot be listed ({type(error).__name__})"
-        remedy = "give the right to read it, or remove it"
-        rejected.append(reject([Entry(path, 0, "")], Reason.UNREADABLE, message, remedy, is_dicom=True))
-        return
-    for item in found:
-        if item.is_dir(follow_symlinks=False):
-            if deep and not is_hidden(item.name):
-                yield from _scanned(fs, root, item.path, True, rejected)
-        elif item.is_file(follow_symlinks=False):
-            status = item.stat(follow_symlinks=False)
-            yield item.path, {"type": "file", "size": status.st_size, "mtime": status.st_mtime}
-        else:
-            yield item.path, fs.info(item.path)
+def _listed(fs: fsspec.AbstractFileSystem, root: str, unit: Unit) -> tuple[dict[str, Entry], list[Rejected]]:
+    """The files of a unit by path; what is refused for its name or place is told by its first share."""
+    entries, rejected = walk_below(fs, root, unit.folder, unit.deep)
+    if unit.shares == 1:
+        return entries, rejected
+    mine = {
+        path: entry
+        for path, entry in entries.items()
+        if zlib.crc32(path.encode(errors="surrogatepass")) % unit.shares == unit.share
+    }
+    return mine, [] if unit.share else rejected
 
 
 def hash_of(secret: bytes, content: bytes) -> bytes:
     """A keyed hash of 8 bytes."""
     return hashlib.blake2b(content, digest_size=8, key=hashlib.sha256(secret).digest()).digest()
+
+
+def _stamp(secret: bytes, entries: Iterable[Entry]) -> bytes:
+    """A keyed hash of a listing."""
+    text = "\n".join([f"{path}\0{size}\0{modified}" for path, size, modified in entries])
+    return hash_of(secret, text.encode(errors="surrogatepass"))
 
 
 def _file_key(secret: bytes, entry: Entry) -> bytes:
@@ -443,7 +461,10 @@ class _Kept:
     """What an earlier run kept of a bucket, by unit."""
 
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
-    count: int
+
+    def all(self) -> list[Mapping[str, Any]]:
+        """All rows, in the order in which they were kept."""
+        return [row for of in self.rows.values() for row in of]
 
     @classmethod
     def read(cls, job: IndexJob, bucket: int) -> _Kept:
@@ -453,13 +474,13 @@ class _Kept:
                 content = file.read()
             table = pq.read_table(io.BytesIO(content))
         except (FileNotFoundError, pa.ArrowInvalid):  # a damaged file is read again from its source
-            return cls({}, 0)
+            return cls({})
         if (table.schema.metadata or {}).get(_STAMP) != job.stamp or table.schema.names != _SCHEMA.names:
-            return cls({}, 0)
+            return cls({})
         rows: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for row in table.to_pylist():
             rows[row["unit"]].append(row)
-        return cls(rows, len(table))
+        return cls(rows)
 
     @staticmethod
     def write(job: IndexJob, bucket: int, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -25,6 +25,7 @@ from segpipe.readers.nifti import partners
 _FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets compute
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
 _LONGEST_NAME = 120
+_LONGEST_FILE = 255
 _READ = (*NIFTI, *itk.SUFFIXES)
 _UNREAD = {
     # formats of images and packed folders that are told, not passed over
@@ -264,7 +265,7 @@ def printable(text: str) -> str:
 
 def is_safe_name(name: str) -> bool:
     """Whether a file may be called so: the name leads nowhere else, hides nothing and is not endless."""
-    return 0 < len(name) <= 255 and name not in (".", "..") and not _HOSTILE.search(name)
+    return 0 < len(name) <= _LONGEST_FILE and name not in (".", "..") and not _HOSTILE.search(name)
 
 
 def identity_of(name: str) -> str:
@@ -347,12 +348,25 @@ def walk(
     return entries, rejected + refused
 
 
-def _walk_local(root: str) -> tuple[dict[str, Entry], list[Rejected]]:
+def walk_below(
+    fs: fsspec.AbstractFileSystem, root: str, top: str, deep: bool
+) -> tuple[dict[str, Entry], list[Rejected]]:
+    """`walk` of one folder of an archive, whose path relative to `root` is `top`, with all below it where `deep`."""
+    root = root.rstrip("/") or "/"
+    if _is_local(fs):
+        return _walk_local(root, f"{top}/" if top else "", deep)
+    rejected: list[Rejected] = []
+    found = below(fs, root, f"{root.rstrip('/')}/{top}" if top else root, rejected, deep)
+    entries, refused = listed(fs, root, found)
+    return entries, rejected + refused
+
+
+def _walk_local(root: str, top: str = "", deep: bool = True) -> tuple[dict[str, Entry], list[Rejected]]:
     """`walk` of a local folder: each folder is listed, and its files' versions asked for, in one sweep."""
     found: list[Entry] = []
     rejected: list[Rejected] = []
     real_root = os.path.realpath(root)
-    left = [""]
+    left = [top]
     while left:
         prefix = left.pop()
         try:
@@ -360,7 +374,7 @@ def _walk_local(root: str) -> tuple[dict[str, Entry], list[Rejected]]:
                 for one in inside:
                     path = prefix + one.name
                     if one.is_dir(follow_symlinks=False):
-                        if not is_hidden(f"{path}/"):
+                        if deep and not is_hidden(f"{path}/"):
                             left.append(f"{path}/")
                     elif one.name[0] != "." or not is_hidden(path):
                         entry = _local_entry(one, path, real_root, rejected)
@@ -378,7 +392,7 @@ def _local_entry(one: "os.DirEntry[str]", path: str, real_root: str, rejected: l
     """The file of an entry of a folder; None where it is not to be read."""
     status = one.stat(follow_symlinks=False)
     entry = Entry(path, status.st_size, str(status.st_mtime))
-    if _HOSTILE.search(path) or not is_safe_name(one.name) or packed.split(path):
+    if _HOSTILE.search(path) or len(one.name) > _LONGEST_FILE or packed.split(path):
         message = f"{path} has control characters or path tricks in its name"
         rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "rename it"))
         return None

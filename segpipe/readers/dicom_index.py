@@ -169,6 +169,23 @@ class Series:
             volume=members[0].image if heights else None,
         )
 
+    @classmethod
+    def known(
+        cls, facts: Facts, entries: Sequence[Entry], heights: np.ndarray, moments: np.ndarray, volume: int | None
+    ) -> "Series":
+        """The series of files that were read before; `moments` are NaN where none is known."""
+        known = moments[~np.isnan(moments)]
+        return cls(
+            facts=facts,
+            count=len(entries),
+            size=sum(entry.bytes for entry in entries),
+            moment=float(known.min()) if len(known) else facts.moment,
+            first=min(entry.path for entry in entries),
+            heights=heights.copy(),
+            files=(_packed(entries),),
+            volume=volume,
+        )
+
     def add(self, other: "Series") -> None:
         """Take in the files of another part of this series."""
         moments = [moment for moment in (self.moment, other.moment) if moment is not None]
@@ -204,7 +221,7 @@ class Series:
 
 
 def _packed(entries: Sequence[Entry]) -> bytes:
-    return zlib.compress(json.dumps([list(entry) for entry in sorted(entries)]).encode(), 6)
+    return zlib.compress(json.dumps(sorted(entries)).encode(), 3)
 
 
 def _unpacked(content: bytes) -> list[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,39 @@ def test_only_new_and_changed_files_are_opened_again(source: Path, tmp_path: Pat
     (twice,) = indexed(source, tmp_path / "w").rejected
     assert twice.reason == "duplicate"
     assert indexed(source, tmp_path / "w", text="T1").opened > 100  # another map of the site
+
+
+def test_what_was_kept_gives_what_a_first_look_gives(source: Path, tmp_path: Path) -> None:
+    place = source / "Doe_John"
+    some = (place / "00004").read_bytes()
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        (place / "00003").unlink,
+        lambda: (place / "00004").rename(place / "other"),
+        lambda: (place / "broken").write_bytes(some[: some.index(b"LO") + 3]),
+        lambda: (place / "they").write_bytes(
+            some
+        ),  # of two copies the first by name is taken, or the one that is known
+        lambda: (place / "LIESMICH").unlink(),
+        lambda: (place / "scan.nii").write_bytes(b"?"),
+        lambda: (place / "read.me").write_bytes(b"?"),
+        lambda: (place / "broken").unlink(),
+        lambda: None,
+    ]
+    for number, change in enumerate(changes):
+        change()
+        again, first = indexed(source, tmp_path / "w"), indexed(source, tmp_path / f"w{number}")
+        assert told(again) == told(first), number
+        again.opened = first.opened = 0
+    assert indexed(source, tmp_path / "w").opened <= 2  # the copy, and the file that it is one of
+
+
+def told(found: Indexed) -> dict[str, Any]:
+    rejected = sorted((one.paths, str(one.reason)) for one in (*found.rejected, *found.others))
+    series = {
+        one.facts.series: (one.facts, one.entries(), one.places, one.moment, one.size) for one in merged(found.series)
+    }
+    return {"series": series, "rejected": rejected, "kinds": found.kinds, "files": found.files, "images": found.images}
 
 
 def test_what_is_kept_names_nobody(source: Path, tmp_path: Path) -> None:
