@@ -384,7 +384,7 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
     subject = keyed(key, "patient", patient) if patient else keyed(key, "study", study)
     date, accession = elements.text("StudyDate"), elements.text("AccessionNumber")
     series, frame = elements.text("SeriesInstanceUID") or fallback, elements.text("FrameOfReferenceUID")
-    description, protocol = elements.text("SeriesDescription"), elements.text("ProtocolName")
+    description, protocol = map(elements.words_of_people, ("SeriesDescription", "ProtocolName"))
     sequence, name = elements.words("ScanningSequence"), elements.text("SequenceName").lower()
     words, vendor = _image_type(elements), elements.text("Manufacturer").lower()
     agent = elements.text("ContrastBolusAgent").upper().strip(" .-")

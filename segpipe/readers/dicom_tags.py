@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from segpipe.readers.dicom_files import careful, pydicom, refuse_deflated
 
 TAGS: dict[str, int] = {
+    "SpecificCharacterSet": 0x00080005,
     "ImageType": 0x00080008,
     "SOPClassUID": 0x00080016,
     "SOPInstanceUID": 0x00080018,
@@ -92,6 +94,7 @@ _SHORT_HEAD = struct.Struct("<HH2sH").unpack_from  # tag, VR and length of most 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _GUIDES = ("Manufacturer", "ScanningSequence", "DiffusionBValue")  # what `_last` goes by
 _MOST_LAYOUTS = 8
+_PLAIN_SETS = ("", "ISO_IR 6", "ISO_IR 100", "ISO_IR 192")  # of which UTF-8 or else Latin-1 is the right reading
 _MOST_NUMBER = 1e15
 MOST_HEADER = 1 << 24  # bytes of a header with its sequences
 FIRST = 1 << 14
@@ -112,6 +115,13 @@ class Elements:
     def text(self, name: str) -> str:
         """An element as text without padding; empty where it is not there."""
         return _decoded(self.values.get(name, b"")).strip("\0 \t\r\n")
+
+    def words_of_people(self, name: str) -> str:
+        """An element as text in the character set that the file says (PS3.3, C.12.1.1.2), or as `text` gives it."""
+        said = self.text("SpecificCharacterSet")
+        if said in _PLAIN_SETS:
+            return self.text(name)
+        return _in_character_set(self.values.get(name, b""), said).strip("\0 \t\r\n")
 
     def words(self, name: str) -> tuple[str, ...]:
         """The values of an element, upper case."""
@@ -293,9 +303,12 @@ def _partial(file: BinaryIO, last: int) -> Any:
 def _raw(dataset: Any) -> dict[str, bytes]:
     found = {}
     for tag, label in _NAMES.items():
-        item = dataset.get_item(tag) if tag in dataset else None
-        if item is not None and isinstance(item.value, bytes) and item.value:
-            found[label] = item.value
+        value = dataset.get_item(tag).value if tag in dataset else None
+        if label == "SpecificCharacterSet" and value:  # which pydicom has decoded already
+            text = value if isinstance(value, str) else "\\".join(value)
+            value = text.encode() + b" " * (len(text) % 2)
+        if isinstance(value, bytes) and value:
+            found[label] = value
     return found
 
 
@@ -370,6 +383,16 @@ def _decoded(raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+@lru_cache(maxsize=1 << 10)
+def _in_character_set(raw: bytes, said: str) -> str:
+    try:
+        charset = pydicom().charset
+        text: str = charset.decode_bytes(raw, charset.convert_encodings(said.split("\\")), set())
+    except (LookupError, ValueError):
+        return _decoded(raw)
+    return text
 
 
 def _number(text: str) -> float | None:

@@ -113,6 +113,32 @@ MORE = [
         _s("localizer", "Survey"), _s("t2 ax", "T2 TSE AKS", "T2"), _s("flair", "FLAIR AKS", "FLAIR"),
         _s("t1 ax", "T1 AKS KONTRASTSIZ", "T1"), _s("dwi", "DIFUZYON"), _s("t1ce ax", "T1 AKS KONTRASTLI", "T1ce"),
     )),
+    Study("chinese", "UIH", (
+        _s("localizer", "三平面定位"), _s("t1 ax", "T1加权 横断位 平扫", "T1"), _s("t2 ax", "T2加权 横断位", "T2"),
+        _s("flair", "T2FLAIR 横断位", "FLAIR"), _s("dwi", "弥散"), _s("t1ce ax", "T1加权 横断位 增强", "T1ce"),
+    ), extra={"SpecificCharacterSet": "GB18030"}),
+    Study("japanese", "CANON_MEC", (
+        _s("localizer", "位置決め"), _s("t1 ax", "T1強調 横断", "T1"), _s("t2 ax", "T2強調 横断", "T2"),
+        _s("flair", "FLAIR 横断", "FLAIR"), _s("dwi", "拡散強調"), _s("t1ce ax", "造影T1強調 横断", "T1ce"),
+    ), extra={"SpecificCharacterSet": ["", "ISO 2022 IR 87"]}),
+    Study("russian", "Philips", (
+        _s("localizer", "локалайзер"), _s("t1 ax", "Т1 акс до контраста", "T1"), _s("t2 ax", "Т2 акс", "T2"),
+        _s("flair", "FLAIR акс", "FLAIR"), _s("dwi", "ДВИ"), _s("t1ce ax", "Т1 акс после контраста", "T1ce"),
+    ), extra={"SpecificCharacterSet": "ISO_IR 144"}),
+    Study("mp2rage", "SIEMENS", (
+        _s("localizer", "loc"), _s("t1 3d", "t1_mp2rage_sag_INV1"), _s("t1 3d", "t1_mp2rage_sag_INV2"),
+        _s("t1 3d", "t1_mp2rage_sag_UNI_Images", "T1"), _s("map", "t1_mp2rage_sag_T1_Images"),
+        _s("t2 ax", "t2_space_tra_iso", "T2"), _s("flair 3d", "t2_space_dark-fluid_sag", "FLAIR"),
+        _s("t1ce 3d", "t1_mprage_sag_KM", "T1ce"), _s("subtraction", "t1_mprage_sag_KM_SUB"),
+    )),
+    Study("two-of-all", "GE MEDICAL SYSTEMS", (
+        _s("localizer", "LOC"), _s("t1 sag", "SAG T1"), _s("t1 ax", "AX T1 MEMP", "T1"), _s("t2 cor", "COR T2 FS"),
+        _s("t2 ax", "AX T2 PROPELLER MOTION"), _s("t2 ax", "AX T2 PROPELLER MOTION", "T2"),
+        _s("flair", "AX FLAIR PROPELLER FS", "FLAIR"), _s("dwi", "AX DWI ASSET"), _s("map", "Average DC"),
+        _s("perfusion", "DSC PERFUSION"), _s("perfusion", "rCBV"), _s("t1ce ax", "AX T1 POST", "T1ce"),
+        _s("t1ce ax", "COR T1 POST FS", None, ImageOrientationPatient=list(CORONAL)),
+        _s("t1ce 3d", "STEALTH AX BRAVO W/CONTRAST"),
+    )),
     Study("portuguese", "SIEMENS", (
         _s("localizer", "localizador"), _s("t2 ax", "T2 AXIAL", "T2"), _s("flair", "FLAIR AXIAL", "FLAIR"),
         _s("t1 ax", "T1 AXIAL PRE", "T1"), _s("dwi", "DIFUSÃO"), _s("t1ce ax", "T1 AXIAL PÓS CONTRASTE", "T1ce"),
