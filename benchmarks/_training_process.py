@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks._training import COHORT
-from segpipe.models import TENSORFLOW_ENVIRONMENT
+from segpipe.models import imports
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import TrainPlan
 from segpipe.trainers.feed import Feed
+from segpipe.trainers.meeting import barrier_meeting
 from segpipe.trainers.plan import make_plan
 
 WORKERS = 2
@@ -105,29 +106,30 @@ def trained(trainer: str, plan: TrainPlan, workers: int = WORKERS) -> dict[str, 
 
 def all_reduce(plan: TrainPlan, threads: int) -> dict[str, Any]:
     """Seconds in which two processes add up tensors of several sizes with Horovod, by way of the loopback."""
-    import horovod.spark
+    from segpipe.launch.session import stop
 
     spark = _spark(WORKERS)
-    megabytes = [0.1, 1.0, 8.0, 32.0]
-    seconds = horovod.spark.run(
-        _time_all_reduce,
-        args=(megabytes,),
-        num_proc=WORKERS,
-        use_gloo=True,
-        executable=spark.sparkContext.pythonExec,
-        env=TENSORFLOW_ENVIRONMENT,
-        verbose=0,
-    )[0]
-    spark.stop()
+    megabytes, ports = [0.1, 1.0, 8.0, 32.0], plan.settings.ports
+    tasks = spark.sparkContext.parallelize(range(WORKERS), WORKERS).barrier()
+    seconds = tasks.mapPartitions(lambda _: [_time_all_reduce(megabytes, ports)]).collect()[0]
+    stop(spark)
     return {"bytes": [int(size * 1e6) for size in megabytes], "seconds": seconds}
 
 
-def _time_all_reduce(megabytes: list[float]) -> list[float]:
-    import horovod.tensorflow as hvd
-    import tensorflow as tf
+def _time_all_reduce(megabytes: list[float], ports: str) -> list[float]:
+    """What each worker does, after it has met the others as those of a training do, on loopback."""
+    with imports():
+        import horovod.tensorflow as hvd
+        import tensorflow as tf
+
+        from segpipe.trainers.horovod import rendezvous
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    hvd.init()
+    meeting = barrier_meeting()
+    with rendezvous(meeting, ports) as environment:
+        os.environ.update(environment)
+        hvd.init()
+        meeting.gather("")
     medians = []
     for size in megabytes:
         tensor = tf.zeros(int(size * 1e6) // 4)

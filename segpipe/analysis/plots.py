@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segpipe.core.faces import may_show_face
+from segpipe.core.intensity import brain_mask
 from segpipe.core.regions import LabelConvention, to_regions
 from segpipe.core.surface import surface, thinned, thinned_affine
 from segpipe.report.overlays import telling_slices, window
@@ -48,7 +50,10 @@ def slices_of(scan: Scan, modality: str | None = None, model: str | None = None,
 
 
 def picture_of(scan: Scan, modality: str | None = None, model: str | None = None) -> Figure:
-    """Three planes through the middle of the tumour, and its surface in that of the brain: a still of the viewer."""
+    """Three planes through the middle of the tumour, and its surface in that of the brain: a still of the viewer.
+
+    A head that is not stripped has no surface here, for that would be a likeness; the caption says so.
+    """
     truth, predicted = outer_regions(scan, model)
     image = scan.image(modality or default_modality(scan))
     union = truth | predicted
@@ -65,14 +70,16 @@ def picture_of(scan: Scan, modality: str | None = None, model: str | None = None
         _outline(axis, planes[1], TRUTH, "-")
         _outline(axis, planes[2], PREDICTED, "--")
         axis.set_title(f"{('slice', 'row', 'column')[place]} {centre[place]}", fontsize=9)
-    brain = image > 0 if (image == 0).mean() > 0.2 else image > np.percentile(image, 60)
+    faceless = not may_show_face([image], scan.spacing_mm)
+    brain = brain_mask([image]) if faceless else np.zeros(scan.shape, bool)
     for array, colour, alpha in ((brain, "#8899aa", 0.08), (truth, TRUTH, 0.35), (predicted, PREDICTED, 0.45)):
         _surface(axes[3], array, scan, colour, alpha)
     axes[3].set_axis_off()
     axes[3].set_aspect("equal")
     axes[3].set_box_aspect(None, zoom=1.5)
     axes[3].view_init(elev=18, azim=-55)
-    figure.suptitle(_caption(scan, modality), fontsize=10)
+    remark = "" if faceless else "; no surface of the head, which is not stripped"
+    figure.suptitle(_caption(scan, modality) + remark, fontsize=10)
     return figure
 
 

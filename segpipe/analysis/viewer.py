@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segpipe.analysis.plots import PREDICTED, TRUTH, contrast, default_modality, outer_regions, picture_of
+from segpipe.core.faces import may_show_face
 from segpipe.core.orientation import reorient, reorient_affine
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def view(scan: Scan, modality: str | None = None, model: str | None = None) -> A
 def niivue(scan: Scan, modality: str | None = None, model: str | None = None) -> Any:
     """A NiiVue widget with the image, the truth in blue and the prediction in orange; the data travels to the page.
 
-    Nothing is fetched from elsewhere. Raises ImportError where ipyniivue is not installed.
+    Nothing is fetched from elsewhere. A head that is not stripped is shown in planes alone, for a rendering would be a
+    likeness of the patient. Raises ImportError where ipyniivue is not installed.
     """
     from ipyniivue import NiiVue, ShowRender, SliceType
 
@@ -54,7 +56,8 @@ def niivue(scan: Scan, modality: str | None = None, model: str | None = None) ->
         {"name": f"{label}.nii.gz", "data": _packed(scan, region.astype(np.uint8)), "opacity": _OPACITY}
         for label, _, region in shown
     ]
-    widget = NiiVue(height=_HEIGHT, multiplanar_show_render=ShowRender.ALWAYS, is_radiological_convention=True)
+    render = ShowRender.NEVER if may_show_face([image], scan.spacing_mm) else ShowRender.ALWAYS
+    widget = NiiVue(height=_HEIGHT, multiplanar_show_render=render, is_radiological_convention=True)
     widget.set_slice_type(SliceType.MULTIPLANAR)
     widget.load_volumes(volumes)
     for volume, (label, colour, _) in zip(widget.volumes[1:], shown, strict=True):

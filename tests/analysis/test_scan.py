@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import segpipe
 from segpipe.analysis import Warehouse, plots, training
+from segpipe.analysis.plots import picture_of
 from segpipe.analysis.viewer import niivue, view, widget_can_run
 from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import NotFound, TableError, UsageError
@@ -116,6 +117,19 @@ def test_widget_holds_image_truth_and_prediction(opened: Warehouse) -> None:
     assert list(volumes) == ["flair.nii.gz", "truth.nii.gz", "prediction.nii.gz"]
     image = nib.Nifti1Image.from_bytes(__import__("gzip").decompress(volumes["truth.nii.gz"].data))
     assert int(np.asarray(image.dataobj).sum()) == int((scan.mask() != 0).sum())
+
+
+def test_a_head_that_is_not_stripped_has_no_surface(opened: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = opened.scan("Synthetic_07_010")
+    stripped = picture_of(scan)
+    assert niivue(scan).opts.multiplanar_show_render.name == "ALWAYS"
+    head = np.random.default_rng(0).normal(100, 5, scan.shape)  # air is noise, as it is before anybody strips a head
+    monkeypatch.setattr(type(scan), "image", lambda self, name: head)
+    raw = picture_of(scan)
+    assert len(stripped.axes[3].collections) == len(raw.axes[3].collections) + 1
+    assert "not stripped" in raw.get_suptitle()
+    assert "not stripped" not in stripped.get_suptitle()
+    assert niivue(scan).opts.multiplanar_show_render.name == "NEVER"
 
 
 def test_history_has_a_row_per_epoch(results: Results) -> None:
