@@ -1,8 +1,8 @@
-"""Questions to the results of 100,000 scans, by Spark SQL and by DuckDB, beside the 5 s that each may take.
+"""100,000 scans in 3,000 parts: planning a run with nothing new, and questions to Spark SQL and DuckDB, beside limits.
 
-The table `segmentations` is generated: two sessions of 50,000 subjects, three regions each, in parts as large as
-those that `segment` writes. An engine opens the table once, as a notebook does, and is asked each question three times;
-the slowest median counts.
+Planning may take 10 s, an answer of Spark 5 s and of DuckDB 1 s; the figure is the largest share of its limit. The
+tables `scans` and `segmentations` are generated as jobs write them. An engine opens the tables once, as a notebook
+does, and is asked each question three times; medians count.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks import report
-from segpipe.pipelines.segment import MOST_SCANS
-from segpipe.warehouse.parts import PartWriter
+from benchmarks import _cohort, report
+from segpipe.pipelines.ingest import make_plan
+from segpipe.readers.archive import Listing
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import SEGMENTATIONS
 
-SUBJECTS = int(os.environ.get("BENCH_SUBJECTS", "50000"))
-REGIONS = ("whole_tumour", "tumour_core", "enhancing_tumour")
-LIMIT_SECONDS = 5.0
+SCANS = int(os.environ.get("BENCH_SCANS", "100000"))
+PARTS = int(os.environ.get("BENCH_PARTS", "3000"))
+TABLES = ("scans", "segmentations")
+PLAN_SECONDS = 10.0
+LIMITS = {"Spark SQL": 5.0, "DuckDB": 1.0}
 ROUNDS = 3
 
 QUESTIONS = {
+    "scans per split": """
+        SELECT split, count(*) AS scans, count(DISTINCT subject) AS subjects FROM scans GROUP BY split ORDER BY 1""",
+    "scans of a subject": """
+        SELECT scan_id, session, shape FROM scans WHERE subject = 'P000042' ORDER BY scan_id""",
     "volume per region": """
         SELECT region, count(*) AS scans, avg(volume_ml) AS mean_ml, max(volume_ml) AS most_ml
         FROM segmentations GROUP BY region ORDER BY region""",
@@ -47,82 +49,50 @@ QUESTIONS = {
 
 
 def main() -> None:
-    """Generate, ask, and report the slowest answer."""
-    slowest = 0.0
+    """Generate, plan, ask, and report the figure that comes nearest to its limit, or exceeds it most."""
     with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as scratch:
-        warehouse = Warehouse(scratch)
-        generate(warehouse)
-        path = Path(scratch) / SEGMENTATIONS.name
+        warehouse = Warehouse(os.environ.get("BENCH_WAREHOUSE", scratch))
+        sources = _cohort.sources(SCANS)
+        if not warehouse.parts("scans"):
+            _cohort.write(warehouse, sources, PARTS)
+        shares = {"plan": plan_seconds(warehouse, Listing(sources, [])) / PLAN_SECONDS}
         answers: dict[str, list[Any]] = {}
-        for engine, ask in (("Spark SQL", spark_sql(path)), ("DuckDB", duckdb_sql(path))):
+        path = Path(warehouse.path())
+        for engine, opened in (("DuckDB", duckdb_sql), ("Spark SQL", spark_sql)):
+            ask = opened(path)
             for question, text in QUESTIONS.items():
-                seconds = []
-                for _ in range(ROUNDS):
-                    start = time.perf_counter()
-                    found = ask(text)
-                    seconds.append(time.perf_counter() - start)
+                seconds, found = timed(ask, text)
                 told = [[round(v, 6) if isinstance(v, float) else v for v in row] for row in found]
                 if answers.setdefault(question, told) != told:
-                    raise AssertionError(f"{engine} answers {question} otherwise than Spark SQL")
-                slowest = max(slowest, statistics.median(seconds))
+                    raise AssertionError(f"{engine} answers {question} otherwise than DuckDB")
+                shares[f"{engine}, {question}"] = statistics.median(seconds) / LIMITS[engine]
                 print(f"{engine}: {question} in {', '.join(f'{s:.2f}' for s in seconds)} s", flush=True)
-    report("query", slowest, LIMIT_SECONDS, "s", less_is_better=True)
+    worst = max(shares, key=lambda name: shares[name])
+    print(f"nearest to its limit: {worst}")
+    report("query", shares[worst], 1.0, "of the limit", less_is_better=True)
 
 
-def generate(warehouse: Warehouse) -> None:
-    """Write the rows of SUBJECTS subjects with two sessions each."""
-    rng = np.random.default_rng(0)
-    scans = [(subject, session) for subject in range(SUBJECTS) for session in ("1", "2")]
-    for number, start in enumerate(range(0, len(scans), MOST_SCANS)):
-        with PartWriter(warehouse, (SEGMENTATIONS,), f"made.{number:05d}", "made") as part:
-            part.write(SEGMENTATIONS.name, rows_of(scans[start : start + MOST_SCANS], rng))
+def plan_seconds(warehouse: Warehouse, listing: Listing) -> float:
+    """Seconds in which `ingest` finds that there is nothing to do, once the archive is listed."""
+    start, processor = time.perf_counter(), time.process_time()
+    job = _cohort.job_of(warehouse)
+    warehouse.recover()
+    plan = make_plan(warehouse, job, listing, warehouse.index(_cohort.COHORT), os.cpu_count() or 1)
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    if plan.tasks or plan.skipped != len(listing.scans):
+        raise AssertionError(f"{len(plan.tasks)} parts are planned, where there is nothing to do")
+    print(f"plan of {plan.skipped} scans: {seconds:.1f} s, {processor:.1f} s of processor", flush=True)
+    return seconds
 
 
-def rows_of(scans: list[tuple[int, str]], rng: np.random.Generator) -> pa.Table:
-    """Rows of some scans, drawn from distributions that resemble glioma."""
-    rows = []
-    for subject, session in scans:
-        whole = float(rng.lognormal(4, 0.6))
-        for place, region in enumerate(REGIONS):
-            volume = whole * (1.0, 0.4, 0.2)[place]
-            centre = rng.normal(0, 30, 3).tolist()
-            voxels = int(volume * 1000)
-            flags = [name for name, share in (("low_confidence", 0.05), ("disconnected", 0.1)) if rng.random() < share]
-            rows.append(
-                {
-                    "scan_id": f"made:P{subject:06d}:{session}",
-                    "cohort": "made",
-                    "subject": f"P{subject:06d}",
-                    "session": session,
-                    "split": "test",
-                    "model_id": "0123456789abcdef",
-                    "region": region,
-                    "voxels": voxels,
-                    "volume_ml": volume,
-                    "centroid_mm": centre,
-                    "box_mm": [c - 20 for c in centre] + [c + 20 for c in centre],
-                    "lesions": int(rng.integers(1, 4)),
-                    "longest_diameter_mm": volume ** (1 / 3) * 12,
-                    "perpendicular_diameter_mm": volume ** (1 / 3) * 10,
-                    "mean_probability": float(rng.beta(9, 1)),
-                    "max_probability": 1.0,
-                    "qc_flags": flags,
-                    "truth_voxels": voxels,
-                    "truth_volume_ml": volume,
-                    "tp": voxels,
-                    "fp": 0,
-                    "fn": 0,
-                    "dice": float(rng.beta(9, 1)),
-                    "hd95_mm": float(rng.lognormal(1, 1)),
-                    "lesion_scores": [
-                        {"truth_voxels": voxels, "voxels": voxels, "tp": voxels, "dice": 1.0, "hd95_mm": 0.0}
-                    ],
-                    "false_lesions": [],
-                    "fingerprint": f"{subject:032x}",
-                    "run_id": "made",
-                }
-            )
-    return pa.Table.from_pylist(rows, SEGMENTATIONS.schema)
+def timed(ask: Callable[[str], list[Any]], text: str) -> tuple[list[float], list[Any]]:
+    """Seconds of each round, and the answer."""
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        found = ask(text)
+        seconds.append(time.perf_counter() - start)
+    return seconds, found
 
 
 def spark_sql(path: Path) -> Callable[[str], list[Any]]:
@@ -131,7 +101,8 @@ def spark_sql(path: Path) -> Callable[[str], list[Any]]:
 
     spark = build("benchmark query", extra_conf={"spark.ui.enabled": "false"})
 
-    spark.read.parquet(str(path)).createOrReplaceTempView("segmentations")
+    for table in TABLES:
+        spark.read.parquet(str(path / table)).createOrReplaceTempView(table)
 
     def ask(text: str) -> list[Any]:
         return [list(row) for row in spark.sql(text.format(contains="array_contains")).collect()]
@@ -144,7 +115,8 @@ def duckdb_sql(path: Path) -> Callable[[str], list[Any]]:
     import duckdb
 
     connection = duckdb.connect()
-    connection.execute(f"CREATE VIEW segmentations AS SELECT * FROM read_parquet('{path}/*.parquet')")
+    for table in TABLES:
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path / table}/*.parquet')")
 
     def ask(text: str) -> list[Any]:
         return [list(row) for row in connection.execute(text.format(contains="list_contains")).fetchall()]

@@ -419,6 +419,19 @@ class VerifySettings:
 
 
 @dataclass(frozen=True)
+class CompactSettings:
+    """The small parts of many runs to fewer, larger ones; readers may go on meanwhile."""
+
+    warehouse: str = option("folder or URL that holds the tables", "", required=True)
+    cohort: str | None = option("merge the parts of this cohort alone; otherwise all, quarantine and runs too")
+    part_mb: int = option("size that a part file aims at, MB; what has half of it is left alone", 192, least=1)
+    keep_hours: float = option(
+        "how long replaced parts stay in _replaced for those who have begun to read them, hours", 24.0, least=0
+    )
+    lock_wait_seconds: float = option("how long to wait for another job of the same cohort, seconds", 0.0, least=0)
+
+
+@dataclass(frozen=True)
 class LocateSettings:
     """A keyed hash of the tables back to the files that it stands for, by the owner of archive and key."""
 

@@ -44,6 +44,7 @@ def schema_of(table: Table) -> StructType:
     )
 
 
+_LISTINGS = 5
 _VERIFY = "parquet.page.verify-checksum.enabled"  # parquet-mr's: a page that is damaged is an error
 
 
@@ -58,9 +59,18 @@ def location(warehouse: Warehouse, table: Table) -> str:
 def read(session: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame:
     """A table of the warehouse as a DataFrame, lazy; without rows where nothing was written so far."""
     schema = schema_of(table)
-    if not warehouse.parts(table.name):
-        return session.createDataFrame([], schema)
-    return session.read.option(_VERIFY, "true").schema(schema).parquet(location(warehouse, table))
+    for _ in range(_LISTINGS):
+        if not warehouse.parts(table.name):
+            return session.createDataFrame([], schema)
+        place = location(warehouse, table)
+        reader = session.read.option(_VERIFY, "true").schema(schema)
+        frame = reader.parquet(place)  # whose files Spark lists here
+        wanted = {f"{name}.parquet" for name in warehouse.parts(table.name)}
+        if {file.rpartition("/")[2] for file in frame.inputFiles()} == wanted:
+            return frame
+        if {f"{name}.parquet" for name in warehouse.files(table.name)} >= wanted:
+            return reader.parquet(*(f"{place}/{name}" for name in sorted(wanted)))
+    raise TableError(f"The parts of {table.name} in {warehouse.url} change all the time", "try again a little later")
 
 
 def hive_conf(settings: RegisterSettings) -> dict[str, str]:

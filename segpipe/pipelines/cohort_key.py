@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-
-import pyarrow.dataset as ds
 
 from segpipe.errors import TableError, UsageError
 from segpipe.readers.archive import Listing
 from segpipe.readers.naming import Naming
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.store import Warehouse, cohort_slug
-from segpipe.warehouse.tables import SCANS
 
 FOLDER = "_keys"
 
@@ -30,14 +28,17 @@ class KeyRecord:
     hash_subjects: bool
 
 
-def check(warehouse: Warehouse, cohort: str, naming: Naming, listing: Listing) -> None:
+def check(
+    warehouse: Warehouse, cohort: str, naming: Naming, listing: Listing, known_scans: Iterable[Mapping[str, str]]
+) -> None:
     """Compare the key with the one that the cohort was made with, and remember it where there was none.
 
-    Raises UsageError for another key, and where names are to be hashed that were not so far, or the other way round.
+    `known_scans` are the scans that the cohort has, with their `layout`. Raises UsageError for another key, and where
+    names are to be hashed that were not so far, or the other way round.
     """
     known = _read(warehouse, cohort)
     named = any(scan.layout != "dicom" for scan in listing.scans)
-    if named and _has_names(warehouse, cohort):
+    if named and any(scan["layout"] != "dicom" for scan in known_scans):
         _check_names(cohort, hashed=known is not None and known.hash_subjects, asked=naming.every)
     is_dicom = any(scan.is_dicom for scan in listing.scans) or any(one.is_dicom for one in listing.rejected)
     is_dicom = is_dicom or bool(listing.series)
@@ -89,14 +90,6 @@ def _read(warehouse: Warehouse, cohort: str) -> KeyRecord | None:
         raise TableError(
             f"{_path(warehouse, cohort)} is damaged", "put it back from a copy; without it, a wrong key is not noticed"
         ) from None
-
-
-def _has_names(warehouse: Warehouse, cohort: str) -> bool:
-    """Whether the cohort holds scans that are no DICOM, so that their names stand in it."""
-    if not warehouse.parts(SCANS.name):
-        return False
-    wanted = (ds.field("cohort") == cohort) & (ds.field("layout") != "dicom")
-    return bool(warehouse.table(SCANS.name).count_rows(filter=wanted))
 
 
 def _path(warehouse: Warehouse, cohort: str) -> str:

@@ -31,10 +31,10 @@ from segpipe.readers.plan import ignored_line
 from segpipe.readers.sources import Listing, Rejected, ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
-from segpipe.warehouse import parts
+from segpipe.warehouse import merges, parts
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.store import Warehouse, cohort_slug
-from segpipe.warehouse.tables import SLICES
+from segpipe.warehouse.tables import SCANS, SLICES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -86,17 +86,21 @@ def ingest(
         job = Job(settings, rule, fence, naming)
         with run.stage("plan"):
             warehouse.recover()
-            cohort_key.check(warehouse, settings.cohort, naming, listing)
+            known = warehouse.index(settings.cohort)
+            cohort_key.check(warehouse, settings.cohort, naming, listing, known.values())
             if settings.plan:
                 return _planned(warehouse, job, listing, run)
             listing = meanings.settled(spark, warehouse, job, listing)
-            plan = _plan(warehouse, job, listing, spark.sparkContext.defaultParallelism)
+            plan = make_plan(warehouse, job, listing, known, spark.sparkContext.defaultParallelism)
         with run.stage("read and write"):
             _quarantine_listed(job, plan.rejected)
+            pairs = {task.name: [task.replaces] for task in plan.tasks if task.replaces is not None}
+            merges.announced(warehouse, run.run_id, (SLICES, SCANS), pairs)
             outcomes = _run_tasks(spark, plan, job, progress)
         with run.stage("tidy up"):
             _keep_series(warehouse, job, listing, outcomes, plan, run)
             parts.settle_attempts(warehouse, run.run_id)
+            merges.finish(warehouse, run.run_id)
         _tell(listing, run)
         return _account(plan, outcomes, run)
 
@@ -114,7 +118,7 @@ def _planned(warehouse: Warehouse, job: Job, listing: Listing, run: RunRecord) -
 
 
 def _keep_series(
-    warehouse: Warehouse, job: Job, listing: Listing, outcomes: Sequence[PartOutcome], plan: _Plan, run: RunRecord
+    warehouse: Warehouse, job: Job, listing: Listing, outcomes: Sequence[PartOutcome], plan: Plan, run: RunRecord
 ) -> None:
     """Bring the table `series` up to date, and tell what became of the series."""
     if not listing.series:
@@ -173,7 +177,7 @@ def plan_parts(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What a run has to do, and what it need not do."""
 
     tasks: list[PartTask]
@@ -186,8 +190,10 @@ class _Plan:
     faces: frozenset[str] = frozenset()
 
 
-def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan:
-    known = warehouse.index(job.settings.cohort)
+def make_plan(
+    warehouse: Warehouse, job: Job, listing: Listing, known: Mapping[str, Mapping[str, str]], cores: int
+) -> Plan:
+    """Sort what the source gives by what is to do about it; `known` are the rows of `scans`, see Warehouse.index."""
     _check_rule(known.values(), job)
     known_inputs = quarantine.reported(warehouse, "ingest", job.settings.cohort)
     reported = {fingerprint for fingerprint, _ in known_inputs}
@@ -210,9 +216,13 @@ def _plan(warehouse: Warehouse, job: Job, listing: Listing, cores: int) -> _Plan
     new, renamed = identities.renamed(warehouse, job, new, vanished)
     unusable = [*listing.rejected, *renamed]
     rejected = [one for one in unusable if job.bad_fingerprint(one) not in reported]
-    rewrites = [PartTask(name, tuple(group), replaces=True) for name, group in sorted(changed.items())]
-    additions = plan_parts(new, job.settings, cores, frozenset(warehouse.parts(SLICES.name)))
-    return _Plan(
+    taken = frozenset((*warehouse.files(SLICES.name), *warehouse.files(SCANS.name), *merges.names_in_use(warehouse)))
+    rewrites = [
+        PartTask(_part_name(job.settings.cohort, group, taken), tuple(group), replaces=name)
+        for name, group in sorted(changed.items())
+    ]
+    additions = plan_parts(new, job.settings, cores, taken)
+    return Plan(
         tasks=[_with_reported(task, job, reported) for task in rewrites + additions],
         rejected=rejected,
         changed=tuple(job.scan_id(source) for group in changed.values() for source in group),
@@ -250,7 +260,7 @@ def _check_rule(rows: Iterable[Mapping[str, str]], job: Job) -> None:
         )
 
 
-def _run_tasks(spark: SparkSession, plan: _Plan, job: Job, progress: Progress | None) -> list[PartOutcome]:
+def _run_tasks(spark: SparkSession, plan: Plan, job: Job, progress: Progress | None) -> list[PartOutcome]:
     """Run one Spark task per part; what is committed is not done twice."""
     if not plan.tasks:
         return []
@@ -274,7 +284,7 @@ def _quarantine_listed(job: Job, rejected: Sequence[Rejected]) -> None:
     quarantine.write(Warehouse(job.settings.warehouse), job.fence, f"{job.run_id}-listing", rows)
 
 
-def _tell_privacy(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> None:
+def _tell_privacy(plan: Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> None:
     written = {identity for outcome in outcomes for identity in outcome.written}
     faces = len((plan.faces - written) | {identity for outcome in outcomes for identity in outcome.faces})
     texts = sum(len(outcome.texts) for outcome in outcomes)
@@ -292,7 +302,7 @@ def _tell_privacy(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) 
         )
 
 
-def _account(plan: _Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> IngestOutcome:
+def _account(plan: Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> IngestOutcome:
     written = {identity for outcome in outcomes for identity in outcome.written}
     quarantined = sum(len(outcome.quarantined) for outcome in outcomes) + len(plan.rejected)
     replaced = tuple(identity for identity in plan.changed if identity in written)

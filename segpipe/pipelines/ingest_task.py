@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import segpipe
 from segpipe.core.orientation import CANONICAL
@@ -24,7 +25,7 @@ from segpipe.readers.sources import Rejected, ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage import filesystem as files
 from segpipe.storage.lock import Fence
-from segpipe.warehouse import checked, parts, slices
+from segpipe.warehouse import checked, merges, parts, slices
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Warehouse, group_rows
 from segpipe.warehouse.tables import SCANS, SLICES, with_later_columns
@@ -75,13 +76,13 @@ class Job:
 class PartTask:
     """The scans to write into one part.
 
-    `replaces` says that the part exists and keeps its other scans; `reported` are the fingerprints of those inputs
-    that stand in quarantine already.
+    `replaces` is the part whose place it takes, with the other scans of that; `reported` are the fingerprints of those
+    inputs that stand in quarantine already.
     """
 
     name: str
     sources: tuple[ScanSource, ...]
-    replaces: bool = False
+    replaces: str | None = None
     reported: frozenset[str] = frozenset()
 
 
@@ -117,9 +118,13 @@ def write_part(task: PartTask, job: Job) -> PartOutcome:
     given_up: dict[str, BadInput] = {}
     while True:
         try:
-            return _write_part(warehouse, task, job, given_up)
+            outcome = _write_part(warehouse, task, job, given_up)
+            break
         except _SpoiledError as spoiled:
             given_up[spoiled.scan_id] = spoiled.reason
+    if task.replaces is not None and outcome.written:
+        merges.move_aside(warehouse, (SLICES.name, SCANS.name), [task.replaces])
+    return outcome
 
 
 class _SpoiledError(Exception):
@@ -133,6 +138,7 @@ class _SpoiledError(Exception):
 def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mapping[str, BadInput]) -> PartOutcome:
     seconds: defaultdict[str, float] = defaultdict(float)
     rows: list[dict[str, Any]] = []
+    told: list[pa.Table] = []
     rejected: list[dict[str, Any]] = []
     with PartWriter(warehouse, (SLICES, SCANS), task.name, job.run_id, job.fence) as part:
         with Watch(warehouse, job.run_id, task.name, "ingest") as watch:
@@ -141,13 +147,15 @@ def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mappin
                     watch.enter(job.scan_id(source))
                     if job.scan_id(source) in given_up:
                         raise given_up[job.scan_id(source)]
-                    row, dropped = _write_scan(part, source, job, seconds)
+                    row, table, dropped = _write_scan(part, source, job, seconds)
                     rows.append(row)
+                    told.append(table)
                     rejected += [quarantine_row(job, one, one.paths, _error(one)) for one in dropped]
                 except BadInput as error:
                     rejected.append(_rejected_scan(source, error, job))
-        if task.replaces and rows:
-            _copy_others(part, warehouse, {row["scan_id"] for row in rows})
+        if task.replaces is not None and rows:
+            told.append(_copy_others(part, warehouse, task.replaces, {row["scan_id"] for row in rows}))
+        part.write_together(SCANS.name, told)
         # Before the part is visible: a kill in between costs one more look at a bad input, never a row.
         fresh = [row for row in rejected if row["fingerprint"] not in task.reported]
         quarantine.write(warehouse, job.fence, f"{job.run_id}-{task.name}", fresh)
@@ -177,8 +185,8 @@ def _error(one: Rejected) -> BadInput:
 
 def _write_scan(
     part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]
-) -> tuple[dict[str, Any], tuple[Rejected, ...]]:
-    """Add a scan to a part: its row of `scans`, and its files that fit no others."""
+) -> tuple[dict[str, Any], pa.Table, tuple[Rejected, ...]]:
+    """Add a scan's slices to a part: its row of `scans`, the same as Arrow has it, and its files that fit no others."""
     start = time.perf_counter()
     scan = load(source, job)
     seconds["read"] += time.perf_counter() - start
@@ -197,9 +205,8 @@ def _write_scan(
         raise
     except Exception as error:
         raise _SpoiledError(job.scan_id(source), _crashed(source, job, error)) from error
-    part.write(SCANS.name, table)
     seconds["write"] += time.perf_counter() - start
-    return row, scan.dropped
+    return row, table, scan.dropped
 
 
 def _check_slices(scan: Scan, source: ScanSource, job: Job) -> None:
@@ -302,15 +309,16 @@ def _file_row(row: Mapping[str, Any], job: Job) -> dict[str, Any]:
     return {**row, "path": row["path"] if is_dicom else job.naming.paths([row["path"]], False)[0]}
 
 
-def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> None:
-    """Copy the rows of a part's other scans, a row group at a time, without looking into their cells."""
-    for table in (SLICES, SCANS):
-        path = warehouse.path(table.name, f"{part.name}.parquet")
-        with checked.open_part(warehouse.fs, path) as old:
-            for number, one in enumerate(group_rows(old.metadata)):
-                if one.scan_id not in rewritten:
-                    rows = with_later_columns(old.row_group(number), table)
-                    part.write(table.name, rows.select(table.schema.names))
+def _copy_others(part: PartWriter, warehouse: Warehouse, replaced: str, rewritten: set[str]) -> pa.Table:
+    """Copy the slices of a part's other scans, a row group at a time, and give the rows of these scans."""
+    with checked.open_part(warehouse.fs, warehouse.path(SLICES.name, f"{replaced}.parquet")) as old:
+        for number, one in enumerate(group_rows(old.metadata)):
+            if one.scan_id not in rewritten:
+                rows = with_later_columns(old.row_group(number), SLICES)
+                part.write(SLICES.name, rows.select(SLICES.schema.names))
+    with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{replaced}.parquet")) as old:
+        rows = with_later_columns(old.read(), SCANS).select(SCANS.schema.names)
+    return rows.filter(pc.invert(pc.is_in(rows["scan_id"], pa.array(sorted(rewritten))))).cast(SCANS.schema)
 
 
 def _rejected_scan(source: ScanSource, error: BadInput, job: Job) -> dict[str, Any]:

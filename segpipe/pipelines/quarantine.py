@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from segpipe.errors import Reason
 from segpipe.storage.lock import Fence
@@ -49,8 +48,5 @@ def write(warehouse: Warehouse, fence: Fence, name: str, rows: Sequence[dict[str
 
 def reported(warehouse: Warehouse, job: str, cohort: str) -> list[tuple[str, str]]:
     """Fingerprint and reason of every row that `job` has written for a cohort."""
-    if not warehouse.parts(QUARANTINE.name):
-        return []
-    wanted = (ds.field("cohort") == cohort) & (ds.field("job") == job)
-    rows = warehouse.table(QUARANTINE.name).to_table(["fingerprint", "reason"], filter=wanted).to_pylist()
-    return [(one["fingerprint"], one["reason"]) for one in rows]
+    rows = warehouse.rows(QUARANTINE, ["fingerprint", "reason", "job"], cohort).to_pylist()
+    return [(one["fingerprint"], one["reason"]) for one in rows if one["job"] == job]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from segpipe.core.orientation import CANONICAL
 from segpipe.core.prediction import AS_INGESTED, Model, PredictorFactory
@@ -33,11 +33,11 @@ from segpipe.readers.archive import Listing, ScanSource
 from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.storage.lock import lock
-from segpipe.warehouse import parts
+from segpipe.warehouse import merges, parts
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places
 from segpipe.warehouse.store import Warehouse, cohort_slug
-from segpipe.warehouse.tables import SEGMENTATIONS
+from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
 
 if TYPE_CHECKING:
     from pyspark import Accumulator, Broadcast
@@ -108,7 +108,7 @@ def segment(
         with run.stage("plan"):
             warehouse.recover()
             if listing is not None:
-                cohort_key.check(warehouse, settings.cohort, naming, listing)
+                cohort_key.check(warehouse, settings.cohort, naming, listing, warehouse.index(settings.cohort).values())
             known = dict(quarantine.reported(warehouse, "segment", job.cohort))
             reader = _reader(warehouse, settings, model, fence, naming)
             if listing is not None and reader is not None:
@@ -117,6 +117,8 @@ def segment(
             plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
+            pairs = {task.name: [task.replaces] for task in plan.tasks if task.replaces is not None}
+            merges.announced(warehouse, run.run_id, (PREDICTIONS, SEGMENTATIONS), pairs)
             outcomes = _run_tasks(spark, plan, job, predictor, progress)
         with run.stage("follow up"):
             follow_up(spark, job, run)
@@ -126,6 +128,7 @@ def segment(
                 masks_failed = _tell_masks(write_masks(spark, settings, job, listing, progress), run)
         with run.stage("tidy up"):
             parts.settle_attempts(warehouse, run.run_id)
+            merges.finish(warehouse, run.run_id)
         return replace(_account(plan, outcomes, run), masks_failed=masks_failed)
 
 
@@ -220,7 +223,10 @@ def make_plan(
             again[old["part"]].append(one.scan)
         else:
             new.append(one.scan)
-    rewrites = [SegmentTask(name, tuple(group), replaces=True) for name, group in sorted(again.items())]
+    rewrites = [
+        SegmentTask(f"{_prefix(job)}.r{number:05d}", tuple(group), replaces=name)
+        for number, (name, group) in enumerate(sorted(again.items()))
+    ]
     rows = _unfit_rows(warehouse, unfit, job)
     for rejected in listing.rejected if listing is not None else ():
         assert job.reader is not None  # there is a listing where there is a source
@@ -263,15 +269,9 @@ def _done(warehouse: Warehouse, job: Job) -> dict[str, Mapping[str, str]]:
     """What this model has segmented: scan_id to `part` and `fingerprint`."""
     if not warehouse.parts(SEGMENTATIONS.name):
         return {}
-    wanted = (ds.field("cohort") == job.cohort) & (ds.field("model_id") == job.model_id)
-    table = warehouse.table(SEGMENTATIONS.name).to_table(["scan_id", "fingerprint", "__filename"], filter=wanted)
-    return {
-        row["scan_id"]: {
-            "part": row["__filename"].rpartition("/")[2].removesuffix(".parquet"),
-            "fingerprint": row["fingerprint"],
-        }
-        for row in table.to_pylist()
-    }
+    rows = warehouse.rows(SEGMENTATIONS, ["scan_id", "fingerprint", "model_id"], job.cohort)
+    mine = rows.filter(pc.equal(rows["model_id"], job.model_id)).select(["scan_id", "fingerprint", "part"])
+    return {row["scan_id"]: row for row in mine.to_pylist()}
 
 
 def _unfit_rows(warehouse: Warehouse, unfit: Sequence[_Candidate], job: Job) -> list[dict[str, Any]]:
@@ -288,8 +288,11 @@ def _additions(new: Sequence[ScanPlace | ScanSource], job: Job, cores: int) -> l
     """New parts, of scans that are neighbours: several per core, for scans differ in how long they take."""
     size = min(MOST_SCANS, -(-len(new) // (cores * _TASKS_PER_CORE))) or 1
     groups = [tuple(new[start : start + size]) for start in range(0, len(new), size)]
-    prefix = f"{cohort_slug(job.cohort)}.{job.model_id}.{job.run_id}"
-    return [SegmentTask(f"{prefix}.{number:05d}", group) for number, group in enumerate(groups)]
+    return [SegmentTask(f"{_prefix(job)}.{number:05d}", group) for number, group in enumerate(groups)]
+
+
+def _prefix(job: Job) -> str:
+    return f"{cohort_slug(job.cohort)}.{job.model_id}.{job.run_id}"
 
 
 def _run_tasks(

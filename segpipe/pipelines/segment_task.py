@@ -24,7 +24,7 @@ from segpipe.pipelines.measures import region_rows
 from segpipe.readers.archive import ScanSource
 from segpipe.readers.scan import Scan
 from segpipe.storage.lock import Fence
-from segpipe.warehouse import checked, parts
+from segpipe.warehouse import checked, merges, parts
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.scan_slices import ScanPlace, ScanSlices, scan_input, scan_rows
 from segpipe.warehouse.store import Warehouse
@@ -113,11 +113,11 @@ class Job:
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """The scans to segment into one part; `replaces` says that the part exists and keeps its other scans."""
+    """The scans to segment into one part; `replaces` is the part whose place it takes, with the other scans of that."""
 
     name: str
     scans: tuple[ScanPlace | ScanSource, ...]
-    replaces: bool = False
+    replaces: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,16 @@ def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[Scan
                 except BadInput as error:
                     outcomes.append(ScanOutcome(scan.scan_id, reason=str(error.reason)))
                     rejected.append(quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error))
-        if task.replaces:
-            measured.append(_copy_others(part, warehouse, {one.scan_id for one in outcomes if one.reason is None}))
+        if task.replaces is not None:
+            measured.append(
+                _copy_others(part, warehouse, task.replaces, {one.scan_id for one in outcomes if one.reason is None})
+            )
         if measured:  # in one row group, for a reader pays for each
             part.write(SEGMENTATIONS.name, pa.concat_tables(measured))
         fresh = [row for row in rejected if row["fingerprint"] not in job.reported]
         quarantine.write(warehouse, job.fence, f"{job.run_id}-{task.name}", fresh)
+    if task.replaces is not None and measured:
+        merges.move_aside(warehouse, (PREDICTIONS.name, SEGMENTATIONS.name), [task.replaces])
     return outcomes
 
 
@@ -355,13 +359,13 @@ def _committed(warehouse: Warehouse, task: SegmentTask, job: Job) -> set[str]:
     return {row["scan_id"] for row in rows if row["run_id"] == job.run_id}
 
 
-def _copy_others(part: PartWriter, warehouse: Warehouse, rewritten: set[str]) -> pa.Table:
+def _copy_others(part: PartWriter, warehouse: Warehouse, replaced: str, rewritten: set[str]) -> pa.Table:
     """Copy the predictions of a part's other scans, a row group at a time; gives their rows of `segmentations`."""
-    with checked.open_part(warehouse.fs, warehouse.path(PREDICTIONS.name, f"{part.name}.parquet")) as old:
+    with checked.open_part(warehouse.fs, warehouse.path(PREDICTIONS.name, f"{replaced}.parquet")) as old:
         for number in range(old.row_groups):
             if old.row_group(number, ["scan_id"])["scan_id"][0].as_py() not in rewritten:
                 part.write(PREDICTIONS.name, old.row_group(number))
-    with checked.open_part(warehouse.fs, warehouse.path(SEGMENTATIONS.name, f"{part.name}.parquet")) as old:
+    with checked.open_part(warehouse.fs, warehouse.path(SEGMENTATIONS.name, f"{replaced}.parquet")) as old:
         rows = with_later_columns(old.read(), SEGMENTATIONS)
     kept = [scan_id not in rewritten for scan_id in rows["scan_id"].to_pylist()]
     return rows.filter(pa.array(kept, pa.bool_())).select(SEGMENTATIONS.schema.names).cast(SEGMENTATIONS.schema)

@@ -11,17 +11,17 @@ from segpipe.errors import SegpipeError
 from segpipe.pipelines import attempts
 from segpipe.pipelines.restore import prove
 from segpipe.settings import VerifySettings
-from segpipe.warehouse import checked, parts, slices
+from segpipe.warehouse import checked, merges, parts, slices
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.store import Warehouse
-from segpipe.warehouse.tables import PREDICTIONS, SCANS, SEGMENTATIONS, SLICES, TABLES, with_later_columns
+from segpipe.warehouse.tables import FAMILIES, INDEX_OF, SCANS, SLICES, TABLES, with_later_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from segpipe.pipelines.progress import Bar, Progress
 
-_FAMILIES = ((SLICES, SCANS), (PREDICTIONS, SEGMENTATIONS))
+_FAMILIES = [family for family in FAMILIES if len(family) > 1]
 _PARTS_PER_TASK = 4
 _SHOWN = 20
 
@@ -48,7 +48,7 @@ def verify(
     changed.
     """
     warehouse = Warehouse(settings.warehouse)
-    todo = [(table, name) for table in TABLES for name in warehouse.parts(table)]
+    todo = [(table, name) for table in TABLES for name in _files(warehouse, table)]
     with run.stage("verify"):
         verdicts = _run_tasks(spark, todo, settings, run.run_id, progress)
         problems = [f"{one.table}/{one.part}.parquet: {one.problem}" for one in verdicts if one.problem is not None]
@@ -60,6 +60,14 @@ def verify(
     run.count("problems", len(problems))
     run.lines += problems[:_SHOWN] + ([f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else [])
     return problems
+
+
+def _files(warehouse: Warehouse, table: str) -> list[str]:
+    """The part files of a table, those without a row in its index table too, but for what was replaced."""
+    found = warehouse.files(table)
+    index = INDEX_OF[table]
+    hidden = merges.hidden(warehouse, index, warehouse.files(index))
+    return [name for name in found if name not in hidden]
 
 
 def verify_part(url: str, table: str, name: str, rebuild: bool = False) -> Verdict:
@@ -77,7 +85,7 @@ def verify_part(url: str, table: str, name: str, rebuild: bool = False) -> Verdi
                         pass
         if rebuild and table == SCANS.name:
             _rebuild(warehouse, name)
-        return Verdict(table, name, part.metadata.num_rows, int(warehouse.fs.size(path)), sealed, stamp)
+        return Verdict(table, name, part.metadata.num_rows, part.size, sealed, stamp)
     except SegpipeError as error:
         return Verdict(table, name, problem=" ".join(str(error.problem).split()))
     except FileNotFoundError:

@@ -19,9 +19,13 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from segpipe.errors import SegpipeError, TableError
+from segpipe.storage.filesystem import is_local
 
 FOOTER = b"segpipe.footer"
 """Key of the footer's metadata that holds its own digest."""
+
+REPLACED = "_replaced"
+"""The folder of a warehouse where parts stay for a while that others stand for now, see segpipe.warehouse.merges."""
 
 _EMPTY = b"0" * 64
 _MAGIC = b"PAR1"
@@ -101,8 +105,37 @@ def read_metadata(fs: AbstractFileSystem, path: str) -> pq.FileMetaData:
 
     Raises TableError where the file is damaged, and FileNotFoundError.
     """
-    with fs.open(path, "rb") as file:
+    with _opened(fs, path) as file:
         return _metadata(file, path)
+
+
+def whereabouts(fs: AbstractFileSystem, path: str) -> str:
+    """Where the file of a part is: in its table, or, when it was replaced not long ago, aside."""
+    return path if fs.exists(path) else _aside(path)
+
+
+def _aside(path: str) -> str:
+    root, table, name = path.rsplit("/", 2)
+    return f"{root}/{REPLACED}/{table}/{name}"
+
+
+def _opened(fs: AbstractFileSystem, path: str) -> Any:
+    """The file of a part; whoever planned to read one that has been replaced since finds it aside.
+
+    Local files are opened by Arrow itself, whose reads need no Python.
+    """
+    try:
+        return _open(fs, path)
+    except FileNotFoundError:
+        try:
+            return _open(fs, _aside(path))
+        except FileNotFoundError:
+            pass
+        raise
+
+
+def _open(fs: AbstractFileSystem, path: str) -> Any:
+    return pa.OSFile(path, "rb") if is_local(fs) else fs.open(path, "rb")
 
 
 def is_sealed(metadata: pq.FileMetaData) -> bool:
@@ -111,7 +144,8 @@ def is_sealed(metadata: pq.FileMetaData) -> bool:
 
 
 def _metadata(file: Any, where: str) -> pq.FileMetaData:
-    size = file.seek(0, io.SEEK_END)
+    file.seek(0, io.SEEK_END)
+    size = file.tell()
     file.seek(max(0, size - _TAIL))
     tail = file.read(_TAIL)
     length = int.from_bytes(tail[-8:-4], "little") + 8
@@ -135,6 +169,8 @@ class Reader:
     def __init__(self, file: Any, where: str):
         self.where = where
         self.metadata = _metadata(file, where)
+        file.seek(0, io.SEEK_END)
+        self._size = int(file.tell())
         file.seek(0)
         with _arrow(where):
             self._parquet = pq.ParquetFile(file, metadata=self.metadata, page_checksum_verification=True)
@@ -143,6 +179,11 @@ class Reader:
     def schema(self) -> pa.Schema:
         """Its Arrow schema."""
         return self._parquet.schema_arrow
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._size
 
     @property
     def row_groups(self) -> int:
@@ -167,7 +208,7 @@ class Reader:
 @contextlib.contextmanager
 def open_part(fs: AbstractFileSystem, path: str) -> Iterator[Reader]:
     """A part, open for reading. Raises TableError where its footer is damaged, and FileNotFoundError."""
-    with fs.open(path, "rb") as file:
+    with _opened(fs, path) as file:
         reader = Reader(file, path)
         try:
             yield reader

@@ -10,7 +10,7 @@ tells why this is enough.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ STAMP = b"segpipe.part"
 
 _DROPPED = "dropped"
 _ZSTD_LEVEL = 1
+_TOGETHER_BYTES = 32_000_000
 
 
 class PartWriter:
@@ -75,6 +76,17 @@ class PartWriter:
         writer = self._writers[table_name]
         writer.write_table(rows.select(writer.schema.names).cast(writer.schema), row_group_size=max(1, len(rows)))
         self.rows[table_name] += len(rows)
+
+    def write_together(self, table_name: str, tables: Iterable[pa.Table]) -> None:
+        """Append rows in few row groups, for a reader pays for each; no more of them wait than a row group holds."""
+        waiting: list[pa.Table] = []
+        for rows in tables:
+            waiting.append(rows)
+            if sum(one.nbytes for one in waiting) > _TOGETHER_BYTES:
+                self.write(table_name, pa.concat_tables(waiting))
+                waiting.clear()
+        if waiting:
+            self.write(table_name, pa.concat_tables(waiting))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -170,15 +182,28 @@ def _staged(place: int, table: str) -> str:
 
 
 def open_writer(file: Any, table: Table, metadata: dict[bytes, bytes]) -> checked.Writer:
-    """A writer with checksums; without dictionaries and statistics of binaries, which cost time and win nothing."""
+    """A writer with checksums; without dictionaries and statistics of binaries, which cost time and win nothing.
+
+    What is said of the columns is not repeated in every footer, because every reader would pay for it.
+    """
     plain = [field.name for field in table.schema if not pa.types.is_binary(field.type)]
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
     return checked.Writer(
         file,
-        table.schema.with_metadata(metadata),
+        pa.schema([_without_words(field) for field in table.schema], metadata),
         compression="zstd",
         compression_level=_ZSTD_LEVEL,
         use_dictionary=texts,
         write_statistics=plain,
         write_page_index=False,
     )
+
+
+def _without_words(field: pa.Field) -> pa.Field:
+    """A field without metadata, its members too."""
+    kind = field.type
+    if pa.types.is_struct(kind):
+        kind = pa.struct([_without_words(member) for member in kind])
+    elif pa.types.is_list(kind):
+        kind = pa.list_(_without_words(kind.value_field))
+    return pa.field(field.name, kind, field.nullable)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from segpipe.errors import TableError
 from segpipe.warehouse import checked
@@ -35,14 +35,10 @@ class PredictedPlace:
 
 def predicted_places(warehouse: Warehouse, cohort: str, model_id: str) -> dict[str, PredictedPlace]:
     """What a model has predicted of a cohort, by scan_id, from `segmentations` and the footers of `predictions`."""
-    if not warehouse.parts(SEGMENTATIONS.name):
-        return {}
-    wanted = (ds.field("cohort") == cohort) & (ds.field("model_id") == model_id)
-    columns = ["scan_id", "fingerprint", "run_id", "__filename"]
-    rows = warehouse.table(SEGMENTATIONS.name).to_table(columns, filter=wanted).to_pylist()
+    rows = warehouse.rows(SEGMENTATIONS, ["scan_id", "fingerprint", "run_id", "model_id"], cohort)
     by_part: defaultdict[str, dict[str, dict[str, str]]] = defaultdict(dict)
-    for row in rows:
-        by_part[row["__filename"].rpartition("/")[2].removesuffix(".parquet")][row["scan_id"]] = row
+    for row in rows.filter(pc.equal(rows["model_id"], model_id)).to_pylist():
+        by_part[row["part"]][row["scan_id"]] = row
     names = sorted(by_part)
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         scans = list(pool.map(lambda part: _scans_of(warehouse, part), names))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
@@ -20,8 +24,8 @@ from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError
 from segpipe.storage import filesystem as files
 from segpipe.storage.lock import live_runs
-from segpipe.warehouse import checked, parts
-from segpipe.warehouse.tables import SCANS, SLICES, TABLES, Table
+from segpipe.warehouse import checked, merges, parts
+from segpipe.warehouse.tables import INDEX_OF, SCANS, SLICES, TABLES, Table, with_later_columns
 
 _FOOTER_THREADS = 8
 
@@ -73,9 +77,53 @@ class Warehouse:
         return bool(self.fs.exists(self.path()))
 
     def parts(self, table_name: str) -> list[str]:
-        """The names of a table's part files without `.parquet`; what is staged or hidden is none."""
+        """The names of a table's parts: those in its index table, but for what others have taken the place of."""
+        index = INDEX_OF[table_name]
+        found = self.files(index)  # before the records are read, see segpipe.warehouse.merges
+        hidden = merges.hidden(self, index, found)
+        return [name for name in found if name not in hidden]
+
+    def files(self, table_name: str) -> list[str]:
+        """The names of all part files in a table's folder without `.parquet`, whether they count or not."""
         found = files.names(self.fs, self.path(table_name))
         return [name.removesuffix(".parquet") for name in found if name.endswith(".parquet") and name[0] not in "._"]
+
+    def sizes(self, table_name: str) -> dict[str, int]:
+        """Bytes of the file of each part of a table."""
+        folder, names = self.path(table_name), self.parts(table_name)
+        if not names:
+            return {}
+        if files.is_local(self.fs):
+            with os.scandir(folder) as entries:
+                found = {entry.name: entry.stat().st_size for entry in entries}
+        else:
+            self.fs.invalidate_cache(folder)
+            found = {one["name"].rpartition("/")[2]: one["size"] or 0 for one in self.fs.ls(folder, detail=True)}
+        return {name: found[f"{name}.parquet"] for name in names if f"{name}.parquet" in found}
+
+    def rows(self, table: Table, columns: Sequence[str], cohort: str | None = None) -> pa.Table:
+        """Columns of a table, and `part`, the name of the part that a row stands in; of one cohort or of all.
+
+        Every part is opened once, so this is the way to a few columns of many parts. Raises as `table` does, and
+        TableError where a part is damaged.
+        """
+        self._check_there()
+        names = self.parts(table.name)
+        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+            found = list(pool.map(lambda name: self._rows_of(table, name, columns, cohort), names))
+        fields = [table.schema.field(name) for name in columns]
+        schema = pa.schema([*fields, pa.field("part", pa.string())]).remove_metadata()
+        return pa.concat_tables([one.cast(schema) for one in found]) if found else schema.empty_table()
+
+    def _rows_of(self, table: Table, name: str, columns: Sequence[str], cohort: str | None) -> pa.Table:
+        path = self.path(table.name, f"{name}.parquet")
+        wanted = columns if cohort is None or "cohort" in columns else [*columns, "cohort"]
+        with self._missing_told(path), checked.open_part(self.fs, path) as part:
+            there = _columns(table, part.metadata, path)
+            rows = with_later_columns(part.read([column for column in wanted if column in there]), table)
+        if cohort is not None:
+            rows = rows.filter(pc.equal(rows["cohort"], cohort))
+        return rows.select(list(columns)).append_column("part", pa.repeat(pa.scalar(name, pa.string()), len(rows)))
 
     def table(self, name: str) -> ds.FileSystemDataset:
         """A table as a pyarrow dataset, every file's schema checked; empty where nothing was ever written.
@@ -95,17 +143,16 @@ class Warehouse:
     def index(self, cohort: str) -> dict[str, dict[str, str]]:
         """What is already in the tables, by scan_id; may be empty.
 
-        Of each row its `part`, `fingerprint` and `split_rule`, and `may_show_face` (`True`, `False` or `None`).
+        Of each row its `part`, `fingerprint`, `split_rule`, `layout` and `may_show_face` (`True`, `False`, `None`).
         """
         if not self.parts(SCANS.name):
             return {}
         try:
-            rows = self._index(cohort, ("scan_id", "fingerprint", "split_rule", "may_show_face", "__filename"))
+            rows = self._index(cohort, ("scan_id", "fingerprint", "split_rule", "may_show_face", "layout", "part"))
         except NotFound:
             return {}
         entries = rows.to_pylist()
         for entry in entries:
-            entry["part"] = _part_name(entry.pop("__filename"))
             entry["may_show_face"] = str(entry["may_show_face"])
         return {entry["scan_id"]: entry for entry in entries}
 
@@ -115,20 +162,22 @@ class Warehouse:
         Reads footers only. Raises as `scans` does, and TableError where a part of `slices` does not
         fit its part of `scans`.
         """
-        rows = self._index(cohort, ("scan_id", "subject", "split", "shape", "__filename")).to_pylist()
+        rows = self._index(cohort, ("scan_id", "subject", "split", "shape", "part")).to_pylist()
         wanted = set(splits) if splits is not None else None
         by_part: dict[str, list[dict]] = defaultdict(list)
         for row in rows:
             if wanted is None or row["split"] in wanted:
-                by_part[_part_name(row["__filename"])].append(row)
+                by_part[row["part"]].append(row)
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-            return list(pool.map(lambda name: self._slice_part(name, by_part[name]), sorted(by_part)))
+            return list(pool.map(lambda name: self.slice_part(name, by_part[name]), sorted(by_part)))
 
     def recover(self) -> None:
         """Finish or drop what killed runs left half done; runs that hold a lock are left alone."""
-        staged = files.names(self.fs, self.path(parts.STAGING))
-        if staged:  # listed before the locks are read: a run takes its lock before it stages anything
-            parts.recover(self, live_runs(self.url))
+        left = [files.names(self.fs, self.path(folder)) for folder in (parts.STAGING, merges.FOLDER)]
+        if any(left):  # listed before the locks are read: a run takes its lock before it stages anything
+            live = live_runs(self.url)
+            parts.recover(self, live)
+            merges.tidy(self, live)
 
     def append(self, table: Table, rows: pa.Table, run_id: str) -> None:
         """Add rows to a table as one file that is named after the run; the same run's file is replaced.
@@ -143,30 +192,49 @@ class Warehouse:
 
     def _index(self, cohort: str, columns: Sequence[str]) -> pa.Table:
         needed = list(dict.fromkeys((*columns, "scan_id", "subject", "split", "split_rule")))
-        rows = self.table(SCANS.name).to_table(needed, filter=ds.field("cohort") == cohort)
+        rows = self.rows(SCANS, [name for name in needed if name != "part"], cohort)
         if not len(rows):
             raise NotFound(f"Cohort {cohort!r} has no scans in {self.url}", "name an ingested cohort, or run ingest")
         check_scans(rows, self.url)
         return rows.select(list(columns)).take(pc.sort_indices(rows["scan_id"]))
 
     def _dataset(self, table: Table, names: Sequence[str]) -> ds.FileSystemDataset:
-        if not self.exists():
-            raise NotFound(f"Warehouse {self.url} is not there", "give the folder that ingest wrote to")
+        self._check_there()
         paths = [self.path(table.name, f"{name}.parquet") for name in names]
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-            list(pool.map(lambda path: self._check_schema(table, path), paths))
-        plain = ds.dataset(paths, schema=table.schema, filesystem=self.fs, format=checked.dataset_format())
+            paths = list(pool.map(lambda path: self._checked(table, path), paths))
+        system = pafs.LocalFileSystem() if files.is_local(self.fs) else self.fs  # Arrow's own needs no Python
+        plain = ds.dataset(paths, schema=table.schema, filesystem=system, format=checked.dataset_format())
         dataset = checked.Dataset(list(plain.get_fragments()), plain.schema, plain.format, filesystem=plain.filesystem)
         dataset.threads = files.is_local(self.fs)
         return dataset
 
-    def _check_schema(self, table: Table, path: str) -> None:
-        table.check(checked.read_metadata(self.fs, path).schema.to_arrow_schema(), path)
+    def _check_there(self) -> None:
+        if not self.exists():
+            raise NotFound(f"Warehouse {self.url} is not there", "give the folder that ingest wrote to")
+
+    def _checked(self, table: Table, path: str) -> str:
+        """Where the file of a part stands, once its footer was looked at."""
+        with self._missing_told(path):
+            _columns(table, checked.read_metadata(self.fs, path), path)
+        return checked.whereabouts(self.fs, path)
+
+    @contextlib.contextmanager
+    def _missing_told(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            remedy = "put the file back, or, where a job is replacing it, try again"
+            raise TableError(f"{path} is missing, the other half of the part is there", remedy) from None
 
     def _footer(self, table: Table, name: str) -> pq.FileMetaData:
         return checked.read_metadata(self.fs, self.path(table.name, f"{name}.parquet"))
 
-    def _slice_part(self, name: str, rows: list[dict]) -> SlicePart:
+    def slice_part(self, name: str, rows: Sequence[Mapping[str, Any]]) -> SlicePart:
+        """Where the slices of these scans stand in a part; of a row of `scans`, scan_id, subject, split and shape.
+
+        Raises TableError where the part is missing, damaged or in writing, or holds other slices than its scans say.
+        """
         path = self.path(SLICES.name, f"{name}.parquet")
         try:
             metadata, index = self._footer(SLICES, name), self._footer(SCANS, name)
@@ -274,5 +342,19 @@ def _parse(rule: str, where: str) -> SplitRule:
         ) from None
 
 
-def _part_name(path: str) -> str:
-    return path.rpartition("/")[2].removesuffix(".parquet")
+_seen: dict[str, tuple[pq.ParquetSchema, bytes | None, frozenset[str]]] = {}
+
+
+def _columns(table: Table, metadata: pq.FileMetaData, where: str) -> frozenset[str]:
+    """The columns of a part, after its schema was checked; most parts of a table have that of the one before.
+
+    Raises TableError where it does not fit the table.
+    """
+    arrow = (metadata.metadata or {}).get(b"ARROW:schema")
+    known = _seen.get(table.name)
+    if known is not None and known[1] == arrow and metadata.schema.equals(known[0]):
+        return known[2]
+    schema = metadata.schema.to_arrow_schema()
+    table.check(schema, where)
+    _seen[table.name] = metadata.schema, arrow, frozenset(schema.names)
+    return _seen[table.name][2]

@@ -365,3 +365,9 @@ RUNS = _table(
 )
 
 TABLES = {table.name: table for table in (SERIES, SCANS, SLICES, QUARANTINE, PREDICTIONS, SEGMENTATIONS, CHANGES, RUNS)}
+
+FAMILIES = ((SERIES,), (SLICES, SCANS), (QUARANTINE,), (PREDICTIONS, SEGMENTATIONS), (CHANGES,), (RUNS,))
+"""Tables that are written together, part by part: a row of the last, the index table, makes the others' rows exist."""
+
+INDEX_OF = {table.name: family[-1].name for family in FAMILIES for table in family}
+"""The index table of each table."""

@@ -11,6 +11,7 @@ from segpipe.errors import SegpipeError, UsageError
 from segpipe.launch.project import job_names
 from segpipe.settings import (
     AdoptSettings,
+    CompactSettings,
     DemoSettings,
     DoctorSettings,
     EvaluateSettings,
@@ -38,6 +39,7 @@ CLASSES = {
     "demo": DemoSettings,
     "locate": LocateSettings,
     "verify": VerifySettings,
+    "compact": CompactSettings,
     "doctor": DoctorSettings,
     "register": RegisterSettings,
     "report": ReportSettings,

@@ -17,6 +17,7 @@ from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse import slices
 from segpipe.warehouse.runs import record_run
+from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import Warehouse
 from tests.pipelines.examples import COHORT, archive, copy, leftovers, part_files, run_ingest, spoil, tables
 
@@ -119,16 +120,20 @@ def test_new_scans_come_in_new_parts(spark, source, tmp_path):
     assert tables(tmp_path / "w") == tables(tmp_path / "once")
 
 
-def test_a_changed_scan_is_replaced_in_its_part(spark, source, tmp_path):
+def test_a_changed_scan_comes_in_a_new_part_with_its_neighbours(spark, source, tmp_path):
     run_ingest(spark, source, tmp_path / "w")
-    before, names = tables(tmp_path / "w"), set(part_files(tmp_path / "w"))
+    before, files = tables(tmp_path / "w"), part_files(tmp_path / "w")
+    planned = Warehouse(str(tmp_path / "w")).slice_parts(COHORT)
     other = archive(tmp_path / "other", subjects=2, seed=1)
     flair = next(other.glob("*/*_flair.nii.gz")).read_bytes()
     spoil(source, SUBJECTS[2], "flair", flair)
     outcome, run = run_ingest(spark, source, tmp_path / "w")
     assert list(outcome.replaced) == ids(2)
     assert (outcome.skipped, run.counts["scans_decoded"]) == (5, 1)
-    assert set(part_files(tmp_path / "w")) == names
+    now = part_files(tmp_path / "w")
+    assert len(now) == len(files)
+    assert len(now.keys() - files.keys()) == 2, "the other part is left as it is"
+    assert sum(len(list(stream(part.path, Warehouse(str(tmp_path / "w")).fs))) for part in planned) == 6, "kept aside"
     after = tables(tmp_path / "w")
     run_ingest(spark, source, tmp_path / "once")
     assert after == tables(tmp_path / "once") != before

@@ -31,7 +31,20 @@ def warehouse(tmp_path) -> Warehouse:
     return Warehouse(str(folder))
 
 
-def killed_before_step(number: int, folder: Path, work: Callable[[], None]) -> bool:
+def any_step(event: str, arguments: tuple) -> bool:
+    return event in FILE_EVENTS
+
+
+def changing_step(event: str, arguments: tuple) -> bool:
+    """Steps after which there is something else on the disk, or should be."""
+    if event == "open":
+        return arguments[1] is None or bool(set(arguments[1]) & set("wxa+"))
+    return event in FILE_EVENTS - {"os.listdir", "os.scandir"}
+
+
+def killed_before_step(
+    number: int, folder: Path, work: Callable[[], object], counts: Callable[[str, tuple], bool] = any_step
+) -> bool:
     """Run `work` in a forked process that dies by SIGKILL before its n-th step on a file; whether it got that far."""
     child = os.fork()
     if child:
@@ -45,7 +58,7 @@ def killed_before_step(number: int, folder: Path, work: Callable[[], None]) -> b
 
     def count(event: str, arguments: tuple) -> None:
         nonlocal steps
-        if event in FILE_EVENTS and str(arguments[0]).startswith(str(folder)):
+        if counts(event, arguments) and str(arguments[0]).startswith(str(folder)):
             steps += 1
             if steps == number:
                 os.kill(os.getpid(), signal.SIGKILL)
