@@ -26,6 +26,7 @@ from segpipe.pipelines.ingest_task import (
     write_part,
 )
 from segpipe.pipelines.listing import listing as listed
+from segpipe.readers import scan as scan_reader
 from segpipe.readers.naming import naming_of, refuse_key_in_conf
 from segpipe.readers.plan import ignored_line
 from segpipe.readers.sources import Listing, Rejected, ScanSource
@@ -200,12 +201,13 @@ def make_plan(
     bad = {fingerprint for fingerprint, reason in known_inputs if reason not in RETRIED}
     new: list[ScanSource] = []
     changed: dict[str, list[ScanSource]] = defaultdict(list)
-    skipped = 0
+    skipped = dropped = 0
     known_bad: list[str] = []
     for source in sorted(listing.scans, key=lambda one: (one.subject, one.session)):
         row = known.get(job.scan_id(source))
         if row is not None and row["fingerprint"] == job.fingerprint(source):
             skipped += 1
+            dropped += sum(job.bad_fingerprint(one) in bad for one in scan_reader.fingerprints(source)) if bad else 0
         elif job.bad_fingerprint(source) in bad:
             known_bad.append(job.scan_id(source))
         elif row is not None:
@@ -227,7 +229,7 @@ def make_plan(
         rejected=rejected,
         changed=tuple(job.scan_id(source) for group in changed.values() for source in group),
         skipped=skipped,
-        known_bad=len(known_bad) + len(unusable) - len(rejected),
+        known_bad=len(known_bad) + len(unusable) - len(rejected) + dropped,
         vanished=vanished,
         known_bad_scans=tuple(known_bad),
         faces=frozenset(scan_id for scan_id, row in known.items() if row["may_show_face"] == "True"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -140,6 +140,7 @@ def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mappin
     rows: list[dict[str, Any]] = []
     told: list[pa.Table] = []
     rejected: list[dict[str, Any]] = []
+    stored = {} if task.replaces is None else _stored_roles(warehouse, task.replaces)
     with PartWriter(warehouse, (SLICES, SCANS), task.name, job.run_id, job.fence) as part:
         with Watch(warehouse, job.run_id, task.name, "ingest") as watch:
             for source in task.sources:
@@ -147,7 +148,8 @@ def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mappin
                     watch.enter(job.scan_id(source))
                     if job.scan_id(source) in given_up:
                         raise given_up[job.scan_id(source)]
-                    row, table, dropped = _write_scan(part, source, job, seconds)
+                    needed = stored.get(job.scan_id(source), ())
+                    row, table, dropped = _write_scan(part, source, job, seconds, needed)
                     rows.append(row)
                     told.append(table)
                     rejected += [quarantine_row(job, one, one.paths, _error(one)) for one in dropped]
@@ -162,6 +164,13 @@ def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mappin
     return _outcome(
         task, rows, [row["scan_id"] or row["fingerprint"] for row in rejected], sum(part.bytes.values()), seconds
     )
+
+
+def _stored_roles(warehouse: Warehouse, part_name: str) -> dict[str, frozenset[str]]:
+    """What the scans of a part have: no bad copy may take it from them."""
+    with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{part_name}.parquet")) as part:
+        rows = part.read(["scan_id", "files"]).to_pylist()
+    return {row["scan_id"]: frozenset(file["role"].partition(".")[0] for file in row["files"]) for row in rows}
 
 
 def quarantine_row(job: Job, one: ScanSource | Rejected, paths: Sequence[str], error: BadInput) -> dict[str, Any]:
@@ -184,11 +193,11 @@ def _error(one: Rejected) -> BadInput:
 
 
 def _write_scan(
-    part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float]
+    part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float], needed: Collection[str]
 ) -> tuple[dict[str, Any], pa.Table, tuple[Rejected, ...]]:
     """Add a scan's slices to a part: its row of `scans`, the same as Arrow has it, and its files that fit no others."""
     start = time.perf_counter()
-    scan = load(source, job)
+    scan = load(source, job, needed)
     seconds["read"] += time.perf_counter() - start
     start = time.perf_counter()
     try:
@@ -223,20 +232,22 @@ def _crashed(source: ScanSource, job: Job, error: Exception) -> BadInput:
     return BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the file")
 
 
-def load(source: ScanSource, job: Job) -> Scan:
+def load(source: ScanSource, job: Job, needed: Collection[str] = ()) -> Scan:
     """The scan, or BadInput whatever is wrong with it: an input must never stop the others.
+
+    No damaged file drops out of it whose role is `needed`.
 
     Where the source itself does not answer any more, the run stops instead: no scan is to blame for that. The text of a
     foreign exception may quote the file, so only its type is told, and names only as far as they may be.
     """
     try:
-        return _load(source, job)
+        return _load(source, job, needed)
     except BadInput as error:
         told = [job.naming.message(text, source.paths, source.is_dicom) for text in (error.problem, error.remedy)]
         raise BadInput(error.reason, *told) from None
 
 
-def _load(source: ScanSource, job: Job) -> Scan:
+def _load(source: ScanSource, job: Job, needed: Collection[str]) -> Scan:
     settings = job.settings
     try:
         return scan_reader.load(
@@ -247,6 +258,7 @@ def _load(source: ScanSource, job: Job) -> Scan:
             settings.max_voxels,
             settings.keep_header_text,
             arrange.preparing(f"Scan {job.scan_id(source)}", CANONICAL[settings.axis]) if settings.prepare else None,
+            needed,
         )
     except BadInput as error:
         if error.reason is Reason.UNREADABLE:

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from segpipe.errors import BadInput, Reason
 from segpipe.pipelines import ingest_task, quarantine
 from segpipe.pipelines.attempts import Watch
 from segpipe.pipelines.measures import region_rows
-from segpipe.readers.archive import ScanSource
+from segpipe.readers.archive import Rejected, ScanSource
 from segpipe.readers.scan import Scan
 from segpipe.storage.lock import Fence
 from segpipe.warehouse import checked, merges, parts
@@ -157,6 +157,7 @@ def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[Scan
                 except BadInput as error:
                     outcomes.append(ScanOutcome(scan.scan_id, reason=str(error.reason)))
                     rejected.append(quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error))
+                rejected += scan.dropped()
         if task.replaces is not None:
             measured.append(
                 _copy_others(part, warehouse, task.replaces, {one.scan_id for one in outcomes if one.reason is None})
@@ -195,6 +196,10 @@ class OpenedScan(Protocol):
 
     def read(self) -> tuple[dict[str, Any], Slices]:
         """Its row of `scans` and its slices. Raises BadInput where it cannot be read or the model cannot take it."""
+        ...
+
+    def dropped(self) -> list[dict[str, Any]]:
+        """Rows of `quarantine` for its files that did not fit the others, once it has been read."""
         ...
 
 
@@ -238,6 +243,9 @@ class _StoredScan:
         self.job.fit(self.scan_id, self.row["modalities"], self.row["orientation"], self.row["space"])
         return self.row, ScanSlices(self.warehouse, self.place, self.row, self.job.modalities)
 
+    def dropped(self) -> list[dict[str, Any]]:
+        return []  # ingest has told them
+
 
 @dataclass(frozen=True)
 class _ArchivedScan:
@@ -246,6 +254,7 @@ class _ArchivedScan:
     source: ScanSource
     job: Job
     reader: ingest_task.Job
+    lost: list[Rejected] = field(default_factory=list)
 
     @property
     def scan_id(self) -> str:
@@ -261,8 +270,37 @@ class _ArchivedScan:
 
     def read(self) -> tuple[dict[str, Any], Slices]:
         scan = ingest_task.load(self.source, self.reader)
-        self.job.fit(self.scan_id, scan.modalities, scan.orientation, scan.space)
+        self.lost.extend(scan.dropped)
+        try:
+            self.job.fit(self.scan_id, scan.modalities, scan.orientation, scan.space)
+        except BadInput:
+            self._raise_what_is_lost()
+            raise
         return ingest_task.scan_row(scan, self.reader), _LoadedSlices(scan, self.job.modalities)
+
+    def _raise_what_is_lost(self) -> None:
+        """Raise what is wrong with a file that dropped out, if the model looks at its modality."""
+        wanted = {file.path for file in self.source.files if file.role in self.job.modalities}
+        for one in self.lost:
+            if wanted & set(one.paths):
+                self.lost.remove(one)
+                raise self._told(one)
+
+    def _told(self, one: Rejected) -> BadInput:
+        told = [self.reader.naming.message(text, one.named, one.is_dicom) for text in (one.message, one.remedy)]
+        return BadInput(one.reason, *told)
+
+    def dropped(self) -> list[dict[str, Any]]:
+        return [
+            quarantine_row(
+                self.job,
+                None,
+                self.reader.naming.paths(one.paths, one.is_dicom),
+                self.reader.input_fingerprint(one),
+                self._told(one),
+            )
+            for one in self.lost
+        ]
 
 
 class _LoadedSlices:

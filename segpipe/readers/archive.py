@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
@@ -24,6 +25,7 @@ from segpipe.readers.nifti import partners
 
 _FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets compute
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
+_PLAIN = re.compile(r"[\w .+()-]{1,200}", re.ASCII)  # names of files that nothing is wrong with
 _LONGEST_NAME = 120
 _LONGEST_FILE = 255
 _READ = (*NIFTI, *itk.SUFFIXES)
@@ -104,7 +106,9 @@ class ScanSource:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(path for file in self.files for path in file.paths))
+        if any(file.companion for file in self.files):
+            return tuple(dict.fromkeys(path for file in self.files for path in file.paths))
+        return tuple(dict.fromkeys([file.path for file in self.files]))
 
     @property
     def is_dicom(self) -> bool:
@@ -369,36 +373,43 @@ def _walk_local(root: str, top: str = "", deep: bool = True) -> tuple[dict[str, 
     left = [top]
     while left:
         prefix = left.pop()
+        is_safe = _HOSTILE.search(prefix) is None and packed.split(prefix) is None
         try:
             with os.scandir(os.path.join(root, prefix)) as inside:
                 for one in inside:
-                    path = prefix + one.name
+                    name = one.name
+                    path = prefix + name
                     if one.is_dir(follow_symlinks=False):
                         if deep and not is_hidden(f"{path}/"):
                             left.append(f"{path}/")
-                    elif one.name[0] != "." or not is_hidden(path):
-                        entry = _local_entry(one, path, real_root, rejected)
-                        if entry is not None:
-                            found.append(entry)
+                        continue
+                    if name[0] == "." and is_hidden(path):
+                        continue
+                    status = one.stat(follow_symlinks=False)
+                    entry = Entry(path, status.st_size, str(status.st_mtime))
+                    if is_safe and stat.S_ISREG(status.st_mode) and _PLAIN.fullmatch(name):
+                        found.append(entry)
+                    elif (special := _odd_entry(one, entry, status.st_mode, real_root, rejected)) is not None:
+                        found.append(special)
         except OSError as error:
             if not prefix:
                 raise
             rejected.append(_unlisted(prefix, error))
-    found.sort()
-    return {entry.path: entry for entry in found}, rejected
+    found.sort(key=itemgetter(0))
+    return {entry[0]: entry for entry in found}, rejected
 
 
-def _local_entry(one: "os.DirEntry[str]", path: str, real_root: str, rejected: list[Rejected]) -> Entry | None:
-    """The file of an entry of a folder; None where it is not to be read."""
-    status = one.stat(follow_symlinks=False)
-    entry = Entry(path, status.st_size, str(status.st_mtime))
-    if _HOSTILE.search(path) or len(one.name) > _LONGEST_FILE or packed.split(path):
-        message = f"{path} has control characters or path tricks in its name"
+def _odd_entry(
+    one: "os.DirEntry[str]", entry: Entry, mode: int, real_root: str, rejected: list[Rejected]
+) -> Entry | None:
+    """The file of an entry that is not a plain one; None where it is not to be read."""
+    if _HOSTILE.search(entry.path) or len(one.name) > _LONGEST_FILE or packed.split(entry.path):
+        message = f"{entry.path} has control characters or path tricks in its name"
         rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "rename it"))
         return None
-    if stat.S_ISREG(status.st_mode):
+    if stat.S_ISREG(mode):
         return entry
-    return _special(one.path, {"islink": stat.S_ISLNK(status.st_mode)}, entry, real_root, rejected)
+    return _special(one.path, {"islink": stat.S_ISLNK(mode)}, entry, real_root, rejected)
 
 
 def _unlisted(path: str, error: Exception) -> Rejected:
@@ -537,14 +548,23 @@ def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, tup
 def gather(found: Iterable[Found], layout: str, companions: Companions) -> tuple[list[ScanSource], list[Rejected]]:
     """Scans from the files of each place; a second file of one role, a lone mask, an unsafe identity are rejected."""
     places: dict[object, list[Found]] = {}
+    known: dict[str, str] = {}
     for item in found:
-        item = item._replace(subject=identity_of(item.subject), session=identity_of(item.session))
-        places.setdefault((item.place, item.subject, item.session), []).append(item)
+        subject, session = item.subject, item.session
+        if subject not in known:
+            known[subject] = identity_of(subject)
+        if session not in known:
+            known[session] = identity_of(session)
+        key = item.place, known[subject], known[session]
+        if key in places:
+            places[key].append(item)
+        else:
+            places[key] = [item]
     scans: list[ScanSource] = []
     rejected: list[Rejected] = []
     for items in places.values():
         kept = _one_per_role(items, rejected)
-        subject, session = kept[0].subject, kept[0].session
+        subject, session = known[kept[0].subject], known[kept[0].session]
         files = [item.entry for item in kept]
         if not (is_identity(subject) and is_identity(session)):
             message = f"{files[0].path} gives the identity {subject!r}, {session!r}, which is not a usable name"
@@ -553,11 +573,22 @@ def gather(found: Iterable[Found], layout: str, companions: Companions) -> tuple
             message = f"{files[0].path} is a mask without an image"
             rejected.append(reject(files, Reason.MISSING_MODALITY, message, "put the images beside it"))
         else:
-            kept.sort(key=lambda item: role_order(item.role))
+            kept.sort(key=_role_order)
             convention = next((item.convention for item in kept if item.convention), None)
-            sources = tuple(source_file(i.role, (i.entry, *companions.get(i.entry.path, ())), i.channel) for i in kept)
+            sources = tuple(_source_file(item, companions) for item in kept)
             scans.append(ScanSource(subject, session, sources, layout, convention))
     return scans, rejected
+
+
+def _role_order(item: Found) -> tuple[int, str]:
+    return role_order(item.role)
+
+
+def _source_file(item: Found, companions: Companions) -> SourceFile:
+    path, size, modified = item.entry
+    if path in companions:
+        return source_file(item.role, (item.entry, *companions[path]), item.channel)
+    return SourceFile(item.role, path, size, modified, item.channel)
 
 
 def source_file(role: str, entries: Sequence[Entry], channel: int = 0) -> SourceFile:
@@ -614,13 +645,18 @@ def reject_scan(scan: ScanSource, reason: Reason, message: str, remedy: str) -> 
     )
 
 
-def without(entries: Mapping[str, Entry], taken: Collection[str]) -> dict[str, Entry]:
+def without(entries: Mapping[str, Entry], taken: Collection[str]) -> Mapping[str, Entry]:
     """The entries that are not taken yet."""
+    if not taken:
+        return entries
     return {path: entry for path, entry in entries.items() if path not in taken}
 
 
 def _one_per_role(items: list[Found], rejected: list[Rejected]) -> list[Found]:
-    kept: dict[str, Found] = {}
+    kept: dict[str, Found] = {item.role: item for item in items}
+    if len(kept) == len(items):
+        return items
+    kept = {}
     for item in sorted(items, key=lambda item: (item.rank, item.entry.path)):
         first = kept.setdefault(item.role, item)
         if first is not item:

@@ -16,9 +16,12 @@ MASK = "mask"
 IMAGE = "image"  # the role of an image whose name tells no modality
 BRAIN = "map of anatomy"  # of the brain or its parts, never of a lesion: no role of a scan
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
+_ORDER = {**{role: place for place, role in enumerate(MODALITIES)}, MASK: len(MODALITIES) + 1}
 
 _ROLE_OF_DETAIL = {"diffusion": "DWI", "fMRI": "bold", "dual echo": "PD"}
 _WORD = re.compile(r"[^\W_]+")
+_DIGIT = re.compile(r"\d")
+_CASE = re.compile(r"((?:.*\D)?)\d{5}((?:\D.*)?)")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})")
 
 # Masks. `_STRONG` are words for a mask wherever they describe a file; `_WEAK` are words for what a mask shows, which
@@ -27,11 +30,12 @@ _STRONG = re.compile(
     r"\w*(?:masks?|msk|maske[nr]?|masques?|mascaras?|maschere?a?|maska)"
     r"|\w*seg(?:s|m|mented|menta(?:tion|cion|cao|zione|tie|cja)e?s?|mentierung(?:en)?)?|labels?|labelmaps?"
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
-    r"|annotations?|annotated|annot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct|标注|分割|掩膜|勾画"
+    r"|annotations?|annotated|annot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct"
+    r"|\w*(?:标注|分割|掩膜|勾画)\w*"
 )
 _WEAK = re.compile(
     r"l(?:ae|a|e)si(?:on(?:e[ns]?|i|s)?|es?)|lesao|lesoes|tumou?r(?:e[ns]?|i|s)?|tumeurs?|guz|wmhs?|wml|infarcts?|core"
-    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|病灶|肿瘤"
+    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|\w*(?:病灶|肿瘤)"
 )
 _ANATOMY = re.compile(
     r"(?:^|_)(?:brain|skull|head|(?:de)?face|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
@@ -205,6 +209,16 @@ _TECHNICAL = frozenset(
         "noneck",
         "new",
         "copy",
+        "copies",
+        "backup",
+        "backups",
+        "bak",
+        "old",
+        "kopie",
+        "kopien",
+        "copie",
+        "copia",
+        "sicherung",
         "and",
         "the",
         "of",
@@ -309,6 +323,8 @@ _START, _END = r"(?<![^\W_])", r"(?![^\W_])"
 _VISIT_NUMBER = (
     r"(?:ses|sess|sessions?|sitzung|visits?|visite|vis|besuch|tp|time[ _\-]?points?|timept|zeitpunkt|fup?"
     r"|follow[ _\-]?ups?"
+    r"|seguimi?ento|controllo|visita|revisi[oó]n|bezoek|maand|dag|jaar|wizyta|badanie|kontrola|m[eê]s(?:es)?|mesi|mese"
+    r"|semanas?|settimana|d[ií]a|giorno|a[nñ]o|anno|bilan"
     r"|followup|verlauf|verlaufskontrolle|nachsorge|suivi|controle|contr[oô]le|kontrolle|months?|mois|monate?|mth|mo"
     r"|weeks?|wks?|semaine|woche|days?|tag|jour|years?|yrs?|jahr|ann[eé]e|hours?|wave|welle|round|epoch|pre[_\-]?op"
     r"|post[_\-]?op|baseline|bl|recurrence|rezidiv|progression|relapse|第)"
@@ -316,7 +332,9 @@ _VISIT_NUMBER = (
 _VISIT_WEAK = r"(?:study|studie|studies|exam|examen|examination|untersuchung|scan|scannr|time|acquisition|acq)"
 _VISIT_WORD = (
     r"(?:baseline|basal|base[_\-]line|bl|screening|follow[ _\-]?ups?|followup|fu|verlauf|suivi|nachsorge|initial"
-    r"|(?:pre|post|intra|peri|pr[aä]e?|pr[eé])[ _\-]?(?:op|opera?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
+    r"|nulmeting|inicial|basale"
+    r"|(?:pre|post|intra|peri|pr[aä]e?|pr[eé]|p[oó]s|voor|na)[ _\-]?"
+    r"(?:op|opera?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
     r"|therap\w*|biops\w*|resect\w*|interv\w*|immuno\w*|intervention)\d*"
     r"|recurrence|recurrent|rezidiv|progression|relapse|nadir|diagnosis|erstdiagnose|erstuntersuchung"
     r"|(?:first|second|third|last|1st|2nd|3rd|4th|erste|zweite|dritte)[ _\-]?(?:scan|visit|exam|study|mri?|timepoint)"
@@ -378,6 +396,7 @@ class Folder:
     mask: bool = False
     weak: bool = False
     raw: str = ""
+    behind: bool = False  # whether the text stands behind words for what an image is
 
     @property
     def dated(self) -> bool:
@@ -397,9 +416,7 @@ class Cut:
 
 def role_order(role: str) -> tuple[int, str]:
     """Sort key of roles: FLAIR, T1, T1ce, T2, then others by name, the mask last."""
-    if role == MASK:
-        return len(MODALITIES) + 1, role
-    return (MODALITIES.index(role) if role in MODALITIES else len(MODALITIES)), role
+    return _ORDER.get(role, len(MODALITIES)), role
 
 
 @lru_cache(maxsize=1 << 12)
@@ -464,6 +481,9 @@ def folder(name: str) -> Folder:
     >>> folder("1_T1").said.role, folder("Raw_Data").text, folder("week-040").visits, folder("IXI-T1").text
     ('T1', '', ('week-040',), 'IXI')
     """
+    like = f"{match[1]}00000{match[2]}" if (match := _CASE.fullmatch(name)) else name
+    if like != name and folder(like) == Folder(like, raw=like):  # five digits are no date: any others read the same
+        return Folder(name, raw=name)
     if _VISIT_FOLDER.fullmatch(name):
         return Folder("", (name,), raw=name)
     visits, rest = take_visits(name)
@@ -484,7 +504,8 @@ def folder(name: str) -> Folder:
     parts = cut(rest)
     said = describe(parts.tail)
     named = parts.text or parts.behind
-    return Folder(named, visits, said, mask=said.role == MASK and not said.weak, raw=name)
+    mask = said.role == MASK and not said.weak
+    return Folder(named, visits, said, mask=mask, raw=name, behind=not parts.text)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -615,7 +636,7 @@ def is_group(text: str) -> bool:
 
 def has_digit(text: str) -> bool:
     """Whether there is a digit in a text."""
-    return any(letter.isdigit() for letter in text)
+    return _DIGIT.search(text) is not None
 
 
 def _fits(pattern: re.Pattern[str], word: str) -> bool:

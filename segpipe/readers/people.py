@@ -7,7 +7,7 @@ readings remain, the one is taken that cannot put one patient into two splits, a
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from segpipe.readers.names import VISIT_LETTER, has_digit, is_generic, is_group, is_person
@@ -16,7 +16,7 @@ Chain = tuple[str, ...]
 
 _UNIT = re.compile(r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z])")
 _NUMBERS = re.compile(r"(?P<base>(?:.*?[^\d])??\d{5,})(?P<separator>[_\-])(?P<unit>\d{1,6}(?:[_\-]\d{1,6})+)")
-_LETTER = re.compile(r"(?P<base>.*\d{3,})(?P<separator>)(?P<unit>[A-F])")
+_LETTER = re.compile(r"(?P<base>.*\d{3,})(?P<separator>)(?P<unit>[A-Fa-f])")
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
@@ -138,16 +138,21 @@ def _outer_units(
         if len(chain) > 1:
             below[chain[:-1]].append(chain[-1])
             parents[chain[-1]].add(chain[:-1])
+    under: dict[str, set[Chain]] = defaultdict(set)
+    for base in below:
+        for place in range(1, len(base)):
+            under[base[place]].add(base[:place])
     result: dict[Chain, tuple[Chain, str, str]] = {}
     read: set[str] = set()
     for base, words in below.items():
         shared = any(len(parents[word]) > 1 for word in words)
         siblings = [of[chain] for chain in [(*base, word) for word in words]]
+        owner = _owner(base, under)
         for word in words:
             chain = (*base, word)
             use = of[chain]
-            numbers = owns(_owner(base)) and _tells_series_apart(siblings)
-            if not numbers and _names_a_person(_owner(base), word, words, shared, len(parents[word]), len(below)):
+            numbers = owns(owner) and _tells_series_apart(siblings)
+            if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
                 continue
             series = not use.roles or numbers
             if not series:
@@ -177,10 +182,15 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
     return not (is_person(parent) or (is_generic(parent) and counted))
 
 
-def _owner(base: Chain) -> str:
-    """The name that a word below it belongs to: the last, or the number of a patient above a word without one."""
+def _owner(base: Chain, under: Mapping[str, Collection[Chain]]) -> str:
+    """The name that a word below it belongs to: the last, or that of a patient above a word without a number.
+
+    `under` are the chains that a word occurs below: what repeats below several patients is no group of patients.
+    """
     above = base[-2] if len(base) > 1 else ""
-    return above if not has_digit(base[-1]) and owns(above) and is_generic(above) else base[-1]
+    if has_digit(base[-1]) or not owns(above):
+        return base[-1]
+    return above if is_generic(above) or len(under[base[-1]]) > 1 else base[-1]
 
 
 def owns(parent: str) -> bool:
@@ -191,7 +201,8 @@ def owns(parent: str) -> bool:
 def _tells_series_apart(uses: list[Use]) -> bool:
     """Whether each of the words stands at one image and no two at the same kind: numbers of series, as `003_t1`."""
     roles = [role for use in uses for role in use.roles]
-    return len(uses) > 1 and all(len(use.roles) <= 1 for use in uses) and len(set(roles)) == len(roles)
+    kinds = [set(use.roles) for use in uses]
+    return len(uses) > 1 and all(len(one) <= 1 for one in kinds) and len(set(roles)) == sum(map(len, kinds))
 
 
 # Parts of one name

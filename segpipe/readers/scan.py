@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn
@@ -34,7 +34,15 @@ _SAME_VOXEL = 0.01  # of a voxel
 _FLATTEST = 1e-3  # least volume of the parallelepiped of the three unit directions
 _INFERRED = ("binary", "brats")  # conventions that labels alone can tell
 _LOST = (errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
-
+_DAMAGED = (
+    Reason.EMPTY_FILE,
+    Reason.TRUNCATED,
+    Reason.CORRUPT,
+    Reason.NOT_AN_IMAGE,
+    Reason.UNSUPPORTED,
+    Reason.TOO_LARGE,
+    Reason.BAD_GEOMETRY,
+)  # faults that lie in one file
 _LARGEST_LABEL = 10  # of a label map; an image that was scaled to so few values shows nothing
 
 
@@ -149,6 +157,7 @@ def load(
     max_voxels: int = nifti.MAX_VOXELS,
     keep_header_text: bool = False,
     arrange: Arrange | None = None,
+    needed: Collection[str] = (),
 ) -> Scan:
     """Read and check all files of a scan.
 
@@ -159,7 +168,9 @@ def load(
     file of several frames gives one modality per frame, named `bold.000`, `bold.001`, … Free text of headers and
     extensions is blanked unless `keep_header_text`, because it may name people.
 
-    Raises BadInput with a Reason for whatever is wrong with the files; faults of the file system itself as they are.
+    A damaged file drops out alone where another modality stays, unless its role is one of `needed`: what stands in the
+    tables is not taken from them by a bad copy. Raises BadInput with a Reason for whatever is wrong with the scan;
+    faults of the file system itself as they are.
     """
     fs, root, _ = open_root_cached(source_url)
     frames: list[Frame] = []
@@ -168,10 +179,10 @@ def load(
         try:
             frames += _frames(fs, root, files, CANONICAL[axis], max_voxels, keep_header_text)
         except BadInput as error:
-            if not _may_drop(files[0].path, error) or len(scan_source.files) == len(files):
+            if files[0].role in needed or not _may_drop(files[0].path, error):
                 raise
             foreign.append((files[0].path, error))
-    if all(frame.role == MASK for frame in frames):
+    if foreign and not _is_usable(frames, scan_source):
         raise foreign[0][1]
     images = sorted((frame for frame in frames if frame.role != MASK), key=lambda frame: role_order(frame.role))
     masks = [frame for frame in frames if frame.role == MASK]
@@ -450,9 +461,17 @@ def _is_foreign(path: str) -> bool:
 def _may_drop(path: str, error: BadInput) -> bool:
     """Whether the rest of a scan goes on without an image that cannot be used.
 
-    A DICOM series is looked at again when one of its files changes; a fault of the file system need not be its own.
+    The scan is looked at again when one of its files changes; a fault of the file system need not be the file's own.
     """
-    return _is_foreign(path) or (not is_image(path) and error.reason is not Reason.UNREADABLE)
+    if is_image(path):
+        return _is_foreign(path) or error.reason in _DAMAGED
+    return error.reason is not Reason.UNREADABLE
+
+
+def _is_usable(frames: Sequence[Frame], source: ScanSource) -> bool:
+    """Whether images are left, and one of the four modalities where the scan had any."""
+    left = {frame.role.partition(".")[0] for frame in frames} - {MASK}
+    return bool(left & {*MODALITIES}) if {*source.modalities} & {*MODALITIES} else bool(left)
 
 
 def _is_main(frame: Frame) -> bool:
@@ -499,10 +518,19 @@ def _with_labels(masks: list[Frame], source: ScanSource) -> tuple[list[Frame], l
 
 
 def _dropped(source: ScanSource, path: str, error: BadInput) -> Rejected:
-    """The row of a file that is not part of its scan."""
-    file = next(file for file in source.files if file.path == path)
-    entries = [Entry(one, file.bytes, file.modified) for one in file.paths]
+    """A file that fits no others, told with the versions that the listing has seen."""
+    entries = _entries(next(file for file in source.files if file.path == path))
     return reject(entries, error.reason, error.problem, error.remedy, source.is_dicom, source.paths)
+
+
+def fingerprints(source: ScanSource) -> list[Rejected]:
+    """Each file of a scan as it would stand in `quarantine` by itself, for its fingerprint."""
+    files = {file.path: file for file in source.files}.values()
+    return [reject(_entries(file), Reason.CORRUPT, "", "", source.is_dicom) for file in files]
+
+
+def _entries(file: SourceFile) -> list[Entry]:
+    return [Entry(one, file.bytes, file.modified) for one in file.paths]
 
 
 def _same_grid(one: Frame, other: Frame) -> bool:

@@ -149,13 +149,13 @@ def test_a_vanished_scan_is_told_and_kept(spark, source, tmp_path):
     assert tables(tmp_path / "w") == before
 
 
-def test_bad_scans_are_quarantined_once_and_the_others_are_there(spark, source, tmp_path):
+def test_bad_files_are_quarantined_once_and_the_others_are_there(spark, source, tmp_path):
     spoil(source, SUBJECTS[0], "t1", b"")
     spoil(source, SUBJECTS[1], "seg", b"this is no image")
     spoil(source, SUBJECTS[2], "t2", (source / SUBJECTS[2] / f"{SUBJECTS[2]}_t2.nii.gz").read_bytes()[:500])
     outcome, _ = run_ingest(spark, source, tmp_path / "w")
     assert outcome.rejected == 3
-    assert scan_ids(tmp_path / "w") == ids(3, 4, 5)
+    assert scan_ids(tmp_path / "w") == ids(*range(6))
     rejected = tables(tmp_path / "w")["quarantine"]
     assert len(rejected) == 3
     assert all(row["reason"] and row["message"] and row["paths"] for row in rejected)
@@ -170,8 +170,8 @@ def test_a_mended_scan_is_taken_in(spark, source, tmp_path):
     spoil(source, SUBJECTS[0], "t1", b"")
     run_ingest(spark, source, tmp_path / "w")
     outcome, _ = run_ingest(spark, good, tmp_path / "w")
-    assert list(outcome.written) == ids(0)
-    assert scan_ids(tmp_path / "w") == ids(*range(6))
+    assert list(outcome.replaced) == ids(0)
+    assert all("T1" in row["modalities"] for row in tables(tmp_path / "w")["scans"])
 
 
 def test_a_scan_that_goes_bad_keeps_its_rows(spark, source, tmp_path):
@@ -185,8 +185,8 @@ def test_a_scan_that_goes_bad_keeps_its_rows(spark, source, tmp_path):
 
 
 def test_only_bad_scans_make_no_part(spark, source, tmp_path):
-    for subject in SUBJECTS:
-        spoil(source, subject, "t1", b"nothing")
+    for path in source.rglob("*.nii.gz"):
+        path.write_bytes(b"nothing")
     outcome, _ = run_ingest(spark, source, tmp_path / "w")
     assert outcome.rejected == 6
     assert part_files(tmp_path / "w") == {}
@@ -298,4 +298,4 @@ def test_a_gzip_bomb_does_not_stop_the_others(spark, source, tmp_path):
     spoil(source, SUBJECTS[0], "t1", gzip.compress(bytes(50_000_000)))
     outcome, _ = run_ingest(spark, source, tmp_path / "w")
     assert outcome.rejected == 1
-    assert scan_ids(tmp_path / "w") == ids(1, 2, 3, 4, 5)
+    assert scan_ids(tmp_path / "w") == ids(*range(6))

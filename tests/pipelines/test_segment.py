@@ -381,7 +381,8 @@ def test_tables_and_archive_know_of_each_other(segmented: Cohort, model: Bundle,
 
 def test_bad_scans_of_an_archive_are_quarantined_once(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:
     cohort = from_archive(segmented.copy(tmp_path), tmp_path)
-    lacking, broken = sorted(cohort.archive.iterdir())[:2]
+    lacking, broken, more = sorted(cohort.archive.iterdir())[:3]
+    (more / f"{more.name}_adc.nii.gz").write_bytes(b"")
     (lacking / f"{lacking.name}_t2.nii.gz").unlink()
     (broken / f"{broken.name}_t1.nii.gz").write_bytes(b"no image")
     alone = cohort.archive / "Alone_001"
@@ -390,8 +391,9 @@ def test_bad_scans_of_an_archive_are_quarantined_once(segmented: Cohort, model: 
     outcome, _ = cohort.segment(model.url, source=str(cohort.archive))
     assert (len(outcome.segmented), len(outcome.quarantined)) == (2, 3)
     rows = cohort.rows("quarantine", "reason")
-    assert [row["reason"] for row in rows] == ["missing_modality", "missing_modality", "not_an_image"]
-    assert [row["scan_id"] for row in rows[::2]] in (
+    assert [row["reason"] for row in rows] == ["empty_file", "missing_modality", "missing_modality", "not_an_image"]
+    assert (rows[0]["scan_id"], [Path(path).name for path in rows[0]["paths"]]) == (None, [f"{more.name}_adc.nii.gz"])
+    assert [row["scan_id"] for row in rows[1::2]] in (
         [f"{COHORT}:{lacking.name}:1", f"{COHORT}:{broken.name}:1"],
         [None, f"{COHORT}:{broken.name}:1"],
     )

@@ -99,18 +99,31 @@ class TestVisits:
         ("pattern", "persons"),
         [
             ("STUDY/STUDY-<p>/STUDY-<p>_T1.nii", {"0002": ("01", "02"), "0005": ("01",)}),
+            ("GBM<p>/T1.nii", {"001": ("a", "b"), "002": ("a",)}),
             ("BRATS/pat<p>/T1.nii", {"105": ("0001", "0104"), "117": ("0001",)}),
             ("<p>/T1.nii", {"1000011": ("202_2_0", "202_3_0"), "1000027": ("202_2_0", "202_3_0")}),
         ],
     )
     def test_of_some_patients(self, tmp_path: Path, pattern: str, persons: dict[str, tuple[str, ...]]) -> None:
-        names = [f"{person}_{visit}" for person, visits in persons.items() for visit in visits]
+        names = [
+            f"{person}{'' if visit.isalpha() else '_'}{visit}" for person, visits in persons.items() for visit in visits
+        ]
         found = visits(read(tmp_path, *expand(pattern, p=tuple(names))))
         assert sorted(map(len, found.values())) == sorted(map(len, persons.values()))
 
     def test_folders_that_repeat_and_go_on(self, tmp_path: Path) -> None:
         paths = expand("<p>/<p>_AD/<p>_AD_<v>_MR_1/T1.nii", p=("188", "189"), v=("01", "02"))
         assert [len(found) for found in visits(read(tmp_path, *paths)).values()] == [2, 2]
+
+    def test_series_in_folders_and_names_of_their_own(self, tmp_path: Path) -> None:
+        folders = "<p>_<v>_MR/unprocessed/<w>_MPR_vNav_4e/<p>_<v>_MR_<w>_vNav_4e.nii"
+        files = "C3L-0<p>/2019-03-0<v>/<n>.000000-AX <w>-1123<n>.nii"
+        pairs = [("4", "T1"), ("6", "T2")]
+        paths = expand(folders, p=("HCA6001", "HCA6002"), v=("V1", "V2"), w=("T1w", "T2w"))
+        paths += [path for n, w in pairs for path in expand(files, p="12", v="12", n=(n,), w=(w,))]
+        listing = read(tmp_path, *paths)
+        assert [len(found) for found in visits(listing).values()] == [2] * 4
+        assert {scan.modalities for scan in listing.scans} == {("T1", "T2")}
 
     def test_a_year_and_a_number_are_no_date(self, tmp_path: Path) -> None:
         found = visits(read(tmp_path, *expand("Glioma_2013_<p>_1_T1.nii", p=("10", "11"))))
@@ -230,6 +243,7 @@ class TestMasks:
             "máscara",
             "maschera",
             "segmentación",
+            "肿瘤标注",
         ],
     )
     def test_words(self, tmp_path: Path, word: str) -> None:

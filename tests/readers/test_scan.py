@@ -302,6 +302,21 @@ class TestContent:
     def test_too_many_voxels(self, brats_case: Callable[..., Path]) -> None:
         assert refused(brats_case(), max_voxels=100).reason == Reason.TOO_LARGE
 
+    def test_a_damaged_file_drops_out_alone(self, brats_case: Callable[..., Path]) -> None:
+        archive = brats_case()
+        bad = next(archive.rglob("*_t1ce.nii.gz"))
+        bad.write_bytes(b"")
+        scan = only(archive)
+        assert scan.modalities == ("FLAIR", "T1", "T2")
+        assert dropped(scan) == {bad.relative_to(archive).as_posix(): Reason.EMPTY_FILE}
+        assert refused(archive, needed=["T1ce"]).reason == Reason.EMPTY_FILE
+
+    def test_no_scan_without_one_of_its_modalities(self, tmp_path: Path) -> None:
+        (tmp_path / "p7").mkdir()
+        (tmp_path / "p7" / "p7_T1.nii").write_bytes(b"")
+        save(tmp_path / "p7" / "p7_adc.nii")
+        assert refused(tmp_path).reason == Reason.EMPTY_FILE
+
 
 class TestReading:
     """What happens to files between listing and loading."""

@@ -41,7 +41,7 @@ _DERIVED = re.compile(r"derivatives?|derived|fmriprep|freesurfer|preproc\w*|proc
 _ROOTS = re.compile(r"rawdata|sourcedata|bids|raw|derivatives", re.IGNORECASE)
 _MASK_KEYS = ("lesion", "seg", "mask", "label", "roi")
 _NO_LESION = re.compile(
-    r"brain|aseg|aparc|carve|tissue|skull|head|face|cord|disc|gmseg|^(?:gm|wm|csf|pv[e0-9]*|ribbon|[lr]h)$",
+    r"brain|aseg|aparc|carve|tissue|skull|head|face|cord|disc|gmseg|^(?:gm|wm|csf|(?:hd-?)?bet|pv[e0-9]*|ribbon|[lr]h)$",
     re.IGNORECASE,
 )
 _LESION = re.compile(

@@ -9,13 +9,25 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from segpipe.errors import Reason
-from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, Rejected, gather, pairs, reject, stem
+from segpipe.readers.archive import (
+    Archive,
+    Claim,
+    Companions,
+    Entry,
+    Found,
+    Rejected,
+    ScanSource,
+    gather,
+    pairs,
+    reject,
+    stem,
+)
 from segpipe.readers.labels import stated
 from segpipe.readers.names import (
     BRAIN,
@@ -90,9 +102,15 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     scans, refused = gather(_one_per_role(kept), "plain", companions)
     taken = {*images, *(entry.path for pair in companions.values() for entry in pair)}
     ignored = {path: BRAIN for read in anatomy for path in (read.entry.path, *_others(read.entry, companions))}
-    scans = [replace(scan, layout="brats") if _is_brats(scan.files[0].path) else scan for scan in scans]
-    scans = [replace(scan, label_convention=stated(scan)) if scan.files[-1].role == MASK else scan for scan in scans]
+    scans = [_named(scan) for scan in scans]
     return Claim(scans, rejected + lost + refused, taken, ignored, told)
+
+
+def _named(scan: ScanSource) -> ScanSource:
+    """The scan with what its files' names say of layout and labels."""
+    layout = "brats" if _is_brats(scan.files[0].path) else scan.layout
+    convention = stated(scan) if scan.files[-1].role == MASK else scan.label_convention
+    return ScanSource(scan.subject, scan.session, scan.files, layout, convention)
 
 
 def claim_brats(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
@@ -109,11 +127,13 @@ def claim_brats(archive: Archive, entries: Mapping[str, Entry], named: bool) -> 
 def _is_brats(path: str) -> bool:
     """Whether a file is named as in BraTS, in a folder of its case's name or a case called BraTS."""
     above, _, name = path.rpartition("/")
-    match = _NEW.fullmatch(stem(name)) or _OLD.fullmatch(stem(name))
+    name = stem(name)
+    newer = _NEW.fullmatch(name)
+    match = newer or _OLD.fullmatch(name)
     if not match:
         return False
-    case = name[: match.end("case")]
-    full = stem(name).rpartition("-")[0] if _NEW.fullmatch(stem(name)) else case
+    case = match["case"]
+    full = name.rpartition("-")[0] if newer else case
     return above.rpartition("/")[2] in (case, full) or case.lower().startswith("brats")
 
 
@@ -127,16 +147,49 @@ def _read_all(images: Mapping[str, Entry]) -> list[Read]:
     for entry in images.values():
         by_folder[entry.folder].append(entry)
     reads: list[Read] = []
+    known: dict[_Pattern, list[Read]] = {}
+    timed: set[str] = set()
     for path, inside in by_folder.items():
         place = _place(path)
+        if place.timepoint:
+            timed.add(path)
+        pattern = _pattern(path, place, inside, by_folder)
+        if pattern is not None and (like := known.get(pattern)) is not None:
+            chain = place.chain
+            reads += [
+                Read(entry, chain, (), one.said, one.own, one.weak, one.tail)
+                for entry, one in zip(inside, like, strict=True)
+            ]
+            continue
         if place.said is not None and _is_case(path, inside):
             above, _, name = path.rpartition("/")
             place = _inside(_place(above), Folder(name, raw=name))
         here = _without_maps([_read(entry, place) for entry in inside], by_folder)
         if place.mask and _has_both(here):
             here = [_read(entry, replace(place, mask=False, said=None)) for entry in inside]
+        if pattern is not None and all(read.chain == place.chain and not read.visits for read in here):
+            known[pattern] = here
         reads += here
-    return _with_timepoints(_apart_by_split(reads))
+    return _with_timepoints(_apart_by_split(reads, by_folder), timed)
+
+
+_Pattern = tuple[str, bool, bool, tuple[str, ...]]
+
+
+def _pattern(path: str, place: Place, inside: list[Entry], by_folder: Mapping[str, list[Entry]]) -> _Pattern | None:
+    """What is the same for folders whose files all repeat the folder's name and go on alike: `<case>_t1`, `<case>_seg`.
+
+    The words behind the name are read once for all of them. None where a folder says more than a name.
+    """
+    above, _, name = path.rpartition("/")
+    size = len(name)
+    if not size or place.visits or place.said or place.weak or place.timepoint or above in by_folder:
+        return None
+    tails = tuple([entry.name[size:] for entry in inside if entry.name.startswith(name)])
+    if len(tails) < len(inside) or any(tail[:1] not in _SEPARATORS for tail in tails):
+        return None
+    lower = name.lower()
+    return above, any(lower.startswith(known.lower()) for known in _place(above).names), place.channels, tails
 
 
 def _without_maps(reads: list[Read], by_folder: Mapping[str, list[Entry]]) -> list[Read]:
@@ -158,8 +211,10 @@ def _has_both(reads: list[Read]) -> bool:
     return any(one.role == MASK for one in said) and len({one.role for one in said} & {*MODALITIES}) > 1
 
 
-def _apart_by_split(reads: list[Read]) -> list[Read]:
+def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
     """Number 1 of `train` and number 1 of `test` are two people, if both have the same file."""
+    if len(set(map(_split_of, folders))) < 2:
+        return reads
     splits: dict[tuple[Chain, tuple[str, ...], str], set[str]] = defaultdict(set)
     for read in reads:
         if read.chain and is_generic(read.chain[-1]) and (split := _split_of(read.entry.folder)):
@@ -206,6 +261,8 @@ def _inside(above: Place, here: Folder) -> Place:
         text = ""  # `01-02-2019-NA-BRAIN-12345` below a patient names the visit alone
     if text and chain and here.said is not None and not here.weak and not has_digit(text):
         text = ""  # `HD-GLIO-AUTO-segmentation` below a patient says what made the masks
+    if here.behind and any(map(owns, chain)):
+        text = ""  # `T1w_MPR_4e` below a patient describes a series
     for name in above.chain:
         text = _after(text, name) if text else text
     if text:
@@ -317,15 +374,14 @@ def _plain(text: str) -> str:
     return "".join(_WORD.findall(text)).lower()
 
 
-def _with_timepoints(reads: list[Read]) -> list[Read]:
+def _with_timepoints(reads: list[Read], timed: Collection[str]) -> list[Read]:
     """T1 and T2 are time points where images of other kinds lie in folders so called, or `T1_T2` stands in names."""
-    timed = {path for path in {read.entry.folder for read in reads} if _place(path).timepoint}
     inside = (read for read in reads if read.entry.folder in timed and read.own and read.said.role in MODALITIES)
-    folders = any(_odd(_place(read.entry.folder).timepoint, read.said.role) for read in inside)
+    placed = bool(timed) and any(_odd(_place(read.entry.folder).timepoint, read.said.role) for read in inside)
     names = any(_contradicts(match) for match in map(_timepoint, {read.tail for read in reads}) if match)
-    if not (folders or names):
+    if not (placed or names):
         return reads
-    return [_timed(read, folders, names) for read in reads]
+    return [_timed(read, placed, names) for read in reads]
 
 
 def _odd(word: str, role: str | None) -> bool:
@@ -418,13 +474,16 @@ class _Item(NamedTuple):
 
 
 def _found(read: Read, person: Person, origin: str) -> _Item:
-    visits = _visits(read.visits, (person.visit,) if person.visit else ())
+    visits = _visits(read.visits, (person.visit,)) if person.visit else read.visits
     label = person.label or (read.said.label if read.said.label not in _COMMON else "")
     return _Item(read.entry, person.name or origin, visits, read.said, label, read.visits)
 
 
 def _with_images(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
     """Masks are brought to the scan that they name: of their person, of their name, or the only one beside them."""
+    imaged = {(item.subject, item.visits) for item in found if item.said.role != MASK}
+    if all((item.subject, item.visits) in imaged for item in found if item.said.role == MASK):
+        return found, []
     sessions: dict[str, dict[tuple[str, ...], _Item]] = defaultdict(dict)
     folders: dict[str, dict[tuple[str, tuple[str, ...]], _Item]] = defaultdict(dict)
     for item in found:
@@ -495,10 +554,13 @@ def _one_per_role(found: Iterable[_Item]) -> list[Found]:
 
 def _together(items: list[_Item], place: int) -> Iterator[Found]:
     """Files of one scan."""
+    roles = {item.said.role for item in items}
+    if len(roles) == len(items) and None not in roles:
+        for item in items:
+            yield Found(place, item.subject, item.session, item.said.role or IMAGE, item.entry, rank=1)
+        return
     taken: Counter[str] = Counter()
-    if len(items) > 1:
-        items = sorted(items, key=_precedence)
-    for item in items:
+    for item in sorted(items, key=_precedence):
         role = item.said.role or item.label or IMAGE
         if role not in MODALITIES and role != MASK:
             role = _free(role, item.label, taken)
