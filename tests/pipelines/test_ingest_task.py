@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -113,3 +114,23 @@ def test_memory_does_not_grow_with_the_number_of_scans(tmp_path, job):
     peak(2)
     few, many = peak(10), peak(100)
     assert many <= 1.2 * few
+
+
+def test_a_bad_copy_takes_nothing_from_a_stored_scan(job, tmp_path):
+    source = archive(tmp_path / "source", subjects=1)
+    (folder,) = source.iterdir()
+    extra = folder / f"{folder.name}_adc.nii.gz"
+    extra.write_bytes(b"")
+
+    def written(run: str, replaces: str | None) -> tuple[bool, list[str]]:
+        task = PartTask(f"c.{run}", tuple(sources.find(str(source)).scans), replaces)
+        with lock(job.settings.warehouse, "slices-d", 0, run) as fence:
+            outcome = write_part(task, replace(job, fence=fence))
+        (row,) = tables(tmp_path / "w")["scans"]
+        return bool(outcome.written), list(row["modalities"])
+
+    assert written("r1", None) == (True, ["FLAIR", "T1", "T1ce", "T2"])
+    shutil.copyfile(folder / f"{folder.name}_t2.nii.gz", folder / f"{folder.name}_swi.nii.gz")
+    assert written("r2", "c.r1") == (True, ["FLAIR", "T1", "T1ce", "T2", "SWI"])
+    (folder / f"{folder.name}_t1.nii.gz").write_bytes(b"")
+    assert written("r3", "c.r2") == (False, ["FLAIR", "T1", "T1ce", "T2", "SWI"])
