@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segpipe.core.regions import CONVENTIONS, LabelConvention, recode
-from segpipe.errors import BadInput, TableError
+from segpipe.errors import BadInput, Reason, TableError
 from segpipe.pipelines import attempts, ingest_task
 from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.segment_task import Job
@@ -138,20 +138,39 @@ def _write_scan(
             kept += len(folders.wanted(view)) - len(missing)
             if missing:
                 native, native_row = _native(labels, row, view)
-            if "nifti" in missing:
-                folders.put("nifti", view, mask_files.nifti_mask(native, native_row, convention, stamp))
-            if "seg" in missing:
-                contents = _series(job, scan, native_row)
-                found = dicom_seg.dicom_seg(native, native_row, convention, stamp, job.model_id, contents)
-                folders.put("seg", view, found)
-            if "sr" in missing:
-                measures = measured(warehouse, scan.predicted, job.model_id)
-                report = dicom_sr.dicom_sr(measures, view.key, stamp, job.model_id, _series(job, scan, native_row))
-                folders.put("sr", view, report)
+            for kind in missing:  # made before it is put there, for a full disk is no fault of the scan
+                with _no_scan_stops_others(scan_id):
+                    if kind == "nifti":
+                        content = mask_files.nifti_mask(native, native_row, convention, stamp)
+                    elif kind == "seg":
+                        source = _series(job, scan, native_row)
+                        content = dicom_seg.dicom_seg(native, native_row, convention, stamp, job.model_id, source)
+                    else:
+                        source, measures = (
+                            _series(job, scan, native_row),
+                            measured(warehouse, scan.predicted, job.model_id),
+                        )
+                        content = dicom_sr.dicom_sr(measures, view.key, stamp, job.model_id, source)
+                folders.put(kind, view, content)
             written += len(missing)
     except (BadInput, TableError) as error:
         return MaskOutcome(scan_id, written=written, kept=kept, problem=str(error))
     return MaskOutcome(scan_id, written=written, kept=kept)
+
+
+@contextlib.contextmanager
+def _no_scan_stops_others(scan_id: str) -> Iterator[None]:
+    """Make whatever goes wrong with a scan BadInput that tells no text of it: the archive's paths may name patients."""
+    try:
+        yield
+    except (BadInput, TableError):
+        raise
+    except OSError as error:
+        problem = f"Files of scan {scan_id} cannot be read ({error.strerror or type(error).__name__})"
+        raise BadInput(Reason.UNREADABLE, problem, "check the source and its permissions, and run it again") from None
+    except Exception as error:
+        problem = f"The mask of scan {scan_id} cannot be made ({type(error).__name__})"
+        raise BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the scan") from None
 
 
 @dataclass(frozen=True)

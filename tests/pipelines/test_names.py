@@ -2,16 +2,22 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from segpipe.errors import UsageError
+from segpipe.core.splits import SplitRule
+from segpipe.errors import BadInput, Reason, UsageError
+from segpipe.pipelines import masks, segment_task
 from segpipe.pipelines.ingest_task import Job
 from segpipe.readers.naming import KEY_FILE_VARIABLE, KEY_VARIABLE, Naming, SubjectKey, refuse_key_in_conf, subject_key
 from segpipe.readers.sources import find
+from segpipe.settings import IngestSettings
+from segpipe.storage.lock import Fence
+from segpipe.warehouse.predicted import PredictedPlace
 from segpipe.warehouse.store import Warehouse
 from tests.pipelines.examples import COHORT, archive, run_ingest
 from tests.readers.test_dicom import archive as write_dicom
@@ -205,3 +211,22 @@ def test_the_owner_of_the_key_finds_files_and_scans_again(tmp_path, with_key, ca
     file.write_text("another secret of more than sixteen bytes")
     assert main(["--source", str(source), "--token", KEY.path(path), "--subject-key-file", str(file)]) == 1
     assert "is not a file or scan" in capsys.readouterr().err
+
+
+def test_a_file_that_vanishes_before_its_mask_is_written_costs_that_mask_and_tells_no_name(tmp_path, with_key):
+    source = tmp_path / "source"
+    for number, name in enumerate(NAMES[:1]):
+        write_dicom(source / name, stack(4, SeriesInstanceUID=f"1.9.{number}", PatientID=name))
+    (scan,) = find(str(source), subject_key=KEY.secret).scans
+    reading = IngestSettings(source=str(source), warehouse="w", cohort=COHORT)
+    job = Job(reading, SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"), Naming(KEY))
+    row = {"files": [{"role": scan.modalities[0]}], "resampled_to": None, "scan_id": job.scan_id(scan)}
+    shutil.rmtree(source / NAMES[0])
+    asked = segment_task.Job("w", COHORT, "m", (), "SPL", "brats", job.fence, reader=job)
+    wanted = masks.MaskScan(PredictedPlace(row["scan_id"], "p", (), "f", "r"), None, scan)
+    with pytest.raises(BadInput) as told, masks._no_scan_stops_others(row["scan_id"]):
+        masks._series(asked, wanted, row)
+    assert told.value.reason is Reason.UNREADABLE
+    assert row["scan_id"] in str(told.value)
+    assert not [secret for secret in SECRETS if secret in str(told.value)]
+    assert told.value.__cause__ is None
