@@ -17,7 +17,7 @@ import numpy as np
 
 from segpipe.core.regions import CONVENTIONS, LabelConvention, recode
 from segpipe.errors import BadInput, Reason, TableError
-from segpipe.pipelines import attempts, ingest_task
+from segpipe.pipelines import attempts, ingest_task, ways
 from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.segment_task import Job
 from segpipe.prepare.grids import Grid
@@ -131,7 +131,7 @@ def _write_scan(
             return MaskOutcome(scan_id, kept=sum(len(folders.wanted(view)) for view in views))
     written = kept = 0
     try:
-        row = row or _read_row(scan, job)
+        row = row or ways.kept(warehouse, job.run_id, scan_id) or _read_row(scan, job)
         labels, convention = _in_source_labels(warehouse, scan.predicted, row)
         for view in _views(scan_id, row):
             missing = folders.missing(view)

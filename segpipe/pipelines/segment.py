@@ -113,7 +113,8 @@ def segment(
             reader = _reader(warehouse, settings, model, fence, naming)
             if listing is not None and reader is not None:
                 listing = meanings.settled(spark, warehouse, reader, listing)
-            job = replace(job, reader=reader, reported=frozenset(known))
+            masks = any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr))
+            job = replace(job, reader=reader, reported=frozenset(known), masks=masks)
             plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
@@ -123,7 +124,7 @@ def segment(
         with run.stage("follow up"):
             follow_up(spark, job, run)
         masks_failed = 0
-        if any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr)):
+        if masks:
             with run.stage("write masks"):
                 masks_failed = _tell_masks(write_masks(spark, settings, job, listing, progress), run)
         with run.stage("tidy up"):

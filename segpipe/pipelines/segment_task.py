@@ -18,7 +18,8 @@ from segpipe.core.prediction import AS_INGESTED, Model, Predictor, Segmented, Sl
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.runs import region_runs
 from segpipe.errors import BadInput, Reason
-from segpipe.pipelines import ingest_task, quarantine
+from segpipe.pipelines import ingest_task, quarantine, ways
+from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.attempts import Watch
 from segpipe.pipelines.measures import region_rows
 from segpipe.readers.archive import Rejected, ScanSource
@@ -39,7 +40,7 @@ class Job:
     """What every task of a run must know.
 
     `reader` is set where scans come straight from an archive; it reads them as ingest does. `reported` are the
-    fingerprints of what stands in quarantine already.
+    fingerprints of what stands in quarantine already. `masks` says that masks are written as files afterwards.
     """
 
     warehouse: str
@@ -52,6 +53,7 @@ class Job:
     reader: ingest_task.Job | None = None
     reported: frozenset[str] = frozenset()
     space: str = AS_INGESTED
+    masks: bool = False
 
     @classmethod
     def of(cls, warehouse: str, cohort: str, model: Model, fence: Fence) -> Job:
@@ -276,7 +278,10 @@ class _ArchivedScan:
         except BadInput:
             self._raise_what_is_lost()
             raise
-        return ingest_task.scan_row(scan, self.reader), _LoadedSlices(scan, self.job.modalities)
+        row = ingest_task.scan_row(scan, self.reader)
+        if self.job.masks and is_resampled(row):
+            ways.keep(Warehouse(self.job.warehouse), self.job.run_id, row)
+        return row, _LoadedSlices(scan, self.job.modalities)
 
     def _raise_what_is_lost(self) -> None:
         """Raise what is wrong with a file that dropped out, if the model looks at its modality."""

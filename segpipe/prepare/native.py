@@ -44,8 +44,11 @@ def _box(labels: np.ndarray, source: Grid, target: Grid, matrix: np.ndarray) -> 
 def _shares(
     labels: np.ndarray, values: list[int], source: Grid, target: Grid, matrix: np.ndarray, box: tuple[slice, ...]
 ) -> np.ndarray:
-    """How much of each voxel of the box each label fills: (labels, i, j, k) float32."""
-    from scipy.ndimage import map_coordinates
+    """How much of each voxel of the box each label fills: (labels, i, j, k) float32.
+
+    Only voxels that some label may reach are sampled: of scattered lesions the box is most of the head.
+    """
+    from scipy.ndimage import map_coordinates, maximum_filter
 
     counts = np.maximum(1, np.ceil(target.spacing_mm / _FINE_MM)).astype(int)
     change = np.linalg.inv(matrix @ source.affine) @ target.affine
@@ -54,13 +57,19 @@ def _shares(
     shape = tuple(part.stop - part.start for part in box)
     corner = np.array([part.start for part in box], np.float64)
     indices = np.indices(shape, np.float32).reshape(3, -1) + corner[:, None].astype(np.float32)
+    reach = np.ceil(np.abs(change[:3, :3]).sum(axis=1) / 2 + 1).astype(int)
+    near = maximum_filter((labels > 0).astype(np.uint8), (2 * reach + 1).tolist(), mode="constant")
+    centres = change[:3, :3] @ indices + change[:3, 3:]
+    seen = np.flatnonzero(map_coordinates(near, centres, order=0, mode="constant", cval=0))
     maps = [(labels == value).astype(np.float32) for value in values]
-    found = np.zeros((len(values), indices.shape[1]), np.float32)
+    sums = np.zeros((len(values), len(seen)), np.float32)
     for offset in offsets:
-        at = change[:3, :3] @ (indices + offset[:, None]) + change[:3, 3:]
+        at = centres[:, seen] + (change[:3, :3] @ offset)[:, None]
         for place, one in enumerate(maps):
-            found[place] += map_coordinates(one, at, order=1, mode="constant", cval=0.0)
-    return (found / len(offsets)).reshape(len(values), *shape)
+            sums[place] += map_coordinates(one, at, order=1, mode="constant", cval=0.0)
+    found = np.zeros((len(values), indices.shape[1]), np.float32)
+    found[:, seen] = sums / len(offsets)
+    return found.reshape(len(values), *shape)
 
 
 def _assigned(shares: np.ndarray, values: list[int]) -> np.ndarray:
