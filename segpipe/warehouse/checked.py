@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
@@ -111,7 +112,7 @@ def read_metadata(fs: AbstractFileSystem, path: str) -> pq.FileMetaData:
 
 def whereabouts(fs: AbstractFileSystem, path: str) -> str:
     """Where the file of a part is: in its table, or, when it was replaced not long ago, aside."""
-    return path if fs.exists(path) else _aside(path)
+    return path if f"/{REPLACED}/" in path or fs.exists(path) else _aside(path)
 
 
 def _aside(path: str) -> str:
@@ -216,12 +217,6 @@ def open_part(fs: AbstractFileSystem, path: str) -> Iterator[Reader]:
             reader.close()
 
 
-def dataset_format() -> ds.ParquetFileFormat:
-    """The format of datasets whose pages are verified."""
-    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    return ds.ParquetFileFormat(default_fragment_scan_options=options)
-
-
 @contextlib.contextmanager
 def _arrow(where: str) -> Iterator[None]:
     """Turn what Arrow says of broken content into TableError; faults of the file system stay what they are."""
@@ -250,10 +245,44 @@ class Dataset(ds.FileSystemDataset):
     """
 
     threads = True
+    fs: AbstractFileSystem | None = None
+    """Where the files are, to look for those that were moved aside since the dataset was made."""
 
     def scanner(self, *arguments: Any, **options: Any) -> ds.Scanner:
         return super().scanner(*arguments, **(options if self.threads else options | {"use_threads": False}))
 
     def to_table(self, *arguments: Any, **options: Any) -> pa.Table:
         with _arrow(self.files[0].rpartition("/")[0] if self.files else "a table"):
-            return super().to_table(*arguments, **options)
+            return self._asked("to_table", *arguments, **options)
+
+    def count_rows(self, *arguments: Any, **options: Any) -> int:
+        return int(self._asked("count_rows", *arguments, **options))
+
+    def head(self, *arguments: Any, **options: Any) -> pa.Table:
+        return self._asked("head", *arguments, **options)
+
+    def _asked(self, method: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return getattr(ds.FileSystemDataset, method)(self, *arguments, **options)
+        except FileNotFoundError:
+            if self.fs is None:
+                raise
+            return getattr(dataset(self.fs, self.files, self.schema), method)(*arguments, **options)
+
+
+def dataset(fs: AbstractFileSystem, paths: Sequence[str], schema: pa.Schema) -> Dataset:
+    """Parts as a dataset whose pages are verified; those that are moved aside meanwhile are found there.
+
+    Raises FileNotFoundError where one is in neither place.
+    """
+    system = pafs.LocalFileSystem() if is_local(fs) else fs  # Arrow's own needs no Python
+    form = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
+    try:
+        plain = ds.dataset(list(paths), schema=schema, filesystem=system, format=form)
+    except FileNotFoundError:
+        plain = ds.dataset([whereabouts(fs, path) for path in paths], schema=schema, filesystem=system, format=form)
+    found = Dataset(list(plain.get_fragments()), plain.schema, plain.format, filesystem=plain.filesystem)
+    found.threads, found.fs = is_local(fs), fs
+    return found

@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
@@ -203,11 +202,7 @@ class Warehouse:
         paths = [self.path(table.name, f"{name}.parquet") for name in names]
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
             paths = list(pool.map(lambda path: self._checked(table, path), paths))
-        system = pafs.LocalFileSystem() if files.is_local(self.fs) else self.fs  # Arrow's own needs no Python
-        plain = ds.dataset(paths, schema=table.schema, filesystem=system, format=checked.dataset_format())
-        dataset = checked.Dataset(list(plain.get_fragments()), plain.schema, plain.format, filesystem=plain.filesystem)
-        dataset.threads = files.is_local(self.fs)
-        return dataset
+        return checked.dataset(self.fs, paths, table.schema)
 
     def _check_there(self) -> None:
         if not self.exists():

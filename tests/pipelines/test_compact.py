@@ -121,13 +121,14 @@ def test_a_reader_that_planned_before_finds_the_voxels_after(tmp_path):
     warehouse = fresh(tmp_path / "w")
     row = warehouse.scans("c").to_pylist()[0]
     planned = warehouse.slice_parts("c")
-    dataset = warehouse.table("scans")
+    dataset, rows = warehouse.table("scans"), warehouse.table("scans").to_table()
     assert run_compact(warehouse)["parts_after"] == 2
     for part in planned:
         assert warehouse.slice_part(part.name, [])  # its footers, aside
         assert verify_part(warehouse.url, "slices", part.name).problem is None
     assert np.array_equal(read_planes(warehouse, row)["flair"], read_planes(Warehouse(warehouse.url), row)["flair"])
-    assert dataset.files
+    assert dataset.to_table().equals(rows)
+    assert dataset.count_rows() == dataset.head(10).num_rows == 3
 
 
 def test_what_was_replaced_goes_when_its_time_has_come(tmp_path):
