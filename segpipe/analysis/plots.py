@@ -14,6 +14,7 @@ from segpipe.core.faces import may_show_face
 from segpipe.core.intensity import brain_mask
 from segpipe.core.regions import LabelConvention, to_regions
 from segpipe.core.surface import surface, thinned, thinned_affine
+from segpipe.errors import NotFound, UsageError
 from segpipe.report.overlays import telling_slices, window
 
 if TYPE_CHECKING:
@@ -81,6 +82,62 @@ def picture_of(scan: Scan, modality: str | None = None, model: str | None = None
     remark = "" if faceless else "; no surface of the head, which is not stripped"
     figure.suptitle(_caption(scan, modality) + remark, fontsize=10)
     return figure
+
+
+def native_of(scan: Scan, path: str, modality: str | None = None, model: str | None = None) -> Figure:
+    """A prepared scan and a source file of it, side by side: the slice of each through the middle of the prediction.
+
+    Raises NotFound for a scan that was not prepared, and UsageError for a file that is not that modality's.
+    """
+    import nibabel as nib
+
+    name = modality or default_modality(scan)
+    if not scan.is_prepared:
+        raise NotFound(f"Scan {scan.scan_id} was not prepared", "its own view shows the grid of its files")
+    labels = scan.nifti("prediction", model, native=name)
+    image = nib.load(path)
+    if image.shape[:3] != labels.shape or not np.allclose(image.affine, labels.affine, atol=1e-2):
+        raise UsageError(
+            f"{path} has the grid {image.shape[:3]}, {name} of {scan.scan_id} had {labels.shape}",
+            f"give the file that its {name} was ingested from",
+        )
+    convention = scan.prediction_convention(model)
+    sides = [
+        (scan.image(name), _outer(scan.prediction(model), convention), scan.affine),
+        (np.asarray(image.dataobj, np.float32), _outer(np.asarray(labels.dataobj), convention), labels.affine),
+    ]
+    figure, axes = _figure(2, height=4.0)
+    for axis, title, (values, region, affine) in zip(axes, ("prepared", "as scanned"), sides, strict=True):
+        values = values.reshape(region.shape)
+        across = int(np.abs(affine[2, :3]).argmax())
+        used = np.flatnonzero(region.any(axis=tuple(other for other in range(3) if other != across)))
+        place = int(used[len(used) // 2]) if len(used) else region.shape[across] // 2
+        planes = [_upright(array.take(place, across), affine, across) for array in (values, region)]
+        low, high = np.percentile(planes[0], (1, 99.5))
+        rows_mm, columns_mm = _in_plane_mm(affine, across)
+        _slice(axis, planes[0], float(low), float(max(high, low + 1)), rows_mm / columns_mm)
+        _outline(axis, planes[1], PREDICTED, "-")
+        axis.set_title(f"{title}: {' x '.join(map(str, region.shape))}", fontsize=9)
+    figure.suptitle(f"{scan.scan_id}, {name}", fontsize=10)
+    return figure
+
+
+def _upright(plane: np.ndarray, affine: np.ndarray, across: int) -> np.ndarray:
+    """A plane with rows to the patient's back and columns to the left."""
+    first, second = (axis for axis in range(3) if axis != across)
+    if np.abs(affine[0, first]) > np.abs(affine[0, second]):
+        plane, first, second = plane.T, second, first
+    plane = plane if affine[1, first] < 0 else plane[::-1]
+    return plane if affine[0, second] < 0 else plane[:, ::-1]
+
+
+def _in_plane_mm(affine: np.ndarray, across: int) -> tuple[float, float]:
+    """The spacing of rows and of columns of such a plane."""
+    first, second = (axis for axis in range(3) if axis != across)
+    if np.abs(affine[0, first]) > np.abs(affine[0, second]):
+        first, second = second, first
+    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return float(spacing[first]), float(spacing[second])
 
 
 def curves(history: pd.DataFrame) -> Figure:

@@ -119,13 +119,25 @@ class Scan:
         """What the labels of `prediction` mean; raises as `prediction` does."""
         return self._predictions(self._model(model))[1]
 
-    def nifti(self, what: str, model: str | None = None) -> Nifti1Image:
+    @property
+    def is_prepared(self) -> bool:
+        """Whether its arrays were registered and resampled by `ingest --prepare`: they lie on no source file's grid."""
+        return bool(self.row["preparation"]) and self.row["preparation"]["how"] == "prepared"
+
+    def nifti(self, what: str, model: str | None = None, native: str | None = None) -> Nifti1Image:
         """A modality, `mask` or `prediction` as a NIfTI image, turned as the source file was: it lies over that file.
 
-        Raises NotFound where the scan has no such volume.
+        Of a prepared scan it lies in the space of the cohort; with `native`, a modality's name, labels lie on the grid
+        of that modality's source file, their volumes kept. Raises NotFound where the scan has no such volume.
         """
         with named_extra():
             import nibabel as nib
+
+        if native is not None and self.is_prepared:
+            labels, affine = self._on_source_grid(what, model, native)
+            image = nib.Nifti1Image(labels, affine)
+            image.header.set_xyzt_units("mm")
+            return image
 
         if what == MASK:
             array = self.mask()
@@ -159,8 +171,16 @@ class Scan:
         return picture_of(self, modality, model)
 
     @names_extra
-    def view(self, modality: str | None = None, model: str | None = None) -> Any:
-        """The scan in 3D with truth and prediction: a widget to turn and slice, or a picture where none can run."""
+    def view(self, modality: str | None = None, model: str | None = None, native: str | None = None) -> Any:
+        """The scan in 3D with truth and prediction: a widget to turn and slice, or a picture where none can run.
+
+        With `native`, the path of the modality's source file, a picture of the prepared image beside that of the file,
+        through one place, with the prediction on each. Tables of prepared scans hold no voxel of their sources.
+        """
+        if native is not None:
+            from segpipe.analysis.plots import native_of
+
+            return native_of(self, native, modality, model)
         from segpipe.analysis.viewer import view
 
         return view(self, modality, model)
@@ -188,6 +208,18 @@ class Scan:
     @cached_property
     def _kept(self) -> dict[str, tuple[np.ndarray, LabelConvention | None]]:
         return {}
+
+    def _on_source_grid(self, what: str, model: str | None, native: str) -> tuple[np.ndarray, np.ndarray]:
+        from segpipe.prepare.native import on_source_grid
+
+        role = next((name for name in self.modalities if name.lower() == native.lower()), None)
+        labels = self.mask() if what == MASK else self.prediction(model) if what == PREDICTION else None
+        if role is None or labels is None:
+            raise NotFound(
+                f"Scan {self.scan_id} has no {what} on the grid of {native}",
+                f"ask for {MASK} or {PREDICTION} on one of {', '.join(self.modalities)}; images are in the source file",
+            )
+        return on_source_grid(labels, self.row, role)
 
     @property
     def _source_orientation(self) -> str:

@@ -20,8 +20,7 @@ from segpipe.errors import BadInput, Reason, TableError
 from segpipe.pipelines import attempts, ingest_task, ways
 from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.segment_task import Job
-from segpipe.prepare.grids import Grid
-from segpipe.prepare.native import to_native
+from segpipe.prepare.native import on_source_grid
 from segpipe.readers import dicom_objects, dicom_seg, dicom_sr, mask_files, packed
 from segpipe.readers.archive import Listing, ScanSource
 from segpipe.readers.names import MASK
@@ -242,10 +241,7 @@ def _native(labels: np.ndarray, row: Mapping[str, Any], view: _View) -> tuple[np
     if view.role is None:
         return labels, dict(row)
     file = next(dict(file) for file in row["files"] if file["role"] == view.role)
-    transform = next(one for one in row["preparation"]["transforms"] if one["role"] == view.role)
-    source = Grid(tuple(row["shape"]), np.reshape(row["affine"], (4, 4)))
-    target = Grid(tuple(file["shape"][:3]), np.reshape(file["affine"], (4, 4)))
-    native = to_native(labels, source, target, np.reshape(transform["matrix"], (4, 4)))
+    native, _ = on_source_grid(labels, row, view.role)
     changes = {"scan_id": view.key, "files": [file], "orientation": file["orientation"], "resampled_to": None}
     return native, dict(row) | changes
 

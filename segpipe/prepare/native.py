@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from segpipe.prepare.grids import Grid
@@ -25,6 +28,18 @@ def to_native(labels: np.ndarray, source: Grid, target: Grid, matrix: np.ndarray
     shares = _shares(labels, values, source, target, matrix, box)
     found[box] = _assigned(shares, values)
     return found
+
+
+def on_source_grid(labels: np.ndarray, scan: Mapping[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:
+    """A label map of a prepared scan, by its row of `scans`, on the grid of the source file `role`, and its affine.
+
+    The array has the index order of the file.
+    """
+    file = next(file for file in scan["files"] if file["role"] == role)
+    transform = next(one for one in scan["preparation"]["transforms"] if one["role"] == role)
+    source = Grid(tuple(scan["shape"]), np.reshape(scan["affine"], (4, 4)))
+    target = Grid(tuple(file["shape"][:3]), np.reshape(file["affine"], (4, 4)))
+    return to_native(labels, source, target, np.reshape(transform["matrix"], (4, 4))), target.affine
 
 
 def _box(labels: np.ndarray, source: Grid, target: Grid, matrix: np.ndarray) -> tuple[slice, slice, slice] | None:
