@@ -67,6 +67,12 @@ def tables_page() -> str:
         "A table is a folder of Parquet files below the warehouse. All arrays of a scan have the index order (slice,"
         " row, column); `affine` maps such an index to RAS+ millimetres. In Python:"
         " `segpipe.open_warehouse(path).scans`, and so on.",
+        "Tables that are written together have files of one name: `slices` and `scans`, `predictions` and"
+        " `segmentations`. A row counts once its file is in the second of them, and no longer once a file is"
+        " there that `_merges` names in its place: segpipe's readers see to that, and [what others"
+        " see](../decisions/0003-commit-protocol.md) is a file or two more for a moment. Folders whose names"
+        " begin with `_` are no tables: `_staging` holds what is being written, `_replaced` what was replaced"
+        " within the last day, `_locks`, `_keys` and `_merges` a few small files.",
     ]
     for table in TABLES.values():
         parts += [
