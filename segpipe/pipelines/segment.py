@@ -107,12 +107,14 @@ def segment(
         job = Job.of(settings.warehouse, settings.cohort, model, fence)
         with run.stage("plan"):
             warehouse.recover()
+            index = warehouse.index(settings.cohort) if listing is not None else {}
             if listing is not None:
-                cohort_key.check(warehouse, settings.cohort, naming, listing, warehouse.index(settings.cohort).values())
+                cohort_key.check(warehouse, settings.cohort, naming, listing, index.values())
             known = dict(quarantine.reported(warehouse, "segment", job.cohort))
             reader = _reader(warehouse, settings, model, fence, naming)
             if listing is not None and reader is not None:
                 listing = meanings.settled(spark, warehouse, reader, listing)
+                reader = as_ingested(reader, listing, index)
             masks = any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr))
             job = replace(job, reader=reader, reported=frozenset(known), masks=masks)
             plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
@@ -171,6 +173,20 @@ def _reader(
     except ValueError:
         rule = SplitRule(reading.split_salt, reading.train_fraction, reading.validation_fraction)
     return ingest_task.Job(reading, rule, fence, naming)
+
+
+def as_ingested(reader: ingest_task.Job, listing: Listing, index: Mapping[str, Mapping[str, str]]) -> ingest_task.Job:
+    """The reader with the setting of header text that the cohort was ingested with, so that its scans are the same.
+
+    Fingerprints tell it. Nothing that is written here holds such text, so nobody need be asked.
+    """
+    keeping = replace(reader, settings=replace(reader.settings, keep_header_text=True))
+    for scan in listing.scans:
+        row = index.get(reader.scan_id(scan))
+        for one in (reader, keeping):
+            if row is not None and row["fingerprint"] == one.fingerprint(scan):
+                return one
+    return reader
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, Reason, UsageError
-from segpipe.pipelines import masks, segment_task
+from segpipe.pipelines import masks, segment, segment_task
 from segpipe.pipelines.ingest_task import Job
 from segpipe.readers.naming import KEY_FILE_VARIABLE, KEY_VARIABLE, Naming, SubjectKey, refuse_key_in_conf, subject_key
 from segpipe.readers.sources import find
@@ -230,3 +231,17 @@ def test_a_file_that_vanishes_before_its_mask_is_written_costs_that_mask_and_tel
     assert row["scan_id"] in str(told.value)
     assert not [secret for secret in SECRETS if secret in str(told.value)]
     assert told.value.__cause__ is None
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["blanked", "kept"])
+def test_scans_of_an_archive_are_those_of_the_tables_whether_header_text_was_kept(tmp_path, kept):
+    source = archive(tmp_path / "source", subjects=2)
+    listing = find(str(source))
+    reading = IngestSettings(source=str(source), warehouse="w", cohort=COHORT)
+    reader = Job(reading, SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"))
+    ingested = replace(reader, settings=replace(reading, keep_header_text=kept))
+    index = {ingested.scan_id(scan): {"fingerprint": ingested.fingerprint(scan)} for scan in listing.scans[1:]}
+    found = segment.as_ingested(reader, listing, index)
+    assert found.settings.keep_header_text == kept
+    assert all(found.fingerprint(scan) == ingested.fingerprint(scan) for scan in listing.scans)
+    assert not segment.as_ingested(reader, listing, {}).settings.keep_header_text
