@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from segpipe.errors import TableError, WarehouseBusy
+from segpipe.errors import NotFound, TableError, WarehouseBusy
 from segpipe.pipelines import attempts
 from segpipe.pipelines.ingest import lock_name
 from segpipe.settings import CompactSettings
@@ -158,6 +158,8 @@ def groups(warehouse: Warehouse, cohort: str | None) -> list[Group]:
     if cohort is None:
         for table in (QUARANTINE, RUNS):
             found.append(Group(_LOCK, (table,), "merged.", warehouse.sizes(table.name)))
+    if cohort is not None and not found:
+        raise NotFound(f"Cohort {cohort!r} has no scans in {warehouse.url}", "name an ingested cohort")
     return [one for one in found if one.sizes]
 
 

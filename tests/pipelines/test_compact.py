@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 import segpipe
-from segpipe.errors import TableError, WarehouseBusy
+from segpipe.errors import NotFound, TableError, WarehouseBusy
 from segpipe.pipelines import compact, quarantine
 from segpipe.pipelines.verify import verify, verify_part
 from segpipe.readers.generate import write_brats
@@ -177,6 +177,8 @@ def test_a_cohort_that_a_job_works_on_is_left_alone(tmp_path):
     with lock(warehouse.url, "slices-c", 0, "r1"):
         with pytest.raises(WarehouseBusy):
             run_compact(warehouse, cohort="c")
+        with pytest.raises(NotFound, match="Cohort 'd' has no scans"):
+            run_compact(warehouse, cohort="d")
         run_compact(warehouse)
     assert len(warehouse.parts("segmentations")) == 1
     assert warehouse.parts("slices") == ["c.0", "c.1", "c.2"]
