@@ -330,21 +330,24 @@ def stem(name: str) -> str:
 
 
 def walk(
-    fs: fsspec.AbstractFileSystem, root: str, names: Collection[str] | None = None
+    fs: fsspec.AbstractFileSystem,
+    root: str,
+    names: Collection[str] | None = None,
+    hidden: Counter[str] | None = None,
 ) -> tuple[dict[str, Entry], list[Rejected]]:
     """The regular files below `root` by relative path, in order, and what is refused for its name or place.
 
     With `names`, only those files, as far as they exist, are looked at.
 
-    Nothing is opened. Files and folders whose name starts with one dot are left out. Symbolic links are followed to
-    files inside `root`; links to folders inside are left out, for their files are listed already. A folder that cannot
-    be listed is refused as a whole; its path ends with a slash.
+    Nothing is opened. Files and folders whose name starts with one dot are left out, and counted in `hidden`. Symbolic
+    links are followed to files inside `root`; links to folders inside are left out, for their files are listed already.
+    A folder that cannot be listed is refused as a whole; its path ends with a slash.
     """
     if names is None and _is_local(fs):
-        return _walk_local(root.rstrip("/") or "/")
+        return _walk_local(root.rstrip("/") or "/", hidden=hidden)
     rejected: list[Rejected] = []
     if names is None:
-        found = below(fs, root, root, rejected)
+        found = below(fs, root, root, rejected, hidden=hidden)
     else:
         paths = [f"{root.rstrip('/')}/{name}" for name in sorted(names)]
         found = {path: fs.info(path) for path in paths if fs.exists(path)}
@@ -365,11 +368,14 @@ def walk_below(
     return entries, rejected + refused
 
 
-def _walk_local(root: str, top: str = "", deep: bool = True) -> tuple[dict[str, Entry], list[Rejected]]:
+def _walk_local(
+    root: str, top: str = "", deep: bool = True, hidden: Counter[str] | None = None
+) -> tuple[dict[str, Entry], list[Rejected]]:
     """`walk` of a local folder: each folder is listed, and its files' versions asked for, in one sweep."""
     found: list[Entry] = []
     rejected: list[Rejected] = []
     real_root = os.path.realpath(root)
+    hidden = Counter() if hidden is None else hidden
     left = [top]
     while left:
         prefix = left.pop()
@@ -380,10 +386,13 @@ def _walk_local(root: str, top: str = "", deep: bool = True) -> tuple[dict[str, 
                     name = one.name
                     path = prefix + name
                     if one.is_dir(follow_symlinks=False):
-                        if deep and not is_hidden(f"{path}/"):
+                        if is_hidden(f"{path}/"):
+                            hidden["hidden folder"] += 1
+                        elif deep:
                             left.append(f"{path}/")
                         continue
                     if name[0] == "." and is_hidden(path):
+                        hidden["hidden file"] += 1
                         continue
                     status = one.stat(follow_symlinks=False)
                     entry = Entry(path, status.st_size, str(status.st_mtime))
@@ -445,14 +454,21 @@ def listed(
 
 
 def below(
-    fs: fsspec.AbstractFileSystem, root: str, top: str, rejected: list[Rejected], deep: bool = True
+    fs: fsspec.AbstractFileSystem,
+    root: str,
+    top: str,
+    rejected: list[Rejected],
+    deep: bool = True,
+    hidden: Counter[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What is in the folder `top` but folders, by path and in order, with all below it where `deep`.
 
+    One call a folder. What is hidden is left out and counted in `hidden`.
     Folders that cannot be listed are rejected, but `root` itself.
     """
     start = len(root.rstrip("/")) + 1
     found: dict[str, dict[str, Any]] = {}
+    hidden = Counter() if hidden is None else hidden
     left = [top.rstrip("/") or "/"]
     while left:
         folder = left.pop()
@@ -467,9 +483,12 @@ def below(
             path = str(info["name"]).rstrip("/")
             if path == folder:  # an object store's mark of a folder
                 continue
-            if info["type"] != "directory":
+            is_folder = info["type"] == "directory"
+            if is_hidden(f"{path[start:]}/"):
+                hidden["hidden folder" if is_folder else "hidden file"] += 1
+            elif not is_folder:
                 found[path] = info
-            elif deep and not is_hidden(f"{path[start:]}/"):
+            elif deep:
                 left.append(path)
     return dict(sorted(found.items()))
 

@@ -53,7 +53,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bsub (?!t[12])[a-z]*\d\w*", " "),  # a subject's name in a file name, no subtraction
     (r"\bt2w? ?\*", " t2star "),
     (r"\br2 ?\*", " relaxometry "),
-    (r"\bt2w? ?star\b", " t2star "),
+    (r"\bt2w? ?starw?\b", " t2star "),
     (r"\bdark ?fluid\b|\bda ?fl\b|\bfluid ?att?en\w*( inversion( recovery)?)?", " flair "),
     (r"\bmp ?rage\b", " mprage "),
     (r"\bmp ?2 ?rage\b", " mp2rage "),

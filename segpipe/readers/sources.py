@@ -79,7 +79,8 @@ def find(
     table = only if only and only.lower().endswith(manifest.SUFFIXES) else None
     if layout == "manifest" and table is None:
         raise UsageError(f"Source {source_url} is not a manifest", "name a .csv, .tsv or .parquet file")
-    entries, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None)
+    hidden: Counter[str] = Counter()
+    entries, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None, hidden)
     key = naming.subject_key() if subject_key is None else naming.SubjectKey(subject_key)
     archive = Archive(fs, root, entries, key.secret if key else None)
     scans: list[ScanSource] = []
@@ -119,7 +120,7 @@ def find(
     used |= {parts[0] for path in used if (parts := packed.split(path)) is not None}
     if odd := sum(not unicodedata.is_normalized("NFC", path) for path in used):
         told.append(f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one")
-    ignored = Counter(kinds.get(path) or kind_of(path) for path in entries.keys() - used) + inside
+    ignored = Counter(kinds.get(path) or kind_of(path) for path in entries.keys() - used) + inside + hidden
     return Listing(
         kept,
         rejected,

@@ -178,6 +178,14 @@ class TestBids:
         assert one.files[-1].path.endswith("pre_label-lesion_mask.nii.gz")
         assert (two.subject, two.session, two.modalities) == ("sub-02", "1", ("T2",))
 
+    def test_suffixes_that_are_no_weight_and_templates_that_are_nobody(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"sub-01/anat/sub-01_{word}.nii.gz" for word in ("acq-x_T1w", "FLASH", "T2w", "T2starw")))
+        touch(tmp_path, "tpl-MNI/anat/tpl-MNI_res-1_T1w.nii.gz")
+        listing = find(str(tmp_path))
+        (scan,) = listing.scans
+        assert scan.modalities == ("T1", "T2", "FLASH", "T2starw")
+        assert listing.kinds == {"BIDS template": 1}
+
     def test_a_second_run_is_rejected(self, tmp_path: Path) -> None:
         touch(tmp_path, "sub-01/anat/sub-01_run-1_T1w.nii.gz", "sub-01/anat/sub-01_run-2_T1w.nii.gz")
         listing = find(str(tmp_path))
@@ -412,6 +420,7 @@ class TestListing:
             "sub-01": "bids",
         }
         assert not listing.rejected
+        assert listing.kinds["hidden folder"] == 2
 
     def test_every_odd_file_is_a_scan_or_a_rejection(self, real_data: Path) -> None:
         listing = find(str(real_data / "odd"), subject_key=b"key")

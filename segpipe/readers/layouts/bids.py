@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, ScanSource, gather, pairs, stem
+from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, ScanSource, gather, is_image, pairs, stem
 from segpipe.readers.labels import stated
 from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, modality
 
@@ -51,6 +51,8 @@ _WITHOUT = ("none", "no", "pre", "without", "non", "native", "0")
 _NATIVE = "native"
 _SPACES = re.compile(r"orig|individual|native|t1w?|t2w?|flair|subject|scanner|anat", re.IGNORECASE)
 _UNIFORM = {"unit1": "T1"}
+_OWN_NAME = ("mp2rage", "flash", "t2starw", "t2star", "inplanet1", "inplanet2")  # suffixes that say no weight of ours
+_TEMPLATE = re.compile(r"tpl-[^_/]+(?:_.+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class _Name:
 
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """Scans of every BIDS data set; its functional, diffusion and derived images are counted."""
+    templates = {path: "BIDS template" for path, entry in entries.items() if "tpl-" in path and _is_template(entry)}
     below = {path: entry for path, entry in entries.items() if "sub-" in path.lower()}
     images, companions, _ = pairs(below)
     names = [name for entry in images.values() if (name := _parse(entry)) is not None]
@@ -83,14 +86,20 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     for name in names:
         beside[name.subject].add(stem(name.entry.name))
     if not any(_image_role(name) or _mask_role(name) for name in names):
-        return Claim()
+        return Claim(taken={*templates}, ignored=templates)
     maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
     found, ignored = _understood([name for name in names if name not in maps] if maps else names)
     ignored |= {name.entry.path: BRAIN for name in maps}
     scans, rejected = gather(found, "bids", companions)
     scans = [scan if scan.files[-1].role != MASK else _with_convention(scan) for scan in scans]
     taken = {path for name in names for path in (name.entry.path, *_others(name.entry, companions))}
-    return Claim(scans, rejected, taken, ignored)
+    return Claim(scans, rejected, taken | templates.keys(), templates | ignored)
+
+
+def _is_template(entry: Entry) -> bool:
+    """Whether an image is of a template, `tpl-…`: nobody's."""
+    names = (entry.folder.split("/")[0], stem(entry.name))
+    return is_image(entry.path) and any(map(_TEMPLATE.fullmatch, names)) and "sub-" not in entry.path.lower()
 
 
 def _with_convention(scan: ScanSource) -> ScanSource:
@@ -157,7 +166,7 @@ def _image_role(name: _Name) -> str | None:
     if name.datatype or not name.suffix or _mask_role(name):
         return None
     suffix = name.suffix.lower()
-    role = _UNIFORM.get(suffix) or (None if suffix == "mp2rage" else modality(name.suffix))
+    role = _UNIFORM.get(suffix) or (None if suffix in _OWN_NAME else modality(name.suffix))
     ce = name.entities.get("ce", "none").lower()
     if role == "T1" and ce not in _WITHOUT:
         return "T1ce"
