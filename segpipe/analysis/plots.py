@@ -15,6 +15,7 @@ from segpipe.core.intensity import brain_mask
 from segpipe.core.regions import LabelConvention, to_regions
 from segpipe.core.surface import surface, thinned, thinned_affine
 from segpipe.errors import NotFound, UsageError
+from segpipe.prepare.native import on_source_grid
 from segpipe.report.overlays import telling_slices, window
 
 if TYPE_CHECKING:
@@ -87,31 +88,34 @@ def picture_of(scan: Scan, modality: str | None = None, model: str | None = None
 def native_of(scan: Scan, path: str, modality: str | None = None, model: str | None = None) -> Figure:
     """A prepared scan and a source file of it, side by side: the slice of each through the middle of the prediction.
 
-    Raises NotFound for a scan that was not prepared, and UsageError for a file that is not that modality's.
+    Where no model has segmented the scan, the outline is that of its brain. Raises NotFound for a scan that was not
+    prepared, and UsageError for a file that is not that modality's.
     """
     import nibabel as nib
 
     name = modality or default_modality(scan)
     if not scan.is_prepared:
         raise NotFound(f"Scan {scan.scan_id} was not prepared", "its own view shows the grid of its files")
-    labels = scan.nifti("prediction", model, native=name)
+    values = scan.image(name)
+    known = bool(model or scan.models())
+    outlined = _outer(scan.prediction(model), scan.prediction_convention(model)) if known else np.not_equal(values, 0)
+    native, affine = on_source_grid(outlined.astype(np.uint8), scan.row, name)
     image = nib.load(path)
-    if image.shape[:3] != labels.shape or not np.allclose(image.affine, labels.affine, atol=1e-2):
+    if image.shape[:3] != native.shape or not np.allclose(image.affine, affine, atol=1e-2):
         raise UsageError(
-            f"{path} has the grid {image.shape[:3]}, {name} of {scan.scan_id} had {labels.shape}",
+            f"{path} has the grid {image.shape[:3]}, {name} of {scan.scan_id} had {native.shape}",
             f"give the file that its {name} was ingested from",
         )
-    convention = scan.prediction_convention(model)
-    sides = [
-        (scan.image(name), _outer(scan.prediction(model), convention), scan.affine),
-        (np.asarray(image.dataobj, np.float32), _outer(np.asarray(labels.dataobj), convention), labels.affine),
+    sides: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = [
+        (values, outlined, scan.affine),
+        (np.asarray(image.dataobj, np.float32), native > 0, affine),
     ]
     figure, axes = _figure(2, height=4.0)
     for axis, title, (values, region, affine) in zip(axes, ("prepared", "as scanned"), sides, strict=True):
         values = values.reshape(region.shape)
         across = int(np.abs(affine[2, :3]).argmax())
-        used = np.flatnonzero(region.any(axis=tuple(other for other in range(3) if other != across)))
-        place = int(used[len(used) // 2]) if len(used) else region.shape[across] // 2
+        area = region.sum(axis=tuple(other for other in range(3) if other != across))
+        place = round(float(np.average(np.arange(len(area)), weights=area))) if area.any() else len(area) // 2
         planes = [_upright(array.take(place, across), affine, across) for array in (values, region)]
         low, high = np.percentile(planes[0], (1, 99.5))
         rows_mm, columns_mm = _in_plane_mm(affine, across)

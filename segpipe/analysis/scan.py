@@ -175,7 +175,8 @@ class Scan:
         """The scan in 3D with truth and prediction: a widget to turn and slice, or a picture where none can run.
 
         With `native`, the path of the modality's source file, a picture of the prepared image beside that of the file,
-        through one place, with the prediction on each. Tables of prepared scans hold no voxel of their sources.
+        through one place, with the outline of the prediction, or else of the brain, on each. Tables of prepared scans
+        hold no voxel of their sources.
         """
         if native is not None:
             from segpipe.analysis.plots import native_of
