@@ -145,8 +145,17 @@ def is_sealed(metadata: pq.FileMetaData) -> bool:
 
 
 def _metadata(file: Any, where: str) -> pq.FileMetaData:
+    footer, _ = _footer(file, where)
+    with _arrow(where):
+        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+    _check_digest(footer, metadata, where)
+    return metadata
+
+
+def _footer(file: Any, where: str) -> tuple[bytes, int]:
+    """The footer of an open file, with its length and the magic number behind it, and the size of the file."""
     file.seek(0, io.SEEK_END)
-    size = file.tell()
+    size = int(file.tell())
     file.seek(max(0, size - _TAIL))
     tail = file.read(_TAIL)
     length = int.from_bytes(tail[-8:-4], "little") + 8
@@ -155,13 +164,13 @@ def _metadata(file: Any, where: str) -> pq.FileMetaData:
     if length > len(tail):
         file.seek(size - length)
         tail = file.read(length)
-    footer = tail[-length:]
-    with _arrow(where):
-        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+    return tail[-length:], size
+
+
+def _check_digest(footer: bytes, metadata: pq.FileMetaData, where: str) -> None:
     written = (metadata.metadata or {}).get(FOOTER)
     if written is not None and (footer.count(written) != 1 or _digest(footer.replace(written, _EMPTY)) != written):
         raise _damaged(where, "its footer is not the one that was written")
-    return metadata
 
 
 class Reader:
@@ -169,12 +178,12 @@ class Reader:
 
     def __init__(self, file: Any, where: str):
         self.where = where
-        self.metadata = _metadata(file, where)
-        file.seek(0, io.SEEK_END)
-        self._size = int(file.tell())
+        footer, self._size = _footer(file, where)
         file.seek(0)
-        with _arrow(where):
-            self._parquet = pq.ParquetFile(file, metadata=self.metadata, page_checksum_verification=True)
+        with _arrow(where):  # the footer is taken apart once: that is most of the work of opening a small part
+            self._parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        self.metadata = self._parquet.metadata
+        _check_digest(footer, self.metadata, where)
 
     @property
     def schema(self) -> pa.Schema:

@@ -337,7 +337,7 @@ def _parse(rule: str, where: str) -> SplitRule:
         ) from None
 
 
-_seen: dict[str, tuple[pq.ParquetSchema, bytes | None, frozenset[str]]] = {}
+_seen: dict[str, tuple[pq.ParquetSchema, frozenset[str]]] = {}
 
 
 def _columns(table: Table, metadata: pq.FileMetaData, where: str) -> frozenset[str]:
@@ -345,11 +345,11 @@ def _columns(table: Table, metadata: pq.FileMetaData, where: str) -> frozenset[s
 
     Raises TableError where it does not fit the table.
     """
-    arrow = (metadata.metadata or {}).get(b"ARROW:schema")
     known = _seen.get(table.name)
-    if known is not None and known[1] == arrow and metadata.schema.equals(known[0]):
-        return known[2]
+    if known is not None and metadata.schema.equals(known[0]):
+        return known[1]
     schema = metadata.schema.to_arrow_schema()
     table.check(schema, where)
-    _seen[table.name] = metadata.schema, arrow, frozenset(schema.names)
-    return _seen[table.name][2]
+    columns = frozenset(schema.names)
+    _seen[table.name] = metadata.schema, columns
+    return columns
