@@ -160,7 +160,7 @@ class IngestSettings(SeriesSettings):
     label_convention: str | None = option(_LABEL_CONVENTION)
     plan: bool = option(
         "print whose files the archive holds, which visits and which roles, and what cannot be used; write nothing but,"
-        " with --layout dicom, the table `series`: what would become of every series",
+        " of a DICOM archive, the table `series`: what would become of every series",
         False,
     )
     axis: str = option("direction of the slices", "axial", choices=AXES)

@@ -29,6 +29,7 @@ from segpipe.pipelines.listing import listing as listed
 from segpipe.readers import scan as scan_reader
 from segpipe.readers.naming import naming_of, refuse_key_in_conf
 from segpipe.readers.plan import ignored_line
+from segpipe.readers.series import Options
 from segpipe.readers.sources import Listing, Rejected, ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
@@ -90,7 +91,7 @@ def ingest(
             known = warehouse.index(settings.cohort)
             cohort_key.check(warehouse, settings.cohort, naming, listing, known.values())
             if settings.plan:
-                return _planned(warehouse, job, listing, run)
+                return _planned(warehouse, job, listing, wanted, run)
             listing = meanings.settled(spark, warehouse, job, listing)
             plan = make_plan(warehouse, job, listing, known, spark.sparkContext.defaultParallelism)
         with run.stage("read and write"):
@@ -106,12 +107,17 @@ def ingest(
         return _account(plan, outcomes, run)
 
 
-def _planned(warehouse: Warehouse, job: Job, listing: Listing, run: RunRecord) -> IngestOutcome:
-    """The table `series` alone, without a scan."""
+def _planned(warehouse: Warehouse, job: Job, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:
+    """The table `series` alone: what is in a scan of the tables stays so, whatever would become of it."""
+    cohort = job.settings.cohort
     scan_ids = [job.scan_id(source) for source in listing.scans]
-    rows = [{**row, "scan_id": None} for row in series_rows.rows(listing.series, job.settings.cohort, job.run_id)]
+    earlier = {name: f"{cohort}:{who}:{visit}" for name, (who, visit, _) in wanted.earlier.items()}
+    rows = [
+        {**row, "scan_id": earlier.get(row["series_id"])}
+        for row in series_rows.rows(listing.series, cohort, job.run_id)
+    ]
     run.count("series", len(rows))
-    run.count("series_changed", series_rows.keep(warehouse, job.fence, job.settings.cohort, rows))
+    run.count("series_changed", series_rows.keep(warehouse, job.fence, cohort, rows))
     run.lines.append(
         f"planned: {len(scan_ids)} scans of {len(rows)} DICOM series, {len(listing.rejected)} inputs rejected"
     )

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 _FEW = 2000  # files whose headers the driver reads before tasks have started
 
 
+def is_dicom(settings: IngestSettings, naming: Naming) -> bool:
+    """Whether the source is a DICOM archive, as its layout or its content says."""
+    if settings.layout != "auto" or naming.secret is None:
+        return settings.layout == "dicom"
+    fs, path = files.filesystem(settings.source)
+    return bool(fs.isdir(path)) and index.looks_like_dicom(fs, path)
+
+
 def listing(
     spark: SparkSession, settings: IngestSettings | SegmentSettings, naming: Naming, options: Options, run: RunRecord
 ) -> Listing:

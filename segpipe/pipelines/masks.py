@@ -52,12 +52,12 @@ class MaskScan:
 
 @dataclass(frozen=True)
 class MaskOutcome:
-    """What became of the files of a scan: how many were written or stand already, and why one could not be."""
+    """What became of the files of a scan: how many were written or stand already, and why others could not be."""
 
     scan_id: str
     written: int = 0
     kept: int = 0
-    problem: str | None = None
+    problems: tuple[str, ...] = ()
 
 
 def write_masks(
@@ -129,32 +129,51 @@ def _write_scan(
         if not any(folders.missing(view) for view in views):
             return MaskOutcome(scan_id, kept=sum(len(folders.wanted(view)) for view in views))
     written = kept = 0
+    problems = []
     try:
         row = row or ways.kept(warehouse, job.run_id, scan_id) or _read_row(scan, job)
         labels, convention = _in_source_labels(warehouse, scan.predicted, row)
         for view in _views(scan_id, row):
             missing = folders.missing(view)
             kept += len(folders.wanted(view)) - len(missing)
-            if missing:
-                native, native_row = _native(labels, row, view)
+            if not missing:
+                continue
+            drawing = _Drawing(warehouse, scan, job, *_native(labels, row, view), convention, stamp)
             for kind in missing:  # made before it is put there, for a full disk is no fault of the scan
-                with _no_scan_stops_others(scan_id):
-                    if kind == "nifti":
-                        content = mask_files.nifti_mask(native, native_row, convention, stamp)
-                    elif kind == "seg":
-                        source = _series(job, scan, native_row)
-                        content = dicom_seg.dicom_seg(native, native_row, convention, stamp, job.model_id, source)
-                    else:
-                        source, measures = (
-                            _series(job, scan, native_row),
-                            measured(warehouse, scan.predicted, job.model_id),
-                        )
-                        content = dicom_sr.dicom_sr(measures, view.key, stamp, job.model_id, source)
+                try:
+                    with _no_scan_stops_others(scan_id):
+                        content = drawing.file(kind, view.key)
+                except BadInput as error:  # of this kind of file: the others need not lack what it lacks
+                    problems.append(str(error))
+                    continue
                 folders.put(kind, view, content)
-            written += len(missing)
+                written += 1
     except (BadInput, TableError) as error:
-        return MaskOutcome(scan_id, written=written, kept=kept, problem=str(error))
-    return MaskOutcome(scan_id, written=written, kept=kept)
+        problems.append(str(error))
+    return MaskOutcome(scan_id, written, kept, tuple(problems))
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawing:
+    """A label map on the grid that it is wanted on, with all that its files need."""
+
+    warehouse: Warehouse
+    scan: MaskScan
+    job: Job
+    labels: np.ndarray
+    row: dict[str, Any]
+    convention: LabelConvention
+    stamp: str
+
+    def file(self, kind: str, key: str) -> bytes:
+        """The content of a file; `key` names it in identifiers. Raises BadInput where the source cannot have one."""
+        if kind == "nifti":
+            return mask_files.nifti_mask(self.labels, self.row, self.convention, self.stamp)
+        contents = _series(self.job, self.scan, self.row)
+        if kind == "seg":
+            return dicom_seg.dicom_seg(self.labels, self.row, self.convention, self.stamp, self.job.model_id, contents)
+        measures = measured(self.warehouse, self.scan.predicted, self.job.model_id)
+        return dicom_sr.dicom_sr(measures, key, self.stamp, self.job.model_id, contents)
 
 
 @contextlib.contextmanager

@@ -139,7 +139,7 @@ def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> int:
     """Tell what became of the files, and give the number that could not be written."""
     run.count("mask_files_written", sum(one.written for one in outcomes))
     run.count("mask_files_kept", sum(one.kept for one in outcomes))
-    problems = [one.problem for one in outcomes if one.problem is not None]
+    problems = [problem for one in outcomes for problem in one.problems]
     run.count("mask_files_failed", len(problems))
     run.lines += problems[:_SHOWN_PROBLEMS]
     return len(problems)

@@ -83,7 +83,7 @@ def dicom_seg(
                 series_description=f"segpipe {convention.name} {model_id}",
                 omit_empty_frames=bool(native.any()),
             )
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, LookupError, TypeError, RuntimeError) as error:
         raise dicom_objects.refused(scan["scan_id"], "SEG", error) from error
     return dicom_objects.written(seg)
 

@@ -48,7 +48,7 @@ def dicom_sr(
                 software_versions=segpipe.__version__,
                 device_serial_number=model_id,
             )
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, LookupError, TypeError, RuntimeError) as error:
         raise dicom_objects.refused(scan_id, "structured report", error) from error
     return dicom_objects.written(report)
 

@@ -165,6 +165,10 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
     assert scans[t2["scan_id"]] == ["FLAIR", "T1", "T1ce"]
     (row,) = warehouse.table("quarantine").to_table().to_pylist()
     assert row["reason"] == "truncated"
+    before = {one["series_id"]: one["scan_id"] for one in warehouse.table("series").to_table().to_pylist()}
+    run_ingest(spark, source, tmp_path / "w", layout="dicom", plan=True)
+    after = {one["series_id"]: one["scan_id"] for one in warehouse.table("series").to_table().to_pylist()}
+    assert after == before
     (told,) = [one for one in warehouse.table("series").to_table().to_pylist() if one["series_id"] == t2["series_id"]]
     assert (told["scan_id"], told["decision"]) == (None, "not selected")
     assert "quarantine" in told["reason"]

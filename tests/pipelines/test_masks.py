@@ -268,7 +268,8 @@ def test_a_series_that_no_seg_can_refer_to(
     folders = {"dicom_seg": str(tmp_path / "seg"), "dicom_sr": str(tmp_path / "sr")}
     outcome, run = cohort.segment(model.url, source=str(cohort.archive), **folders)
     assert len(outcome.segmented) == 1
-    assert (run.counts["mask_files_failed"], run.counts["mask_files_written"]) == (1, 0)
+    assert (run.counts["mask_files_failed"], run.counts["mask_files_written"]) == (1, 1)
+    assert len(list((tmp_path / "sr").rglob("*.dcm"))) == 1  # a report needs no frame of reference
     assert outcome.masks_failed == 1
     assert "cannot be referred to by a SEG: it lacks FrameOfReferenceUID" in run.lines[0]
     assert f"{COHORT}:" in run.lines[0]
