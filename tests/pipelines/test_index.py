@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from segpipe.pipelines.index import Indexed, IndexJob, among, index_bucket, looks_like_dicom, plan
+from segpipe.pipelines.listing import is_dicom
 from segpipe.readers.dicom_index import from_json, merged, to_json
 from segpipe.readers.generate import write_brats
-from segpipe.readers.naming import KEY_VARIABLE
+from segpipe.readers.naming import KEY_VARIABLE, Naming, SubjectKey
 from segpipe.readers.sources import find
+from segpipe.settings import IngestSettings
 from segpipe.storage import url_to_fs
 from segpipe.warehouse.store import Warehouse
 from tests.pipelines.examples import COHORT, run_ingest
@@ -186,6 +188,15 @@ def test_an_archive_is_known_by_its_content(source: Path, more: dict[str, bytes]
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(content)
     assert looks_like_dicom(*url_to_fs(str(source))) is wanted
+
+
+@pytest.mark.parametrize(
+    ("layout", "secret", "wanted"),
+    [("dicom", None, True), ("auto", SECRET, True), ("auto", None, False), ("plain", SECRET, False)],
+)
+def test_a_plan_of_a_dicom_archive_is_a_table(source: Path, layout: str, secret: str | None, wanted: bool) -> None:
+    settings = IngestSettings(source=str(source), warehouse="w", cohort="c", layout=layout, plan=True)
+    assert is_dicom(settings, Naming(SubjectKey(secret.encode()) if secret else None)) is wanted
 
 
 def test_names_alone_are_no_dicom_archive(tmp_path: Path) -> None:
