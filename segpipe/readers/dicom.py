@@ -17,8 +17,8 @@ from segpipe.core.volume import Volume
 from segpipe.errors import Reason
 from segpipe.readers import codestream, inflate
 from segpipe.readers.dicom_files import MOST_FRAMES, bad, careful, pydicom, refuse_deflated, refuse_endless
-from segpipe.readers.dicom_index import COMPONENTS
-from segpipe.readers.dicom_tags import SEGMENTATION
+from segpipe.readers.dicom_index import COMPONENTS, ENHANCED
+from segpipe.readers.dicom_tags import SEGMENTATION, Elements, with_pixels
 
 _STEP_TOLERANCE = 0.05  # of a slice step
 _SAME_PLACE_MM = 1e-2
@@ -183,6 +183,15 @@ def _voxels(groups: list[list[_Plane]]) -> tuple[np.ndarray, float, float]:
 
 def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
     """The 2D images of a file. `room` is the number of voxels that may still come."""
+    plain = _plain(content, name, room)
+    if plain is not None:
+        yield plain
+    else:
+        yield from _parsed(content, name, room)
+
+
+def _parsed(content: bytes, name: str, room: int) -> Iterator[_Plane]:
+    """The 2D images of any file that pydicom reads."""
     refuse_deflated(io.BytesIO(content), name)
     refuse_endless(content, name)
     dataset = _read(io.BytesIO(content))
@@ -209,6 +218,42 @@ def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
         yield from _mosaic(dataset, pixels[0], name)
     else:
         yield _plane(dataset, pixels[0], [dataset], name, _time(dataset))
+
+
+def _plain(content: bytes, name: str, room: int) -> _Plane | None:
+    """The image of a file as most are, without pydicom, which takes ten times as long; None for any other file."""
+    walked = with_pixels(content)
+    if walked is None:
+        return None
+    header = _Header(walked[0])
+    frames, samples = header.get("NumberOfFrames"), header.get("SamplesPerPixel")
+    rows, columns, kind = (header.get(one) for one in ("Rows", "Columns", "PixelRepresentation"))
+    if frames not in (None, 1.0) or samples != 1.0 or header.get("BitsAllocated") != 16.0 or kind not in (0.0, 1.0):
+        return None
+    if header.get("HighBit") != (header.get("BitsStored") or 0) - 1:
+        return None
+    words = (*header.elements.words("ImageType"), *header.elements.words("PhotometricInterpretation"))
+    if "MOSAIC" in words or not {"MONOCHROME1", "MONOCHROME2"} & set(words):
+        return None
+    if header.elements.text("SOPClassUID") in (*SEGMENTATION, *ENHANCED) or not rows or not columns:
+        return None
+    count = int(rows * columns)
+    if count > room or walked[2] - walked[1] != 2 * count:
+        return None
+    pixels = np.frombuffer(content, "<i2" if kind else "<u2", count, walked[1]).reshape(int(rows), int(columns))
+    return _plane(header, _stored_bits(header, pixels), [header], name, _time(header))
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Elements that were walked over, as `_plane` and its like ask a data set of pydicom for them."""
+
+    elements: Elements
+
+    def get(self, name: str) -> Any:
+        """The number of an element, or its numbers where there are several; None where it is not there."""
+        values = self.elements.numbers(name)
+        return values[0] if len(values) == 1 else values or None
 
 
 def _fits(dataset: Any, rows: int, columns: int) -> bool:

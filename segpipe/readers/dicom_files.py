@@ -11,6 +11,7 @@ from segpipe.errors import BadInput, Reason, SegpipeError
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LEAST_ITEM = b"\xfe\xff\x00\xe0"  # an item of a sequence begins so, little-endian
 _MOST_ITEMS = 1 << 20
+_ITEM_BYTES = 8  # an empty item
 MOST_FRAMES = 1 << 16
 """Of one file: an examination has a few thousand; each costs a parser a hundred times the bytes that it takes."""
 
@@ -27,7 +28,7 @@ def refuse_deflated(file: BinaryIO, name: str) -> None:
 
 def refuse_endless(content: bytes, name: str) -> None:
     """Refuse a file of more items of sequences than any image has, before a parser makes an object of each."""
-    if content.count(_LEAST_ITEM) > _MOST_ITEMS:
+    if len(content) > _ITEM_BYTES * _MOST_ITEMS and content.count(_LEAST_ITEM) > _MOST_ITEMS:
         bad(Reason.TOO_LARGE, f"{name} has more than {_MOST_ITEMS} items in its sequences", "convert it to NIfTI")
 
 

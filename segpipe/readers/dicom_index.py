@@ -25,7 +25,7 @@ from segpipe.readers.dicom_files import MOST_FRAMES, bad, careful, pydicom, refu
 from segpipe.readers.dicom_tags import SEGMENTATION, Elements
 from segpipe.readers.recognise import Recognition, recognise
 
-_ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4")
+ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4")
 _IMAGES = "1.2.840.10008.5.1.4.1.1."
 _SAME_DIRECTION = math.cos(math.radians(0.5))
 _PER_FRAME = 0x52009230
@@ -240,7 +240,7 @@ class Header:
     def has_sequences(self) -> bool:
         """Whether what tells its images stands in sequences: enhanced images and SEG objects."""
         several = "NumberOfFrames" in self.elements.values and (self.elements.number("NumberOfFrames") or 1) > 1
-        return several or self.elements.text("SOPClassUID") in (*_ENHANCED, *SEGMENTATION)
+        return several or self.elements.text("SOPClassUID") in (*ENHANCED, *SEGMENTATION)
 
 
 _GROUP = re.findall(
@@ -443,7 +443,7 @@ def _override(overrides: Mapping[str, str], texts: tuple[str, ...], vendor: str)
 def _sop_kind(sop_class: str) -> str:
     if sop_class in SEGMENTATION:
         return "segmentation"
-    if sop_class in _ENHANCED:
+    if sop_class in ENHANCED:
         return "enhanced"
     return "image" if sop_class.startswith(_IMAGES) or not sop_class else "other"
 

@@ -83,7 +83,43 @@ PRIVATE: dict[str, tuple[str, int]] = {
 }
 _CREATORS = {"GECreator": 0x00430010, "PhilipsCreator": 0x20010010}
 _NAMES = {tag: name for name, tag in (*TAGS.items(), *PRIVATE.values(), *_CREATORS.items())}
-_SHORTS, _DOUBLES, _FLOATS = ("Rows", "Columns"), ("DiffusionBValue",), ("PhilipsBValue",)
+PIXEL_TAGS: dict[str, int] = {
+    # what an image of one frame needs to be read, beside its pixels
+    "ImageType": 0x00080008,
+    "SOPClassUID": 0x00080016,
+    "SliceThickness": 0x00180050,
+    "EchoTime": 0x00180081,
+    "SpacingBetweenSlices": 0x00180088,
+    "AcquisitionNumber": 0x00200012,
+    "InstanceNumber": 0x00200013,
+    "ImagePositionPatient": 0x00200032,
+    "ImageOrientationPatient": 0x00200037,
+    "TemporalPositionIdentifier": 0x00200100,
+    "SamplesPerPixel": 0x00280002,
+    "PhotometricInterpretation": 0x00280004,
+    "NumberOfFrames": 0x00280008,
+    "Rows": 0x00280010,
+    "Columns": 0x00280011,
+    "PixelSpacing": 0x00280030,
+    "BitsAllocated": 0x00280100,
+    "BitsStored": 0x00280101,
+    "HighBit": 0x00280102,
+    "PixelRepresentation": 0x00280103,
+    "RescaleIntercept": 0x00281052,
+    "RescaleSlope": 0x00281053,
+}
+_PIXEL_NAMES = {tag: name for name, tag in PIXEL_TAGS.items()}
+_PIXELS = 0x7FE00010
+_SHORTS = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+_DOUBLES, _FLOATS = ("DiffusionBValue",), ("PhilipsBValue",)
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _EXPLICIT, _IMPLICIT = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2"
@@ -269,6 +305,40 @@ class _Layout:
         one = cls(start, [*heads[:-1], *guides, last], values)
         cls._known = [one, *cls._known[: _MOST_LAYOUTS - 1]]
         return {name: start[begin:behind] for name, begin, behind in values}
+
+
+def with_pixels(content: bytes) -> tuple[Elements, int, int] | None:
+    """The elements of PIXEL_TAGS, and where the pixels begin and end; None where pydicom must look.
+
+    Pixels are those of an uncompressed little-endian file.
+    """
+    try:
+        if content[128:132] != b"DICM":
+            return None
+        heads: list[tuple[int, int]] = []
+        place, syntax = _meta(content, heads)
+        if syntax not in (_EXPLICIT, _IMPLICIT):
+            return None
+        found: dict[str, bytes] = {}
+        explicit, end, last = syntax != _IMPLICIT, len(content), 0
+        while place + 8 <= end:
+            tag, length, body = _element(content, place, explicit)
+            if tag <= last:
+                return None
+            last = tag
+            if tag >= _PIXELS:
+                is_usable = tag == _PIXELS and length != _UNDEFINED and body + length <= end
+                return (Elements(found), body, body + length) if is_usable else None
+            if length == _UNDEFINED:
+                place = _behind_sequence(content, body, explicit, heads)
+                continue
+            place = body + length
+            name = _PIXEL_NAMES.get(tag)
+            if name is not None and length and place <= end:
+                found[name] = content[body:place]
+    except _Unusual:
+        pass
+    return None
 
 
 def _last(found: Mapping[str, bytes]) -> int:

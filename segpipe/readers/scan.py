@@ -307,20 +307,25 @@ def _read(fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, max_voxels
     ]
     if sum(map(len, contents)) != file.bytes:
         _bad(Reason.UNREADABLE, f"{file.path} changed its size since it was listed", "run ingest again")
-    digest = hashlib.sha256()
-    for content in contents:
-        digest.update(content)
     inflate.check_pointer(contents[0], file.path)
     lower = file.path.lower()
     if lower.endswith(itk.SUFFIXES):
-        return itk.parse(contents[0], file.path, max_voxels), digest.hexdigest()
+        return itk.parse(contents[0], file.path, max_voxels), _digest(contents)
+    digest = _digest(contents) if is_image(file.path) else ""
     if lower.endswith(".bz2"):
         contents[0] = inflate.unpacked_bz2(contents[0], max_voxels * _WIDEST_VALUE, file.path)
     if not is_image(file.path):
         volume = dicom.series(contents, file.paths, max_voxels)
         return volume, _voxels_digest(volume, file.role)
     companion = contents[1] if len(contents) > 1 else None
-    return nifti.parse(contents[0], companion, max_voxels, file.path), digest.hexdigest()
+    return nifti.parse(contents[0], companion, max_voxels, file.path), digest
+
+
+def _digest(contents: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def _voxels_digest(volume: Volume, role: str) -> str:
@@ -328,7 +333,7 @@ def _voxels_digest(volume: Volume, role: str) -> str:
     voxels = volume.voxels
     said = (role, voxels.dtype.str, voxels.shape, volume.affine.tolist(), volume.slope, volume.inter)
     digest = hashlib.sha256(repr(said).encode())
-    digest.update(np.ascontiguousarray(voxels).data)
+    digest.update(np.ascontiguousarray(voxels.T).data)  # as a series is stacked: slices, rows, columns
     return digest.hexdigest()
 
 

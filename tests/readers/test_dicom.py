@@ -147,6 +147,14 @@ def enhanced(parts: list[tuple[float, str]]) -> Dataset:
     )
 
 
+def same_plane(one: Any, other: Any) -> bool:
+    """Whether two images are the same in all that a volume is made of."""
+    exact = all(getattr(one, name) == getattr(other, name) for name in ("thickness", "slope", "inter", "time", "kind"))
+    arrays = ("position", "along_columns", "along_rows", "pixels")
+    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays)
+    return exact and same and one.pixels.dtype == other.pixels.dtype
+
+
 def archive(folder: Path, datasets: list[Dataset]) -> Path:
     """The files in an order that says nothing."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,6 +251,57 @@ class TestGeometry:
         assert set(np.unique(scan.images["T2"])) == {0, wanted[1] + 1}
         restored = restore(scan.file_rows, [scan.images["T2"]], scan.orientation)
         assert restored.voxels.shape == (3, 4, 3)
+
+    def test_plain_files_are_read_as_pydicom_reads_them(self, real_data: Path) -> None:
+        plain = 0
+        for path in sorted((real_data / "odd").rglob("*")):
+            content = path.read_bytes() if path.is_file() else b""
+            content = gzip.decompress(content) if path.name.endswith(".dcm.gz") else content
+            ours = dicom._plain(content, path.name, 1 << 26) if content[128:132] == b"DICM" else None
+            if ours is not None:
+                plain += 1
+                (theirs,) = dicom._parsed(content, path.name, 1 << 26)
+                assert same_plane(ours, theirs), path
+        assert plain >= 3
+
+    @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0},
+            {"BitsStored": 12, "HighBit": 11},
+            {"RescaleSlope": "2.5", "RescaleIntercept": -7, "SpacingBetweenSlices": 3.3},
+            {"EchoTime": "1.5E+1", "AcquisitionNumber": 4, "TemporalPositionIdentifier": 2, "NumberOfFrames": 1},
+        ],
+        ids=["plain", "unsigned", "fewer bits", "scaled", "times"],
+    )
+    def test_generated_files_are_read_as_pydicom_reads_them(self, syntax: str, changes: dict[str, Any]) -> None:
+        noise = np.random.default_rng(0).integers(-(1 << 15), 1 << 15, 12).astype("<i2")
+        content = data_of(image(PixelData=noise.tobytes(), **changes), syntax)
+        ours = dicom._plain(content, "a", 12)
+        assert ours is not None
+        (theirs,) = dicom._parsed(content, "a", 12)
+        assert same_plane(ours, theirs)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]},
+            {"NumberOfFrames": 2},
+            {"SamplesPerPixel": 3},
+            {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7},
+            {"BitsStored": 12, "HighBit": 13},
+            {"PixelData": bytes(20)},
+            {"Rows": 5},
+            {"PhotometricInterpretation": "PALETTE COLOR"},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_other_files_are_left_to_pydicom(self, changes: dict[str, Any]) -> None:
+        assert dicom._plain(data_of(image(**changes)), "a", 1 << 20) is None
+        assert dicom._plain(data_of(image(), ExplicitVRBigEndian), "a", 1 << 20) is None
+        assert dicom._plain(data_of(image()), "a", 11) is None
 
     @pytest.mark.parametrize(
         ("series", "reference"),
