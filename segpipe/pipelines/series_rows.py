@@ -84,6 +84,8 @@ def _row(
     decision, reason = one.decision, one.reason
     if decision not in (SELECTED, OVERRIDE) or one.role is None:
         scan_id = None
+    elif scan_id in rejected_scans and one.role in entered.get(scan_id or "", ()):
+        reason = "its scan stands as it was: it could not be made again, see `quarantine`"
     elif scan_id in rejected_scans:
         scan_id, decision, reason = None, NOT_SELECTED, "its scan was rejected, see `quarantine`"
     elif one.role != MASK and one.role not in entered.get(scan_id or "", (one.role,)):

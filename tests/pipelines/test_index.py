@@ -144,42 +144,53 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
     spark: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    t2s = {one.series.first.split("/")[0]: one for one in find(str(source), "dicom", SECRET.encode()).series
+           if (one.role, one.decision) == ("T2", "selected")}  # fmt: skip
+    john, jane = (t2s[name] for name in ("Doe_John", "Doe_Jane"))
+    good = cut(source / john.series.first)
     outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom")
     warehouse = Warehouse(str(tmp_path / "w"))
-    scans = warehouse.scans(COHORT).to_pylist()
-    assert [row["modalities"] for row in scans] == [list(MODALITIES)] * 2
-    rows = warehouse.table("series").to_table().to_pylist()
+    scans = {row["subject"]: row for row in warehouse.scans(COHORT).to_pylist()}
+    assert scans[jane.facts.subject]["modalities"] == list(MODALITIES)
+    assert scans[john.facts.subject]["modalities"] == ["FLAIR", "T1", "T1ce"]
+    assert [row["reason"] for row in warehouse.table("quarantine").to_table().to_pylist()] == ["truncated"]
+    rows = series_of(warehouse)
     assert len(rows) == run.counts["series"] == 30
-    assert {row["scan_id"] for row in rows if row["decision"] == "selected"} == set(outcome.written)
-    assert all(row["reason"] and row["scan_id"] is None for row in rows if row["decision"] != "selected")
+    assert {row["scan_id"] for row in rows.values() if row["decision"] == "selected"} == set(outcome.written)
+    assert all(row["reason"] and row["scan_id"] is None for row in rows.values() if row["decision"] != "selected")
+    assert "quarantine" in rows[john.facts.series]["reason"]
     assert run.counts["headers_read"] > 0
+
     outcome, run = run_ingest(spark, source, tmp_path / "w")  # it is DICOM by its content
     assert (outcome.skipped, run.counts["headers_read"], run.counts["series_changed"]) == (2, 0, 0)
+
+    (source / john.series.first).write_bytes(good)
+    cut(source / jane.series.first)
     write_brats(source / "other", subjects=1, seed=0, shape=(8, 12, 10))
     monkeypatch.setattr("segpipe.pipelines.listing._FEW", 0)
-    t2 = next(one for one in rows if one["role"] == "T2" and one["decision"] == "selected")
-    broken = files_of(source, t2["series_id"])[0]
-    broken.write_bytes(broken.read_bytes()[:-9])
     outcome, run = run_ingest(spark, source, tmp_path / "w")
-    assert (outcome.skipped, run.counts["headers_read"], len(outcome.written)) == (1, t2["instances"], 1)
-    assert outcome.replaced == (t2["scan_id"],)
-    scans = {row["scan_id"]: row["modalities"] for row in warehouse.scans(COHORT).to_pylist()}
-    assert scans[t2["scan_id"]] == ["FLAIR", "T1", "T1ce"]
-    (row,) = warehouse.table("quarantine").to_table().to_pylist()
-    assert row["reason"] == "truncated"
-    before = {one["series_id"]: one["scan_id"] for one in warehouse.table("series").to_table().to_pylist()}
+    assert run.counts["headers_read"] == john.series.count + jane.series.count
+    assert outcome.replaced == (scans[john.facts.subject]["scan_id"],)
+    scans = {row["subject"]: row for row in warehouse.scans(COHORT).to_pylist()}
+    assert len(scans) == 3
+    for one in (john, jane):  # the one has got better, and a bad copy takes nothing from the other
+        assert scans[one.facts.subject]["modalities"] == list(MODALITIES)
+        assert series_of(warehouse)[one.facts.series]["scan_id"] == scans[one.facts.subject]["scan_id"]
+    assert "quarantine" in series_of(warehouse)[jane.facts.series]["reason"]
+    before = {name: row["scan_id"] for name, row in series_of(warehouse).items()}
     run_ingest(spark, source, tmp_path / "w", layout="dicom", plan=True)
-    after = {one["series_id"]: one["scan_id"] for one in warehouse.table("series").to_table().to_pylist()}
-    assert after == before
-    (told,) = [one for one in warehouse.table("series").to_table().to_pylist() if one["series_id"] == t2["series_id"]]
-    assert (told["scan_id"], told["decision"]) == (None, "not selected")
-    assert "quarantine" in told["reason"]
+    assert {name: row["scan_id"] for name, row in series_of(warehouse).items()} == before
 
 
-def files_of(source: Path, series_id: str) -> list[Path]:
-    listing = find(str(source), "dicom", SECRET.encode())
-    series = next(one.series for one in listing.series if one.facts.series == series_id)
-    return [source / entry.path for entry in series.entries()]
+def series_of(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+    return {row["series_id"]: row for row in warehouse.table("series").to_table().to_pylist()}
+
+
+def cut(path: Path) -> bytes:
+    """Take the last bytes from a file; gives what it was."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-9])
+    return content
 
 
 @pytest.mark.parametrize(("more", "wanted"), [({}, True), ({"A/t1.nii.gz": b"?"}, False), ({"notes.xyz": b"?"}, True)])
