@@ -1,0 +1,67 @@
+"""The atlas's own brain, moved by known transforms and shown with another contrast, is brought back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segpipe.prepare import atlas
+from segpipe.prepare.grids import Grid, resample
+from segpipe.prepare.register import Head, _Pair, _poses, _rotation, moved_mm, nearest_rigid, rigid, shares_inside
+
+
+def off_by(degrees: tuple[float, float, float], shift: tuple[float, float, float]) -> np.ndarray:
+    """What a wrong header does to points."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = _rotation(np.radians(degrees).tolist())
+    matrix[:3, 3] = shift
+    return matrix
+
+
+def other(wrong: np.ndarray) -> Head:
+    """The brain of the atlas with fluid bright, in thick slices, its header wrong."""
+    brain = atlas.head()
+    values = np.where(brain.brain, 300 - brain.values, 0).astype(np.float32)
+    affine = np.diag([1.5, 1.5, 4.0, 1.0])
+    affine[:3, 3] = brain.grid.affine[:3, 3]
+    grid = Grid((131, 155, 48), affine)
+    mask = resample(brain.brain.astype(np.float32), brain.grid, grid) > 0.5
+    return Head(resample(values, brain.grid, grid), Grid(grid.shape, wrong @ affine), mask)
+
+
+def error_mm(found: np.ndarray, wrong: np.ndarray) -> float:
+    return moved_mm(atlas.head(), np.linalg.inv(wrong) @ found)
+
+
+@pytest.mark.slow
+def test_a_header_that_is_far_off_is_found_out() -> None:
+    wrong = off_by((24, -17, 21), (22, -25, 18))
+    found = rigid(atlas.head(), other(wrong))
+    assert found.starts > 100  # the header's own pose was not good enough
+    assert error_mm(found.matrix, wrong) < 0.7
+
+
+def test_the_nearest_pose_is_among_the_first() -> None:
+    wrong = off_by((13, -17, 28), (30, 0, -20))
+    moving = other(wrong)
+    poses = _poses(atlas.head(), moving)
+    nearest = int(np.argmin([np.abs(pose - wrong)[:3, :3].sum() for pose in poses]))
+    pair = _Pair.of(atlas.head(), moving, 4.0)
+    found = pair.evaluate([*poses, wrong])
+    assert nearest in np.argsort(found[:-1])[:3]
+    assert nearest in np.argsort(-shares_inside(atlas.head(), moving, poses))[:3]
+    assert found[-1] < found[:-1].min() - 0.1
+
+
+def test_a_pose_that_shows_nothing_tells_nothing() -> None:
+    pair = _Pair.of(atlas.head(), other(np.eye(4)), 4.0)
+    assert pair.evaluate([off_by((0, 0, 0), (500, 0, 0))])[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_nearest_rotation_of_a_scaled_one_is_that_rotation() -> None:
+    turn = off_by((10, 20, -5), (3, 4, 5))
+    centre = np.array([10.0, -20.0, 30.0])
+    found = nearest_rigid(turn @ np.diag([1.1, 0.9, 1.2, 1.0]), centre)
+    assert np.linalg.det(found[:3, :3]) == pytest.approx(1)
+    np.testing.assert_allclose(found[:3, :3], turn[:3, :3], atol=1e-9)
+    np.testing.assert_allclose(found @ [*centre, 1], turn @ np.diag([1.1, 0.9, 1.2, 1.0]) @ [*centre, 1], atol=1e-9)
