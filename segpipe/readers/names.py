@@ -366,6 +366,7 @@ _VISIT_FOLDER = re.compile(
     rf"(?:pre|post|before|after|vor(?:her)?|nach(?:her)?|avant|apr[eè]s|early|late|first|second|third|{_YEAR})",
     re.IGNORECASE,
 )
+_VISIT_END = re.compile(r"(?P<name>.*\d.*?)[_\-. ](?P<visit>(?:pre|post)[_\-]?\d?)", re.IGNORECASE)
 VISIT_LETTER = re.compile(r"[vmwdty]\d{1,4}", re.IGNORECASE)
 TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)
 _YMD = re.compile(rf"({_YEAR})[_\-. ]?({_MONTH})[_\-. ]?({_DAY})")
@@ -487,6 +488,9 @@ def folder(name: str) -> Folder:
     if _VISIT_FOLDER.fullmatch(name):
         return Folder("", (name,), raw=name)
     visits, rest = take_visits(name)
+    ends = _VISIT_END.fullmatch(rest)
+    if ends and all(kind_of(word) in ("id", "number") for word in _WORD.findall(ends["name"])):
+        visits, rest = (*visits, ends["visit"]), ends["name"]
     kinds = [(match, kind_of(match[0])) for match in _WORD.finditer(rest)]
     described = [kind for _, kind in kinds if kind in ("modality", "mask")]
     if kinds and all(kind in ("technical", "number") for _, kind in kinds) and any(k == "technical" for _, k in kinds):

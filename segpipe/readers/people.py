@@ -154,7 +154,8 @@ def _outer_units(
             numbers = owns(owner) and _tells_series_apart(siblings)
             if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
                 continue
-            series = not use.roles or numbers
+            variant = not has_digit(word) and base in of and {*use.roles} <= {*of[base].roles}
+            series = not use.roles or numbers or variant
             if not series:
                 read.add(word)
             result[chain] = (base, "", word) if series else (base, word, "")

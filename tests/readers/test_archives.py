@@ -100,13 +100,14 @@ class TestVisits:
         [
             ("STUDY/STUDY-<p>/STUDY-<p>_T1.nii", {"0002": ("01", "02"), "0005": ("01",)}),
             ("GBM<p>/T1.nii", {"001": ("a", "b"), "002": ("a",)}),
+            ("<p>/T1.nii", {"P03": ("pre", "post"), "P04": ("pre", "post1", "post2")}),
             ("BRATS/pat<p>/T1.nii", {"105": ("0001", "0104"), "117": ("0001",)}),
             ("<p>/T1.nii", {"1000011": ("202_2_0", "202_3_0"), "1000027": ("202_2_0", "202_3_0")}),
         ],
     )
     def test_of_some_patients(self, tmp_path: Path, pattern: str, persons: dict[str, tuple[str, ...]]) -> None:
         names = [
-            f"{person}{'' if visit.isalpha() else '_'}{visit}" for person, visits in persons.items() for visit in visits
+            f"{person}{'' if len(visit) == 1 else '_'}{visit}" for person, visits in persons.items() for visit in visits
         ]
         found = visits(read(tmp_path, *expand(pattern, p=tuple(names))))
         assert sorted(map(len, found.values())) == sorted(map(len, persons.values()))
@@ -321,6 +322,11 @@ class TestModalities:
     def test_the_plainest_name_stays(self, tmp_path: Path) -> None:
         listing = read(tmp_path, *expand("P1/<w>.nii", w=("t1_pre", "bravo", "t1_gd", "flair", "flair_brain")))
         assert {path for path, role in roles(listing).items() if role != "T1ce"} == {"P1/t1_pre.nii", "P1/flair.nii"}
+
+    def test_a_word_before_a_modality_that_is_there_makes_no_visit(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("MS_0<p>/<w>.nii", p="12", w=("FLAIR", "T1", "odd_FLAIR")))
+        assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1")] * 2
+        assert {path.rpartition("/")[2] for one in listing.rejected for path in one.paths} == {"odd_FLAIR.nii"}
 
     def test_a_doubled_series_tears_no_visit_apart(self, tmp_path: Path) -> None:
         names = ("3-T1/T1pre", "4-T1/T1post", "5-FLAIR/FLAIR", "7-T1/dT1")
