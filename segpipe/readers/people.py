@@ -62,6 +62,9 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
             break
         read = {chain: _shorter(one, parts, levels) for chain, one in read.items()}
     alias = _prefixed({one.chain for one in read.values()})
+    if alias:
+        shown = ", ".join(sorted(chain[-1] for chain in alias)[:4])
+        told.append(f"names with a word before another's ({shown}) were read as that one's; if not, write a manifest")
     result = {}
     for chain, one in read.items():
         whose, label = alias.get(one.chain, (one.chain, ""))
@@ -105,6 +108,10 @@ def _prefixed(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
         match = _PREFIX.fullmatch(name)
         if match and match["name"] in people:
             result[chain] = (people[match["name"]], match["word"])
+    for chain, (whose, word) in result.items():
+        while whose in result:
+            whose = result[whose][0]
+        result[chain] = (whose, word)
     return result
 
 

@@ -200,6 +200,7 @@ class TestPatients:
     def test_a_word_before_the_whole_name_of_another(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "NICU_010_T1.nii", "NICU_012_T1.nii", "Zmap_NICU_010_ADC.nii")
         assert [scan.modalities for scan in listing.scans] == [("T1", "ADC"), ("T1",)]
+        assert "Zmap_NICU_010" in listing.told[0]
 
     def test_images_of_no_known_kind_are_not_thrown_together(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "x/one.nii", "x/two.nii", "y/one.nii", "y/two.nii")
