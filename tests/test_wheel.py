@@ -80,8 +80,9 @@ def environment(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: p
     if base is None:
         pytest.skip("there is no Python 3.10, 3.12 or 3.13 on this machine")
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([base, "-m", "venv", str(folder)], check=True)
-    pip(str(folder / "bin" / "python"), "install", str(wheel))
+    subprocess.run([base, "-m", "venv", "--without-pip", str(folder)], check=True)
+    inside = ("--python", str(folder / "bin" / "python"))
+    pip(sys.executable, *inside, "install", "--no-compile", str(wheel))  # few modules of many are imported
     return folder / "bin"
 
 
