@@ -19,7 +19,7 @@ def report(name: str, ours: float, reference: float, unit: str, *, less_is_bette
     size: 1.25 of the reference (ours 0.8 GB, reference 1 GB)
     1.25
 
-    Raises SegpipeError where a figure is not a positive number: there is no ratio to print then.
+    Raises SegpipeError if a figure is not a positive number: there is no ratio to print then.
     """
     for side, figure in (("ours", ours), ("reference", reference)):
         if not (math.isfinite(figure) and figure > 0):

@@ -16,7 +16,7 @@ from segpipe.settings import IngestSettings
 from segpipe.storage.lock import Fence
 from segpipe.warehouse import slices
 from segpipe.warehouse.parts import STAMP, open_writer
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS, SEGMENTATIONS, SLICES, Table
 
 COHORT = "made"
@@ -26,7 +26,7 @@ MODEL = "0123456789abcdef"
 _SHAPE = (1, 2, 2)
 
 
-def job_of(warehouse: Warehouse) -> Job:
+def job_of(warehouse: Store) -> Job:
     """The ingest that would have written the cohort."""
     settings = IngestSettings(source="archive", warehouse=warehouse.url, cohort=COHORT)
     rule = SplitRule(settings.split_salt, settings.train_fraction, settings.validation_fraction)
@@ -44,7 +44,7 @@ def _source(subject: str, session: str) -> ScanSource:
     return ScanSource(subject, session, tuple(files), "brats", "brats")
 
 
-def write(warehouse: Warehouse, scans: Sequence[ScanSource], parts: int) -> None:
+def write(warehouse: Store, scans: Sequence[ScanSource], parts: int) -> None:
     """Rows of `scans` and `segmentations` in so many parts of each; of `slices`, one part and copies of its file."""
     job, rng = job_of(warehouse), np.random.default_rng(0)
     bounds = np.linspace(0, len(scans), parts + 1).astype(int)
@@ -65,7 +65,7 @@ def write(warehouse: Warehouse, scans: Sequence[ScanSource], parts: int) -> None
         _put(warehouse, SEGMENTATIONS, f"{COHORT}.{MODEL}.made.{number:05d}", [measured], {})
 
 
-def _put(warehouse: Warehouse, table: Table, name: str, groups: list[pa.Table], stamp: dict[bytes, bytes]) -> bytes:
+def _put(warehouse: Store, table: Table, name: str, groups: list[pa.Table], stamp: dict[bytes, bytes]) -> bytes:
     """Write a part as PartWriter writes it, each table one row group, without flushing it to the disk."""
     content = pa.BufferOutputStream()
     with open_writer(content, table, stamp) as writer:

@@ -1,6 +1,6 @@
 """What the benchmarks of segmentation share: real scans in tables, a model, our job, and OpenVINO's benchmark_app.
 
-`BENCH_SCRATCH` names a folder that keeps tables and model for the next benchmark; without it they are made anew.
+`BENCH_SCRATCH` names a folder that keeps tables and model for the next benchmark; without it they are made again.
 `BENCH_MODEL` names a trained model for four modalities; without it one is trained for a minute, whose masks have many
 false lesions, so that measuring them takes longer than those of a good model. It looks at a slice once, so that the
 network hides as little as possible of what is around it.
@@ -28,7 +28,7 @@ from segpipe.models.bundle import Bundle
 from segpipe.settings import IngestSettings, SegmentSettings, TrainSettings
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.slices import stream
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,7 +57,7 @@ class Bench:
         return target
 
     @cached_property
-    def warehouse(self) -> Warehouse:
+    def warehouse(self) -> Store:
         """The copies, ingested."""
         from segpipe.pipelines.ingest import ingest
 
@@ -68,7 +68,7 @@ class Bench:
             split_salt="bench",
             validation_fraction=0.3,
         )
-        warehouse = Warehouse(settings.warehouse)
+        warehouse = Store(settings.warehouse)
         with record_run(warehouse, "ingest", settings) as run:
             ingest(self.spark, settings, run)
         return warehouse
@@ -124,7 +124,7 @@ class Bench:
         bundle = self.bundle
         chosen = {"warehouse": self.warehouse.url, "cohort": COHORT, "overwrite": True, **options}
         settings = SegmentSettings(model=bundle.url, **chosen)
-        with record_run(Warehouse(settings.warehouse), "segment", settings) as run:
+        with record_run(Store(settings.warehouse), "segment", settings) as run:
             start = time.perf_counter()
             packed = PredictorSpec(settings.model, settings.runtime, settings.batch_size, settings.precision).pack()
             outcome = segment(self.spark, settings, packed, packed.bundle, run)

@@ -15,7 +15,7 @@ from benchmarks._real import brats_subjects
 from segpipe.models import TENSORFLOW_ENVIRONMENT
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 COHORT = "bench"
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
@@ -33,7 +33,7 @@ def tables(folder: Path) -> str:
         source=source, warehouse=url, cohort=COHORT, train_fraction=1.0, validation_fraction=0.0, row_group_mb=8
     )
     spark = build("benchmark tables", master="local[2]", extra_conf={"spark.ui.enabled": "false"})
-    with record_run(Warehouse(url), "ingest", settings) as run:
+    with record_run(Store(url), "ingest", settings) as run:
         ingest(spark, settings, run)
     spark.stop()
     return url

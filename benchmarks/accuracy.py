@@ -28,7 +28,7 @@ from benchmarks._real import labelled_subjects
 from segpipe.core.splits import SplitRule
 from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 FOLDS = 3
 GOAL = 0.85
@@ -74,7 +74,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def judged(row: dict[str, Any]) -> dict[str, Any]:
-    """What is told of a row of `segmentations`; a measure is None where it is undefined."""
+    """What is told of a row of `segmentations`; a measure is None if it is undefined."""
     voxels, truth = row["voxels"], row["truth_voxels"]
     voxel_ml = row["volume_ml"] / voxels if voxels else row["truth_volume_ml"] / truth if truth else 0.0
     lesions = [score["dice"] for score in row["lesion_scores"]] + [0.0] * len(row["false_lesions"])
@@ -120,7 +120,7 @@ def _fold(number: int, folder: Path, model: Path, options: Sequence[str]) -> lis
     start = time.perf_counter()
     _job("segment", *here, "--model", str(model))
     print(f"fold {number}: segmenting took {time.perf_counter() - start:.0f} s", flush=True)
-    rows = Warehouse(tables).table("segmentations").to_table().to_pylist()
+    rows = Store(tables).table("segmentations").to_table().to_pylist()
     model_id = Bundle.load(str(model)).model_id
     found = [judged(row) for row in rows if row["split"] == "test" and row["model_id"] == model_id]
     return sorted(found, key=lambda row: (row["subject"], REGIONS.index(row["region"])))

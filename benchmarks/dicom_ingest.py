@@ -27,7 +27,7 @@ from benchmarks import report
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -113,7 +113,7 @@ def _ours(spark: SparkSession, source: Path, warehouse: Path) -> float:
 
     settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="bench", layout="dicom")
     start = time.perf_counter()
-    with record_run(Warehouse(str(warehouse)), "ingest", settings) as run:
+    with record_run(Store(str(warehouse)), "ingest", settings) as run:
         ingest(spark, settings, run)
     seconds = time.perf_counter() - start
     print("  " + ", ".join(f"{name} {value:.2f} s" for name, value in run.stage_seconds.items()))

@@ -30,7 +30,7 @@ from benchmarks._real import brats_subjects
 from segpipe.core.splits import SplitRule
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _ours(spark: SparkSession, source: Path, warehouse: Path) -> tuple[float, fl
 
     settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="bench")
     start = time.perf_counter()
-    with record_run(Warehouse(str(warehouse)), "ingest", settings) as run:
+    with record_run(Store(str(warehouse)), "ingest", settings) as run:
         ingest(spark, settings, run)
     seconds = time.perf_counter() - start
     print("  " + ", ".join(f"{name} {value:.2f} s" for name, value in run.stage_seconds.items()))
@@ -148,7 +148,7 @@ def _query(folder: Path) -> None:
     for start in range(0, ROWS, ROWS_PER_PART):
         rows = [_row(number, rule) for number in range(start, min(start + ROWS_PER_PART, ROWS))]
         pq.write_table(pa.Table.from_pylist(rows, SCANS.schema), folder / "scans" / f"large.{start:06d}.parquet")
-    warehouse = Warehouse(str(folder))
+    warehouse = Store(str(folder))
     for _ in range(2):
         start_time = time.perf_counter()
         rows_found = warehouse.scans("large", ["scan_id", "split", "brain_voxels"])

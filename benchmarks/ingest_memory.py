@@ -10,7 +10,7 @@ from benchmarks._memory import growth
 from benchmarks._segmenting import copy_scans
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
             source = Path(scratch) / f"copies-{count}"
             copy_scans(source, count)
             settings = IngestSettings(source=str(source), warehouse=f"{scratch}/w", cohort=f"of{count}")
-            with record_run(Warehouse(settings.warehouse), "ingest", settings) as run:
+            with record_run(Store(settings.warehouse), "ingest", settings) as run:
                 ingest(spark, settings, run)
             assert run.counts["scans_written"] == count
 

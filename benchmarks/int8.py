@@ -1,6 +1,6 @@
 """INT8 beside the precision that export chose: slices per second of the network, and what Dice it costs.
 
-Both are measured by `export --int8` itself, on the validation scans, for that is what decides whether the INT8 model is
+Both are measured by `export --int8` itself, on the validation scans, because that decides whether the INT8 model is
 published.
 """
 

@@ -22,7 +22,7 @@ from benchmarks import report
 from benchmarks._real import real_folders
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -70,11 +70,11 @@ def _copies(folder: Path) -> Path:
 
 
 def _ours(spark: SparkSession, source: Path, warehouse: Path) -> float:
-    """Seconds of an ingest. Raises AssertionError where a scan was not prepared."""
+    """Seconds of an ingest. Raises AssertionError if a scan was not prepared."""
     from segpipe.pipelines.ingest import ingest
 
     settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="bench", prepare=True)
-    with record_run(Warehouse(settings.warehouse), "ingest", settings) as run:
+    with record_run(Store(settings.warehouse), "ingest", settings) as run:
         start = time.perf_counter()
         ingest(spark, settings, run)
         seconds = time.perf_counter() - start

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import _cohort, report
 from segpipe.pipelines.ingest import make_plan
 from segpipe.readers.archive import Listing
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 SCANS = int(os.environ.get("BENCH_SCANS", "100000"))
 PARTS = int(os.environ.get("BENCH_PARTS", "3000"))
@@ -51,7 +51,7 @@ QUESTIONS = {
 def main() -> None:
     """Generate, plan, ask, and report the figure that comes nearest to its limit, or exceeds it most."""
     with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as scratch:
-        warehouse = Warehouse(os.environ.get("BENCH_WAREHOUSE", scratch))
+        warehouse = Store(os.environ.get("BENCH_WAREHOUSE", scratch))
         sources = _cohort.sources(SCANS)
         if not warehouse.parts("scans"):
             _cohort.write(warehouse, sources, PARTS)
@@ -72,7 +72,7 @@ def main() -> None:
     report("query", shares[worst], 1.0, "of the limit", less_is_better=True)
 
 
-def plan_seconds(warehouse: Warehouse, listing: Listing) -> float:
+def plan_seconds(warehouse: Store, listing: Listing) -> float:
     """Seconds in which `ingest` finds that there is nothing to do, once the archive is listed."""
     start, processor = time.perf_counter(), time.process_time()
     job = _cohort.job_of(warehouse)

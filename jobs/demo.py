@@ -136,10 +136,10 @@ def write_there(url: str, seed: int, index: int, shape: tuple[int, int, int]) ->
 def ingest_settings(source: str, warehouse: str, cohort: str) -> IngestSettings:
     """The settings of ingest with the split of the cohort that is there, or one that leaves no split empty."""
     from segpipe.readers import sources
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     settings = IngestSettings(source=source, warehouse=warehouse, cohort=cohort)
-    known = Warehouse(warehouse).index(cohort)
+    known = Store(warehouse).index(cohort)
     if known:
         rule = SplitRule.parse(next(iter(known.values()))["split_rule"])
     else:
@@ -188,12 +188,12 @@ def results_table(warehouse: str, cohort: str, model: str) -> str:
     import pyarrow.dataset as ds
 
     from segpipe.models.bundle import Bundle
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     bundle = Bundle.load(model)
     wanted = (ds.field("cohort") == cohort) & (ds.field("model_id") == bundle.model_id) & (ds.field("split") == "test")
     columns = ["subject", "session", "region", "volume_ml", "truth_volume_ml", "dice"]
-    found = Warehouse(warehouse).table("segmentations").to_table(columns, filter=wanted).to_pylist()
+    found = Store(warehouse).table("segmentations").to_table(columns, filter=wanted).to_pylist()
     order = list(bundle.regions)
     found.sort(key=lambda row: (row["subject"], row["session"], order.index(row["region"])))
     head = ("patient", "region", "volume, ml", "true, ml", "Dice")

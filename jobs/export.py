@@ -49,12 +49,12 @@ def scans(settings: ExportSettings, model: Bundle, split: str, most: int) -> lis
     """Scans of a split of the cohort that the model was trained on; none where no warehouse was given or holds it."""
     from segpipe.errors import NotFound
     from segpipe.warehouse.scan_slices import samples
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     if settings.warehouse is None:
         return []
     try:
-        return samples(Warehouse(settings.warehouse), model.cohort, split, model, most)
+        return samples(Store(settings.warehouse), model.cohort, split, model, most)
     except NotFound:
         return []
 

@@ -32,10 +32,10 @@ def _print_plan(settings: IngestSettings) -> int:
     from segpipe.readers import sources
     from segpipe.readers.naming import naming_of
     from segpipe.readers.plan import lines
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     naming = naming_of(settings.subject_key_file, settings.hash_subjects)
-    wanted = series_rows.options(settings, Warehouse(settings.warehouse), settings.cohort)
+    wanted = series_rows.options(settings, Store(settings.warehouse), settings.cohort)
     listing = sources.find(settings.source, settings.layout, naming.secret, naming.every, wanted)
     print("\n".join(lines(listing, naming)))
     return QUARANTINED if settings.strict and listing.rejected else DONE

@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def missing(error: BaseException) -> MissingPackage | None:
-    """The error to show for a module that could not be imported; None where it is none of ours.
+    """The error to show for a module that could not be imported; None if it is none of ours.
 
     >>> print(missing(ModuleNotFoundError("No module named 'pydicom.uid'", name="pydicom.uid")))
     pydicom is not installed: pip install 'segpipe[ingest]'

@@ -106,7 +106,7 @@ AXES = ("axial", "coronal", "sagittal")
 SESSIONS, PREFERENCES, ALSO = ("study", "date", "accession"), ("2d-axial", "3d"), ("ADC", "DWI", "SWI", "PD")
 LAYOUTS = ("auto", "manifest", *registry.LAYOUTS)
 RUNTIMES, TRAINERS = tuple(registry.RUNTIMES), tuple(registry.TRAINERS)
-LEAST_EPOCHS, LEAST_STEPS, LEAST_POOLED_STEPS = 20, 700, 1400
+LEAST_EPOCHS, LEAST_STEPS, LEAST_POOLED_STEPS = 20, 700, 1200
 _KEY_FILE = (
     "file or URL with the secret, of at least 16 bytes, that names of patients are hashed with; when not given, that of"
     " the environment variable SEGPIPE_SUBJECT_KEY_FILE, or the secret itself in SEGPIPE_SUBJECT_KEY"

@@ -32,7 +32,7 @@ def first_line(error: BaseException) -> str:
 
 
 def worker_error(text: str) -> str | None:
-    """`Type: message` of the exception in the last Python traceback in `text`, None where there is none.
+    """`Type: message` of the exception in the last Python traceback in `text`, None if there is none.
 
     >>> worker_error("Traceback (most recent call last):\\n  File 'b'\\nValueError: bad cell\\n\\tat java")
     'ValueError: bad cell'

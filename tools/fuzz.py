@@ -39,7 +39,7 @@ from segpipe.readers.naming import Naming, SubjectKey  # noqa: E402
 from segpipe.readers.sources import find  # noqa: E402
 from segpipe.settings import IngestSettings  # noqa: E402
 from segpipe.storage.lock import lock  # noqa: E402
-from segpipe.warehouse.store import Warehouse  # noqa: E402
+from segpipe.warehouse.store import Store  # noqa: E402
 from segpipe.warehouse.tables import TABLES  # noqa: E402
 from tests.readers.test_dicom import data_of, image, stack  # noqa: E402
 
@@ -110,7 +110,7 @@ def _ingest(source: Path, url: Path, fates: Counter[str]) -> str | None:
             json.dumps(row, default=str).encode()
             "".join([row["message"], *row["paths"]]).encode()
         outcome = write_part(PartTask("c.part", tuple(listing.scans)), job)
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     if outcome.written:
         warehouse.slice_parts("c")
     for table in TABLES:

@@ -24,7 +24,7 @@ _COLOURS = 128
 def draw(warehouse: Warehouse, model: str, folder: Path) -> list[Path]:
     """Draw slices and a still of the worst test scan, and the learning curves, as PNG files below `folder`.
 
-    Raises TableError where a subject is not a generated one, or none was segmented.
+    Raises TableError if a subject is not a generated one, or none was segmented.
     """
     real = [one for one in warehouse.scans.pandas()["subject"] if not one.startswith(_GENERATED)]
     if real:

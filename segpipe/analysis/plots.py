@@ -54,7 +54,7 @@ def slices_of(scan: Scan, modality: str | None = None, model: str | None = None,
 def picture_of(scan: Scan, modality: str | None = None, model: str | None = None) -> Figure:
     """Three planes through the middle of the tumour, and its surface in that of the brain: a still of the viewer.
 
-    A head that is not stripped has no surface here, for that would be a likeness; the caption says so.
+    A head that is not stripped has no surface here, because that would be a likeness; the caption says so.
     """
     truth, predicted = outer_regions(scan, model)
     image = scan.image(modality or default_modality(scan))

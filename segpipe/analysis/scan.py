@@ -105,13 +105,13 @@ class Scan:
         return np.stack([self.image(modality) for modality in self.modalities], axis=-1)
 
     def mask(self) -> np.ndarray | None:
-        """The true label map, uint8 (S, H, W), in `convention`; None where the scan has no mask."""
+        """The true label map, uint8 (S, H, W), in `convention`; None if the scan has no mask."""
         return self._planes[MASK].astype(np.uint8) if MASK in self._planes else None
 
     def prediction(self, model: str | None = None) -> np.ndarray:
         """The label map that a model predicted, uint8 (S, H, W); the only model when not named.
 
-        Raises NotFound where the model has not segmented the scan, UsageError where several have and none is named.
+        Raises NotFound if the model has not segmented the scan, UsageError where several have and none is named.
         """
         return self._predictions(self._model(model))[0]
 
@@ -128,7 +128,7 @@ class Scan:
         """A modality, `mask` or `prediction` as a NIfTI image, turned as the source file was: it lies over that file.
 
         Of a prepared scan it lies in the space of the cohort; with `native`, a modality's name, labels lie on the grid
-        of that modality's source file, their volumes kept. Raises NotFound where the scan has no such volume.
+        of that modality's source file, their volumes kept. Raises NotFound if the scan has no such volume.
         """
         with named_extra():
             import nibabel as nib

@@ -16,7 +16,7 @@ __all__ = ["history_of", "model_id_of"]
 def history_of(model: str) -> pd.DataFrame:
     """One row per epoch of a training: the model directory's history.csv (path or URL), missing values as NaN.
 
-    Raises NotFound where there is none.
+    Raises NotFound if there is none.
     """
     import pandas as pd
 

@@ -72,7 +72,7 @@ class TableView:
         return self.warehouse.store.table(self.name)
 
     def to_arrow(self) -> pa.Table:
-        """The rows as an Arrow table. Raises TableError where the table breaks a promise of the warehouse."""
+        """The rows as an Arrow table. Raises TableError if the table breaks a promise of the warehouse."""
         return self.dataset().to_table(list(self.columns), filter=self._expression())
 
     def to_pandas(self) -> pd.DataFrame:

@@ -38,7 +38,7 @@ def niivue(scan: Scan, modality: str | None = None, model: str | None = None) ->
     """A NiiVue widget with the image, the truth in blue and the prediction in orange; the data travels to the page.
 
     Nothing is fetched from elsewhere. A head that is not stripped is shown in planes alone, for a rendering would be a
-    likeness of the patient. Raises ImportError where ipyniivue is not installed.
+    likeness of the patient. Raises ImportError if ipyniivue is not installed.
     """
     from ipyniivue import NiiVue, ShowRender, SliceType
 

@@ -10,7 +10,7 @@ from segpipe.analysis import html
 from segpipe.analysis.view import TableView
 from segpipe.errors import NotFound, UsageError
 from segpipe.extras import named_extra
-from segpipe.warehouse.store import Warehouse as Store
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS, TABLES, Table
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Warehouse:
     def scan(self, scan: str) -> Scan:
         """One scan with its volumes, by scan_id, or by subject where that subject has one scan only.
 
-        Raises NotFound where there is none, and UsageError where a subject has several scans.
+        Raises NotFound if there is none, and UsageError if a subject has several scans.
         """
         from segpipe.analysis.scan import Scan
 

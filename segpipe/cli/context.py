@@ -49,12 +49,12 @@ class Context:
     def recorded(self, job: str, warehouse: str | None, settings: Any) -> Iterator[RunRecord]:
         """Record the block as a run of `job` in the table `runs`, and close it with the summary of that row.
 
-        Raises SegpipeError where the warehouse cannot be written.
+        Raises SegpipeError if the warehouse cannot be written.
         """
         from segpipe.warehouse.runs import record_run
-        from segpipe.warehouse.store import Warehouse
+        from segpipe.warehouse.store import Store
 
-        with record_run(Warehouse(warehouse) if warehouse is not None else None, job, settings) as record:
+        with record_run(Store(warehouse) if warehouse is not None else None, job, settings) as record:
             yield record
         self.say(record.summary())
 

@@ -12,13 +12,13 @@ _ELSEWHERE = "give --warehouse a folder that you may write to"
 
 
 def check_source(url: str) -> None:
-    """Raise NotFound where there is no archive."""
+    """Raise NotFound if there is no archive."""
     if not _exists(url):
         raise NotFound(f"Source {url} does not exist", "check the path and the rights to read it")
 
 
 def check_warehouse(url: str, make: bool = False) -> None:
-    """Raise NotFound where a warehouse is missing, unless it may be made, and SegpipeError where it cannot be written.
+    """Raise NotFound if a warehouse is missing, unless it may be made, and SegpipeError where it cannot be written.
 
     Only places on a local disk can be judged before something is written.
     """
@@ -32,13 +32,13 @@ def check_warehouse(url: str, make: bool = False) -> None:
 
 
 def check_file(url: str, what: str) -> None:
-    """Raise NotFound where a file is missing; `what` it is called."""
+    """Raise NotFound if a file is missing; `what` it is called."""
     if not _exists(url):
         raise NotFound(f"{what} {url} does not exist", "check the path and the rights to read it")
 
 
 def check_model(url: str, expected: str | None = None) -> None:
-    """Raise ModelError where there is no model directory, one that is not whole, or one of another seal."""
+    """Raise ModelError if there is no model directory, one that is not whole, or one of another seal."""
     from segpipe.models.bundle import Bundle
 
     Bundle.load(url, expected)

@@ -17,7 +17,7 @@ from segpipe.toml import tomllib
 
 
 def site_file() -> Path | None:
-    """The file of SEGPIPE_CONF, the project's conf/segpipe.toml, or what spark-submit shipped; None where none is."""
+    """The file of SEGPIPE_CONF, the project's conf/segpipe.toml, or what spark-submit shipped; None if none is."""
     if given := os.environ.get("SEGPIPE_CONF"):
         if not Path(given).is_file():
             raise UsageError(

@@ -35,7 +35,7 @@ def encode(channels: Sequence[np.ndarray]) -> np.ndarray:
 def decode(cells: np.ndarray, height: int, width: int, dtypes: Sequence[np.dtype | str]) -> list[np.ndarray]:
     """The inverse of `encode`: C little-endian arrays of shape (N, H, W) from (N, cell bytes) uint8.
 
-    Raises ValueError where the cell size is not what `height`, `width` and `dtypes` ask for.
+    Raises ValueError if the cell size is not what `height`, `width` and `dtypes` ask for.
     """
     kinds = [little_endian(np.dtype(dtype)) for dtype in dtypes]
     wanted = height * width * sum(kind.itemsize for kind in kinds)

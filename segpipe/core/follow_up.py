@@ -128,7 +128,7 @@ def _change(now: float, reference: float) -> float:
 
 
 def in_order(sessions: Mapping[str, float | None]) -> list[str] | None:
-    """Visits of one patient from the first to the last, or None where nothing tells which came first.
+    """Visits of one patient from the first to the last, or None if nothing tells which came first.
 
     >>> in_order({"ses-10": None, "ses-2": None}), in_order({"a": 9e6, "b": 3e6}), in_order({"9f3a": None, "b": None})
     (['ses-2', 'ses-10'], ['b', 'a'], None)

@@ -96,7 +96,7 @@ def brain_mask(channels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def background(channel: np.ndarray, share: float = _BORDER_SHARE) -> np.generic | None:
-    """The value that fills such a share, at least half, of a volume's border; None where none does.
+    """The value that fills such a share, at least half, of a volume's border; None if none does.
 
     Where a value fills half of it, that is its median.
     """
@@ -131,7 +131,7 @@ def _above_otsu(channel: np.ndarray) -> np.ndarray:
 
 
 def _otsu(values: np.ndarray) -> float:
-    """The threshold that separates two classes best; the brightest thousandth is clipped, for it stretches the bins."""
+    """The threshold that separates two classes best; the brightest thousandth is clipped, as it stretches the bins."""
     top = np.percentile(values, 99.9)
     clipped = np.minimum(values, top) if top > values.min() else values
     numbers, edges = np.histogram(clipped, _BINS)

@@ -65,7 +65,7 @@ class Agreement:
 
 
 def measure(mask: Mask, affine: Affine) -> Measures:
-    """All measures of a mask; NaN and None where it is empty."""
+    """All measures of a mask; NaN and None if it is empty."""
     runs = Runs.of(mask)
     longest, perpendicular = diameters_mm(runs, _spacing(affine))
     return Measures(

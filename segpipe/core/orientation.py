@@ -17,7 +17,7 @@ def axis_codes(affine: np.ndarray) -> str:
     >>> axis_codes(np.diag([-1.0, -1.0, 1.0, 1.0]))
     'LPS'
 
-    `affine` is (4, 4), index to RAS+ mm. Raises ValueError where a direction is not finite or zero.
+    `affine` is (4, 4), index to RAS+ mm. Raises ValueError if a direction is not finite or zero.
     The assignment is the one that is closest to a pure permutation: the rotation part of the
     polar decomposition, largest entries first.
     """

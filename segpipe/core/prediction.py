@@ -52,7 +52,7 @@ class Segmented:
     """A scan's label map and how sure the network was.
 
     `labels` is (slices, rows, columns) uint8 in the label convention of the model. `mean_probability` is taken over
-    the voxels of a region (None where it is empty), `max_probability` over all voxels that the network saw.
+    the voxels of a region (None if it is empty), `max_probability` over all voxels that the network saw.
     """
 
     labels: np.ndarray
@@ -61,7 +61,7 @@ class Segmented:
 
 
 class Slices(Protocol):
-    """The slices of one scan, read anew by each iteration; `truth` is known once one has ended."""
+    """The slices of one scan, read again by each iteration; `truth` is known once one has ended."""
 
     truth: np.ndarray | None
 
@@ -90,7 +90,7 @@ class PredictorFactory(Protocol):
     """How to open a predictor where it is needed; small and picklable, it travels with the job."""
 
     def open(self, threads: int) -> Predictor:
-        """The predictor on `threads` threads; raises ModelError where the model is damaged or not exported."""
+        """The predictor on `threads` threads; raises ModelError if the model is damaged or not exported."""
         ...
 
 

@@ -75,7 +75,7 @@ class LabelConvention:
 def convention_of(text: str) -> LabelConvention:
     """The convention that a line written by `LabelConvention.text` describes; its name is that line.
 
-    Raises ValueError where the line describes none.
+    Raises ValueError if the line describes none.
     """
     try:
         _, labels, regions = text.split("|")
@@ -151,7 +151,7 @@ def label_counts(labels: np.ndarray) -> dict[int, int]:
     >>> label_counts(np.array([0.0, 4.0, 4.0, 1.0]))
     {1: 1, 4: 2}
 
-    Raises ValueError where a label is not a whole number.
+    Raises ValueError if a label is not a whole number.
     """
     if labels.dtype == np.uint8:
         numbers = np.bincount(labels[labels != 0])  # almost all is background: counting it would take ten times as long
@@ -189,7 +189,7 @@ def to_labels(regions: np.ndarray, convention: LabelConvention) -> np.ndarray:
 
     Later regions are painted over those before. The inverse of `to_regions`. A voxel that is
     in an inner region but not in the outer one, as a network may say, gets the inner region's label.
-    Raises ValueError where R is another.
+    Raises ValueError if R is another.
     """
     if regions.shape[-1] != len(convention.regions):
         raise ValueError(
@@ -207,7 +207,7 @@ def recode(labels: np.ndarray, source: LabelConvention, target: LabelConvention)
     >>> recode(np.array([0, 2, 1, 4], np.uint8), CONVENTIONS["brats"], CONVENTIONS["decathlon"]).tolist()
     [0, 1, 2, 3]
 
-    Raises ValueError where the conventions have other regions.
+    Raises ValueError if the conventions have other regions.
     """
     if source.region_names != target.region_names:
         raise ValueError(f"conventions {source.name} and {target.name} have other regions")

@@ -14,7 +14,7 @@ def resize(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     >>> resize(np.array([0.0, 4.0]), (4,)).tolist(), resize(np.array([0.0, 2.0, 4.0, 6.0]), (2,)).tolist()
     ([0.0, 1.0, 3.0, 4.0], [1.0, 5.0])
 
-    Raises ValueError where a length is not positive.
+    Raises ValueError if a length is not positive.
     """
     if any(length < 1 for length in shape):
         raise ValueError(f"a volume has at least one voxel along each axis, not {tuple(shape)}")

@@ -19,7 +19,7 @@ class SplitRule:
 
     `train` and `validation` are shares of the subjects, the rest is the test split. A subject's place on the line from
     0 to 1 is the first 53 bits of HMAC-SHA-256 (RFC 2104), the salt being the key.
-    Raises UsageError where a share is negative or both together are more than 1.
+    Raises UsageError if a share is negative or both together are more than 1.
     """
 
     salt: str

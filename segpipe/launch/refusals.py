@@ -75,7 +75,7 @@ _KNOWN = (
 
 
 def refusal(text: str) -> SegpipeError | None:
-    """The error behind what Spark or YARN wrote, None where it is none that is known here.
+    """The error behind what Spark or YARN wrote, None if it is none that is known here.
 
     >>> print(refusal("Application application_1_1 submitted by user a to unknown queue: nope"))
     Queue nope does not exist on this cluster: give --queue one that `doctor` names

@@ -32,7 +32,7 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
 
     Started from plain Python (tests, notebooks), the conf file of the profile that SEGPIPE_PROFILE names (local when
     unset) is the base. Python workers find
-    segpipe: on the driver's machine by its path, elsewhere as a zip that Spark ships. Raises SegpipeError when Java is
+    segpipe: on the driver's machine by its path, elsewhere as a zip that Spark ships. Raises SegpipeError if Java is
     missing or the session does not come up.
     """
     from pyspark.sql import SparkSession

@@ -140,7 +140,7 @@ def _launch(line: CommandLine) -> int:
 
 
 def _find_spark() -> None:
-    """Name Java and Spark to spark-submit; NotFound where one is missing."""
+    """Name Java and Spark to spark-submit; NotFound if one is missing."""
     from segpipe.launch.java import java_home
 
     found = importlib.util.find_spec("pyspark")

@@ -27,7 +27,7 @@ _CONTAINER_CONF = "./__spark_conf__/__hadoop_conf__"
 def hadoop_settings() -> dict[str, str]:
     """The settings of core-site.xml, hdfs-site.xml and yarn-site.xml in HADOOP_CONF_DIR (or YARN_CONF_DIR).
 
-    Raises UsageError when the variable is not set or the folder holds no configuration.
+    Raises UsageError if the variable is not set or the folder holds no configuration.
     """
     folder = os.environ.get("HADOOP_CONF_DIR") or os.environ.get("YARN_CONF_DIR")
     if not folder:

@@ -98,7 +98,7 @@ class Bundle:
         return EARLIER if EARLIER in self.files and WEIGHTS not in self.files else WEIGHTS
 
     def must_be_trained_here(self, deed: str) -> None:
-        """Raise ModelError where the network came from elsewhere, for then there is nothing to do `deed` with."""
+        """Raise ModelError if the network came from elsewhere, because then there is nothing to do `deed` with."""
         if self.origin != TRAINED:
             name = self.adopted["card"]["network"]["name"]
             raise ModelError(
@@ -110,7 +110,7 @@ class Bundle:
     def load(cls, url: str, expected: str | None = None) -> "Bundle":
         """Read the bundle in the directory or URL `url`; `expected` is the seal that it must have.
 
-        Raises ModelError where there is none, where it is not readable as one, is not what its `model_id` says, or is
+        Raises ModelError if there is none, where it is not readable as one, is not what its `model_id` says, or is
         another than expected. That a directory fits its own hashes does not say who made it.
         """
         fs, folder = _open_folder(url)
@@ -154,7 +154,7 @@ class Bundle:
         inference: Mapping[str, Any] | None = None,
         cleaning: Mapping[str, float] | None = None,
     ) -> "Bundle":
-        """The bundle with these files of its directory hashed anew and listed, on disk too; for `export`.
+        """The bundle with these files of its directory hashed again and listed, on disk too; for `export`.
 
         Files `without` are no longer listed; `inference` and `cleaning` replace what was recorded, where given.
         Other cleaning makes another model of it, with another `model_id`.
@@ -201,7 +201,7 @@ def save_files(bundle: Bundle, contents: Mapping[str, bytes]) -> Bundle:
 def load_keras(bundle: Bundle) -> "tf.keras.Model":
     """The network of a bundle, for prediction: built from what the bundle says, with the weights of its file.
 
-    Nothing that the directory holds is run. Raises ModelError where the file is not the one that was saved.
+    Nothing that the directory holds is run. Raises ModelError if the file is not the one that was saved.
     """
     fs, folder = _open_folder(bundle.url)
     try:
@@ -233,7 +233,7 @@ def with_weights(bundle: Bundle, data: bytes) -> "tf.keras.Model":
 
 
 def network_settings(bundle: Bundle) -> NetworkSettings:
-    """The shape of a bundle's network; ModelError where it is none."""
+    """The shape of a bundle's network; ModelError if it is none."""
     names = {setting.name for setting in fields(NetworkSettings)}
     settings = NetworkSettings(**{name: value for name, value in bundle.network.items() if name in names})
     try:

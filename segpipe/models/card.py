@@ -144,7 +144,7 @@ class Card:
 
     @property
     def decision(self) -> float | None:
-        """The threshold; None where the likeliest label wins, which needs labels that exclude each other."""
+        """The threshold; None if the likeliest label wins, which needs labels that exclude each other."""
         exclusive = not self.by_region and self.activation != "sigmoid" and BACKGROUND in self.channels
         return self.threshold if self.threshold is not None or exclusive else 0.5
 
@@ -183,7 +183,7 @@ def parse_card(content: Mapping[str, Any], where: str) -> Card:
 
 
 def read_card(data: bytes, where: str) -> tuple[Card, dict[str, Any]]:
-    """The card of a TOML file, and its content; ModelError where it is none."""
+    """The card of a TOML file, and its content; ModelError if it is none."""
     try:
         content = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

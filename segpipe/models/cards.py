@@ -12,7 +12,7 @@ def load_card(url: str, configuration: str | None = None, draft: str | None = No
     """The card at `url`, its content, and its text as TOML.
 
     That of another tool's JSON is made here; `configuration` is one of an nnU-Net plan. It is also written to `draft`,
-    where that is given, before anything is judged. Raises ModelError where it is wrong, or where the JSON leaves open
+    where that is given, before anything is judged. Raises ModelError if it is wrong, or where the JSON leaves open
     what somebody must decide.
     """
     if not url.endswith(".json"):

@@ -76,7 +76,7 @@ class Draft:
 def draft_of(url: str, configuration: str | None = None) -> Draft:
     """The card of a MONAI bundle (`url` is its metadata.json) or of an nnU-Net plan (its plans.json).
 
-    Beside the one stands inference.json, beside the other dataset.json. Raises ModelError where a file is none of
+    Beside the one stands inference.json, beside the other dataset.json. Raises ModelError if a file is none of
     these or holds too little to begin with.
     """
     content = _read(url)

@@ -17,7 +17,7 @@ from segpipe.readers.scan import Arrange, Arranged, Frame
 def preparing(name: str, orientation: str) -> Arrange:
     """What the reader calls with the frames, along `orientation`, of the scan that messages call `name`.
 
-    Frames of a scan that is prepared already are left as they are. Raises BadInput where a scan cannot be prepared.
+    Frames of a scan that is prepared already are left as they are. Raises BadInput if a scan cannot be prepared.
     """
 
     def arrange(images: list[Frame], masks: list[Frame]) -> Arranged:

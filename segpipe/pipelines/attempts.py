@@ -14,7 +14,7 @@ from segpipe.pipelines.progress import Bar, Progress, silent
 from segpipe.storage import filesystem as files
 from segpipe.traces import words_of
 from segpipe.warehouse import parts
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 if TYPE_CHECKING:
     from pyspark import Accumulator, AccumulatorParam
@@ -105,7 +105,7 @@ class Watch:
     `job` is the one to run again, as told to the user.
     """
 
-    def __init__(self, warehouse: Warehouse, run_id: str, part: str, job: str):
+    def __init__(self, warehouse: Store, run_id: str, part: str, job: str):
         self._fs = warehouse.fs
         self._folder = warehouse.path(parts.STAGING, run_id, f"{part}.at")
         self._file = files.join(self._folder, uuid.uuid4().hex)
@@ -120,7 +120,7 @@ class Watch:
         return self
 
     def enter(self, scan_id: str) -> None:
-        """Work on a scan begins. Raises BadInput where too many workers died on it."""
+        """Work on a scan begins. Raises BadInput if too many workers died on it."""
         if self._deaths[scan_id] >= DEADLY:
             problem = f"Scan {scan_id} killed {self._deaths[scan_id]} workers, most likely for want of memory"
             raise BadInput(Reason.CRASHED, problem, f"give the workers more memory and run {self._job} again")

@@ -14,7 +14,7 @@ from segpipe.settings import RegisterSettings
 from segpipe.storage import filesystem as files
 from segpipe.storage import url_to_fs
 from segpipe.traces import root_cause
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import TABLES, Table
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _LISTINGS = 5
 _VERIFY = "parquet.page.verify-checksum.enabled"  # parquet-mr's: a page that is damaged is an error
 
 
-def location(warehouse: Warehouse, table: Table) -> str:
+def location(warehouse: Store, table: Table) -> str:
     """Where a table stands, as Spark wants it: an absolute URL with its scheme."""
     path = warehouse.path(table.name)
     if files.is_local(warehouse.fs):
@@ -56,7 +56,7 @@ def location(warehouse: Warehouse, table: Table) -> str:
     return f"{warehouse.url.rstrip('/')}/{table.name}"
 
 
-def read(session: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame:
+def read(session: SparkSession, warehouse: Store, table: Table) -> DataFrame:
     """A table of the warehouse as a DataFrame, lazy; without rows where nothing was written so far."""
     schema = schema_of(table)
     for _ in range(_LISTINGS):
@@ -76,7 +76,7 @@ def read(session: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame
 def hive_conf(settings: RegisterSettings) -> dict[str, str]:
     """The Spark settings that `register` needs on top: Hive's catalogue, the embedded one where no other is named.
 
-    Raises UsageError where the warehouse is remote, no Hive metastore is configured and none is asked for.
+    Raises UsageError if the warehouse is remote, no Hive metastore is configured and none is asked for.
     """
     conf = {"spark.sql.catalogImplementation": "hive"}
     folder = metastore_folder(settings)
@@ -92,7 +92,7 @@ def metastore_folder(settings: RegisterSettings) -> Path | None:
         return Path(path)
     if _hive_is_configured():
         return None
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     if not files.is_local(warehouse.fs):
         raise UsageError(
             f"No Hive metastore is configured, and an embedded one needs a local folder, not {settings.warehouse}",
@@ -112,10 +112,10 @@ def embedded_conf(folder: Path) -> dict[str, str]:
 def register(session: SparkSession, settings: RegisterSettings, record: RunRecord) -> None:
     """Enter all tables into the catalogue as external tables of one database; their files stay where they are.
 
-    Entries that an earlier `register` made are replaced. Raises TableError where a table of that name is another's,
+    Entries that an earlier `register` made are replaced. Raises TableError if a table of that name is another's,
     and SegpipeError where the catalogue cannot be opened or its metastore does not answer.
     """
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     folder = metastore_folder(settings)
     if folder:
         _prepare(session, folder)

@@ -15,7 +15,7 @@ from segpipe.errors import TableError, UsageError
 from segpipe.readers.archive import Listing
 from segpipe.readers.naming import Naming
 from segpipe.storage import filesystem as files
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 
 FOLDER = "_keys"
 
@@ -29,7 +29,7 @@ class KeyRecord:
 
 
 def check(
-    warehouse: Warehouse, cohort: str, naming: Naming, listing: Listing, known_scans: Iterable[Mapping[str, str]]
+    warehouse: Store, cohort: str, naming: Naming, listing: Listing, known_scans: Iterable[Mapping[str, str]]
 ) -> None:
     """Compare the key with the one that the cohort was made with, and remember it where there was none.
 
@@ -66,7 +66,7 @@ def _check_names(cohort: str, hashed: bool, asked: bool) -> None:
         )
 
 
-def _remember(warehouse: Warehouse, cohort: str, record: KeyRecord) -> KeyRecord:
+def _remember(warehouse: Store, cohort: str, record: KeyRecord) -> KeyRecord:
     """The cohort's record, which is now this one unless another job was faster."""
     warehouse.fs.makedirs(warehouse.path(FOLDER), exist_ok=True)
     with contextlib.suppress(FileExistsError):
@@ -78,7 +78,7 @@ def _content(record: KeyRecord) -> bytes:
     return json.dumps(asdict(record)).encode()
 
 
-def _read(warehouse: Warehouse, cohort: str) -> KeyRecord | None:
+def _read(warehouse: Store, cohort: str) -> KeyRecord | None:
     try:
         content = warehouse.fs.cat_file(_path(warehouse, cohort))
     except FileNotFoundError:
@@ -92,5 +92,5 @@ def _read(warehouse: Warehouse, cohort: str) -> KeyRecord | None:
         ) from None
 
 
-def _path(warehouse: Warehouse, cohort: str) -> str:
+def _path(warehouse: Store, cohort: str) -> str:
     return warehouse.path(FOLDER, f"{cohort_slug(cohort)}.json")

@@ -18,7 +18,7 @@ from segpipe.storage.lock import Fence, live_runs, lock
 from segpipe.warehouse import checked, merges, parts
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.runs import RunRecord
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 from segpipe.warehouse.tables import (
     PREDICTIONS,
     QUARANTINE,
@@ -78,7 +78,7 @@ def compact(
     """Merge small parts of all tables but `series`, and say which could not be: one line per damaged part.
 
     Killed at any moment and run again, it ends in the same rows. Cohorts that a job holds are left alone, and told;
-    WarehouseBusy is raised where it is the one that was asked for, NotFound where there is no warehouse.
+    WarehouseBusy is raised where it is the one that was asked for, NotFound if there is no warehouse.
     """
 
     def execute(tasks: Sequence[MergeTask], fence: Fence) -> Sequence[MergeOutcome]:
@@ -101,7 +101,7 @@ def compact(
 
 def compact_with(execute: Execute, settings: CompactSettings, run: RunRecord) -> list[str]:
     """The same, with what carries the tasks out."""
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     outcomes: list[MergeOutcome] = []
     before = 0
     for group in groups(warehouse, settings.cohort):
@@ -125,7 +125,7 @@ def compact_with(execute: Execute, settings: CompactSettings, run: RunRecord) ->
 
 
 def _compact_group(
-    warehouse: Warehouse, group: Group, execute: Execute, settings: CompactSettings, run: RunRecord
+    warehouse: Store, group: Group, execute: Execute, settings: CompactSettings, run: RunRecord
 ) -> tuple[int, list[MergeOutcome]]:
     """How many parts there were, and what was done; what a killed run left of the group is tidied up in any case."""
     with lock(warehouse.url, group.lock, settings.lock_wait_seconds, run.run_id) as fence:
@@ -143,7 +143,7 @@ def _compact_group(
     return len(fresh.sizes), found
 
 
-def groups(warehouse: Warehouse, cohort: str | None) -> list[Group]:
+def groups(warehouse: Store, cohort: str | None) -> list[Group]:
     """What there is to merge, of one cohort or, with the tables that all share, of the whole warehouse."""
     scans = warehouse.rows(SCANS, ["cohort"], cohort)
     found = [
@@ -164,7 +164,7 @@ def groups(warehouse: Warehouse, cohort: str | None) -> list[Group]:
 
 
 def _by(
-    warehouse: Warehouse, rows: pa.Table, columns: Sequence[str], first: Table
+    warehouse: Store, rows: pa.Table, columns: Sequence[str], first: Table
 ) -> Iterator[tuple[tuple[str, ...], dict[str, int]]]:
     """The parts, with the sizes of their first files, by what their rows say in `columns`."""
     sizes = warehouse.sizes(first.name)
@@ -174,7 +174,7 @@ def _by(
     yield from sorted(found.items())
 
 
-def _of_now(warehouse: Warehouse, group: Group) -> Group:
+def _of_now(warehouse: Store, group: Group) -> Group:
     """The same group without what went before its lock was held, and without parts that a run may write again."""
     there = set(warehouse.parts(group.tables[-1].name))
     if group.tables == (QUARANTINE,):
@@ -208,10 +208,10 @@ def _task(group: Group, members: tuple[str, ...], run_id: str) -> MergeTask:
 def merge_part(url: str, task: MergeTask, fence: Fence) -> MergeOutcome:
     """Write the new part of a task, and move the older ones aside; these stay where one of them is damaged.
 
-    What an earlier attempt of the same run has committed is not done again. Raises WarehouseBusy where the run has lost
+    What an earlier attempt of the same run has committed is not done again. Raises WarehouseBusy if the run has lost
     its lock.
     """
-    warehouse = Warehouse(url)
+    warehouse = Store(url)
     tables = tuple(_TABLES[name] for name in task.tables)
     parts.settle_attempts(warehouse, fence.run_id, task.name)
     rows = size = 0
@@ -231,7 +231,7 @@ def merge_part(url: str, task: MergeTask, fence: Fence) -> MergeOutcome:
 _TABLES = {table.name: table for table in (SLICES, SCANS, PREDICTIONS, SEGMENTATIONS, QUARANTINE, RUNS)}
 
 
-def _copy(part: PartWriter, warehouse: Warehouse, members: Sequence[str]) -> None:
+def _copy(part: PartWriter, warehouse: Store, members: Sequence[str]) -> None:
     """Copy row groups of voxels as they stand, and the rows of the index table in few row groups."""
     *voxels, index = part.tables
     for name in members:
@@ -242,7 +242,7 @@ def _copy(part: PartWriter, warehouse: Warehouse, members: Sequence[str]) -> Non
     part.write_together(index.name, (rows for name in members for rows in _row_groups(warehouse, index, name)))
 
 
-def _row_groups(warehouse: Warehouse, table: Table, name: str) -> Iterator[pa.Table]:
+def _row_groups(warehouse: Store, table: Table, name: str) -> Iterator[pa.Table]:
     path = warehouse.path(table.name, f"{name}.parquet")
     try:
         with checked.open_part(warehouse.fs, path) as old:
@@ -253,8 +253,8 @@ def _row_groups(warehouse: Warehouse, table: Table, name: str) -> Iterator[pa.Ta
         raise TableError(f"{path} is missing", "put the file back") from None
 
 
-def _check_whole(warehouse: Warehouse, name: str, tables: Sequence[Table]) -> None:
-    """Raise TableError where the files of a part are not of one writing, or do not hold the scans that they tell."""
+def _check_whole(warehouse: Store, name: str, tables: Sequence[Table]) -> None:
+    """Raise TableError if the files of a part are not of one writing, or do not hold the scans that they tell."""
     if tables == (SLICES, SCANS):
         rows = pa.concat_tables(_row_groups(warehouse, SCANS, name)).select(["scan_id", "subject", "split", "shape"])
         warehouse.slice_part(name, rows.to_pylist())

@@ -1,4 +1,4 @@
-"""What a model's predictions are worth: measures per patient and region, computed anew from stored masks."""
+"""What a model's predictions are worth: measures per patient and region, computed again from stored masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from segpipe.storage.model_directory import model_id_of
 from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows, true_labels
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import LATER_COLUMNS, SEGMENTATIONS
 
 if TYPE_CHECKING:
@@ -106,10 +106,10 @@ def evaluate(
     """Measure what a model predicted for a split of a cohort against the masks in `slices`, without a network.
 
     With `settings.other` that model is measured too and compared on the scans that both have. Nothing is written.
-    Raises NotFound where a model has predicted nothing of that split, and ModelError where one is neither a model
+    Raises NotFound if a model has predicted nothing of that split, and ModelError if one is neither a model
     directory nor a model_id of the table.
     """
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     found = _measure(spark, warehouse, settings, settings.model, run, progress)
     run.model_id = found.model_id
     if settings.other is not None:
@@ -122,7 +122,7 @@ def evaluate(
 
 def _measure(
     spark: SparkSession,
-    warehouse: Warehouse,
+    warehouse: Store,
     settings: EvaluateSettings,
     model: str,
     run: RunRecord,
@@ -149,7 +149,7 @@ def _measure(
 
 
 def dice_by_rule(row: Mapping[str, Any], empty_truth: str) -> float | None:
-    """The Dice of a row of `segmentations` by a rule for patients without a true region; None where it has none.
+    """The Dice of a row of `segmentations` by a rule for patients without a true region; None if it has none.
 
     >>> [dice_by_rule({"truth_voxels": 0, "voxels": 5, "dice": 0.0}, rule) for rule in ("penalise", "reward", "skip")]
     [0.0, 0.0, None]
@@ -230,7 +230,7 @@ def _comparison(region: str, pairs: Sequence[tuple[float, float]]) -> RegionComp
     )
 
 
-def _stored(warehouse: Warehouse, settings: EvaluateSettings, model: str) -> dict[tuple[str, str], dict[str, Any]]:
+def _stored(warehouse: Store, settings: EvaluateSettings, model: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Rows of `segmentations` by scan_id and region, of the model, cohort and split asked for."""
     table = warehouse.table(SEGMENTATIONS.name) if warehouse.parts(SEGMENTATIONS.name) else None
     wanted = ds.field("cohort") == settings.cohort
@@ -260,7 +260,7 @@ def _model_id(url: str) -> str:
         ) from None
 
 
-def _tasks(warehouse: Warehouse, cohort: str, model_id: str, wanted: set[str]) -> list[_Task]:
+def _tasks(warehouse: Store, cohort: str, model_id: str, wanted: set[str]) -> list[_Task]:
     """The scans, by the part of `predictions` that holds them; those whose slices are not stored are left out."""
     places = scan_places(warehouse, cohort) if warehouse.index(cohort) else {}
     by_part: defaultdict[str, list[tuple[ScanPlace, PredictedPlace]]] = defaultdict(list)
@@ -299,7 +299,7 @@ def measure_part(task: _Task, url: str, stored: Mapping[str, Sequence[Mapping[st
 
     `stored` has the rows as they stand: probabilities are taken from there, for without the network they cannot be had.
     """
-    warehouse = Warehouse(url)
+    warehouse = Store(url)
     for place, predicted in task.scans:
         scan = scan_rows(warehouse, place.part, [place.scan_id])[place.scan_id]
         labels, convention = label_map(warehouse, predicted, scan["shape"])

@@ -28,7 +28,7 @@ from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places
 from segpipe.warehouse.slices import stream
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 from segpipe.warehouse.tables import CHANGES, SEGMENTATIONS, SERIES, SLICES
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def bring_up_to_date(
     job: Job, run: RunRecord, do: Callable[[Callable[[Patient], Compared], Sequence[Patient]], Iterable[Compared]]
 ) -> None:
     """What `follow_up` does; `do` calls a function for each patient, wherever that is."""
-    warehouse = Warehouse(job.warehouse)
+    warehouse = Store(job.warehouse)
     patients, untold = _patients(warehouse, job)
     known = _known(warehouse, job)
     prints = {subject: _fingerprint(visits) for subject, visits in patients.items()}
@@ -106,17 +106,17 @@ def bring_up_to_date(
 
 def _compare(url: str, model_id: str, run_id: str, patient: Patient) -> Compared:
     try:
-        return rows_of(Warehouse(url), patient[0], model_id, patient[1], run_id), None
+        return rows_of(Store(url), patient[0], model_id, patient[1], run_id), None
     except (BadInput, TableError) as error:
         return [], error.problem
 
 
 def rows_of(
-    warehouse: Warehouse, visits: Sequence[Visit], model_id: str, fingerprint: str, run_id: str
+    warehouse: Store, visits: Sequence[Visit], model_id: str, fingerprint: str, run_id: str
 ) -> list[dict[str, Any]]:
     """The rows of a patient with at least two visits on one grid, in order.
 
-    Raises BadInput where the brains lie apart, and TableError where a table is damaged.
+    Raises BadInput if the brains lie apart, and TableError if a table is damaged.
     """
     labels = [_regions(warehouse, visit) for visit in visits]
     brains = [_brain(warehouse, visit) for visit in visits]
@@ -182,7 +182,7 @@ def _row(
     }
 
 
-def _patients(warehouse: Warehouse, job: Job) -> tuple[dict[str, list[Visit]], list[str]]:
+def _patients(warehouse: Store, job: Job) -> tuple[dict[str, list[Visit]], list[str]]:
     """Patients with several visits that can be compared, these in order; and why others cannot be."""
     if not warehouse.index(job.cohort):
         return {}, []
@@ -225,7 +225,7 @@ def _on_one_grid(visits: Sequence[Visit]) -> bool:
     )
 
 
-def _measured(warehouse: Warehouse, job: Job) -> dict[str, dict[str, dict[str, Any]]]:
+def _measured(warehouse: Store, job: Job) -> dict[str, dict[str, dict[str, Any]]]:
     """Rows of `segmentations` by scan and region."""
     wanted = (ds.field("cohort") == job.cohort) & (ds.field("model_id") == job.model_id)
     found: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
@@ -234,7 +234,7 @@ def _measured(warehouse: Warehouse, job: Job) -> dict[str, dict[str, dict[str, A
     return found
 
 
-def _moments(warehouse: Warehouse, cohort: str) -> dict[str, float]:
+def _moments(warehouse: Store, cohort: str) -> dict[str, float]:
     """When each scan of DICOM series began, on its patient's own clock."""
     if not warehouse.parts(SERIES.name):
         return {}
@@ -246,14 +246,14 @@ def _moments(warehouse: Warehouse, cohort: str) -> dict[str, float]:
     return found
 
 
-def _known(warehouse: Warehouse, job: Job) -> list[dict[str, Any]]:
+def _known(warehouse: Store, job: Job) -> list[dict[str, Any]]:
     if not warehouse.parts(CHANGES.name):
         return []
     wanted = (ds.field("cohort") == job.cohort) & (ds.field("model_id") == job.model_id)
     return list(warehouse.table(CHANGES.name).to_table(filter=wanted).to_pylist())
 
 
-def _write(warehouse: Warehouse, job: Job, rows: Iterable[Mapping[str, Any]]) -> None:
+def _write(warehouse: Store, job: Job, rows: Iterable[Mapping[str, Any]]) -> None:
     name = f"{cohort_slug(job.cohort)}.{job.model_id}"
     ordered = sorted(rows, key=lambda row: (row["subject"], row["region"], row["session"]))
     if not ordered:
@@ -271,12 +271,12 @@ def _fingerprint(visits: Sequence[Visit]) -> str:
     return hashlib.sha256("\0".join(content).encode()).hexdigest()
 
 
-def _regions(warehouse: Warehouse, visit: Visit) -> dict[str, Any]:
+def _regions(warehouse: Store, visit: Visit) -> dict[str, Any]:
     labels, convention = label_map(warehouse, visit.predicted, visit.scan["shape"])
     return region_runs(labels, CONVENTIONS[convention].regions)
 
 
-def _brain(warehouse: Warehouse, visit: Visit) -> np.ndarray:
+def _brain(warehouse: Store, visit: Visit) -> np.ndarray:
     """Where the first modality of a scan that shows a brain alone has another value than in its corner."""
     path = warehouse.path(SLICES.name, f"{visit.stored.part}.parquet")
     found = np.zeros(visit.scan["shape"], bool)

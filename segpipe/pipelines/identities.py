@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from segpipe.errors import Reason
 from segpipe.pipelines.ingest_task import Job
 from segpipe.readers.archive import Rejected, ScanSource, reject_scan
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 _REMEDY = "give all its files the subject of those rows in a manifest, or ingest the archive into another cohort"
 _Version = tuple[str, int, str]
 
 
 def renamed(
-    warehouse: Warehouse, job: Job, new: Sequence[ScanSource], vanished: Collection[str]
+    warehouse: Store, job: Job, new: Sequence[ScanSource], vanished: Collection[str]
 ) -> tuple[list[ScanSource], list[Rejected]]:
     """Scans of `new` that may be written, and those of patients who are in the tables under another name.
 
@@ -52,7 +52,7 @@ def renamed(
     return [source for source in new if source.subject not in other], rejected
 
 
-def _files_of(warehouse: Warehouse, cohort: str, scan_ids: Collection[str]) -> dict[_Version, str]:
+def _files_of(warehouse: Store, cohort: str, scan_ids: Collection[str]) -> dict[_Version, str]:
     rows = warehouse.scans(cohort, ["scan_id", "files"])
     rows = rows.filter(pc.is_in(rows["scan_id"], pa.array(list(scan_ids), pa.string())))
     files: list[dict[str, Any]] = rows.to_pylist()

@@ -46,7 +46,7 @@ from segpipe.readers.layouts import dicom
 from segpipe.readers.series import RULES_VERSION, Options
 from segpipe.storage import filesystem as files
 from segpipe.storage import url_to_fs
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -146,7 +146,7 @@ def gather(spark: SparkSession, job: IndexJob) -> Indexed:
 
 
 def listing(job: IndexJob, found: Indexed, options: Options) -> Listing:
-    """The listing of an archive that is DICOM alone. Raises NotFound where it is empty."""
+    """The listing of an archive that is DICOM alone. Raises NotFound if it is empty."""
     fs, root = url_to_fs(job.source)
     claim = dicom.claimed(dicom.Read(found.series, found.rejected, set()), options)
     scans, twice = unique(claim.scans)
@@ -493,6 +493,6 @@ class _Kept:
         files.replace(warehouse.fs, path, buffer.getvalue())
 
 
-def _place(job: IndexJob, bucket: int) -> tuple[Warehouse, str]:
-    warehouse = Warehouse(job.warehouse)
+def _place(job: IndexJob, bucket: int) -> tuple[Store, str]:
+    warehouse = Store(job.warehouse)
     return warehouse, warehouse.path(FOLDER, cohort_slug(job.cohort), f"{bucket:03d}.parquet")

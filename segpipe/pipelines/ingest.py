@@ -35,7 +35,7 @@ from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse import merges, parts
 from segpipe.warehouse.runs import RunRecord
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 from segpipe.warehouse.tables import SCANS, SLICES
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def ingest(
     """Bring every scan of `settings.source` into the tables that is not there yet or has changed.
 
     Killed at any moment and run again, it ends in the tables of an uninterrupted run. Bad inputs become rows of
-    `quarantine`. Raises UsageError where the settings contradict the cohort, NotFound where there is no source, and
+    `quarantine`. Raises UsageError if the settings contradict the cohort, NotFound if there is no source, and
     WarehouseBusy where another job holds the cohort.
     """
     rule = SplitRule(settings.split_salt, settings.train_fraction, settings.validation_fraction)
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     refuse_key_in_conf(spark.sparkContext.getConf().getAll())
     with run.stage("list"):
         naming = naming_of(settings.subject_key_file, settings.hash_subjects)
@@ -107,7 +107,7 @@ def ingest(
         return _account(plan, outcomes, run)
 
 
-def _planned(warehouse: Warehouse, job: Job, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:
+def _planned(warehouse: Store, job: Job, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:
     """The table `series` alone: what is in a scan of the tables stays so, whatever would become of it."""
     cohort = job.settings.cohort
     scan_ids = [job.scan_id(source) for source in listing.scans]
@@ -125,7 +125,7 @@ def _planned(warehouse: Warehouse, job: Job, listing: Listing, wanted: Options, 
 
 
 def _keep_series(
-    warehouse: Warehouse, job: Job, listing: Listing, outcomes: Sequence[PartOutcome], plan: Plan, run: RunRecord
+    warehouse: Store, job: Job, listing: Listing, outcomes: Sequence[PartOutcome], plan: Plan, run: RunRecord
 ) -> None:
     """Bring the table `series` up to date, and tell what became of the series."""
     if not listing.series:
@@ -139,7 +139,7 @@ def _keep_series(
     run.lines.append("DICOM series: " + ", ".join(f"{count} {name}" for name, count in sorted(decisions.items())))
 
 
-def _entered(warehouse: Warehouse, cohort: str) -> dict[str, frozenset[str]]:
+def _entered(warehouse: Store, cohort: str) -> dict[str, frozenset[str]]:
     """The modalities that stand in the tables, by scan_id."""
     try:
         rows = warehouse.scans(cohort, ("scan_id", "modalities")).to_pylist()
@@ -197,10 +197,8 @@ class Plan:
     faces: frozenset[str] = frozenset()
 
 
-def make_plan(
-    warehouse: Warehouse, job: Job, listing: Listing, known: Mapping[str, Mapping[str, str]], cores: int
-) -> Plan:
-    """Sort what the source gives by what is to do about it; `known` are the rows of `scans`, see Warehouse.index."""
+def make_plan(warehouse: Store, job: Job, listing: Listing, known: Mapping[str, Mapping[str, str]], cores: int) -> Plan:
+    """Sort what the source gives by what is to do about it; `known` are the rows of `scans`, see Store.index."""
     _check_rule(known.values(), job)
     known_inputs = quarantine.reported(warehouse, "ingest", job.settings.cohort)
     reported = {fingerprint for fingerprint, _ in known_inputs}
@@ -289,7 +287,7 @@ def _run_tasks(spark: SparkSession, plan: Plan, job: Job, progress: Progress | N
 
 def _quarantine_listed(job: Job, rejected: Sequence[Rejected]) -> None:
     rows = [quarantine_row(job, one, one.paths, BadInput(one.reason, one.message, one.remedy)) for one in rejected]
-    quarantine.write(Warehouse(job.settings.warehouse), job.fence, f"{job.run_id}-listing", rows)
+    quarantine.write(Store(job.settings.warehouse), job.fence, f"{job.run_id}-listing", rows)
 
 
 def _tell_privacy(plan: Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> None:

@@ -27,7 +27,7 @@ from segpipe.storage import filesystem as files
 from segpipe.storage.lock import Fence
 from segpipe.warehouse import checked, merges, parts, slices
 from segpipe.warehouse.parts import PartWriter
-from segpipe.warehouse.store import Warehouse, group_rows
+from segpipe.warehouse.store import Store, group_rows
 from segpipe.warehouse.tables import SCANS, SLICES, with_later_columns
 
 MB = 1_000_000
@@ -110,7 +110,7 @@ def write_part(task: PartTask, job: Job) -> PartOutcome:
     What an earlier attempt of the same run has committed, or has begun to, is not done again. Raises WarehouseBusy
     where the run has lost its lock; bad inputs raise nothing.
     """
-    warehouse = Warehouse(job.settings.warehouse)
+    warehouse = Store(job.settings.warehouse)
     parts.settle_attempts(warehouse, job.run_id, task.name)
     committed = _committed(warehouse, task, job)
     if committed is not None:
@@ -135,7 +135,7 @@ class _SpoiledError(Exception):
         self.scan_id, self.reason = scan_id, reason
 
 
-def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mapping[str, BadInput]) -> PartOutcome:
+def _write_part(warehouse: Store, task: PartTask, job: Job, given_up: Mapping[str, BadInput]) -> PartOutcome:
     seconds: defaultdict[str, float] = defaultdict(float)
     rows: list[dict[str, Any]] = []
     told: list[pa.Table] = []
@@ -166,7 +166,7 @@ def _write_part(warehouse: Warehouse, task: PartTask, job: Job, given_up: Mappin
     )
 
 
-def _stored_roles(warehouse: Warehouse, part_name: str) -> dict[str, frozenset[str]]:
+def _stored_roles(warehouse: Store, part_name: str) -> dict[str, frozenset[str]]:
     """What the scans of a part have: no bad copy may take it from them."""
     with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{part_name}.parquet")) as part:
         rows = part.read(["scan_id", "files"]).to_pylist()
@@ -219,7 +219,7 @@ def _write_scan(
 
 
 def _check_slices(scan: Scan, source: ScanSource, job: Job) -> None:
-    """Raise BadInput where a slice is larger than a cell of a table may be."""
+    """Raise BadInput if a slice is larger than a cell of a table may be."""
     planes = [*scan.images.values(), *([] if scan.mask is None else [scan.mask])]
     size = sum(plane[0].size * plane.dtype.itemsize for plane in planes)
     if size > slices.MOST_SLICE_BYTES:
@@ -321,7 +321,7 @@ def _file_row(row: Mapping[str, Any], job: Job) -> dict[str, Any]:
     return {**row, "path": row["path"] if is_dicom else job.naming.paths([row["path"]], False)[0]}
 
 
-def _copy_others(part: PartWriter, warehouse: Warehouse, replaced: str, rewritten: set[str]) -> pa.Table:
+def _copy_others(part: PartWriter, warehouse: Store, replaced: str, rewritten: set[str]) -> pa.Table:
     """Copy the slices of a part's other scans, a row group at a time, and give the rows of these scans."""
     with checked.open_part(warehouse.fs, warehouse.path(SLICES.name, f"{replaced}.parquet")) as old:
         for number, one in enumerate(group_rows(old.metadata)):
@@ -338,7 +338,7 @@ def _rejected_scan(source: ScanSource, error: BadInput, job: Job) -> dict[str, A
     return quarantine_row(job, source, paths, error)
 
 
-def _committed(warehouse: Warehouse, task: PartTask, job: Job) -> PartOutcome | None:
+def _committed(warehouse: Store, task: PartTask, job: Job) -> PartOutcome | None:
     """The outcome of this part where an earlier attempt of this run has committed it and died before it could tell."""
     path = warehouse.path(SCANS.name, f"{task.name}.parquet")
     try:

@@ -28,7 +28,7 @@ from segpipe.readers.sources import open_root
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.predicted import PredictedPlace, label_map, measured, predicted_places
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -67,7 +67,7 @@ def write_masks(
 
     Those at hand are the scans of the tables or, with a source, of its `listing`, unless they have changed since.
     """
-    scans = _at_hand(Warehouse(settings.warehouse), job, listing)
+    scans = _at_hand(Store(settings.warehouse), job, listing)
     if not scans:
         return []
     wanted = {"nifti": settings.nifti, "seg": settings.dicom_seg, "sr": settings.dicom_sr}
@@ -86,7 +86,7 @@ def write_masks(
     return attempts.collect(spark, job.run_id, len(scans), "write masks", progress, work)
 
 
-def _at_hand(warehouse: Warehouse, job: Job, listing: Listing | None) -> list[MaskScan]:
+def _at_hand(warehouse: Store, job: Job, listing: Listing | None) -> list[MaskScan]:
     index = warehouse.index(job.cohort)
     stored = scan_places(warehouse, job.cohort) if index else {}
     sources = {job.scan_id(scan): scan for scan in listing.scans} if listing is not None else {}
@@ -105,7 +105,7 @@ def _at_hand(warehouse: Warehouse, job: Job, listing: Listing | None) -> list[Ma
 
 def write_group(scans: Sequence[MaskScan], job: Job, wanted: Mapping[str, str | None]) -> Iterator[MaskOutcome]:
     """Write the files of some scans, one scan in memory at a time; `wanted` are the folders of the kinds of files."""
-    warehouse = Warehouse(job.warehouse)
+    warehouse = Store(job.warehouse)
     by_part: defaultdict[str, list[str]] = defaultdict(list)
     for scan in scans:
         if scan.stored is not None:
@@ -116,7 +116,7 @@ def write_group(scans: Sequence[MaskScan], job: Job, wanted: Mapping[str, str | 
 
 
 def _write_scan(
-    warehouse: Warehouse, scan: MaskScan, row: dict[str, Any] | None, job: Job, wanted: Mapping[str, str | None]
+    warehouse: Store, scan: MaskScan, row: dict[str, Any] | None, job: Job, wanted: Mapping[str, str | None]
 ) -> MaskOutcome:
     scan_id, run_id = scan.predicted.scan_id, scan.predicted.run_id
     stamp = mask_files.stamp(job.model_id, run_id)
@@ -157,7 +157,7 @@ def _write_scan(
 class _Drawing:
     """A label map on the grid that it is wanted on, with all that its files need."""
 
-    warehouse: Warehouse
+    warehouse: Store
     scan: MaskScan
     job: Job
     labels: np.ndarray
@@ -166,7 +166,7 @@ class _Drawing:
     stamp: str
 
     def file(self, kind: str, key: str) -> bytes:
-        """The content of a file; `key` names it in identifiers. Raises BadInput where the source cannot have one."""
+        """The content of a file; `key` names it in identifiers. Raises BadInput if the source cannot have one."""
         if kind == "nifti":
             return mask_files.nifti_mask(self.labels, self.row, self.convention, self.stamp)
         contents = _series(self.job, self.scan, self.row)
@@ -273,7 +273,7 @@ def _read_row(scan: MaskScan, job: Job) -> dict[str, Any]:
 
 
 def _in_source_labels(
-    warehouse: Warehouse, place: PredictedPlace, row: Mapping[str, Any]
+    warehouse: Store, place: PredictedPlace, row: Mapping[str, Any]
 ) -> tuple[np.ndarray, LabelConvention]:
     """The label map in the convention of the scan's own mask, or of the model where there is none or it has others."""
     labels, name = label_map(warehouse, place, row["shape"])

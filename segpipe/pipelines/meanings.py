@@ -13,7 +13,7 @@ from segpipe.readers import scan as scan_reader
 from segpipe.readers.names import MASK
 from segpipe.readers.sources import Listing, ScanSource
 from segpipe.storage import filesystem as files
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _TASKS_PER_CORE = 4
 _COLUMNS = ("scan_id", "fingerprint", "label_convention", "label_counts")
 
 
-def settled(spark: SparkSession, warehouse: Warehouse, job: Job, listing: Listing) -> Listing:
+def settled(spark: SparkSession, warehouse: Store, job: Job, listing: Listing) -> Listing:
     """The listing with a label convention for every scan that has a mask.
 
     The user's comes before the data set's; where neither says it, all masks do: of those in the tables their counts
@@ -42,7 +42,7 @@ def settled(spark: SparkSession, warehouse: Warehouse, job: Job, listing: Listin
 
 
 def _content(wanted: str) -> bytes | None:
-    """The bytes of a convention's file; None where it is a name."""
+    """The bytes of a convention's file; None if it is a name."""
     if not wanted.lower().endswith(".toml"):
         return None
     fs, path = files.filesystem(wanted)
@@ -51,7 +51,7 @@ def _content(wanted: str) -> bytes | None:
     return bytes(fs.cat_file(path))
 
 
-def _in_tables(warehouse: Warehouse, job: Job, pending: Sequence[ScanSource]) -> dict[tuple[str, str], frozenset[int]]:
+def _in_tables(warehouse: Store, job: Job, pending: Sequence[ScanSource]) -> dict[tuple[str, str], frozenset[int]]:
     """The labels of masks that have not changed since they were written."""
     if not warehouse.parts(SCANS.name):
         return {}

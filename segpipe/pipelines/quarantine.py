@@ -11,7 +11,7 @@ import pyarrow as pa
 from segpipe.errors import Reason
 from segpipe.storage.lock import Fence
 from segpipe.warehouse.parts import PartWriter
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import QUARANTINE
 
 
@@ -39,14 +39,14 @@ def row(
     }
 
 
-def write(warehouse: Warehouse, fence: Fence, name: str, rows: Sequence[dict[str, Any]]) -> None:
+def write(warehouse: Store, fence: Fence, name: str, rows: Sequence[dict[str, Any]]) -> None:
     """Commit rows as a part of this name; none where there are no rows."""
     if rows:
         with PartWriter(warehouse, (QUARANTINE,), name, fence.run_id, fence) as part:
             part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
 
 
-def reported(warehouse: Warehouse, job: str, cohort: str) -> list[tuple[str, str]]:
+def reported(warehouse: Store, job: str, cohort: str) -> list[tuple[str, str]]:
     """Fingerprint and reason of every row that `job` has written for a cohort."""
     rows = warehouse.rows(QUARANTINE, ["fingerprint", "reason", "job"], cohort).to_pylist()
     return [(one["fingerprint"], one["reason"]) for one in rows if one["job"] == job]

@@ -18,7 +18,7 @@ from segpipe.readers import scan as scan_reader
 from segpipe.settings import RestoreSettings
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.scan_slices import read_planes
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warnin
     The uncompressed bytes of NIfTI and MGH files are those of the source, but for free text that ingest did not keep;
     the voxels are compared with the checksum that ingest took. A DICOM series is written as NIfTI, named after scan and
     modality; a file that was resampled at ingest cannot be rebuilt; `tell` is told of either, and of each file in how
-    far it is its source. Raises NotFound where there is no such scan, and TableError where none of its files can be
+    far it is its source. Raises NotFound if there is no such scan, and TableError if none of its files can be
     rebuilt, one is not what was ingested, or a path of the table leads out of the output folder.
     """
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     row = _scan_row(warehouse, settings.scan)
     if is_resampled(row):
         raise TableError(
@@ -58,10 +58,10 @@ def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warnin
     return written
 
 
-def prove(warehouse: Warehouse, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def prove(warehouse: Store, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each source file of a scan that can be rebuilt, and in how far it is the one that was ingested.
 
-    `row` is the scan's row of `scans`; nothing is written. Raises TableError where one is not what was ingested.
+    `row` is the scan's row of `scans`; nothing is written. Raises TableError if one is not what was ingested.
     """
     planes = read_planes(warehouse, row)
     for path, rows in _by_path(row["files"]).items():
@@ -69,7 +69,7 @@ def prove(warehouse: Warehouse, row: Mapping[str, Any]) -> Iterator[tuple[str, s
             yield path, _proof(path, _rebuilt(rows, planes, row["orientation"]), rows)
 
 
-def _scan_row(warehouse: Warehouse, scan_id: str) -> dict[str, Any]:
+def _scan_row(warehouse: Store, scan_id: str) -> dict[str, Any]:
     cohort = scan_id.split(":")[0]
     rows = [row for row in warehouse.scans(cohort).to_pylist() if row["scan_id"] == scan_id]
     if not rows:
@@ -115,7 +115,7 @@ def _rebuilt(rows: list[dict[str, Any]], planes: Mapping[str, np.ndarray], orien
 
 
 def _proof(name: str, volume: Volume, rows: list[dict[str, Any]]) -> str:
-    """In how far a volume is the one that was ingested. Raises TableError where its voxels are not."""
+    """In how far a volume is the one that was ingested. Raises TableError if its voxels are not."""
     row = min(rows, key=lambda one: one["channel"])
     if row["voxels_crc32"] is None:
         return "was ingested by an earlier version: nothing proves its voxels"

@@ -36,7 +36,7 @@ from segpipe.storage.lock import lock
 from segpipe.warehouse import merges, parts
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
 
 if TYPE_CHECKING:
@@ -88,12 +88,12 @@ def segment(
 
     Killed at any moment and run again, it ends in the tables of an uninterrupted run; another model's rows are never
     touched. `predictor` holds the model and travels to the workers, each of which opens it once. Scans that the model
-    cannot take become rows of `quarantine`. Raises NotFound where the cohort has no scans, and WarehouseBusy where
+    cannot take become rows of `quarantine`. Raises NotFound if the cohort has no scans, and WarehouseBusy where
     another job is at the same work.
     """
     if model.label_convention not in CONVENTIONS:
         raise ModelError(f"Label convention {model.label_convention!r} is unknown", "train with this version")
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     run.model_id = model.model_id
     listing, naming = None, Naming()
     if settings.source is not None:
@@ -146,7 +146,7 @@ def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> int:
 
 
 def _reader(
-    warehouse: Warehouse, settings: SegmentSettings, model: Model, fence: Fence, naming: Naming
+    warehouse: Store, settings: SegmentSettings, model: Model, fence: Fence, naming: Naming
 ) -> ingest_task.Job | None:
     """What reads scans straight from the source as ingest does; None without one.
 
@@ -210,7 +210,7 @@ class _Candidate:
 
 
 def make_plan(
-    warehouse: Warehouse,
+    warehouse: Store,
     job: Job,
     listing: Listing | None,
     known: Mapping[str, str],
@@ -260,7 +260,7 @@ def make_plan(
     return Plan(rewrites + _additions(new, job, cores), rows, skipped, known_bad)
 
 
-def _stored(warehouse: Warehouse, job: Job) -> list[_Candidate]:
+def _stored(warehouse: Store, job: Job) -> list[_Candidate]:
     """The scans of the tables, neighbours in `slices` beside each other."""
     scans = {row["scan_id"]: row for row in warehouse.scans(job.cohort, _SCAN_COLUMNS).to_pylist()}
     places = scan_places(warehouse, job.cohort).values()
@@ -282,7 +282,7 @@ def _archived(listing: Listing, job: Job) -> list[_Candidate]:
     return [_Candidate(job.scan_id(scan), job.reader.fingerprint(scan), scan) for scan in listing.scans]
 
 
-def _done(warehouse: Warehouse, job: Job) -> dict[str, Mapping[str, str]]:
+def _done(warehouse: Store, job: Job) -> dict[str, Mapping[str, str]]:
     """What this model has segmented: scan_id to `part` and `fingerprint`."""
     if not warehouse.parts(SEGMENTATIONS.name):
         return {}
@@ -291,7 +291,7 @@ def _done(warehouse: Warehouse, job: Job) -> dict[str, Mapping[str, str]]:
     return {row["scan_id"]: row for row in mine.to_pylist()}
 
 
-def _unfit_rows(warehouse: Warehouse, unfit: Sequence[_Candidate], job: Job) -> list[dict[str, Any]]:
+def _unfit_rows(warehouse: Store, unfit: Sequence[_Candidate], job: Job) -> list[dict[str, Any]]:
     errors = {one.scan_id: one.unfit for one in unfit}
     rows = []
     for scan in opened(warehouse, [one.scan for one in unfit], job):

@@ -28,7 +28,7 @@ from segpipe.storage.lock import Fence
 from segpipe.warehouse import checked, merges, parts
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.scan_slices import ScanPlace, ScanSlices, scan_input, scan_rows
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS, with_later_columns
 
 _GROUP_BYTES = 16_000_000
@@ -75,7 +75,7 @@ class Job:
         return self.fence.run_id
 
     def fit(self, scan_id: str, modalities: Sequence[str], orientation: str, space: str | None) -> None:
-        """Raise BadInput where the model cannot take a scan; `space` is None for a scan as ingested.
+        """Raise BadInput if the model cannot take a scan; `space` is None for a scan as ingested.
 
         A model of which no space is known takes a prepared scan only where the run itself was told to prepare.
         """
@@ -136,10 +136,10 @@ class ScanOutcome:
 def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[ScanOutcome]:
     """Segment the scans of a part and commit them, with one scan in memory at a time.
 
-    What an earlier attempt of the same run has committed is not done again. Raises WarehouseBusy where the run has lost
+    What an earlier attempt of the same run has committed is not done again. Raises WarehouseBusy if the run has lost
     its lock; a scan that cannot be segmented becomes a row of `quarantine`.
     """
-    warehouse = Warehouse(job.warehouse)
+    warehouse = Store(job.warehouse)
     parts.settle_attempts(warehouse, job.run_id, task.name)
     done = _committed(warehouse, task, job)
     if done:
@@ -197,7 +197,7 @@ class OpenedScan(Protocol):
     def fingerprint(self) -> str: ...
 
     def read(self) -> tuple[dict[str, Any], Slices]:
-        """Its row of `scans` and its slices. Raises BadInput where it cannot be read or the model cannot take it."""
+        """Its row of `scans` and its slices. Raises BadInput if it cannot be read or the model cannot take it."""
         ...
 
     def dropped(self) -> list[dict[str, Any]]:
@@ -205,7 +205,7 @@ class OpenedScan(Protocol):
         ...
 
 
-def opened(warehouse: Warehouse, scans: Sequence[ScanPlace | ScanSource], job: Job) -> Iterator[OpenedScan]:
+def opened(warehouse: Store, scans: Sequence[ScanPlace | ScanSource], job: Job) -> Iterator[OpenedScan]:
     """The scans, one after the other; rows of `scans` are read part by part."""
     by_part: defaultdict[str, list[ScanPlace]] = defaultdict(list)
     for scan in scans:
@@ -224,7 +224,7 @@ def opened(warehouse: Warehouse, scans: Sequence[ScanPlace | ScanSource], job: J
 class _StoredScan:
     """A scan whose slices stand in the tables."""
 
-    warehouse: Warehouse
+    warehouse: Store
     place: ScanPlace
     row: dict[str, Any]
     job: Job
@@ -280,7 +280,7 @@ class _ArchivedScan:
             raise
         row = ingest_task.scan_row(scan, self.reader)
         if self.job.masks and is_resampled(row):
-            ways.keep(Warehouse(self.job.warehouse), self.job.run_id, row)
+            ways.keep(Store(self.job.warehouse), self.job.run_id, row)
         return row, _LoadedSlices(scan, self.job.modalities)
 
     def _raise_what_is_lost(self) -> None:
@@ -392,7 +392,7 @@ def _measure(scan: dict[str, Any], found: Segmented, truth: np.ndarray | None, j
     return pa.Table.from_pylist(named, SEGMENTATIONS.schema)
 
 
-def _committed(warehouse: Warehouse, task: SegmentTask, job: Job) -> set[str]:
+def _committed(warehouse: Store, task: SegmentTask, job: Job) -> set[str]:
     """The scans of this part that an earlier attempt of this run has committed."""
     try:
         with checked.open_part(warehouse.fs, warehouse.path(SEGMENTATIONS.name, f"{task.name}.parquet")) as part:
@@ -402,7 +402,7 @@ def _committed(warehouse: Warehouse, task: SegmentTask, job: Job) -> set[str]:
     return {row["scan_id"] for row in rows if row["run_id"] == job.run_id}
 
 
-def _copy_others(part: PartWriter, warehouse: Warehouse, replaced: str, rewritten: set[str]) -> pa.Table:
+def _copy_others(part: PartWriter, warehouse: Store, replaced: str, rewritten: set[str]) -> pa.Table:
     """Copy the predictions of a part's other scans, a row group at a time; gives their rows of `segmentations`."""
     with checked.open_part(warehouse.fs, warehouse.path(PREDICTIONS.name, f"{replaced}.parquet")) as old:
         for number in range(old.row_groups):

@@ -20,13 +20,13 @@ from segpipe.settings import SeriesSettings
 from segpipe.storage import url_to_fs
 from segpipe.storage.lock import Fence
 from segpipe.warehouse.parts import PartWriter
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 from segpipe.warehouse.tables import SERIES
 
 _OF_A_RUN = ("run_id",)  # columns that do not make a row another one
 
 
-def options(settings: SeriesSettings, warehouse: Warehouse | None = None, cohort: str = "") -> Options:
+def options(settings: SeriesSettings, warehouse: Store | None = None, cohort: str = "") -> Options:
     """How the settings want series to become scans; with a warehouse, what earlier runs selected is kept in mind.
 
     Raises UsageError for an unknown kind in `also` and for a map that is none.
@@ -42,7 +42,7 @@ def options(settings: SeriesSettings, warehouse: Warehouse | None = None, cohort
 def series_map(url: str | None) -> dict[str, str]:
     """Roles by description, protocol or series UID, lower case; with a vendor, `vendor<tab>text`.
 
-    Raises NotFound where there is no such file, UsageError where it is no map.
+    Raises NotFound if there is no such file, UsageError if it is no map.
     """
     if url is None:
         return {}
@@ -133,7 +133,7 @@ def _row(
     }
 
 
-def keep(warehouse: Warehouse, fence: Fence, cohort: str, rows: Sequence[Mapping[str, Any]]) -> int:
+def keep(warehouse: Store, fence: Fence, cohort: str, rows: Sequence[Mapping[str, Any]]) -> int:
     """Bring the table up to date and give the number of new or changed rows.
 
     Rows stand in a part per first digit of the subject, and only parts in which something changed are written. Series
@@ -152,14 +152,14 @@ def keep(warehouse: Warehouse, fence: Fence, cohort: str, rows: Sequence[Mapping
     return len(changed)
 
 
-def _known(warehouse: Warehouse, cohort: str) -> dict[str, dict[str, Any]]:
+def _known(warehouse: Store, cohort: str) -> dict[str, dict[str, Any]]:
     if not warehouse.exists() or not warehouse.parts(SERIES.name):
         return {}
     table = warehouse.table(SERIES.name).to_table(filter=ds.field("cohort") == cohort)
     return {row["series_id"]: row for row in table.to_pylist()}
 
 
-def _selected(warehouse: Warehouse, cohort: str) -> dict[str, tuple[str, str, str]]:
+def _selected(warehouse: Store, cohort: str) -> dict[str, tuple[str, str, str]]:
     """Subject, session and role of every series that is in a scan."""
     if not warehouse.exists() or not warehouse.parts(SERIES.name):
         return {}

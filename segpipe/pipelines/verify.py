@@ -13,7 +13,7 @@ from segpipe.pipelines.restore import prove
 from segpipe.settings import VerifySettings
 from segpipe.warehouse import checked, merges, parts, slices
 from segpipe.warehouse.runs import RunRecord
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import FAMILIES, INDEX_OF, SCANS, SLICES, TABLES, with_later_columns
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of a part: `problem` is None where nothing is wrong, `sealed` says that it has checksums."""
+    """What was found of a part: `problem` is None if nothing is wrong, `sealed` says that it has checksums."""
 
     table: str
     part: str
@@ -47,7 +47,7 @@ def verify(
     With `settings.rebuild` every source file is rebuilt as `restore` does and compared with its checksum. Nothing is
     changed.
     """
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     todo = [(table, name) for table in TABLES for name in _files(warehouse, table)]
     with run.stage("verify"):
         verdicts = _run_tasks(spark, todo, settings, run.run_id, progress)
@@ -62,7 +62,7 @@ def verify(
     return problems
 
 
-def _files(warehouse: Warehouse, table: str) -> list[str]:
+def _files(warehouse: Store, table: str) -> list[str]:
     """The part files of a table, those without a row in its index table too, but for what was replaced."""
     found = warehouse.files(table)
     index = INDEX_OF[table]
@@ -72,7 +72,7 @@ def _files(warehouse: Warehouse, table: str) -> list[str]:
 
 def verify_part(url: str, table: str, name: str, rebuild: bool = False) -> Verdict:
     """Read all of a part, a row group at a time."""
-    warehouse = Warehouse(url)
+    warehouse = Store(url)
     path = warehouse.path(table, f"{name}.parquet")
     try:
         with checked.open_part(warehouse.fs, path) as part:
@@ -92,8 +92,8 @@ def verify_part(url: str, table: str, name: str, rebuild: bool = False) -> Verdi
         return Verdict(table, name, problem="it was replaced or removed meanwhile: verify again")
 
 
-def _rebuild(warehouse: Warehouse, name: str) -> None:
-    """Raise TableError where a source file of a part's scans cannot be rebuilt as it was."""
+def _rebuild(warehouse: Store, name: str) -> None:
+    """Raise TableError if a source file of a part's scans cannot be rebuilt as it was."""
     with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{name}.parquet")) as part:
         groups = [with_later_columns(part.row_group(number), SCANS) for number in range(part.row_groups)]
     rows = [row for group in groups for row in group.to_pylist()]
@@ -147,7 +147,7 @@ def _families(verdicts: Sequence[Verdict]) -> list[str]:
     return problems
 
 
-def _promises(warehouse: Warehouse, verdicts: Sequence[Verdict]) -> list[str]:
+def _promises(warehouse: Store, verdicts: Sequence[Verdict]) -> list[str]:
     """What the readers of `scans` and `slices` rely on, cohort by cohort; not asked where a part is damaged."""
     if any(one.problem for one in verdicts if one.table in (SCANS.name, SLICES.name)):
         return []

@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from segpipe.storage import filesystem as files
 from segpipe.warehouse import checked, parts
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS
 
 _FOLDER = "ways"
 
 
-def keep(warehouse: Warehouse, run_id: str, row: Mapping[str, Any]) -> None:
+def keep(warehouse: Store, run_id: str, row: Mapping[str, Any]) -> None:
     """Keep the row of `scans` of a scan for this run."""
     content = pa.BufferOutputStream()
     with parts.open_writer(content, SCANS, {}) as writer:
@@ -30,8 +30,8 @@ def keep(warehouse: Warehouse, run_id: str, row: Mapping[str, Any]) -> None:
     files.replace(warehouse.fs, _path(warehouse, run_id, row["scan_id"]), content.getvalue().to_pybytes())
 
 
-def kept(warehouse: Warehouse, run_id: str, scan_id: str) -> dict[str, Any] | None:
-    """The row of a scan that this run has kept; None where it has not."""
+def kept(warehouse: Store, run_id: str, scan_id: str) -> dict[str, Any] | None:
+    """The row of a scan that this run has kept; None if it has not."""
     try:
         with checked.open_part(warehouse.fs, _path(warehouse, run_id, scan_id)) as part:
             return dict(part.read().to_pylist()[0])
@@ -39,6 +39,6 @@ def kept(warehouse: Warehouse, run_id: str, scan_id: str) -> dict[str, Any] | No
         return None
 
 
-def _path(warehouse: Warehouse, run_id: str, scan_id: str) -> str:
+def _path(warehouse: Store, run_id: str, scan_id: str) -> str:
     name = hashlib.sha256(scan_id.encode()).hexdigest()[:32]
     return warehouse.path(parts.STAGING, run_id, _FOLDER, f"{name}.parquet")

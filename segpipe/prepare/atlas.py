@@ -38,7 +38,7 @@ def grid() -> Grid:
 
 @lru_cache(maxsize=1)
 def head() -> Head:
-    """The atlas: what brains are turned to. Raises NotFound where its package is missing or holds another file."""
+    """The atlas: what brains are turned to. Raises NotFound if its package is missing or holds another file."""
     content = gzip.decompress(_file().read_bytes())
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise NotFound(f"{NAME} of package {PACKAGE} is another file", "install what requirements-data.lock lists")

@@ -15,7 +15,7 @@ GOOD, DOUBTFUL, FAILED = "good", "doubtful", "failed"
 
 @dataclass(frozen=True)
 class Bounds:
-    """Where doubt and failure begin, below and above; None where there is no such bound."""
+    """Where doubt and failure begin, below and above; None if there is no such bound."""
 
     fails_below: float | None = None
     doubt_below: float | None = None

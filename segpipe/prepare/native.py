@@ -43,7 +43,7 @@ def on_source_grid(labels: np.ndarray, scan: Mapping[str, Any], role: str) -> tu
 
 
 def _box(labels: np.ndarray, source: Grid, target: Grid, matrix: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The part of the target that labels may reach; None where that is nothing."""
+    """The part of the target that labels may reach; None if that is nothing."""
     places = np.array(np.nonzero(labels), np.float64)
     low, high = places.min(axis=1) - 1, places.max(axis=1) + 1
     corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1)

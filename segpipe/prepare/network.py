@@ -27,7 +27,7 @@ def compiled(name: str, edge: int) -> Any:
     """The network `name` (`bbox_model` or `model`) for cubes of `edge` voxels, on one thread, in float32.
 
     It takes (1, 1, edge, edge, edge) float32 and gives the probabilities of background and brain, (1, 2, …). Raises
-    NotFound where the package is not installed.
+    NotFound if the package is not installed.
     """
     import openvino as ov
 

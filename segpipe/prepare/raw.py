@@ -67,7 +67,7 @@ class Raw:
 
 
 def refuse(raw: Raw) -> None:
-    """Raise BadInput where a volume cannot be prepared, with what was found and what is wanted."""
+    """Raise BadInput if a volume cannot be prepared, with what was found and what is wanted."""
     shape, grid = raw.voxels.shape, raw.grid
     field_mm = np.array(grid.shape) * grid.spacing_mm
     unit = raw.affine[:3, :3] / np.sqrt((raw.affine[:3, :3] ** 2).sum(axis=0))

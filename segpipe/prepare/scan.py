@@ -66,7 +66,7 @@ def prepare(name: str, raws: Sequence[Raw], masks: Sequence[Raw], orientation: s
 
     Every modality's brain is found on its own image. The others are registered to the reference, and it to the atlas,
     rigidly; then each is resampled once, linearly, with both transforms chained. A mask goes with the modality whose
-    grid it has, else with the reference. Raises BadInput where a volume cannot be prepared, shows no brain, or where
+    grid it has, else with the reference. Raises BadInput if a volume cannot be prepared, shows no brain, or where
     the result cannot be trusted.
     """
     for one in raws:

@@ -85,7 +85,7 @@ class SourceFile:
 class ScanSource:
     """The files of one subject's session; one per modality in canonical order, the mask last.
 
-    `label_convention` is None where the layout does not tell it: then the labels do.
+    `label_convention` is None if the layout does not tell it: then the labels do.
 
     """
 
@@ -411,7 +411,7 @@ def _walk_local(
 def _odd_entry(
     one: "os.DirEntry[str]", entry: Entry, mode: int, real_root: str, rejected: list[Rejected]
 ) -> Entry | None:
-    """The file of an entry that is not a plain one; None where it is not to be read."""
+    """The file of an entry that is not a plain one; None if it is not to be read."""
     if _HOSTILE.search(entry.path) or len(one.name) > _LONGEST_FILE or packed.split(entry.path):
         message = f"{entry.path} has control characters or path tricks in its name"
         rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "rename it"))

@@ -110,7 +110,7 @@ def _stack(planes: list[_Plane], name: str) -> Volume:
 def _levels(heights: np.ndarray) -> list[list[int]]:
     """Indices of the planes at each position, from the lowest to the highest.
 
-    Positions tell what is the same place; SliceThickness does not, for it may be that of a whole slab.
+    Positions tell what is the same place; SliceThickness does not, because it may be that of a whole slab.
     """
     order = np.argsort(heights, kind="stable")
     steps = np.diff(heights[order])
@@ -146,7 +146,7 @@ def _without_doubles(groups: list[list[_Plane]], name: str) -> list[list[_Plane]
 
 
 def _check_volumes(groups: list[list[_Plane]], name: str) -> None:
-    """Raise BadInput where the frames of an enhanced image do not form the same volumes at each position."""
+    """Raise BadInput if the frames of an enhanced image do not form the same volumes at each position."""
     kinds = {tuple(plane.kind for plane in group) for group in groups}
     if len(kinds) > 1:
         message = f"{name} has frames of several kinds (echoes, b-values or parts) that differ from slice to slice"
@@ -154,7 +154,7 @@ def _check_volumes(groups: list[list[_Plane]], name: str) -> None:
 
 
 def _step(bottoms: np.ndarray, alone: np.ndarray, name: str) -> np.ndarray:
-    """The vector from slice to slice; `alone` where there is one slice. Raises BadInput where steps differ."""
+    """The vector from slice to slice; `alone` where there is one slice. Raises BadInput if steps differ."""
     if len(bottoms) == 1:
         return alone
     mean = (bottoms[-1] - bottoms[0]) / (len(bottoms) - 1)
@@ -251,7 +251,7 @@ class _Header:
     elements: Elements
 
     def get(self, name: str) -> Any:
-        """The number of an element, or its numbers where there are several; None where it is not there."""
+        """The number of an element, or its numbers where there are several; None if it is not there."""
         values = self.elements.numbers(name)
         return values[0] if len(values) == 1 else values or None
 

@@ -51,7 +51,7 @@ def careful(name: str) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def pydicom() -> Any:
-    """pydicom, its warnings and log lines kept quiet in this process, for they may quote patients."""
+    """pydicom, its warnings and log lines kept quiet in this process, because they may quote patients."""
     import pydicom as package
     from pydicom import config
 

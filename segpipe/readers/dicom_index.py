@@ -252,7 +252,7 @@ _GROUP = re.findall(
 
 
 def header(file: BinaryIO, entry: Entry, start: bytes | None = None) -> Header | None:
-    """The header of an open file; None where it is no DICOM image. Raises BadInput for a broken one.
+    """The header of an open file; None if it is no DICOM image. Raises BadInput for a broken one.
 
     `start` are its first bytes, where they are read already.
     """
@@ -512,7 +512,7 @@ def _shift(key: bytes, subject: str) -> float:
 
 
 def _moment(elements: Elements, shift: float) -> float | None:
-    """When the image was acquired; None where that is not said."""
+    """When the image was acquired; None if that is not said."""
     values = elements.values
     both = elements.text("AcquisitionDateTime") if "AcquisitionDateTime" in values else ""
     at = _seconds(both[:8], both[8:]) if len(both) >= 12 else None
@@ -540,7 +540,7 @@ def _day(date: str) -> float | None:
 
 
 def _seconds(date: str, time: str) -> float | None:
-    """Seconds of a DICOM date and time since 1970; None where either is none."""
+    """Seconds of a DICOM date and time since 1970; None if either is none."""
     digits, _, fraction = time.replace(":", "").partition(".")
     if len(digits) < 4 or not digits.isdigit():
         return None

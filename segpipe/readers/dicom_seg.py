@@ -34,7 +34,7 @@ def dicom_seg(
     """A DICOM SEG file of a label map (slices, rows, columns), uint8: one binary segment per label of `convention`.
 
     `scan` is its row of `scans`; `contents` are the files of its source series. Patient and study are copied from
-    these, as a viewer needs them: the file is as confidential as its source. Raises BadInput where the series cannot be
+    these, as a viewer needs them: the file is as confidential as its source. Raises BadInput if the series cannot be
     referred to, such as a mosaic.
     """
     import highdicom as hd

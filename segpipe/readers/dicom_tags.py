@@ -188,7 +188,7 @@ class Elements:
 
 
 def read(file: BinaryIO, name: str, start: bytes | None = None) -> Elements | None:
-    """The wanted elements of an open file; None where it is no DICOM file, or a DICOMDIR. Raises BadInput.
+    """The wanted elements of an open file; None if it is no DICOM file, or a DICOMDIR. Raises BadInput.
 
     Only elements of the top level are looked at, group by group in the order of their tags. `start` are the first
     FIRST bytes, where they are read already.
@@ -288,7 +288,7 @@ class _Layout:
 
     @classmethod
     def of(cls, start: bytes) -> dict[str, bytes] | None:
-        """The elements of a header that stand as those of an earlier one; None where they do not."""
+        """The elements of a header that stand as those of an earlier one; None if they do not."""
         found = np.frombuffer(start, np.uint8)
         for one in cls._known:
             if one._end <= len(start) and found[one._places].tobytes() == one._bytes:

@@ -26,7 +26,7 @@ def write_brats(folder: str | os.PathLike, subjects: int, seed: int, shape: tupl
 def write_subject(folder: str | os.PathLike, seed: int, index: int, shape: tuple[int, int, int]) -> str:
     """Write one scan: `<id>/<id>_{flair,t1,t1ce,t2,seg}.nii.gz`, axes L, P, S; gives its id.
 
-    What is already there is left alone, and a folder appears with all of its files at once. Raises OSError where the
+    What is already there is left alone, and a folder appears with all of its files at once. Raises OSError if the
     folder cannot be written.
     """
     subject = subject_id(seed, index)

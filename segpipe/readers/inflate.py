@@ -52,7 +52,7 @@ def whole(data: bytes, wanted: int, name: str) -> bytes:
 
 
 def unpacked_bz2(data: bytes, limit: int, name: str) -> bytes:
-    """The content of a bzip2 file, if it is no longer than `limit` bytes. Raises BadInput where it is, or is broken."""
+    """The content of a bzip2 file, if it is no longer than `limit` bytes. Raises BadInput if it is, or is broken."""
     stream = bz2.BZ2Decompressor()
     try:
         content = stream.decompress(data, limit + 1)
@@ -66,7 +66,7 @@ def unpacked_bz2(data: bytes, limit: int, name: str) -> bytes:
 
 
 def check_pointer(data: bytes, name: str) -> None:
-    """Raise BadInput where a file's content is only a pointer to a server that has it."""
+    """Raise BadInput if a file's content is only a pointer to a server that has it."""
     for mark, kind, remedy in _POINTERS:
         if mark in data[:512]:
             raise BadInput(Reason.UNREADABLE, f"{name} is a pointer of {kind}, its content was not fetched", remedy)
@@ -75,7 +75,7 @@ def check_pointer(data: bytes, name: str) -> None:
 def up_to(data: bytes, limit: int, name: str) -> tuple[bytes, bool]:
     """At most `limit` inflated bytes of a gzip file of one or more members, and whether that was all of it.
 
-    Bytes behind the last member are left out. Raises BadInput where the stream is broken.
+    Bytes behind the last member are left out. Raises BadInput if the stream is broken.
     """
     chunks: list[bytes] = []
     room = limit

@@ -1,6 +1,6 @@
 """NRRD, MetaImage and MINC files to volumes, by SimpleITK.
 
-Only files that hold their own voxels: one whose header names another file is refused, for it might name any.
+Only files that hold their own voxels: one whose header names another file is refused, because it might name any.
 Formats: NRRD (teem.sourceforge.net/nrrd), MetaImage (.mha), MINC (.mnc).
 """
 

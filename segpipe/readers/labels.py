@@ -37,7 +37,7 @@ _FITTING = 0.95  # share of the masks that a convention must fit
 
 
 def stated(scan: ScanSource) -> str | None:
-    """The convention of the data set that a scan's subject or files are named for; None where they name none.
+    """The convention of the data set that a scan's subject or files are named for; None if they name none.
 
     >>> from segpipe.readers.archive import ScanSource
     >>> stated(ScanSource("BraTS-GLI-02060", "100", (), "brats")), stated(ScanSource("P7", "1", (), "plain"))

@@ -31,7 +31,7 @@ def source_file(scan: Mapping[str, Any]) -> dict[str, Any]:
 def on_source_grid(labels: np.ndarray, scan: Mapping[str, Any]) -> np.ndarray:
     """A label map (slices, rows, columns) of a scan in the index order (i, j, k) of its source file.
 
-    Raises ValueError where it does not fit the file.
+    Raises ValueError if it does not fit the file.
     """
     file = source_file(scan)
     turned = reorient(labels, scan["orientation"], file["orientation"])
@@ -88,7 +88,7 @@ def has_stamp(start: bytes, stamp: str) -> bool:
 
 
 def _source_header(file: Mapping[str, Any]) -> Any:
-    """The NIfTI header of the source, little-endian; None where it has none."""
+    """The NIfTI header of the source, little-endian; None if it has none."""
     import nibabel
 
     kinds = {"nifti1": nibabel.Nifti1Header, "nifti2": nibabel.Nifti2Header}

@@ -375,7 +375,7 @@ _GLUED = re.compile(r"(.*\d)(flair|t1ce|t1gd|t1c|t1w?|t2w?|t2f|seg|mask)", re.IG
 
 @dataclass(frozen=True)
 class Said:
-    """What the words that describe a file say: its role, None where they say none.
+    """What the words that describe a file say: its role, None if they say none.
 
     `rank` orders masks of one scan, the best first. `weak` marks a mask that only a word for what it shows makes one,
     and `label` is what the words are, for the name of an image of no known modality.
@@ -422,7 +422,7 @@ def role_order(role: str) -> tuple[int, str]:
 
 @lru_cache(maxsize=1 << 12)
 def modality(text: str) -> str | None:
-    """The modality that words stand for, canonical; None where they are none.
+    """The modality that words stand for, canonical; None if they are none.
 
     >>> modality("t1gd"), modality("FLAIR"), modality("adc"), modality("john")
     ('T1ce', 'FLAIR', 'ADC', None)

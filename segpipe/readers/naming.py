@@ -55,7 +55,7 @@ class SubjectKey:
 
 
 def subject_key(file: str | None = None) -> SubjectKey | None:
-    """The key in `file`, or in the file or text of the environment; None where there is none.
+    """The key in `file`, or in the file or text of the environment; None if there is none.
 
     Raises UsageError for a file that cannot be read and for a key that is too short to be a secret.
     """
@@ -133,7 +133,7 @@ class Naming:
 
 
 def naming_of(key_file: str | None, every: bool) -> Naming:
-    """How a job tells names, by its settings. Raises UsageError where all are to be hashed and there is no key."""
+    """How a job tells names, by its settings. Raises UsageError if all are to be hashed and there is no key."""
     key = subject_key(key_file)
     if every and key is None:
         raise UsageError("--hash-subjects needs a subject key, and there is none", KEY_REMEDY)
@@ -141,7 +141,7 @@ def naming_of(key_file: str | None, every: bool) -> Naming:
 
 
 def refuse_key_in_conf(conf: Iterable[tuple[str, str]]) -> None:
-    """Raise UsageError where the key stands in Spark's settings, such as `spark.yarn.appMasterEnv.…`.
+    """Raise UsageError if the key stands in Spark's settings, such as `spark.yarn.appMasterEnv.…`.
 
     These are shown by the web UI, the event log and, of a command line, the process list.
     """

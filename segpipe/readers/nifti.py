@@ -164,7 +164,7 @@ def partners(path: str) -> Iterator[str]:
 def to_bytes(volume: Volume) -> bytes:
     """The bytes, not compressed, of the file that `volume` was parsed from; of a pair, those of its `.hdr` file.
 
-    `volume.voxels` may have any byte order; the header decides. Raises ValueError where shape or dtype are not
+    `volume.voxels` may have any byte order; the header decides. Raises ValueError if shape or dtype are not
     what the header promises, or where there is no header (see `from_array`).
     """
     promise = _promise_of(volume)
@@ -188,7 +188,7 @@ def image_bytes(volume: Volume) -> bytes | None:
 def write(volume: Volume, path: str | os.PathLike) -> None:
     """Write the file that `volume` was read from, gzipped where the name ends in `.gz` or `.mgz`.
 
-    A pair gets its `.img` beside the `.hdr` of `path`. Raises ValueError where `path` does not fit the format.
+    A pair gets its `.img` beside the `.hdr` of `path`. Raises ValueError if `path` does not fit the format.
     """
     target = os.fspath(path)
     contents = {target: to_bytes(volume)}
@@ -323,7 +323,7 @@ def _promise_of(volume: Volume) -> _Promise:
 
 
 def _promise(head: bytes, paired: bool, name: str) -> _Promise:
-    """What the header at the start of `head` promises. Raises BadInput where it is none or makes no sense."""
+    """What the header at the start of `head` promises. Raises BadInput if it is none or makes no sense."""
     for magic, (container, place) in _MAGICS.items():
         if head[place : place + 4] == magic:
             return _nifti(head, container, name)

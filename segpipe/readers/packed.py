@@ -109,7 +109,7 @@ class Packed:
     def members(self) -> list[Member]:
         """All files in it that are regular, the last of each name, in the order in which they are stored.
 
-        Raises BadInput where it is damaged or encrypted, or holds too much.
+        Raises BadInput if it is damaged or encrypted, or holds too much.
         """
         with self._lock:
             if self._places is None:
@@ -159,7 +159,7 @@ class Packed:
             self._check_end(self._bound)
 
     def _check_end(self, file: _Bounded) -> None:
-        """Raise BadInput where no end follows on the last member: the parser takes what is broken for the end."""
+        """Raise BadInput if no end follows on the last member: the parser takes what is broken for the end."""
         file.seek(self._tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise BadInput(Reason.TRUNCATED, f"{self.name} ends before its last file does", _AGAIN)

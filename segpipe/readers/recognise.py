@@ -21,8 +21,8 @@ RULES_VERSION = "2"
 class Recognition:
     """What words say.
 
-    `role` is FLAIR, T1, T1ce, T2 or `other`, and None where the words say nothing; `detail` tells what kind of `other`
-    it is, or why nothing is said. `contrast` is True after a contrast agent, False before, None where that is not
+    `role` is FLAIR, T1, T1ce, T2 or `other`, and None if the words say nothing; `detail` tells what kind of `other`
+    it is, or why nothing is said. `contrast` is True after a contrast agent, False before, None if that is not
     said. `reformatted` says that words speak of a reconstruction in another plane; `part` that they speak of a part of
     the head only. `words` are the concepts that were found: words of this module, never of the text.
     """

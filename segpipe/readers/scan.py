@@ -53,7 +53,7 @@ class Scan:
     `images` holds stored values per modality (value = stored * slope + inter, see `slopes`), in the dtype of the file,
     or floating where it was resampled. `affine` (4, 4) float64 maps (slice, row, column, 1) to RAS+ mm. `statistics`
     are those of the scaled values over the `brain` voxels. `file_rows` are the FILE structs of the table `scans`.
-    `resampled_to` is None where no file had to be resampled. `dropped` are files that do not fit the others.
+    `resampled_to` is None if no file had to be resampled. `dropped` are files that do not fit the others.
     """
 
     source: ScanSource
@@ -221,7 +221,7 @@ def load(
 
 
 def mask_labels(source_url: str, scan_source: ScanSource, max_voxels: int = nifti.MAX_VOXELS) -> frozenset[int] | None:
-    """The labels in a scan's mask; None where it has no mask, or one that cannot be used, as `load` will tell."""
+    """The labels in a scan's mask; None if it has no mask, or one that cannot be used, as `load` will tell."""
     fs, root, _ = open_root_cached(source_url)
     masks = [file for file in scan_source.files if file.role == MASK]
     if not masks:
@@ -235,7 +235,7 @@ def mask_labels(source_url: str, scan_source: ScanSource, max_voxels: int = nift
 def restore(rows: Sequence[dict[str, Any]], planes: Sequence[np.ndarray], orientation: str) -> Volume:
     """The volume of one source file from its FILE structs and its channels' (S, H, W) arrays along `orientation`.
 
-    `rows` are all rows of one path. Files without a NIfTI or MGH header (DICOM) become NIfTI. Raises ValueError where
+    `rows` are all rows of one path. Files without a NIfTI or MGH header (DICOM) become NIfTI. Raises ValueError if
     the arrays do not fit the file, as after resampling.
     """
     order = sorted(range(len(rows)), key=lambda place: rows[place]["channel"])
@@ -543,7 +543,7 @@ def _same_grid(one: Frame, other: Frame) -> bool:
 
 
 def _on_grid(frame: Frame, reference: Frame, resample_to: str | None) -> Frame:
-    """The frame itself where it has the reference's grid, else resampled; BadInput where that is not wanted."""
+    """The frame itself where it has the reference's grid, else resampled; BadInput if that is not wanted."""
     if _same_grid(frame, reference):
         return frame
     if frame.row["container"] == "dicom" and frame.role == MASK and (array := _extended(frame, reference)) is not None:
@@ -560,7 +560,7 @@ def _on_grid(frame: Frame, reference: Frame, resample_to: str | None) -> Frame:
 
 
 def _extended(frame: Frame, reference: Frame) -> np.ndarray | None:
-    """A mask that covers a part of the reference's voxels, with the others 0; None where its voxels are others.
+    """A mask that covers a part of the reference's voxels, with the others 0; None if its voxels are others.
 
     SEG objects leave out slices without a label.
     """

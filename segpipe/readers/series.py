@@ -160,7 +160,7 @@ def alone(one: Series, also: Sequence[str] = ()) -> Judged:
 
 
 def _volume(one: Series) -> int | None:
-    """The volume of an enhanced file that may enter a scan; None where it has one, or none is the obvious one."""
+    """The volume of an enhanced file that may enter a scan; None if it has one, or none is the obvious one."""
     parts = one.facts.parts
     if one.facts.volumes < 2 or not len(parts) == one.facts.volumes == one.times:
         return None
@@ -236,7 +236,7 @@ def _words(facts: Facts) -> tuple[recognise.Recognition, tuple[str, ...]]:
 
 
 def _clash(named: str | None, standard: str | None, physics: str | None, said: recognise.Recognition) -> str | None:
-    """Why words, the standard's word and physics cannot all be true; None where they can."""
+    """Why words, the standard's word and physics cannot all be true; None if they can."""
     if named and standard in MODALITIES and standard != named and (named, standard) != (FLAIR, T2):
         return f"words say {named}, AcquisitionContrast says {standard}"
     if physics not in _VETOES.get(named or "", ()):

@@ -67,7 +67,7 @@ def find(
     No image is opened but the headers of DICOM files. The same archive gives the same listing, whatever the order of
     its files. `subject_key` is the secret that DICOM subjects are hashed with: that of the environment
     where it is None; with `hash_subjects` all subjects are. `options` tell how DICOM series become
-    scans; `read_dicom` reads the headers of their files. Raises NotFound where there is no source or nothing in it,
+    scans; `read_dicom` reads the headers of their files. Raises NotFound if there is no source or nothing in it,
     UsageError for an unknown layout, a manifest that is none, or DICOM without a key.
     """
     if layout not in ("auto", "manifest", *LAYOUTS):

@@ -92,7 +92,7 @@ def glioma(
 
     `shape` is slices, rows, columns; without `spacing_mm` the voxels are such that the field of view is `FIELD_MM`,
     which holds the whole brain. About one tumour in seven has no enhancing part (label 4), as some low-grade gliomas.
-    Raises ValueError where the shape has less than 8 voxels on a side.
+    Raises ValueError if the shape has less than 8 voxels on a side.
     """
     if len(shape) != 3 or min(shape) < 8:
         raise ValueError(f"a scan has three sides of at least 8 voxels, not {shape}")

@@ -152,7 +152,7 @@ def solid(source: Source, scan: Row, model: Model, convention: LabelConvention, 
 
 
 def _true_regions(scan: Row, masks: results.Masks, convention: LabelConvention) -> np.ndarray | None:
-    """Bool (S, H, W, R) of the truth; None where there is none, or none of the regions that the model predicts."""
+    """Bool (S, H, W, R) of the truth; None if there is none, or none of the regions that the model predicts."""
     if masks.truth is None or (own := CONVENTIONS[scan["label_convention"]]).region_names != convention.region_names:
         return None
     return to_regions(masks.truth, own).astype(bool)

@@ -12,7 +12,7 @@ class Panel:
     """One slice of a strip: a grey picture and, per region, the outlines of truth and prediction as SVG paths.
 
     Paths are in pixels of the picture, (0, 0) its top left corner; a path is empty where there is nothing to outline.
-    `truth` is None where the scan has no mask. `width_mm` and `height_mm` give the picture its true proportions.
+    `truth` is None if the scan has no mask. `width_mm` and `height_mm` give the picture its true proportions.
     """
 
     slice_index: int

@@ -14,7 +14,7 @@ from segpipe.report.figures import history_charts, solid, strip, volume_charts
 from segpipe.report.preparations import preparation, worst_first
 from segpipe.report.results import Model, Row, Source
 from segpipe.storage.filesystem import filesystem, replace
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 SPLITS = ("test", "validation", "train")
 _GRIDS = 8
@@ -39,10 +39,10 @@ def build(
 
     `note` is shown as a banner at the top: say there what a reader must know of the data, such as that it
     is synthetic. Pictures are made of the `strips` worst held-out scans, surfaces of the `surfaces` worst, and of the
-    `preparations` worst preparations; the table holds all. Raises NotFound where there is nothing to report, TableError
+    `preparations` worst preparations; the table holds all. Raises NotFound if there is nothing to report, TableError
     or ModelError where what there is contradicts itself.
     """
-    tables = Warehouse(str(warehouse))
+    tables = Store(str(warehouse))
     described = results.find_model(str(model))
     scans, rows = results.find_results(tables, cohort, described)
     content = _content(tables, cohort, described, scans, rows, note, (strips, slices_per_strip, surfaces))
@@ -57,9 +57,9 @@ def build_preparations(
 ) -> str:
     """Write a page of the `preparations` worst preparations of a cohort, for which no model is needed; gives `output`.
 
-    Raises NotFound where the cohort has no scans.
+    Raises NotFound if the cohort has no scans.
     """
-    tables = Warehouse(str(warehouse))
+    tables = Store(str(warehouse))
     scans = tables.scans(cohort, results.SCAN_COLUMNS).to_pylist()
     content = {"cohort": cohort, "made": _now(), "version": __version__, "note": note}
     page = _render(content | _preparations(Source(tables), scans, preparations), "preparations_page.html", _SCRIPT)
@@ -79,7 +79,7 @@ def _now() -> str:
 
 
 def _content(
-    tables: Warehouse,
+    tables: Store,
     cohort: str,
     model: Model,
     scans: dict[str, Row],

@@ -18,7 +18,7 @@ from segpipe.report import results
 from segpipe.report.figures import strip
 from segpipe.report.overlays import Panel
 from segpipe.report.results import Row, Source
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,10 +36,10 @@ _GREYS = 56
 def draw(warehouse: str, cohort: str, model: str, output: Path, slices: int = 6) -> Path:
     """Draw slices of the best, the middle and the worst test scan, one row each, as a PNG.
 
-    Raises TableError where a subject is not a generated one.
+    Raises TableError if a subject is not a generated one.
     """
     described = results.find_model(model)
-    tables = Warehouse(warehouse)
+    tables = Store(warehouse)
     scans, rows = results.find_results(tables, cohort, described)
     real = sorted({scan["subject"] for scan in scans.values() if not scan["subject"].startswith(_GENERATED)})
     if real:

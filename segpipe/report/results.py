@@ -20,7 +20,7 @@ from segpipe.storage.filesystem import filesystem
 from segpipe.storage.model_directory import read_history, stated
 from segpipe.warehouse.predicted import PLANE_COLUMNS, assembled
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places, true_labels
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 Row = dict[str, Any]
 
@@ -60,7 +60,7 @@ class Model:
 class Source:
     """The tables of a warehouse that are read once per scan, their footers read once altogether."""
 
-    warehouse: Warehouse
+    warehouse: Store
 
     @cached_property
     def slices(self) -> ds.Dataset:
@@ -116,10 +116,10 @@ def find_model(model: str) -> Model:
     return Model(bundle["model_id"], bundle, tuple(read_history(model)))
 
 
-def find_results(warehouse: Warehouse, cohort: str, model: Model) -> tuple[dict[str, Row], list[Row]]:
+def find_results(warehouse: Store, cohort: str, model: Model) -> tuple[dict[str, Row], list[Row]]:
     """Scans by scan_id, and rows of `segmentations` that are worst first within test, validation and train.
 
-    Raises NotFound where the model has segmented nothing of the cohort.
+    Raises NotFound if the model has segmented nothing of the cohort.
     """
     scans = warehouse.scans(cohort, SCAN_COLUMNS).to_pylist()
     table = warehouse.table("segmentations")
@@ -140,7 +140,7 @@ def find_results(warehouse: Warehouse, cohort: str, model: Model) -> tuple[dict[
     return by_id, [_with_name(_finite(row), by_id[row["scan_id"]]) for row in rows]
 
 
-def changes(warehouse: Warehouse, scans: dict[str, Row], model: Model, most: int) -> tuple[list[Row], int]:
+def changes(warehouse: Store, scans: dict[str, Row], model: Model, most: int) -> tuple[list[Row], int]:
     """Rows of `changes` of a model by patient, region and visit, at most so many, and how many more there are."""
     cohorts = {scan["cohort"] for scan in scans.values()}
     wanted = ds.field("cohort").isin(list(cohorts)) & (ds.field("model_id") == model.model_id)
@@ -168,7 +168,7 @@ def convention_of(model: Model, scans: Iterable[Row]) -> LabelConvention:
 
 
 def measures(rows: Sequence[Row], region: str) -> Measures:
-    """Means and medians over the scans of `rows`; None where no scan has the value."""
+    """Means and medians over the scans of `rows`; None if no scan has the value."""
     mine = [row for row in rows if row["region"] == region]
     dices = _known(row["dice"] for row in mine)
     errors = [abs(row["volume_ml"] - row["truth_volume_ml"]) for row in mine if row["truth_volume_ml"] is not None]
@@ -192,7 +192,7 @@ def worst_first(rows: Sequence[Row]) -> list[Row]:
 def read_masks(source: Source, scan: Row, model_id: str) -> Masks:
     """The predicted and the true label map of one scan, uint8 (S, H, W).
 
-    Raises TableError where slices of the prediction are missing.
+    Raises TableError if slices of the prediction are missing.
     """
     shape = tuple(scan["shape"])
     mine = ds.field("scan_id") == scan["scan_id"]
@@ -236,14 +236,14 @@ def contrast_window(scan: Row, modality: str) -> tuple[float, float]:
     return row["p01"], min(row["max"], row["p99"] + 0.3 * (row["p99"] - row["median"]))
 
 
-def runs_of(warehouse: Warehouse, cohort: str, model_ids: Sequence[str]) -> list[Row]:
+def runs_of(warehouse: Store, cohort: str, model_ids: Sequence[str]) -> list[Row]:
     """Runs that touched the cohort or the model, which may have had several ids, oldest first."""
     of_model = ds.field("model_id").isin(list(model_ids))
     mine = ((ds.field("cohort") == cohort) & ds.field("model_id").is_null()) | of_model
     return warehouse.table("runs").to_table(filter=mine).sort_by("started").to_pylist()
 
 
-def quarantined(warehouse: Warehouse, cohort: str) -> list[Row]:
+def quarantined(warehouse: Store, cohort: str) -> list[Row]:
     """Inputs of a cohort in quarantine by reason, most frequent first: reason, inputs, example.
 
     An input counts once however often it was tried, with the reason of its last try.
@@ -258,7 +258,7 @@ def quarantined(warehouse: Warehouse, cohort: str) -> list[Row]:
     return [{"reason": reason, "inputs": len(rows), "example": rows[0]["message"]} for reason, rows in found]
 
 
-def series_of(warehouse: Warehouse, cohort: str) -> list[Row]:
+def series_of(warehouse: Store, cohort: str) -> list[Row]:
     """What the DICOM series of a cohort are and what became of them, most frequent first: decision, what, series.
 
     `what` is the role of those that were selected, else the reason. None for an archive without DICOM.

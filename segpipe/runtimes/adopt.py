@@ -86,7 +86,7 @@ def _check_target(url: str) -> None:
 
 
 def _read(url: str) -> tuple[bytes, bytes | None]:
-    """The bytes of a network's file, and those of the weights beside an IR; ModelError where one cannot be had."""
+    """The bytes of a network's file, and those of the weights beside an IR; ModelError if one cannot be had."""
     if not url.endswith((".onnx", ".xml")):
         raise ModelError(
             f"Network {url} is of no known format", "give an .onnx file, or the .xml file of an OpenVINO IR"
@@ -230,7 +230,7 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 
 def _check_ir(url: str, xml: bytes) -> None:
-    """ModelError where the .xml is none, or names operators that are not of OpenVINO itself."""
+    """ModelError if the .xml is none, or names operators that are not of OpenVINO itself."""
     if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
         raise ModelError(f"Network {url} declares entities, as no IR does", "do not trust it")
     try:

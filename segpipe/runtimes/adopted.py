@@ -56,7 +56,7 @@ class AdoptedPredictor:
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`. What is outside of the card's crop is labelled 0 without asking the network.
 
-        Slices that did not come, for they show no brain, count as 0.
+        Slices that did not come, because they show no brain, count as 0.
         """
         stored = _volume(scan, batches, len(self.card.modalities))
         box = _box(scan, stored, self.card.crop)
@@ -166,7 +166,7 @@ def _activated(output: np.ndarray, activation: str) -> np.ndarray:
 
 
 def _volume(scan: ScanInput, batches: Iterable[SliceBatch], channels: int) -> np.ndarray | None:
-    """Scaled values float32 (C, slices, rows, columns); None where no slice came."""
+    """Scaled values float32 (C, slices, rows, columns); None if no slice came."""
     volume: np.ndarray | None = None
     for indices, planes in batches:
         if volume is None:

@@ -48,7 +48,7 @@ class PredictorSpec:
             raise UsageError(f"Batch size {self.batch_size} is too small", "give 1 or more slices per request")
 
     def pack(self) -> "PackedPredictor":
-        """The predictor as it travels, its model's files in it; ModelError where they are missing or damaged."""
+        """The predictor as it travels, its model's files in it; ModelError if they are missing or damaged."""
         bundle = Bundle.load(self.model_url, self.expected)
         runtime = registry.module(RUNTIMES[self.runtime])
         precision = runtime.precision(bundle) if self.precision == "auto" else self.precision
@@ -73,7 +73,7 @@ class PackedPredictor:
     files: dict[str, bytes]
 
     def open(self, threads: int) -> Predictor:
-        """The predictor on `threads` threads, made once per process; ModelError where a file was damaged on its way."""
+        """The predictor on `threads` threads, made once per process; ModelError if a file was damaged on its way."""
         for name, data in self.files.items():
             check_hash(self.bundle, name, data)
         key = (self.bundle.model_id, self.bundle.files.get(next(iter(self.files))), self.spec, threads)

@@ -45,8 +45,8 @@ class Trial:
 def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Sample]) -> tuple[dict[str, Any], Trial]:
     """What a bundle shall record as `inference`: bfloat16 where it is faster and agrees with Keras, else float32.
 
-    `contents` is the IR. What it makes of the samples in that precision is given too. Raises ModelError where float32
-    itself does not agree, for then the conversion is wrong.
+    `contents` is the IR. What it makes of the samples in that precision is given too. Raises ModelError if float32
+    itself does not agree, because then the conversion is wrong.
     """
     if not samples:
         return {"precision": "float32", "reason": "no validation scans to measure bfloat16 on"}, Trial({})
@@ -96,7 +96,7 @@ def decide(url: str, agreement: Mapping[str, float], speed: Mapping[str, float])
     """The precision to run model `url` in, and why.
 
     `agreement` has for `float32`, and for `bfloat16` where the processor computes in it, the least share of a scan's
-    voxels that are labelled as by Keras; `speed` has the slices per second of both. Raises ModelError where float32
+    voxels that are labelled as by Keras; `speed` has the slices per second of both. Raises ModelError if float32
     does not agree.
 
     >>> decide("m", {"float32": 1.0, "bfloat16": 0.9985}, {"float32": 10.0, "bfloat16": 19.0})

@@ -137,7 +137,7 @@ def quantise(contents: tuple[bytes, bytes], bundle: Bundle, calibration: Sequenc
     """The IR with convolutions in INT8, calibrated on slices of these scans; .xml and .bin again.
 
     What stands before the first convolution, behind the last one, and in the statistics of instance normalisation
-    stays as it is. Raises ModelError where there are no scans to calibrate on.
+    stays as it is. Raises ModelError if there are no scans to calibrate on.
     """
     os.environ.setdefault("NNCF_CI", "1")  # else it reports each use to a web service
     import nncf

@@ -72,7 +72,7 @@ class TiledPredictor:
 def _volume(
     batches: Iterable[SliceBatch], box: list[slice], shape: tuple[int, ...], mean: np.ndarray
 ) -> np.ndarray | None:
-    """Stored voxels (slices, rows, columns, C) of a box; None where no slice came. What is not finite is the mean."""
+    """Stored voxels (slices, rows, columns, C) of a box; None if no slice came. What is not finite is the mean."""
     volume: np.ndarray | None = None
     for indices, channels in batches:
         if volume is None:

@@ -49,7 +49,7 @@ def names(fs: AbstractFileSystem, folder: str) -> list[str]:
 def rename_over(fs: AbstractFileSystem, source: str, target: str) -> None:
     """Put `source` in the place of `target`, which need not be there; a reader sees the one or the other.
 
-    Raises FileNotFoundError where `source` is gone: that is how a writer learns that its run was given up.
+    Raises FileNotFoundError if `source` is gone: that is how a writer learns that its run was given up.
     """
     if is_local(fs):
         os.replace(source, target)

@@ -156,7 +156,7 @@ class _Writer(io.RawIOBase):
     """A file being written that knows how far it is, as Parquet writers ask, that closes once, and outlives data nodes.
 
     hdfs-native writes to the data nodes that the name node names and gives up where one of them is dead, of which the
-    name node learns minutes later. So what was written is kept, up to a GB, and written anew when a node fails: as one
+    name node learns minutes later. So what was written is kept, up to a GB, and written again when a node fails: as one
     copy, for which the name node may choose any node, and of which HDFS makes the others. A file that was deleted or
     renamed meanwhile is not made again: FileNotFoundError.
     """

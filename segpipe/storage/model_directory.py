@@ -18,7 +18,7 @@ BUNDLE, HISTORY = "bundle.json", "history.csv"
 def stated(url: str) -> dict[str, Any]:
     """What bundle.json says, unchecked but for its `model_id`.
 
-    Raises NotFound where the directory holds none, and ModelError where it is not readable as one.
+    Raises NotFound if the directory holds none, and ModelError if it is not readable as one.
     """
     fs, folder = filesystem(url)
     try:

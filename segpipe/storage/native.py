@@ -6,7 +6,7 @@ own (hdfs-native, with a Tokio runtime per client):
 * Its destructor waits for its threads: a child that let go of one would hang for ever.
 * hdfs-native keeps connections to data nodes for three seconds in a pool of the process. A child that was given one of
   those would wait on an event that is reported to the parent alone, until the data node hangs up after a minute; and
-  letting go of one would take it out of the parent's event queue, for that is the same queue.
+  letting go of one would take it out of the parent's event queue, because that is the same queue.
 
 So nobody ever lets go of a client, and in a child all descriptors that belong to the parent's runtimes are replaced by
 a dead socket: the pool's connections fail at once, and new ones are made.

@@ -70,7 +70,7 @@ def train(
 def resumed(plan: "TrainPlan") -> "TrainPlan":
     """The plan, going on from the newest checkpoint of its model directory.
 
-    Raises ModelError where that directory holds another training or a model without checkpoints.
+    Raises ModelError if that directory holds another training or a model without checkpoints.
     """
     from segpipe.trainers import checkpoints
     from segpipe.trainers.identity import check_identity

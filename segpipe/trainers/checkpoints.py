@@ -74,7 +74,7 @@ def positions(model_url: str) -> list[Position]:
 
 
 def read(model_url: str, position: Position) -> Checkpoint:
-    """The checkpoint of a position. Raises ModelError where it is damaged."""
+    """The checkpoint of a position. Raises ModelError if it is damaged."""
     fs, folder = _place(model_url)
     path = join(folder, position.name)
     data = fs.cat_file(path)

@@ -30,7 +30,7 @@ def check_cluster(conf: "SparkConf", workers: int) -> None:
 
 
 def await_slots(spark: "SparkSession", workers: int, seconds: float = _GRANT_SECONDS) -> None:
-    """Return once the cluster runs `workers` tasks at the same time; raise UsageError where it does not in time.
+    """Return once the cluster runs `workers` tasks at the same time; raise UsageError if it does not in time.
 
     What the configuration asks for a cluster may be slow to grant, or never grant: a full queue, machines that are too
     small, executors that were lost.
@@ -50,7 +50,7 @@ def await_slots(spark: "SparkSession", workers: int, seconds: float = _GRANT_SEC
 
 
 def session_slots(conf: "SparkConf") -> int | None:
-    """How many tasks run at the same time; None where the configuration does not say."""
+    """How many tasks run at the same time; None if the configuration does not say."""
     task_cores = int(conf.get("spark.task.cpus", "1"))
     master = conf.get("spark.master", "")
     if master.startswith("local"):

@@ -131,7 +131,7 @@ class Group(Protocol):
     def total(self, tensor: "tf.Tensor") -> "tf.Tensor":
         """The sum of a tensor over all workers, inside a training step; its gradient reaches them all.
 
-        What is made of the sum must be the same on every worker, for so is then the gradient that comes back.
+        What is made of the sum must be the same on every worker, because then the gradient that comes back is the same.
         """
         ...
 

@@ -44,7 +44,7 @@ class Feed:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Spatial sides of an example; None where they change from epoch to epoch."""
+        """Spatial sides of an example; None if they change from epoch to epoch."""
         return (None, None) if self._plan.coarse_epochs else self._plan.crop
 
     def scans_of(self, epoch: int, step: int) -> list[str]:
@@ -110,8 +110,8 @@ class Feed:
 class RowGroups:
     """Decoded crops of row groups, the least recently used given up first.
 
-    At least `keep` row groups stay, however large, for so many are walked through at the same time. A subclass may hold
-    something larger than row groups.
+    At least `keep` row groups stay, however large, because so many are walked through at the same time. A subclass may
+    hold something larger than row groups.
     """
 
     def __init__(self, plan: TrainPlan, cache_bytes: int, keep: int):

@@ -152,7 +152,7 @@ class HorovodGroup:
 
         from segpipe.trainers.averaging import summed
 
-        # Each call has a name of its own, the same for all workers, for they all trace the same step.
+        # Each call has a name of its own, the same for all workers, because they all trace the same step.
         name = f"total{next(self._totals)}"
         return summed(tensor, lambda part: hvd.allreduce(part, op=hvd.Sum, name=name), self.size)
 

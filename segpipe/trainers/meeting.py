@@ -59,7 +59,7 @@ def own_address(host: str, hosts: Sequence[str]) -> str:
 
 
 def port_range(text: str) -> range:
-    """The ports of `first-last`. Raises UsageError where that is none.
+    """The ports of `first-last`. Raises UsageError if that is none.
 
     >>> port_range("40300-40302")
     range(40300, 40303)
@@ -73,7 +73,7 @@ def port_range(text: str) -> range:
 def listener(address: str, ports: str) -> socket.socket:
     """A socket that listens at `address`, at a free port of `ports`; on this machine's own loopback at any.
 
-    Raises SegpipeError where all of them are taken.
+    Raises SegpipeError if all of them are taken.
     """
     candidates: Sequence[int] = (0,) if address == LOOPBACK else port_range(ports)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -26,7 +26,7 @@ from segpipe.trainers.order import steps_for_all
 from segpipe.trainers.patches import patch_index, patch_shape
 from segpipe.trainers.pooled import pooled_index
 from segpipe.warehouse.slices import stream
-from segpipe.warehouse.store import SlicePart, Warehouse
+from segpipe.warehouse.store import SlicePart, Store
 
 _COLUMNS = (
     "scan_id",
@@ -52,13 +52,13 @@ _SHORTEST_BRAIN = 64  # voxels
 
 
 def make_plan(settings: TrainSettings) -> TrainPlan:
-    """The plan of a training that starts anew.
+    """The plan of a training that starts again.
 
     Raises UsageError for settings that cannot work, NotFound for a missing cohort or an empty split, and TableError for
     scans that do not go together. Reads the scans table and two count columns of the slices, no image.
     """
     check_settings(settings)
-    warehouse = Warehouse(settings.warehouse)
+    warehouse = Store(settings.warehouse)
     rows = warehouse.scans(settings.cohort, _COLUMNS).to_pylist()
     rows = [row for row in rows if row["split"] in _SPLITS and row["label_counts"] is not None]
     _check_splits(settings, rows)
@@ -244,7 +244,7 @@ def _scan(row: dict[str, Any], groups: tuple[int, ...]) -> ScanPlan:
 
 
 def _index(
-    warehouse: Warehouse, parts: Sequence[SlicePart], groups: Sequence[tuple[str, int]], scans: Sequence[ScanPlan]
+    warehouse: Store, parts: Sequence[SlicePart], groups: Sequence[tuple[str, int]], scans: Sequence[ScanPlan]
 ) -> SliceIndex:
     """The training slices that show brain."""
     place_of_scan = {scan.scan_id: place for place, scan in enumerate(scans)}

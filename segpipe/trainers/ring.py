@@ -36,7 +36,7 @@ class Ring:
     def join(cls, meeting: Meeting, secret: bytes, ports: str) -> "Ring":
         """Take part in the ring of a meeting.
 
-        Raises SegpipeError where no port of `ports` is free, and OSError where a neighbour does not come or does not
+        Raises SegpipeError if no port of `ports` is free, and OSError where a neighbour does not come or does not
         know the secret.
         """
         rank, size = meeting.rank, meeting.size
@@ -53,7 +53,7 @@ class Ring:
         """The sum of an array over all workers, the same bits for each (ring all-reduce, Patarasuk and Yuan 2009,
         doi 10.1016/j.jpdc.2008.09.002). All must call it in the same order, with arrays of one shape and dtype.
 
-        Raises ConnectionError where a worker is gone.
+        Raises ConnectionError if a worker is gone.
         """
         total = np.array(array, order="C")
         if self.size == 1:

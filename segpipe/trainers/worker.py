@@ -129,7 +129,7 @@ class Journal(tf.keras.callbacks.Callback):
         self._look_steps = min(_MOST_LOOK_STEPS, max(1, worker.plan.steps // _LOOKS))
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Make what validates, for the model is known from here on, and skip the steps that are done."""
+        """Make what validates, because the model is known from here on, and skip the steps that are done."""
         plan = self._worker.plan
         kind = Validator if plan.settings.dimensions == 2 else TileValidator
         self._validator = kind(plan, self._worker.group, self.model)

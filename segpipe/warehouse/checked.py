@@ -104,7 +104,7 @@ def _digest(footer: bytes) -> bytes:
 def read_metadata(fs: AbstractFileSystem, path: str) -> pq.FileMetaData:
     """What the footer of a file says, after its digest was compared; one that an earlier version wrote has none.
 
-    Raises TableError where the file is damaged, and FileNotFoundError.
+    Raises TableError if the file is damaged, and FileNotFoundError.
     """
     with _opened(fs, path) as file:
         return _metadata(file, path)
@@ -217,7 +217,7 @@ class Reader:
 
 @contextlib.contextmanager
 def open_part(fs: AbstractFileSystem, path: str) -> Iterator[Reader]:
-    """A part, open for reading. Raises TableError where its footer is damaged, and FileNotFoundError."""
+    """A part, open for reading. Raises TableError if its footer is damaged, and FileNotFoundError."""
     with _opened(fs, path) as file:
         reader = Reader(file, path)
         try:
@@ -282,7 +282,7 @@ class Dataset(ds.FileSystemDataset):
 def dataset(fs: AbstractFileSystem, paths: Sequence[str], schema: pa.Schema) -> Dataset:
     """Parts as a dataset whose pages are verified; those that are moved aside meanwhile are found there.
 
-    Raises FileNotFoundError where one is in neither place.
+    Raises FileNotFoundError if one is in neither place.
     """
     system = pafs.LocalFileSystem() if is_local(fs) else fs  # Arrow's own needs no Python
     form = ds.ParquetFileFormat(

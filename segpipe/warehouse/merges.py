@@ -26,7 +26,7 @@ from segpipe.warehouse.checked import REPLACED
 from segpipe.warehouse.tables import TABLES
 
 if TYPE_CHECKING:
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
     from segpipe.warehouse.tables import Table
 
 FOLDER = "_merges"
@@ -58,7 +58,7 @@ class Record:
         return {old for new, of in self.parts.items() if new in index for old in of if old != new}
 
 
-def announce(warehouse: Warehouse, record: Record) -> None:
+def announce(warehouse: Store, record: Record) -> None:
     """Put a record down, durably, before any of its parts is written."""
     folder = warehouse.path(FOLDER)
     warehouse.fs.makedirs(folder, exist_ok=True)
@@ -69,7 +69,7 @@ def announce(warehouse: Warehouse, record: Record) -> None:
 
 
 def announced(
-    warehouse: Warehouse,
+    warehouse: Store,
     run_id: str,
     tables: Sequence[Table],
     parts: Mapping[str, Sequence[str]],
@@ -80,8 +80,8 @@ def announced(
         announce(warehouse, Record(run_id, tuple(table.name for table in tables), dict(parts), keep_seconds))
 
 
-def records(warehouse: Warehouse) -> list[Record]:
-    """All records; those that go meanwhile are left out. Raises TableError where one is damaged."""
+def records(warehouse: Store) -> list[Record]:
+    """All records; those that go meanwhile are left out. Raises TableError if one is damaged."""
     folder = warehouse.path(FOLDER)
     found = []
     for name in files.names(warehouse.fs, folder):
@@ -115,18 +115,18 @@ def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def hidden(warehouse: Warehouse, index_table: str, names: Collection[str]) -> set[str]:
+def hidden(warehouse: Store, index_table: str, names: Collection[str]) -> set[str]:
     """Parts that no longer count, of a family whose index table has been listed just before."""
     index = set(names)
     return {old for record in records(warehouse) if record.tables[-1] == index_table for old in record.replaced(index)}
 
 
-def names_in_use(warehouse: Warehouse) -> set[str]:
+def names_in_use(warehouse: Store) -> set[str]:
     """Names of parts that records know, which no new part may have."""
     return {name for record in records(warehouse) for new, of in record.parts.items() for name in (new, *of)}
 
 
-def tidy(warehouse: Warehouse, live: Collection[str]) -> None:
+def tidy(warehouse: Store, live: Collection[str]) -> None:
     """Move aside what was replaced, and delete it when its time has come; runs in `live` are at it themselves.
 
     Harmless when done by several at once.
@@ -140,20 +140,20 @@ def tidy(warehouse: Warehouse, live: Collection[str]) -> None:
             _delete(warehouse, record)
 
 
-def finish(warehouse: Warehouse, run_id: str) -> None:
+def finish(warehouse: Store, run_id: str) -> None:
     """Move aside what a run has replaced, when it is through: from now on its records are for others to delete."""
     for record in records(warehouse):
         if record.run_id == run_id and record.retired is None:
             _retire(warehouse, record)
 
 
-def _retire(warehouse: Warehouse, record: Record) -> None:
+def _retire(warehouse: Store, record: Record) -> None:
     index = set(warehouse.files(record.tables[-1]))
     move_aside(warehouse, record.tables, sorted(record.replaced(index)))
     announce(warehouse, replace(record, retired=time.time()))
 
 
-def move_aside(warehouse: Warehouse, tables: Sequence[str], old_parts: Sequence[str]) -> None:
+def move_aside(warehouse: Store, tables: Sequence[str], old_parts: Sequence[str]) -> None:
     """Move parts that no longer count out of the folders of their tables, where whoever reads all files meets them.
 
     Those that are moved already, by whoever, are no error.
@@ -167,7 +167,7 @@ def move_aside(warehouse: Warehouse, tables: Sequence[str], old_parts: Sequence[
                 files.rename_over(warehouse.fs, warehouse.path(table, f"{old}.parquet"), target)
 
 
-def _delete(warehouse: Warehouse, record: Record) -> None:
+def _delete(warehouse: Store, record: Record) -> None:
     for table in record.tables:
         for old_parts in record.parts.values():
             for old in old_parts:

@@ -23,7 +23,7 @@ from segpipe.warehouse.tables import Table
 
 if TYPE_CHECKING:
     from segpipe.storage.lock import Fence
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
 STAGING = "_staging"
 STAMP = b"segpipe.part"
@@ -45,9 +45,7 @@ class PartWriter:
     count, per table, what was written. Raises WarehouseBusy on exit where the run has lost its lock.
     """
 
-    def __init__(
-        self, warehouse: Warehouse, tables: Sequence[Table], name: str, run_id: str, fence: Fence | None = None
-    ):
+    def __init__(self, warehouse: Store, tables: Sequence[Table], name: str, run_id: str, fence: Fence | None = None):
         self.name = name
         self.tables = tuple(tables)
         self.rows = dict.fromkeys((table.name for table in tables), 0)
@@ -124,7 +122,7 @@ class PartWriter:
         _settle(self._warehouse, self._stage)
 
 
-def settle_attempts(warehouse: Warehouse, run_id: str, name: str | None = None) -> None:
+def settle_attempts(warehouse: Store, run_id: str, name: str | None = None) -> None:
     """Finish or drop what earlier attempts of a run have staged, of the part `name` or of all its parts."""
     folder = warehouse.path(STAGING, run_id)
     for stage in files.names(warehouse.fs, folder):
@@ -134,14 +132,14 @@ def settle_attempts(warehouse: Warehouse, run_id: str, name: str | None = None) 
         files.remove(warehouse.fs, folder)
 
 
-def recover(warehouse: Warehouse, live: set[str]) -> None:
+def recover(warehouse: Store, live: set[str]) -> None:
     """Finish or drop what dead runs have staged; runs in `live` are left alone."""
     for run_id in files.names(warehouse.fs, warehouse.path(STAGING)):
         if run_id not in live:
             settle_attempts(warehouse, run_id)
 
 
-def _settle(warehouse: Warehouse, stage: str) -> None:
+def _settle(warehouse: Store, stage: str) -> None:
     """Roll a stage forward where its first file has been moved, else drop it; harmless when done by two at once."""
     found = files.names(warehouse.fs, stage)
     staged = [name for name in found if name[0].isdigit()]
@@ -156,7 +154,7 @@ def _settle(warehouse: Warehouse, stage: str) -> None:
     files.remove(warehouse.fs, stage)
 
 
-def _drop(warehouse: Warehouse, stage: str) -> None:
+def _drop(warehouse: Store, stage: str) -> None:
     """Give a stage up. The first file goes first and by a rename, so that its writer can no longer commit it."""
     found = files.names(warehouse.fs, stage)
     first = [name for name in found if name.startswith("0-")]
@@ -169,7 +167,7 @@ def _drop(warehouse: Warehouse, stage: str) -> None:
     files.remove(warehouse.fs, stage)
 
 
-def _move(warehouse: Warehouse, stage: str, staged: str) -> None:
+def _move(warehouse: Store, stage: str, staged: str) -> None:
     table, _, _ = staged.partition("-")[2].rpartition(".")
     name = stage.rpartition("/")[2].rpartition("-")[0]
     folder = warehouse.path(table)

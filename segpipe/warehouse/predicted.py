@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from segpipe.errors import TableError
 from segpipe.warehouse import checked
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
 
 _FOOTER_THREADS = 8
@@ -33,7 +33,7 @@ class PredictedPlace:
     run_id: str
 
 
-def predicted_places(warehouse: Warehouse, cohort: str, model_id: str) -> dict[str, PredictedPlace]:
+def predicted_places(warehouse: Store, cohort: str, model_id: str) -> dict[str, PredictedPlace]:
     """What a model has predicted of a cohort, by scan_id, from `segmentations` and the footers of `predictions`."""
     rows = warehouse.rows(SEGMENTATIONS, ["scan_id", "fingerprint", "run_id", "model_id"], cohort)
     by_part: defaultdict[str, dict[str, dict[str, str]]] = defaultdict(dict)
@@ -53,7 +53,7 @@ def predicted_places(warehouse: Warehouse, cohort: str, model_id: str) -> dict[s
     return found
 
 
-def measured(warehouse: Warehouse, place: PredictedPlace, model_id: str) -> list[dict[str, Any]]:
+def measured(warehouse: Store, place: PredictedPlace, model_id: str) -> list[dict[str, Any]]:
     """The rows of `segmentations` of a scan and model, one a region, in the order in which they were written."""
     path = warehouse.path(SEGMENTATIONS.name, f"{place.part}.parquet")
     with checked.open_part(warehouse.fs, path) as part:
@@ -61,10 +61,10 @@ def measured(warehouse: Warehouse, place: PredictedPlace, model_id: str) -> list
     return [row for row in rows if (row["scan_id"], row["model_id"]) == (place.scan_id, model_id)]
 
 
-def label_map(warehouse: Warehouse, place: PredictedPlace, shape: Sequence[int]) -> tuple[np.ndarray, str]:
+def label_map(warehouse: Store, place: PredictedPlace, shape: Sequence[int]) -> tuple[np.ndarray, str]:
     """A scan's predicted label map, uint8 of `shape` (slices, rows, columns), and the name of its label convention.
 
-    Raises TableError where the slices are not those of such a scan.
+    Raises TableError if the slices are not those of such a scan.
     """
     path = warehouse.path(PREDICTIONS.name, f"{place.part}.parquet")
     with checked.open_part(warehouse.fs, path) as parquet:
@@ -75,7 +75,7 @@ def label_map(warehouse: Warehouse, place: PredictedPlace, shape: Sequence[int])
 def assembled(rows: Iterable[pa.Table], shape: Sequence[int], what: str) -> tuple[np.ndarray, str]:
     """The label map that rows of `predictions` make, and the name of its label convention, empty without rows.
 
-    The rows are those of one scan and model, with PLANE_COLUMNS; `what` says whose they are. Raises TableError where a
+    The rows are those of one scan and model, with PLANE_COLUMNS; `what` says whose they are. Raises TableError if a
     slice is missing, there twice, or of another size.
     """
     labels = np.zeros(tuple(shape), np.uint8)
@@ -96,7 +96,7 @@ def assembled(rows: Iterable[pa.Table], shape: Sequence[int], what: str) -> tupl
     return labels, convention
 
 
-def _scans_of(warehouse: Warehouse, part: str) -> list[str]:
+def _scans_of(warehouse: Store, part: str) -> list[str]:
     """The scan of each row group of a part of `predictions`, from the statistics in its footer."""
     metadata = checked.read_metadata(warehouse.fs, warehouse.path(PREDICTIONS.name, f"{part}.parquet"))
     column = metadata.schema.names.index("scan_id")

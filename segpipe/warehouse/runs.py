@@ -18,7 +18,7 @@ import pyarrow as pa
 
 import segpipe
 from segpipe.interrupts import terminable
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import RUNS
 
 _PACKAGES = (
@@ -101,7 +101,7 @@ class RunRecord:
 
 
 @contextlib.contextmanager
-def record_run(warehouse: Warehouse | None, job: str, settings: Any) -> Iterator[RunRecord]:
+def record_run(warehouse: Store | None, job: str, settings: Any) -> Iterator[RunRecord]:
     """Record the block as a run of `job` with `settings` (a settings dataclass): done, failed or interrupted.
 
     The row is written however the block ends, SIGTERM included (it becomes a KeyboardInterrupt here, so that locks

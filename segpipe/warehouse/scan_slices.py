@@ -13,7 +13,7 @@ from segpipe.core.prediction import Model, Sample, ScanInput, SliceBatch
 from segpipe.errors import BadInput, Reason, TableError
 from segpipe.warehouse import checked
 from segpipe.warehouse.slices import stream
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS, SLICES, with_later_columns
 
 SCAN_COLUMNS = [
@@ -33,7 +33,7 @@ class ScanPlace:
     row_groups: tuple[int, ...]
 
 
-def scan_places(warehouse: Warehouse, cohort: str, splits: Sequence[str] | None = None) -> dict[str, ScanPlace]:
+def scan_places(warehouse: Store, cohort: str, splits: Sequence[str] | None = None) -> dict[str, ScanPlace]:
     """Where each scan of a cohort, or of some of its splits, stands, by scan_id."""
     return {
         scan.scan_id: ScanPlace(scan.scan_id, part.name, scan.row_groups)
@@ -42,7 +42,7 @@ def scan_places(warehouse: Warehouse, cohort: str, splits: Sequence[str] | None 
     }
 
 
-def scan_rows(warehouse: Warehouse, part: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+def scan_rows(warehouse: Store, part: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Rows of `scans` by scan_id, of these scans of one part."""
     with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{part}.parquet")) as parquet:
         found = [name for name in SCAN_COLUMNS if name in parquet.schema.names]
@@ -69,10 +69,10 @@ def scan_input(scan: Mapping[str, Any], modalities: Sequence[str]) -> ScanInput:
 class ScanSlices:
     """The slices of a scan that show brain, a row group at a time, as often as asked; the truth is gathered on the way.
 
-    Raises BadInput where a cell is damaged.
+    Raises BadInput if a cell is damaged.
     """
 
-    def __init__(self, warehouse: Warehouse, place: ScanPlace, scan: Mapping[str, Any], modalities: Sequence[str]):
+    def __init__(self, warehouse: Store, place: ScanPlace, scan: Mapping[str, Any], modalities: Sequence[str]):
         self._warehouse, self._place, self._scan = warehouse, place, scan
         self._channels = [scan["modalities"].index(name) for name in modalities]
         self.truth: np.ndarray | None = None
@@ -100,10 +100,10 @@ class ScanSlices:
         self.truth[indices] = mask
 
 
-def read_planes(warehouse: Warehouse, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def read_planes(warehouse: Store, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """All channels of a scan by modality, and its `mask` where it has one: stored values, (S, H, W) each.
 
-    `row` is the scan's row of `scans`. Raises TableError where a slice is missing.
+    `row` is the scan's row of `scans`. Raises TableError if a slice is missing.
     """
     part, scan = next(
         (part, scan)
@@ -121,8 +121,8 @@ def read_planes(warehouse: Warehouse, row: Mapping[str, Any]) -> dict[str, np.nd
     return {**planes, MASK: np.concatenate(masks)} if masks else planes
 
 
-def true_labels(warehouse: Warehouse, place: ScanPlace, shape: Sequence[int]) -> np.ndarray | None:
-    """A scan's true label map, uint8 of `shape` (slices, rows, columns); None where it has none."""
+def true_labels(warehouse: Store, place: ScanPlace, shape: Sequence[int]) -> np.ndarray | None:
+    """A scan's true label map, uint8 of `shape` (slices, rows, columns); None if it has none."""
     truth = np.zeros(tuple(shape), np.uint8)
     path = warehouse.path(SLICES.name, f"{place.part}.parquet")
     for batch in stream(path, warehouse.fs, place.row_groups, ["mask"]):
@@ -132,10 +132,10 @@ def true_labels(warehouse: Warehouse, place: ScanPlace, shape: Sequence[int]) ->
     return truth
 
 
-def samples(warehouse: Warehouse, cohort: str, split: str, model: Model, most: int) -> list[Sample]:
+def samples(warehouse: Store, cohort: str, split: str, model: Model, most: int) -> list[Sample]:
     """Up to `most` scans of a split that a model can take, spread over the order of their ids; read when iterated.
 
-    An empty list where the split has no such scan. Raises NotFound where the cohort has no scan.
+    An empty list where the split has no such scan. Raises NotFound if the cohort has no scan.
     """
     places = scan_places(warehouse, cohort, [split])
     fitting = []
@@ -149,7 +149,7 @@ def samples(warehouse: Warehouse, cohort: str, split: str, model: Model, most: i
     return [_sample(warehouse, places[scan_id], row, model) for scan_id, row in chosen]
 
 
-def _sample(warehouse: Warehouse, place: ScanPlace, row: Mapping[str, Any], model: Model) -> Sample:
+def _sample(warehouse: Store, place: ScanPlace, row: Mapping[str, Any], model: Model) -> Sample:
     return Sample(
         scan_id=place.scan_id,
         scan=scan_input(row, model.modalities),

@@ -77,7 +77,7 @@ def stream(
     """The slices of a part file, one row group after the other in the given order, all of them when None.
 
     `columns` may leave out `image`, `mask`, `foreground_pixels` or `brain_pixels` (None: all are read). Raises
-    TableError where a column is missing, a cell has another size than its row says, or a subject is in two splits.
+    TableError if a column is missing, a cell has another size than its row says, or a subject is in two splits.
     """
     wanted = [name for name in COLUMNS if name in _KEYS or columns is None or name in columns]
     with checked.open_part(fs, path) as parquet:

@@ -50,7 +50,7 @@ class SlicePart:
 
 
 @dataclass(frozen=True)
-class Warehouse:
+class Store:
     """The tables below one folder or URL; cheap to make and to send to a worker."""
 
     url: str
@@ -68,8 +68,8 @@ class Warehouse:
         """The path of something inside the warehouse, as `fs` wants it."""
         return files.join(self._place[1], *names)
 
-    def __reduce__(self) -> tuple[type[Warehouse], tuple[str]]:
-        return Warehouse, (self.url,)
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.url,)
 
     def exists(self) -> bool:
         """Whether the folder is there."""
@@ -104,7 +104,7 @@ class Warehouse:
         """Columns of a table, and `part`, the name of the part that a row stands in; of one cohort or of all.
 
         Every part is opened once, so this is the way to a few columns of many parts. Raises as `table` does, and
-        TableError where a part is damaged.
+        TableError if a part is damaged.
         """
         self._check_there()
         names = self.parts(table.name)
@@ -127,14 +127,14 @@ class Warehouse:
     def table(self, name: str) -> ds.FileSystemDataset:
         """A table as a pyarrow dataset, every file's schema checked; empty where nothing was ever written.
 
-        Raises NotFound where the warehouse is missing and TableError where a file lacks a column of the table.
+        Raises NotFound if the warehouse is missing and TableError if a file lacks a column of the table.
         """
         return self._dataset(TABLES[name], self.parts(name))
 
     def scans(self, cohort: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The `scans` rows of a cohort in the order of their ids, after the checks that every reader relies on.
 
-        `columns` are those wanted (all when None). Raises NotFound where the cohort has no scan, and TableError where a
+        `columns` are those wanted (all when None). Raises NotFound if the cohort has no scan, and TableError if a
         scan is there twice, a subject spans two splits, or a split is not what its rule says.
         """
         return self._index(cohort, columns or SCANS.schema.names)
@@ -158,7 +158,7 @@ class Warehouse:
     def slice_parts(self, cohort: str, splits: Iterable[str] | None = None) -> list[SlicePart]:
         """Where the slices of a cohort's scans stand, of all splits or the given ones, in the order of the part names.
 
-        Reads footers only. Raises as `scans` does, and TableError where a part of `slices` does not
+        Reads footers only. Raises as `scans` does, and TableError if a part of `slices` does not
         fit its part of `scans`.
         """
         rows = self._index(cohort, ("scan_id", "subject", "split", "shape", "part")).to_pylist()
@@ -228,7 +228,7 @@ class Warehouse:
     def slice_part(self, name: str, rows: Sequence[Mapping[str, Any]]) -> SlicePart:
         """Where the slices of these scans stand in a part; of a row of `scans`, scan_id, subject, split and shape.
 
-        Raises TableError where the part is missing, damaged or in writing, or holds other slices than its scans say.
+        Raises TableError if the part is missing, damaged or in writing, or holds other slices than its scans say.
         """
         path = self.path(SLICES.name, f"{name}.parquet")
         try:
@@ -291,7 +291,7 @@ def check_scans(rows: pa.Table, where: str) -> None:
 def group_rows(metadata: pq.FileMetaData) -> list[ScanRows]:
     """What stands in each row group of a `slices` file, from the statistics in its footer.
 
-    Raises TableError where a row group holds more than one scan, subject or split.
+    Raises TableError if a row group holds more than one scan, subject or split.
     """
     columns = (
         {metadata.row_group(0).column(i).path_in_schema: i for i in range(metadata.num_columns)}
@@ -343,7 +343,7 @@ _seen: dict[str, tuple[pq.ParquetSchema, frozenset[str]]] = {}
 def _columns(table: Table, metadata: pq.FileMetaData, where: str) -> frozenset[str]:
     """The columns of a part, after its schema was checked; most parts of a table have that of the one before.
 
-    Raises TableError where it does not fit the table.
+    Raises TableError if it does not fit the table.
     """
     known = _seen.get(table.name)
     if known is not None and metadata.schema.equals(known[0]):

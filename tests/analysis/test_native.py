@@ -12,7 +12,7 @@ import segpipe
 from segpipe.analysis.scan import Scan
 from segpipe.errors import NotFound, UsageError
 from segpipe.storage.lock import lock
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import FILE
 from tests.pipelines.test_follow_up import SHAPE, tumour, write
 
@@ -27,7 +27,7 @@ MOVED = nib.affines.from_matvec(np.eye(3), [8.0, 0, 4])
 
 @pytest.fixture
 def scan(tmp_path: Path) -> Scan:
-    warehouse = Warehouse(str(tmp_path / "w"))
+    warehouse = Store(str(tmp_path / "w"))
     files, transforms = [], []
     for role in ("flair", "t1"):
         files.append(dict.fromkeys(FILE.names) | {"role": role, "slope": 1.0, "inter": 0.0, "orientation": "LPS"})

@@ -17,7 +17,7 @@ from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import NotFound, TableError, UsageError
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse as Store
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import PREDICTIONS
 from tests.analysis.test_view import text_of
 from tests.report.small_warehouse import MODEL_ID, Results

@@ -19,7 +19,7 @@ from segpipe.readers.generate import write_brats
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.storage import filesystem as files
 from segpipe.storage.model_directory import read_history
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.hadoop.yarn_jobs import (
     NETWORK,
     Chain,
@@ -84,7 +84,7 @@ def test_training_resumes_when_an_executor_dies(cluster: hadoop.Cluster, start: 
     _executors(cluster, 1)[0].kill()
     done(job)
     assert [row["epoch"] for row in read_history(model)] == list(range(1, 9))
-    runs = Warehouse(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
+    runs = Store(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
     assert (runs[-1]["job"], runs[-1]["outcome"], dict(runs[-1]["counts"])["retries"]) == ("train", "done", 1)
     assert not hadoop.containers(cluster)
 
@@ -140,7 +140,7 @@ def _cut_power(cluster: hadoop.Cluster, job: subprocess.Popen[str], table: str, 
 
 
 def _last_run(warehouse: str) -> tuple[str, str, int]:
-    run = Warehouse(warehouse).table("runs").to_table().sort_by("started").to_pylist()[-1]
+    run = Store(warehouse).table("runs").to_table().sort_by("started").to_pylist()[-1]
     return run["job"], run["outcome"], dict(run["counts"])["quarantined"]
 
 

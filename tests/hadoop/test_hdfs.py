@@ -30,7 +30,7 @@ from segpipe.readers import sources
 from segpipe.settings import IngestSettings
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.hadoop.yarn_jobs import put, submit
 from tools.hadoop import cluster as hadoop
 
@@ -280,10 +280,10 @@ def test_a_process_that_read_tables_ends_well(hdfs_folder: str) -> None:
     """Arrow's threads, left to themselves, abort two out of five such processes while the interpreter ends."""
     program = (
         "import sys\n"
-        "from segpipe.warehouse.store import Warehouse\n"
-        "print(Warehouse(sys.argv[1]).table('runs').to_table().num_rows)"
+        "from segpipe.warehouse.store import Store\n"
+        "print(Store(sys.argv[1]).table('runs').to_table().num_rows)"
     )
-    with record_run(Warehouse(hdfs_folder), "ingest", IngestSettings()):
+    with record_run(Store(hdfs_folder), "ingest", IngestSettings()):
         pass
     for _ in range(8):
         done = subprocess.run([sys.executable, "-c", program, hdfs_folder], capture_output=True, text=True, check=False)
@@ -345,5 +345,5 @@ def test_a_high_availability_pair_is_named_as_one(
     named = hdfs_folder.replace(cluster.file_system, "hdfs://archive")
     words = ["ingest", "--source", f"{named}/source", "--warehouse", f"{named}/warehouse", "--cohort", "pair"]
     submit(*words, HADOOP_CONF_DIR=str(ha_conf))
-    ingested = Warehouse(f"{hdfs_folder}/warehouse").scans("pair", ["subject"])["subject"].to_pylist()
+    ingested = Store(f"{hdfs_folder}/warehouse").scans("pair", ["subject"])["subject"].to_pylist()
     assert sorted(ingested) == [scan.subject for scan in sources.find(str(glioma_archive)).scans]

@@ -39,9 +39,9 @@ except SegpipeError as error:
 """
 _ROWS = """
 import sys
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 for table in ("scans", "slices"):
-    print(table, Warehouse(sys.argv[1]).table(table).to_table().num_rows)
+    print(table, Store(sys.argv[1]).table(table).to_table().num_rows)
 """
 
 

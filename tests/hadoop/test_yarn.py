@@ -17,7 +17,7 @@ from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle
 from segpipe.settings import SegmentSettings
 from segpipe.storage import filesystem as files
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.hadoop.yarn_jobs import COHORT, NETWORK, Chain, get, nodes_of_last_job, rows, without_times, yarn
 from tools.hadoop import cluster as hadoop
 
@@ -31,13 +31,13 @@ def test_the_demo_runs_the_whole_chain_from_hdfs_to_hdfs(chain: Chain, cluster: 
     assert "mean Dice of whole_tumour on 1 unseen patients" in chain.said
     assert f"report: {chain.folder}/report.html" in chain.said
     assert nodes_of_last_job(cluster, "segpipe demo") == {"nodemanager-1", "nodemanager-2"}
-    runs = Warehouse(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
+    runs = Store(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
     steps = ("ingest", "train", "export", "segment", "evaluate")
     assert [(run["job"], run["outcome"]) for run in runs[:5]] == [(job, "done") for job in steps]
     subjects = {path.name for path in chain.source.iterdir()}
     assert len(subjects) == 6
     for table in ("scans", "segmentations"):
-        found = Warehouse(chain.warehouse).table(table).to_table(["subject"])
+        found = Store(chain.warehouse).table(table).to_table(["subject"])
         assert set(found["subject"].to_pylist()) == subjects
     Bundle.load(chain.model).verify()
     fs, page = files.filesystem(f"{chain.folder}/report.html")
@@ -63,7 +63,7 @@ def test_segment_again_in_cluster_mode_does_nothing_twice(chain: Chain) -> None:
     before = rows(chain.warehouse, "predictions", "scan_id", "slice_index")
     yarn("segment", *chain.cohort, "--model", chain.model, mode="cluster")
     assert rows(chain.warehouse, "predictions", "scan_id", "slice_index").equals(before)
-    runs = Warehouse(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
+    runs = Store(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
     assert (runs[-1]["job"], dict(runs[-1]["counts"])["scans_skipped"]) == ("segment", 6)
 
 
@@ -81,7 +81,7 @@ def test_the_jobs_one_by_one_in_cluster_mode(chain: Chain, cluster: hadoop.Clust
     """The demo has shown all of them in client mode, and one of them is sent in cluster mode by the gate."""
     tables, model = f"{chain.folder}/again", f"{chain.folder}/orca"
     here = ("--warehouse", tables, "--cohort", COHORT)
-    rule = SplitRule.parse(next(iter(Warehouse(chain.warehouse).index(COHORT).values()))["split_rule"])
+    rule = SplitRule.parse(next(iter(Store(chain.warehouse).index(COHORT).values()))["split_rule"])
     shares = ("--train-fraction", str(rule.train), "--validation-fraction", str(rule.validation))
     source = ("--source", f"{chain.folder}/source")
     yarn("ingest", *source, *here, "--split-salt", rule.salt, *shares, mode="cluster", executors=2)
@@ -95,11 +95,11 @@ def test_the_jobs_one_by_one_in_cluster_mode(chain: Chain, cluster: hadoop.Clust
     assert rows(tables, "slices", "scan_id", "slice_index").equals(
         rows(chain.warehouse, "slices", "scan_id", "slice_index")
     )
-    assert Warehouse(tables).table("segmentations").count_rows() == 18
+    assert Store(tables).table("segmentations").count_rows() == 18
 
 
 def test_restore_gives_the_voxels_and_headers_of_the_source(chain: Chain) -> None:
-    (scan_id, *_) = Warehouse(chain.warehouse).table("scans").to_table(columns=["scan_id"])["scan_id"].to_pylist()
+    (scan_id, *_) = Store(chain.warehouse).table("scans").to_table(columns=["scan_id"])["scan_id"].to_pylist()
     yarn("restore", "--warehouse", chain.warehouse, "--scan", scan_id, "--output", f"{chain.folder}/restored")
     restored = chain.local / "restored"
     get(f"{chain.folder}/restored", restored)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from segpipe.launch.yarn import hadoop_settings, staging_folder
 from segpipe.storage import filesystem as files
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tools.hadoop import cluster as hadoop
 
 NETWORK = ["--epochs", "1", "--steps-per-epoch", "2", "--filters", "4", "--depth", "2", "--batch-size", "4"]
@@ -127,7 +127,7 @@ def lost_tasks(application: str) -> int:
 
 def rows(warehouse: str, table: str, *by: str) -> pa.Table:
     """A table in a fixed order, without what differs from run to run."""
-    found = Warehouse(warehouse).table(table).to_table()
+    found = Store(warehouse).table(table).to_table()
     found = found.drop_columns([name for name in PER_RUN if name in found.column_names])
     return found.sort_by([(name, "ascending") for name in by])
 

@@ -21,7 +21,7 @@ from segpipe.models.card import to_toml
 from segpipe.readers.generate import write_brats
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.settings import AdoptSettings, EvaluateSettings, IngestSettings, ReportSettings, SegmentSettings
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.pipelines.test_masks import write_dicom
 from tests.runtimes.onnx_networks import network
 from tests.runtimes.test_adopt import SOFT, card
@@ -61,7 +61,7 @@ def test_ingest_segment_evaluate_report(model: Bundle, spark: SparkSession, tmp_
     page = tmp_path / "r.html"
     jobs.report.run(ReportSettings(warehouse, "c", model.url, str(page), surfaces=0), context)
     assert "Network: small, trained elsewhere; licence: Apache-2.0; cite: nobody 2020." in page.read_text("utf-8")
-    rows = Warehouse(warehouse).table("segmentations").to_table().to_pylist()
+    rows = Store(warehouse).table("segmentations").to_table().to_pylist()
     assert {row["model_id"] for row in rows} == {model.model_id}
     assert all(row["dice"] is not None for row in rows)
     files = sorted((tmp_path / "nifti").rglob("*.nii.gz"))

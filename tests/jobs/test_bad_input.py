@@ -127,7 +127,7 @@ def test_strict_ends_with_3_where_an_input_was_quarantined(
     from jobs.ingest import run as ingest
     from segpipe.cli import execute
     from segpipe.settings import IngestSettings
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     write_brats(tmp_path / "scans", subjects=2, seed=0, shape=(8, 16, 16))
     bad = next((tmp_path / "scans").glob("*_000/*_t1.nii.gz"))
@@ -135,7 +135,7 @@ def test_strict_ends_with_3_where_an_input_was_quarantined(
     flags = ["--source", str(tmp_path / "scans"), "--warehouse", str(tmp_path / "w"), "--cohort", "c", "--strict"]
     assert execute("ingest", IngestSettings, ingest, flags, Context("ingest", spark)) == 3
     told = capsys.readouterr().out
-    tables = Warehouse(str(tmp_path / "w"))
+    tables = Store(str(tmp_path / "w"))
     assert tables.table("scans").count_rows() == 1
     assert tables.table("quarantine").count_rows() == 1
     runs = tables.table("runs").to_table().to_pylist()

@@ -8,7 +8,7 @@ from jobs.report import check, run
 from segpipe.cli import Context
 from segpipe.errors import NotFound
 from segpipe.settings import ReportSettings
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.report.small_warehouse import COHORT, generate, write_results
 
 
@@ -21,7 +21,7 @@ def test_report_writes_the_page_and_its_run(tmp_path: Path, capsys: pytest.Captu
     assert "Generated." in page
     assert 'class="solid"' in page
     assert f"report: {output}" in capsys.readouterr().out
-    runs = Warehouse(str(made.warehouse)).table("runs").to_table(["job", "outcome"]).to_pylist()
+    runs = Store(str(made.warehouse)).table("runs").to_table(["job", "outcome"]).to_pylist()
     assert {"job": "report", "outcome": "done"} in runs
 
 

@@ -280,7 +280,7 @@ def begun(command: str, words: list[str], warehouse: Path) -> "subprocess.Popen[
 def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
     number: signal.Signals, code: int, to_files: bool, large_scans: Path, tmp_path: Path
 ) -> None:
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     words = ["ingest", "--source", str(large_scans), "--warehouse", str(tmp_path / "w"), "--cohort", "c"]
     command = f'exec "$@" >{tmp_path}/out 2>{tmp_path}/err' if to_files else 'exec "$@"'
@@ -295,11 +295,11 @@ def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
     assert (process.returncode, out) == (code, "")
     assert err.splitlines()[-1] == "segpipe ingest: interrupted: run the same command again to go on"
     assert "Traceback" not in err
-    runs = Warehouse(str(tmp_path / "w")).table("runs").to_table().to_pylist()
+    runs = Store(str(tmp_path / "w")).table("runs").to_table().to_pylist()
     assert [row["outcome"] for row in runs] == ["interrupted"]
     again = call(*words)
     assert again.returncode == 0, again.stderr
-    assert Warehouse(str(tmp_path / "w")).table("scans").count_rows() == SCANS
+    assert Store(str(tmp_path / "w")).table("scans").count_rows() == SCANS
 
 
 @pytest.mark.slow

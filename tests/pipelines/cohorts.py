@@ -15,7 +15,7 @@ from segpipe.pipelines.segment import SegmentOutcome, segment
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.warehouse.runs import RunRecord, record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 COHORT = "c"
 
@@ -29,8 +29,8 @@ class Cohort:
     url: str
 
     @property
-    def warehouse(self) -> Warehouse:
-        return Warehouse(self.url)
+    def warehouse(self) -> Store:
+        return Store(self.url)
 
     def copy(self, folder: Path) -> Cohort:
         """The same in another folder, for a test to spoil."""

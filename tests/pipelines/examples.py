@@ -7,7 +7,7 @@ from segpipe.pipelines.ingest import IngestOutcome, ingest
 from segpipe.readers.generate import write_brats
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import RunRecord, record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 COHORT = "c"
 _OF_A_RUN = ("run_id", "time")
@@ -21,7 +21,7 @@ def archive(folder: Path, subjects: int = 6, seed: int = 0, shape: tuple[int, in
 
 def run_ingest(spark, source: Path, warehouse: Path, **settings) -> tuple[IngestOutcome, RunRecord]:
     chosen = IngestSettings(source=str(source), warehouse=str(warehouse), cohort=COHORT, **settings)
-    with record_run(Warehouse(chosen.warehouse), "ingest", chosen) as run:
+    with record_run(Store(chosen.warehouse), "ingest", chosen) as run:
         return ingest(spark, chosen, run), run
 
 
@@ -29,7 +29,7 @@ def tables(warehouse: Path) -> dict[str, list[dict]]:
     """All rows of scans, slices and quarantine in a fixed order, without what differs from run to run."""
     found = {}
     for name in ("scans", "slices", "quarantine"):
-        rows = Warehouse(str(warehouse)).table(name).to_table().to_pylist()
+        rows = Store(str(warehouse)).table(name).to_table().to_pylist()
         kept = [{key: value for key, value in row.items() if key not in _OF_A_RUN} for row in rows]
         found[name] = sorted(
             kept, key=lambda row: (row["scan_id"] or "", row.get("slice_index", 0), row.get("paths", []))

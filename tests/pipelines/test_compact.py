@@ -25,7 +25,7 @@ from segpipe.warehouse import merges
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.scan_slices import read_planes
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import FAMILIES, PREDICTIONS, SEGMENTATIONS, TABLES
 from tests.pipelines.examples import archive, run_ingest, spoil, tables
 from tests.warehouse.examples import write_part
@@ -34,21 +34,21 @@ from tests.warehouse.test_parts import changing_step, killed_before_step
 KEEP = 24.0
 
 
-def one_after_the_other(warehouse: Warehouse) -> compact.Execute:
+def one_after_the_other(warehouse: Store) -> compact.Execute:
     return lambda tasks, fence: [compact.merge_part(warehouse.url, task, fence) for task in tasks]
 
 
-def run_compact(warehouse: Warehouse, **settings) -> dict[str, int]:
+def run_compact(warehouse: Store, **settings) -> dict[str, int]:
     chosen = CompactSettings(warehouse=warehouse.url, **settings)
     with record_run(None, "compact", chosen) as run:
         compact.compact_with(one_after_the_other(warehouse), chosen, run)
     return dict(run.counts)
 
 
-def fresh(folder: Path, predicted: int = 2) -> Warehouse:
+def fresh(folder: Path, predicted: int = 2) -> Store:
     """Three parts of one scan each, and what a model predicted of so many of them, a part each."""
     folder.mkdir()
-    warehouse = Warehouse(str(folder))
+    warehouse = Store(str(folder))
     for number in range(3):
         write_part(warehouse, f"c.{number}", [f"anna{number}"], f"r{number}")
     for number in range(predicted):
@@ -56,7 +56,7 @@ def fresh(folder: Path, predicted: int = 2) -> Warehouse:
     return warehouse
 
 
-def predict(warehouse: Warehouse, name: str, subjects: Sequence[str]) -> None:
+def predict(warehouse: Store, name: str, subjects: Sequence[str]) -> None:
     with PartWriter(warehouse, (PREDICTIONS, SEGMENTATIONS), name, "r9") as part:
         for subject in subjects:
             row = dict.fromkeys(SEGMENTATIONS.schema.names) | {
@@ -70,7 +70,7 @@ def predict(warehouse: Warehouse, name: str, subjects: Sequence[str]) -> None:
             part.write(SEGMENTATIONS.name, pa.Table.from_pylist([row], SEGMENTATIONS.schema))
 
 
-def content(warehouse: Warehouse) -> dict[str, list]:
+def content(warehouse: Store) -> dict[str, list]:
     """All rows of all tables as our readers see them, in an order of their own, and the voxels of every scan."""
     found = {
         name: sorted(map(repr, warehouse.table(name).to_table().to_pylist()))
@@ -89,7 +89,7 @@ def test_killed_before_any_step_every_reader_sees_the_same_rows_before_and_after
     situations, counts = set(), set()
     for step in itertools.count(1):
         folder = tmp_path / f"w{step}"
-        warehouse = Warehouse(str(shutil.copytree(tmp_path / "expected", folder)))
+        warehouse = Store(str(shutil.copytree(tmp_path / "expected", folder)))
         killed = killed_before_step(step, folder, functools.partial(run_compact, warehouse), changing_step)
         if (now := situation(folder)) not in situations:
             situations.add(now)
@@ -126,7 +126,7 @@ def test_a_reader_that_planned_before_finds_the_voxels_after(tmp_path):
     for part in planned:
         assert warehouse.slice_part(part.name, [])  # its footers, aside
         assert verify_part(warehouse.url, "slices", part.name).problem is None
-    assert np.array_equal(read_planes(warehouse, row)["flair"], read_planes(Warehouse(warehouse.url), row)["flair"])
+    assert np.array_equal(read_planes(warehouse, row)["flair"], read_planes(Store(warehouse.url), row)["flair"])
     assert dataset.to_table().equals(rows)
     assert dataset.count_rows() == dataset.head(10).num_rows == 3
 
@@ -265,7 +265,7 @@ def test_a_merged_cohort_is_ingested_verified_and_asked_as_before(spark, tmp_pat
     for folder in late:  # a run a day
         (tmp_path / folder.name).rename(source / folder.name)
         run_ingest(spark, source, tmp_path / "w")
-    before, warehouse = tables(tmp_path / "w"), Warehouse(str(tmp_path / "w"))
+    before, warehouse = tables(tmp_path / "w"), Store(str(tmp_path / "w"))
     assert len(warehouse.parts("slices")) == 4
     chosen = CompactSettings(warehouse=warehouse.url)
     with record_run(warehouse, "compact", chosen) as run:

@@ -18,7 +18,7 @@ from segpipe.storage.lock import Fence, lock
 from segpipe.warehouse import slices
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.runs import RunRecord
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import PREDICTIONS, SCANS, SEGMENTATIONS, SLICES
 from tests.warehouse.examples import scan_row
 
@@ -37,7 +37,7 @@ def tumour(*cubes: tuple[int, int]) -> np.ndarray:
 
 
 def write(
-    warehouse: Warehouse, fence: Fence, subject: str, session: str, labels: np.ndarray, shift: int = 0, **changes: Any
+    warehouse: Store, fence: Fence, subject: str, session: str, labels: np.ndarray, shift: int = 0, **changes: Any
 ) -> None:
     """A prepared scan and what the model predicted of it, each in a part of its own."""
     row = scan_row(subject, "c", shape=list(SHAPE), scan_id=f"c:{subject}:{session}", session=session)
@@ -64,7 +64,7 @@ def write(
         part.write("segmentations", pa.Table.from_pylist(found.to_pylist(), SEGMENTATIONS.schema))
 
 
-def job(warehouse: Warehouse, fence: Fence) -> Job:
+def job(warehouse: Store, fence: Fence) -> Job:
     return Job(warehouse.url, "c", MODEL, ("flair",), "SPL", "brats", fence)
 
 
@@ -72,20 +72,20 @@ def record() -> RunRecord:
     return RunRecord("r2", "segment", "c", datetime.now(timezone.utc), {})
 
 
-def run_job(warehouse: Warehouse, fence: Fence) -> RunRecord:
+def run_job(warehouse: Store, fence: Fence) -> RunRecord:
     run = record()
     bring_up_to_date(job(warehouse, fence), run, map)
     return run
 
 
-def rows(warehouse: Warehouse, **where: str) -> list[dict[str, Any]]:
+def rows(warehouse: Store, **where: str) -> list[dict[str, Any]]:
     found = warehouse.table("changes").to_table().to_pylist()
     return [row for row in found if all(row[name] == value for name, value in where.items())]
 
 
 @pytest.mark.process  # a lock asks the machine for its name
 def test_visits_in_one_space_are_compared(tmp_path: Path) -> None:
-    warehouse = Warehouse(str(tmp_path))
+    warehouse = Store(str(tmp_path))
     with lock(warehouse.url, "predictions-c", 5, "r1") as fence:
         for session, labels in {"1": tumour((3, 4)), "2": tumour((3, 2)), "10": tumour((3, 3), (14, 2))}.items():
             write(warehouse, fence, "p", session, labels, flags=["metric:T2"] if session == "2" else [])
@@ -120,7 +120,7 @@ def test_visits_in_one_space_are_compared(tmp_path: Path) -> None:
 
 
 def test_patients_are_compared_where_the_cores_are(spark: SparkSession, tmp_path: Path) -> None:
-    warehouse = Warehouse(str(tmp_path))
+    warehouse = Store(str(tmp_path))
     with lock(warehouse.url, "predictions-c", 5, "r1") as fence:
         for session in ("1", "2"):
             write(warehouse, fence, "p", session, tumour((3, 4)))

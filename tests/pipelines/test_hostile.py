@@ -22,22 +22,22 @@ from segpipe.readers.sources import find
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse import slices
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.pipelines.examples import archive
 from tests.readers.test_dicom import KEY, data_of, image
 
 
-def write_all(source: Path, warehouse: Path) -> Warehouse:
+def write_all(source: Path, warehouse: Path) -> Store:
     """The tables of all scans in `source` as one part, without Spark."""
     settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c")
     listing = find(settings.source, subject_key=KEY)
     with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
         job = Job(settings, SplitRule("segpipe", 0.7, 0.15), fence, Naming(SubjectKey(KEY)))
         write_part(PartTask("c.part", tuple(listing.scans)), job)
-    return Warehouse(settings.warehouse)
+    return Store(settings.warehouse)
 
 
-def reasons(warehouse: Warehouse) -> list[str]:
+def reasons(warehouse: Store) -> list[str]:
     return warehouse.table("quarantine").to_table()["reason"].to_pylist() if warehouse.parts("quarantine") else []
 
 

@@ -18,7 +18,7 @@ from segpipe.readers.naming import KEY_VARIABLE, Naming, SubjectKey
 from segpipe.readers.sources import find
 from segpipe.settings import IngestSettings
 from segpipe.storage import url_to_fs
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.pipelines.examples import COHORT, run_ingest
 from tests.readers.hospital import MODALITIES, studies, write
 
@@ -149,7 +149,7 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
     john, jane = (t2s[name] for name in ("Doe_John", "Doe_Jane"))
     good = cut(source / john.series.first)
     outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom")
-    warehouse = Warehouse(str(tmp_path / "w"))
+    warehouse = Store(str(tmp_path / "w"))
     scans = {row["subject"]: row for row in warehouse.scans(COHORT).to_pylist()}
     assert scans[jane.facts.subject]["modalities"] == list(MODALITIES)
     assert scans[john.facts.subject]["modalities"] == ["FLAIR", "T1", "T1ce"]
@@ -182,7 +182,7 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
     assert {name: row["scan_id"] for name, row in series_of(warehouse).items()} == before
 
 
-def series_of(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+def series_of(warehouse: Store) -> dict[str, dict[str, Any]]:
     return {row["series_id"]: row for row in warehouse.table("series").to_table().to_pylist()}
 
 
@@ -229,7 +229,7 @@ def test_a_plan_writes_the_table_series_alone(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
     outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom", plan=True)
-    rows = Warehouse(str(tmp_path / "w")).table("series").to_table().to_pylist()
+    rows = Store(str(tmp_path / "w")).table("series").to_table().to_pylist()
     assert (len(rows), outcome.written, run.lines) == (
         30,
         (),

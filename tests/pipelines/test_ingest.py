@@ -18,7 +18,7 @@ from segpipe.storage.lock import lock
 from segpipe.warehouse import slices
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.slices import stream
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.pipelines.examples import COHORT, archive, copy, leftovers, part_files, run_ingest, spoil, tables
 
 SUBJECTS = [f"Synthetic_00_{number:03d}" for number in range(6)]
@@ -30,7 +30,7 @@ def source(tmp_path):
 
 
 def scan_ids(warehouse) -> list[str]:
-    return Warehouse(str(warehouse)).scans(COHORT, ["scan_id"])["scan_id"].to_pylist()
+    return Store(str(warehouse)).scans(COHORT, ["scan_id"])["scan_id"].to_pylist()
 
 
 def ids(*numbers: int) -> list[str]:
@@ -39,7 +39,7 @@ def ids(*numbers: int) -> list[str]:
 
 def test_every_scan_gets_its_row_and_its_slices(spark, source, tmp_path):
     outcome, run = run_ingest(spark, source, tmp_path / "w")
-    warehouse = Warehouse(str(tmp_path / "w"))
+    warehouse = Store(str(tmp_path / "w"))
     assert scan_ids(tmp_path / "w") == list(outcome.written) == ids(*range(6))
     row = warehouse.scans(COHORT).to_pylist()[0]
     assert row["modalities"] == ["FLAIR", "T1", "T1ce", "T2"]
@@ -71,7 +71,7 @@ def test_a_patient_who_is_read_under_another_name_is_not_in_the_tables_twice(spa
     outcome, _ = run_ingest(spark, grown, tmp_path / "w")
     assert outcome.written == (f"{COHORT}:A08:1",)
     assert scan_ids(tmp_path / "w") == [f"{COHORT}:A07_1:1", f"{COHORT}:A08:1"]
-    rows = Warehouse(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
+    rows = Store(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
     assert {row["reason"] for row in rows} == {"duplicate"}
     assert sorted(path for row in rows for path in row["paths"]) == [
         f"A07_{visit}/{role}.nii.gz" for visit in (1, 2) for role in ("flair", "t1")
@@ -81,7 +81,7 @@ def test_a_patient_who_is_read_under_another_name_is_not_in_the_tables_twice(spa
     assert (again.written, again.quarantined, again.known_bad) == ((), 0, 2)
 
 
-def slice_sum(warehouse: Warehouse, scan_id: str, column: str) -> int:
+def slice_sum(warehouse: Store, scan_id: str, column: str) -> int:
     part = next(p for p in warehouse.slice_parts(COHORT) for s in p.scans if s.scan_id == scan_id)
     groups = next(s.row_groups for s in part.scans if s.scan_id == scan_id)
     return sum(int(getattr(batch, column).sum()) for batch in slices.stream(part.path, warehouse.fs, groups, [column]))
@@ -123,7 +123,7 @@ def test_new_scans_come_in_new_parts(spark, source, tmp_path):
 def test_a_changed_scan_comes_in_a_new_part_with_its_neighbours(spark, source, tmp_path):
     run_ingest(spark, source, tmp_path / "w")
     before, files = tables(tmp_path / "w"), part_files(tmp_path / "w")
-    planned = Warehouse(str(tmp_path / "w")).slice_parts(COHORT)
+    planned = Store(str(tmp_path / "w")).slice_parts(COHORT)
     other = archive(tmp_path / "other", subjects=2, seed=1)
     flair = next(other.glob("*/*_flair.nii.gz")).read_bytes()
     spoil(source, SUBJECTS[2], "flair", flair)
@@ -133,7 +133,7 @@ def test_a_changed_scan_comes_in_a_new_part_with_its_neighbours(spark, source, t
     now = part_files(tmp_path / "w")
     assert len(now) == len(files)
     assert len(now.keys() - files.keys()) == 2, "the other part is left as it is"
-    assert sum(len(list(stream(part.path, Warehouse(str(tmp_path / "w")).fs))) for part in planned) == 6, "kept aside"
+    assert sum(len(list(stream(part.path, Store(str(tmp_path / "w")).fs))) for part in planned) == 6, "kept aside"
     after = tables(tmp_path / "w")
     run_ingest(spark, source, tmp_path / "once")
     assert after == tables(tmp_path / "once") != before
@@ -211,14 +211,14 @@ def test_another_axis_replaces_the_scans(spark, source, tmp_path):
 def test_two_cohorts_share_a_warehouse(spark, source, tmp_path):
     run_ingest(spark, source, tmp_path / "w")
     settings = IngestSettings(source=str(source), warehouse=str(tmp_path / "w"), cohort="a b")
-    with record_run(Warehouse(settings.warehouse), "ingest", settings) as run:
+    with record_run(Store(settings.warehouse), "ingest", settings) as run:
         ingest(spark, settings, run)
-    warehouse = Warehouse(str(tmp_path / "w"))
+    warehouse = Store(str(tmp_path / "w"))
     assert len(warehouse.scans("a b")) == len(warehouse.scans(COHORT)) == 6
 
 
 def test_a_locked_cohort_is_refused_or_waited_for(spark, source, tmp_path):
-    warehouse = Warehouse(str(tmp_path / "w"))
+    warehouse = Store(str(tmp_path / "w"))
     let_go = threading.Event()
     taken = threading.Event()
 

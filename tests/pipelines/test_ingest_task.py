@@ -15,7 +15,7 @@ from segpipe.pipelines.ingest_task import Job, PartTask, write_part
 from segpipe.readers import sources
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.pipelines.examples import COHORT, archive, tables
 
 DEADLY_SUBJECT = "Synthetic_00_001"
@@ -82,8 +82,8 @@ def test_a_source_that_vanished_stops_the_run_and_blames_no_scan(task, job, tmp_
     shutil.rmtree(tmp_path / "source")
     with pytest.raises(FileNotFoundError, match="source"):
         write_part(task, job)
-    assert not Warehouse(str(tmp_path / "w")).parts("quarantine")
-    assert not Warehouse(str(tmp_path / "w")).parts("scans")
+    assert not Store(str(tmp_path / "w")).parts("quarantine")
+    assert not Store(str(tmp_path / "w")).parts("scans")
 
 
 def test_an_attempt_after_a_commit_reads_nothing(task, job, monkeypatch):

@@ -19,7 +19,7 @@ from segpipe.readers.sources import find
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import Fence
 from segpipe.warehouse.predicted import PredictedPlace
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.pipelines.examples import COHORT, archive, run_ingest
 from tests.readers.test_dicom import archive as write_dicom
 from tests.readers.test_dicom import data_of, stack
@@ -74,7 +74,7 @@ def test_nothing_of_a_dicom_archive_tells_a_name(spark, tmp_path, with_key, capf
     source = faulty_archive(tmp_path / "source")
     outcome, run = run_ingest(spark, source, tmp_path / "w")
     assert len(outcome.written) == len(NAMES)
-    rows = Warehouse(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
+    rows = Store(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
     assert len(rows) >= 5 * len(NAMES)  # the faults of every patient, though nobody's name tells them apart
     assert len({row["fingerprint"] for row in rows}) == len(rows)
     assert all(row["paths"] and all(path.startswith("keyed/") for path in row["paths"]) for row in rows)
@@ -173,7 +173,7 @@ def test_another_key_is_refused_and_the_tables_stay(spark, tmp_path, with_key, m
     monkeypatch.setenv(KEY_VARIABLE, "another secret of more than sixteen bytes")
     with pytest.raises(UsageError, match="another subject key"):
         run_ingest(spark, source, tmp_path / "w")
-    assert Warehouse(str(tmp_path / "w")).scans(COHORT).num_rows == 1
+    assert Store(str(tmp_path / "w")).scans(COHORT).num_rows == 1
     assert KEY.secret.decode() not in before
     monkeypatch.setenv(KEY_VARIABLE, KEY.secret.decode())
     assert run_ingest(spark, source, tmp_path / "w")[0].skipped == 1
@@ -188,10 +188,10 @@ def test_subjects_of_any_layout_are_hashed_where_that_is_asked(spark, tmp_path, 
     told = everything(tmp_path / "w") + run.summary()
     assert not [name for name in subjects if name in told]
     names = {KEY.token("patient", name) for name in subjects[1:]}
-    assert set(Warehouse(str(tmp_path / "w")).scans(COHORT)["subject"].to_pylist()) == names
+    assert set(Store(str(tmp_path / "w")).scans(COHORT)["subject"].to_pylist()) == names
     with pytest.raises(UsageError, match="made with --hash-subjects"):
         run_ingest(spark, source, tmp_path / "w")
-    (row,) = Warehouse(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
+    (row,) = Store(str(tmp_path / "w")).table("quarantine").to_table().to_pylist()
     assert KEY.path(f"{subjects[0]}/{subjects[0]}_t1.nii.gz") in row["paths"]
     assert np.all([path.endswith(".nii.gz") for path in row["paths"]])
 

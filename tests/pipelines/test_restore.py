@@ -26,7 +26,7 @@ from segpipe.storage.lock import lock
 from segpipe.warehouse import checked
 from segpipe.warehouse.parts import STAMP, open_writer
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS
 from tests.readers.test_nifti import files, real_images
 
@@ -36,16 +36,16 @@ def plain_bytes(path: Path) -> bytes:
     return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
 
 
-def ingest_all(spark, source: Path, warehouse: Path, **settings) -> Warehouse:
+def ingest_all(spark, source: Path, warehouse: Path, **settings) -> Store:
     """Every byte of the files is kept unless `settings` say otherwise."""
     kept = {"keep_header_text": True} | settings
     chosen = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c", **kept)
-    with record_run(Warehouse(chosen.warehouse), "ingest", chosen) as run:
+    with record_run(Store(chosen.warehouse), "ingest", chosen) as run:
         ingest(spark, chosen, run)
-    return Warehouse(str(warehouse))
+    return Store(str(warehouse))
 
 
-def restore_all(warehouse: Warehouse, output: Path) -> list[Path]:
+def restore_all(warehouse: Store, output: Path) -> list[Path]:
     ids = warehouse.scans("c", ["scan_id"])["scan_id"].to_pylist()
     return [Path(p) for one in ids for p in restore(RestoreSettings(warehouse.url, one, str(output)))]
 
@@ -119,13 +119,13 @@ def test_generated_files_come_back():
     assert fates["written"] > sum(fates.values()) / 4
 
 
-def write_alone(source: Path, warehouse: Path, keep_header_text: bool = True) -> Warehouse:
+def write_alone(source: Path, warehouse: Path, keep_header_text: bool = True) -> Store:
     """The tables of the one scan in `source`, written as a Spark task does but without Spark."""
     settings = IngestSettings(str(source), str(warehouse), "c", keep_header_text=keep_header_text)
     (scan,) = sources.find(settings.source).scans
     with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
         write_part(PartTask("c.part", (scan,)), Job(settings, SplitRule("segpipe", 0.7, 0.15), fence))
-    return Warehouse(settings.warehouse)
+    return Store(settings.warehouse)
 
 
 TYPES = ["u1", "i1", "<i2", ">i2", "<u2", "<i4", ">i4", "<f4", ">f4", "<f8", ">f8"]

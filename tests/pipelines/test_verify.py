@@ -12,7 +12,7 @@ from segpipe.settings import VerifySettings
 from segpipe.warehouse.checked import read_metadata
 from segpipe.warehouse.parts import STAMP, open_writer
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS
 from tests.pipelines.examples import archive, run_ingest
 from tests.warehouse.test_checked import pages
@@ -32,7 +32,7 @@ def warehouse(ingested, tmp_path) -> Path:
 
 def problems(spark, warehouse: Path, **settings) -> list[str]:
     chosen = VerifySettings(warehouse=str(warehouse), **settings)
-    with record_run(Warehouse(chosen.warehouse), "verify", chosen) as run:
+    with record_run(Store(chosen.warehouse), "verify", chosen) as run:
         found = verify(spark, chosen, run)
     assert run.counts["problems"] == len(found)
     assert run.counts["parts_without_checksums"] == 0
@@ -69,7 +69,7 @@ def test_a_part_that_another_run_wrote_is_told(spark, warehouse):
 
 def test_voxels_that_are_not_those_of_the_source_are_told_when_files_are_rebuilt(warehouse):
     """Parts are whole, but what they hold is not what their checksum at ingest says."""
-    opened = Warehouse(str(warehouse))
+    opened = Store(str(warehouse))
     name = opened.parts("scans")[0]
     path = warehouse / "scans" / f"{name}.parquet"
     stamp = read_metadata(opened.fs, str(path)).metadata[STAMP]
@@ -81,7 +81,7 @@ def test_voxels_that_are_not_those_of_the_source_are_told_when_files_are_rebuilt
     assert "its voxels have another checksum" in str(verify_part(str(warehouse), "scans", name, rebuild=True).problem)
 
 
-def scans_of(warehouse: Warehouse, part: str) -> set[str]:
+def scans_of(warehouse: Store, part: str) -> set[str]:
     table = warehouse.table("scans").to_table(["scan_id", "__filename"])
     mine = np.array([name.endswith(f"{part}.parquet") for name in table["__filename"].to_pylist()])
     return set(table.filter(pa.array(mine))["scan_id"].to_pylist())

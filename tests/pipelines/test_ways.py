@@ -13,7 +13,7 @@ from segpipe.pipelines.segment_task import Job
 from segpipe.readers.archive import ScanSource, SourceFile
 from segpipe.storage.lock import lock
 from segpipe.warehouse.predicted import predicted_places
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import FILE
 from tests.pipelines.test_follow_up import MODEL, tumour, write
 from tests.warehouse.examples import scan_row
@@ -22,7 +22,7 @@ from tests.warehouse.examples import scan_row
 @pytest.mark.process  # a lock asks the machine for its name
 def test_a_scan_is_not_prepared_again_for_its_masks(tmp_path: Path) -> None:
     """Without a reader, a scan whose row was not kept could not be read at all."""
-    warehouse = Warehouse(str(tmp_path / "w"))
+    warehouse = Store(str(tmp_path / "w"))
     labels = tumour((3, 4))
     file = dict.fromkeys(FILE.names) | {
         "role": "flair",

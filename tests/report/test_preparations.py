@@ -14,7 +14,7 @@ from segpipe.report import build_preparations
 from segpipe.report.preparations import badness, edge_path, worst_first
 from segpipe.warehouse import slices
 from segpipe.warehouse.parts import PartWriter
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS, SLICES
 from tests.warehouse.examples import scan_row
 
@@ -34,7 +34,7 @@ def preparation(*checks: dict[str, Any], how: str = "prepared") -> dict[str, Any
     return {"how": how, "reference": "T1", "transforms": transforms, "checks": list(checks), "versions": []}
 
 
-def write(warehouse: Warehouse, subject: str, found: dict[str, Any]) -> None:
+def write(warehouse: Store, subject: str, found: dict[str, Any]) -> None:
     places = np.indices(SHAPE) - np.array(SHAPE)[:, None, None, None] / 2
     radius = np.sqrt(np.square(places / [[[[10]]], [[[26]]], [[[21]]]]).sum(axis=0))
     brain = radius < 1
@@ -59,7 +59,7 @@ def write(warehouse: Warehouse, subject: str, found: dict[str, Any]) -> None:
 
 
 def test_the_worst_check_comes_first(tmp_path: Path) -> None:
-    warehouse = Warehouse(str(tmp_path / "w"))
+    warehouse = Store(str(tmp_path / "w"))
     write(warehouse, "good", preparation(check("metric", -0.5, -0.33, -0.2, "FLAIR")))
     write(
         warehouse, "bad", preparation(check("masks_agree", 0.9, 0.94, 0.85, "FLAIR"), check("main_part", 1, 0.9, 0.7))

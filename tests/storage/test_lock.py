@@ -12,14 +12,14 @@ import pytest
 
 from segpipe.errors import WarehouseBusy
 from segpipe.storage.lock import LEASE_SECONDS, live_runs, lock
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 pytestmark = pytest.mark.process
 
 
 @pytest.fixture
-def warehouse(tmp_path) -> Warehouse:
-    return Warehouse(str(tmp_path / "w"))
+def warehouse(tmp_path) -> Store:
+    return Store(str(tmp_path / "w"))
 
 
 def hold(url: str, taken, done) -> None:

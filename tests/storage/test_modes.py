@@ -11,7 +11,7 @@ from segpipe.errors import UsageError
 from segpipe.storage import modes
 from segpipe.storage.lock import lock
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.warehouse.examples import write_part
 
 
@@ -25,8 +25,8 @@ def own_umask() -> Iterator[None]:
 
 def written(folder: Path) -> set[tuple[bool, int]]:
     """Whether each thing that a job leaves is a folder, and its mode."""
-    with record_run(Warehouse(str(folder)), "ingest", {"cohort": "c"}), lock(str(folder), "slices-c", 0, "r1"):
-        write_part(Warehouse(str(folder)), "p", ["anna"])
+    with record_run(Store(str(folder)), "ingest", {"cohort": "c"}), lock(str(folder), "slices-c", 0, "r1"):
+        write_part(Store(str(folder)), "p", ["anna"])
     found = [folder, *folder.rglob("*")]
     return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in found}
 

@@ -20,11 +20,11 @@ def tables(spark, glioma_archive: Path, tmp_path_factory: pytest.TempPathFactory
     """A warehouse with cohort `tiny`: six generated subjects in row groups of about five slices."""
     from segpipe.pipelines.ingest import ingest
     from segpipe.warehouse.runs import record_run
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     url = str(tmp_path_factory.mktemp("warehouse"))
     source = IngestSettings(source=str(glioma_archive), warehouse=url, cohort="tiny")
-    with record_run(Warehouse(url), "ingest", source) as run:
+    with record_run(Store(url), "ingest", source) as run:
         ingest(spark, source, run)
     return url
 

@@ -136,7 +136,7 @@ def test_no_checkpoint_inside_an_epoch_before_it_is_time(settings):
 
 
 def test_a_stage_that_spark_starts_again_does_not_fall_behind_its_checkpoints(settings):
-    """Its plan is that of the first time; whoever made it plans anew."""
+    """Its plan is that of the first time; whoever made it plans again."""
     from segpipe.trainers import resumed
     from segpipe.trainers.contract import Alone
     from segpipe.trainers.plan import make_plan
@@ -259,11 +259,11 @@ def dice_of_segmenting(bundle: Bundle, tables: str) -> dict[str, dict[str, float
     from segpipe.core.regions import CONVENTIONS, to_regions
     from segpipe.runtimes.contract import PredictorSpec
     from segpipe.warehouse.scan_slices import samples
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     predictor = PredictorSpec(bundle.url, "keras").pack().open(threads=1)
     found = {}
-    for sample in samples(Warehouse(tables), "tiny", "validation", bundle, 9):
+    for sample in samples(Store(tables), "tiny", "validation", bundle, 9):
         labels = predictor.segment(sample.scan, sample.slices).labels
         pairs = [
             to_regions(mask, CONVENTIONS[bundle.label_convention]).astype(bool)

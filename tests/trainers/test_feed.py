@@ -35,15 +35,15 @@ def test_same_seed_same_examples_other_epoch_others(settings):
 
 def test_an_example_is_the_normalised_slice_of_the_tables(settings, tables):
     from segpipe.warehouse.slices import stream
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     plan = make_plan(settings(augment=False))
     place = 7
     scan = plan.scans[plan.slices.scan[place]]
     path, number = plan.groups[plan.slices.group[place]]
-    (stored,) = stream(path, Warehouse(tables).fs, [number])
+    (stored,) = stream(path, Store(tables).fs, [number])
     row = plan.slices.row[place]
-    row_of_scan = next(r for r in Warehouse(tables).scans("tiny").to_pylist() if r["scan_id"] == scan.scan_id)
+    row_of_scan = next(r for r in Store(tables).scans("tiny").to_pylist() if r["scan_id"] == scan.scan_id)
     image, regions = Feed(plan, 0, 1)._example(place, 0, 0, 0)
     for channel, entry in enumerate(row_of_scan["intensity"]):
         expected = (stored.image[channel][row].astype(np.float64) - entry["mean"]) / entry["std"]

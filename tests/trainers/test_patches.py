@@ -136,14 +136,14 @@ def test_an_example_is_the_normalised_scan_of_the_tables(settings):
 
 def test_a_scan_is_stacked_as_it_was(settings, tables):
     from segpipe.warehouse.scan_slices import ScanSlices, scan_places, scan_rows
-    from segpipe.warehouse.store import Warehouse
+    from segpipe.warehouse.store import Store
 
     plan = make_plan(settings(**SOLID))
     scan = plan.scans[0]
     stored, labels = read_scan(plan, scan)
-    place = scan_places(Warehouse(tables), "tiny")[scan.scan_id]
-    row = scan_rows(Warehouse(tables), place.part, [scan.scan_id])[scan.scan_id]
-    slices = ScanSlices(Warehouse(tables), place, row, plan.modalities)
+    place = scan_places(Store(tables), "tiny")[scan.scan_id]
+    row = scan_rows(Store(tables), place.part, [scan.scan_id])[scan.scan_id]
+    slices = ScanSlices(Store(tables), place, row, plan.modalities)
     volume = np.zeros((*scan.shape, 4), stored.dtype)
     for indices, channels in slices:
         volume[indices] = np.stack(channels, axis=-1)

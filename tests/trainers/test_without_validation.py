@@ -9,7 +9,7 @@ from segpipe.settings import IngestSettings
 from segpipe.storage.model_directory import read_history
 from segpipe.trainers import train
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def all_train(spark, glioma_archive: Path, tmp_path: Path) -> str:
     source = IngestSettings(
         source=str(glioma_archive), warehouse=url, cohort="tiny", train_fraction=1.0, validation_fraction=0.0
     )
-    with record_run(Warehouse(url), "ingest", source) as run:
+    with record_run(Store(url), "ingest", source) as run:
         ingest(spark, source, run)
     return url
 

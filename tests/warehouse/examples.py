@@ -6,7 +6,7 @@ import pyarrow as pa
 from segpipe.core.splits import SplitRule
 from segpipe.warehouse import slices
 from segpipe.warehouse.parts import PartWriter
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS, SLICES
 
 RULE = SplitRule("salt", 0.7, 0.15)
@@ -45,7 +45,7 @@ def scan_row(subject: str, cohort: str = "c", /, **changes) -> dict:
 
 
 def write_part(
-    warehouse: Warehouse, name: str, subjects: list[str], run_id: str = "r1", fence=None, cohort: str = "c", **changes
+    warehouse: Store, name: str, subjects: list[str], run_id: str = "r1", fence=None, cohort: str = "c", **changes
 ) -> None:
     """A part of `slices` and `scans`; the voxels of a scan depend on its subject and `run_id` alone."""
     with PartWriter(warehouse, (SLICES, SCANS), name, run_id, fence) as part:

@@ -9,19 +9,19 @@ import pytest
 
 from segpipe.errors import TableError
 from segpipe.warehouse import checked, slices
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from tests.warehouse.examples import write_part
 
 
 @pytest.fixture
-def warehouse(tmp_path) -> Warehouse:
+def warehouse(tmp_path) -> Store:
     folder = tmp_path / "w"
     folder.mkdir()
-    write_part(Warehouse(str(folder)), "p", ["anna", "bert"])
-    return Warehouse(str(folder))
+    write_part(Store(str(folder)), "p", ["anna", "bert"])
+    return Store(str(folder))
 
 
-def answer(warehouse: Warehouse) -> list:
+def answer(warehouse: Store) -> list:
     """Everything that a reader of scans and slices is told."""
     found = warehouse.scans("c").to_pylist()
     for part in warehouse.slice_parts("c"):

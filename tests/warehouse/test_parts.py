@@ -15,7 +15,7 @@ import pytest
 from segpipe.errors import WarehouseBusy
 from segpipe.storage.lock import lock
 from segpipe.warehouse.parts import STAMP, PartWriter
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS, SLICES
 from tests.warehouse.examples import write_part
 
@@ -25,10 +25,10 @@ FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.lin
 
 
 @pytest.fixture
-def warehouse(tmp_path) -> Warehouse:
+def warehouse(tmp_path) -> Store:
     folder = tmp_path / "w"
     folder.mkdir()
-    return Warehouse(str(folder))
+    return Store(str(folder))
 
 
 def any_step(event: str, arguments: tuple) -> bool:
@@ -71,18 +71,18 @@ def killed_before_step(
     os._exit(0)
 
 
-def visible(warehouse: Warehouse) -> dict[str, set[str]]:
+def visible(warehouse: Store) -> dict[str, set[str]]:
     """The run_id or row count of every part that a reader sees, per table."""
     scans = {name: warehouse.table("scans").to_table().to_pylist()[0]["run_id"] for name in warehouse.parts("scans")}
     return {"scans": set(scans.items()), "slices": set(warehouse.parts("slices"))}
 
 
-def staged(warehouse: Warehouse) -> list[str]:
+def staged(warehouse: Store) -> list[str]:
     """All staged files; the empty folder of a run goes when the run ends."""
     return [str(path) for path in Path(warehouse.path("_staging")).rglob("*") if path.is_file()]
 
 
-def content(warehouse: Warehouse) -> list:
+def content(warehouse: Store) -> list:
     return [warehouse.table(name).to_table().to_pylist() for name in ("slices", "scans")]
 
 
@@ -92,22 +92,22 @@ def states(tmp_path: Path) -> tuple[list, list]:
     for run_id in ("r1", "r2"):
         folder = tmp_path / f"expected-{run_id}"
         folder.mkdir()
-        write_part(Warehouse(str(folder)), "p", ["anna", "bert"], run_id)
-        found.append(content(Warehouse(str(folder))))
+        write_part(Store(str(folder)), "p", ["anna", "bert"], run_id)
+        found.append(content(Store(str(folder))))
     return found[0], found[1]
 
 
-def fresh(folder: Path, replacing: bool) -> Warehouse:
+def fresh(folder: Path, replacing: bool) -> Store:
     folder.mkdir()
-    warehouse = Warehouse(str(folder))
+    warehouse = Store(str(folder))
     if replacing:
         write_part(warehouse, "p", ["anna", "bert"], "r1")
     return warehouse
 
 
-def crash(warehouse: Warehouse, step: int) -> bool:
+def crash(warehouse: Store, step: int) -> bool:
     """Kill run r2 before a step of its writing the part; whether it got that far."""
-    work = functools.partial(write_part, Warehouse(warehouse.url), "p", ["anna", "bert"], "r2")
+    work = functools.partial(write_part, Store(warehouse.url), "p", ["anna", "bert"], "r2")
     return killed_before_step(step, Path(warehouse.url), work)
 
 
@@ -138,9 +138,9 @@ def test_a_recovery_killed_before_any_step_is_finished_by_the_next(tmp_path):
         if situation(warehouse) not in situations:
             outcomes = situations[situation(warehouse)] = set()
             for recovery_step in itertools.count(1):
-                copy = Warehouse(str(tmp_path / f"w{step}-{recovery_step}"))
+                copy = Store(str(tmp_path / f"w{step}-{recovery_step}"))
                 shutil.copytree(warehouse.url, copy.url)
-                recovery = Warehouse(copy.url).recover
+                recovery = Store(copy.url).recover
                 recovery_killed = killed_before_step(recovery_step, Path(copy.url), recovery)
                 copy.recover()
                 assert staged(copy) == []
@@ -154,7 +154,7 @@ def test_a_recovery_killed_before_any_step_is_finished_by_the_next(tmp_path):
     assert len(situations) >= 6
 
 
-def situation(warehouse: Warehouse) -> tuple:
+def situation(warehouse: Store) -> tuple:
     """Which files there are and which of them the tables hold, so that each situation is tried once."""
     found = [Path(path).name for path in staged(warehouse)]
     folders = sorted(path.name.split("-")[0] for path in Path(warehouse.path("_staging")).glob("*/*"))
@@ -169,7 +169,7 @@ def test_a_part_without_a_scan_is_not_written(warehouse):
     assert staged(warehouse) == []
 
 
-def fail_halfway(warehouse: Warehouse) -> None:
+def fail_halfway(warehouse: Store) -> None:
     with PartWriter(warehouse, (SLICES, SCANS), "p", "r2") as part:
         part.write("scans", warehouse.table("scans").to_table())
         raise ZeroDivisionError

@@ -9,7 +9,7 @@ import pytest
 
 from segpipe.errors import UsageError
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Settings:
 
 
 @pytest.fixture
-def warehouse(tmp_path) -> Warehouse:
+def warehouse(tmp_path) -> Store:
     folder = tmp_path / "w"
     folder.mkdir()
-    return Warehouse(str(folder))
+    return Store(str(folder))
 
 
-def rows(warehouse: Warehouse) -> list[dict]:
+def rows(warehouse: Store) -> list[dict]:
     return warehouse.table("runs").to_table().to_pylist()
 
 
@@ -57,11 +57,11 @@ def test_a_failed_run_is_on_record_with_its_error(warehouse):
 INTERRUPTED = """
 import os, signal, sys
 from segpipe.warehouse.runs import record_run
-from segpipe.warehouse.store import Warehouse
+from segpipe.warehouse.store import Store
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with SIGINT ignored
 before = signal.getsignal(signal.SIGTERM)
 try:
-    with record_run(Warehouse(sys.argv[1]), "ingest", {"cohort": "c"}):
+    with record_run(Store(sys.argv[1]), "ingest", {"cohort": "c"}):
         os.kill(os.getpid(), int(sys.argv[2]))
         signal.sigtimedwait([], 60)
 except KeyboardInterrupt:
@@ -81,7 +81,7 @@ def test_an_interrupted_run_is_on_record(warehouse, number):
 
 
 def test_a_run_that_failed_without_a_warehouse_makes_none(tmp_path):
-    warehouse = Warehouse(str(tmp_path / "nowhere"))
+    warehouse = Store(str(tmp_path / "nowhere"))
     with pytest.raises(UsageError), record_run(warehouse, "ingest", Settings()) as run:
         raise UsageError("a", "b")
     assert run.outcome == "failed"

@@ -10,7 +10,7 @@ import pytest
 from segpipe.errors import NotFound, TableError
 from segpipe.warehouse import slices
 from segpipe.warehouse.scan_slices import scan_rows
-from segpipe.warehouse.store import Warehouse, cohort_slug
+from segpipe.warehouse.store import Store, cohort_slug
 from segpipe.warehouse.tables import SCANS
 from tests.warehouse.examples import RULE, images, scan_row, write_part
 
@@ -18,10 +18,10 @@ SUBJECTS = ["anna", "bert", "cleo", "dora"]
 
 
 @pytest.fixture
-def warehouse(tmp_path) -> Warehouse:
+def warehouse(tmp_path) -> Store:
     folder = tmp_path / "w"
     folder.mkdir()
-    made = Warehouse(str(folder))
+    made = Store(str(folder))
     write_part(made, "c.2", SUBJECTS[:2])
     write_part(made, "c.1", SUBJECTS[2:])
     write_part(made, "d.1", ["anna"], cohort="d")
@@ -91,7 +91,7 @@ def test_slices_in_another_split_than_their_scan_are_refused(warehouse, tmp_path
 def test_a_stream_in_which_a_subject_changes_its_split_is_refused(tmp_path):
     folder = tmp_path / "w"
     folder.mkdir()
-    warehouse = Warehouse(str(folder))
+    warehouse = Store(str(folder))
     write_part(warehouse, "a", ["anna"])
     write_part(warehouse, "b", ["anna"], split=other_split("anna"))
     both = pa.concat_tables([pq.read_table(folder / "slices" / f"{name}.parquet") for name in "ab"])
@@ -102,7 +102,7 @@ def test_a_stream_in_which_a_subject_changes_its_split_is_refused(tmp_path):
 
 def test_a_part_that_is_half_replaced_is_refused(warehouse, tmp_path):
     (tmp_path / "other").mkdir()
-    other = Warehouse(str(tmp_path / "other"))
+    other = Store(str(tmp_path / "other"))
     write_part(other, "c.2", SUBJECTS[:2], run_id="r2")
     (tmp_path / "other" / "slices" / "c.2.parquet").replace(tmp_path / "w" / "slices" / "c.2.parquet")
     with pytest.raises(TableError, match=r"Part c\.2 .* is being replaced"):
@@ -135,7 +135,7 @@ def test_what_is_not_there_is_named(warehouse, tmp_path):
     with pytest.raises(NotFound, match="'e' has no scans"):
         warehouse.scans("e")
     with pytest.raises(NotFound, match="nowhere is not there"):
-        Warehouse(str(tmp_path / "nowhere")).scans("c")
+        Store(str(tmp_path / "nowhere")).scans("c")
 
 
 def test_cohort_slugs_differ_where_cohorts_do():
@@ -154,7 +154,7 @@ def test_slices_come_back_as_they_were(tmp_path, with_mask):
     rows = pa.Table.from_batches(slices.row_groups(scan_row("anna"), channels, mask, brain, group_bytes=100))
     assert rows["slice_index"].num_chunks == 5
     pq.write_table(rows, tmp_path / "s.parquet", row_group_size=2)
-    batches = list(slices.stream(str(tmp_path / "s.parquet"), Warehouse(str(tmp_path)).fs))
+    batches = list(slices.stream(str(tmp_path / "s.parquet"), Store(str(tmp_path)).fs))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     for number, channel in enumerate(channels):
         found = np.concatenate([batch.image[number] for batch in batches])
@@ -186,13 +186,13 @@ def test_a_cell_of_the_wrong_size_is_refused(tmp_path):
     )
     pq.write_table(short, tmp_path / "s.parquet")
     with pytest.raises(TableError, match=r"c:anna:1 .* are damaged"):
-        list(slices.stream(str(tmp_path / "s.parquet"), Warehouse(str(tmp_path)).fs))
+        list(slices.stream(str(tmp_path / "s.parquet"), Store(str(tmp_path)).fs))
 
 
 def test_a_part_of_an_earlier_version_has_nulls_where_columns_came_later(tmp_path):
     folder = tmp_path / "w"
     folder.mkdir()
-    made = Warehouse(str(folder))
+    made = Store(str(folder))
     write_part(made, "c.1", ["anna"])
     path = made.path("scans", "c.1.parquet")
     pq.write_table(pq.read_table(path).drop_columns(["space", "preparation", "flags"]), path)

@@ -368,7 +368,7 @@ def _record(cluster: Cluster, name: str) -> Path:
 
 
 def process_of(cluster: Cluster, name: str) -> psutil.Process | None:
-    """The running process of a daemon that this folder recorded; None where it is gone or its pid is another's."""
+    """The running process of a daemon that this folder recorded; None if it is gone or its pid is another's."""
     try:
         record = json.loads(_record(cluster, name).read_text())
         process = psutil.Process(record["pid"])

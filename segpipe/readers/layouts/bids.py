@@ -111,7 +111,7 @@ def _others(entry: Entry, companions: Companions) -> Iterator[str]:
 
 
 def _parse(entry: Entry) -> _Name | None:
-    """What the path says; None where it names no subject as BIDS does."""
+    """What the path says; None if it names no subject as BIDS does."""
     folders, name = entry.folder.split("/") if entry.folder else [], stem(entry.name)
     places = [n for n, folder in enumerate(folders) if _SUBJECT.fullmatch(folder)]
     flat = _FLAT.fullmatch(name)

@@ -62,7 +62,7 @@ def claim(
 ) -> Claim:
     """Scans of all series, whose headers `reader` reads.
 
-    Raises UsageError where the layout was `named` and there is no key to hash subjects with.
+    Raises UsageError if the layout was `named` and there is no key to hash subjects with.
     """
     key = archive.subject_key
     if named and not key:
@@ -147,7 +147,7 @@ Looked = tuple[dicom_index.Header, BinaryIO | None] | Rejected | None
 
 
 def look(archive: Archive, entry: Entry) -> Looked:
-    """The header of a file; a rejection where it is a broken DICOM file, None where it is none or shows no image."""
+    """The header of a file; a rejection where it is a broken DICOM file, None if it is none or shows no image."""
     try:
         if packed.split(entry.path) is None:
             return _header(archive, entry)

@@ -79,7 +79,7 @@ def _rows(content: bytes, name: str) -> list[dict[str, str]]:
 
 
 def _path(text: str) -> str | None:
-    """The path in normal form; None where it is absolute, a URL, or leads out of the folder."""
+    """The path in normal form; None if it is absolute, a URL, or leads out of the folder."""
     parts = [part for part in text.split("/") if part != "."]
     return "/".join(parts) if parts and all(map(is_safe_name, parts)) and "://" not in text else None
 

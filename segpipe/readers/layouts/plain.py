@@ -80,7 +80,7 @@ class Place:
 
 
 class Read(NamedTuple):
-    """What was read in a file's path; `role` is None where nothing says it."""
+    """What was read in a file's path; `role` is None if nothing says it."""
 
     entry: Entry
     chain: Chain
@@ -179,7 +179,7 @@ _Pattern = tuple[str, bool, bool, tuple[str, ...]]
 def _pattern(path: str, place: Place, inside: list[Entry], by_folder: Mapping[str, list[Entry]]) -> _Pattern | None:
     """What is the same for folders whose files all repeat the folder's name and go on alike: `<case>_t1`, `<case>_seg`.
 
-    The words behind the name are read once for all of them. None where a folder says more than a name.
+    The words behind the name are read once for all of them. None if a folder says more than a name.
     """
     above, _, name = path.rpartition("/")
     size = len(name)
@@ -355,7 +355,7 @@ def _own(text: str, chain: Chain) -> str:
 
 
 def _covers(text: str, name: str) -> int | None:
-    """Where a name ends inside of a text, word by word; None where it does not stand there."""
+    """Where a name ends inside of a text, word by word; None if it does not stand there."""
     place = text.lower().find(name.lower())
     end = place + len(name)
     if place < 0 or (place and text[place - 1].isalnum()) or (end < len(text) and text[end].isalnum()):
