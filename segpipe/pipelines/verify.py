@@ -64,10 +64,7 @@ def verify(
 
 def _files(warehouse: Store, table: str) -> list[str]:
     """The part files of a table, those without a row in its index table too, but for what was replaced."""
-    found = warehouse.files(table)
-    index = INDEX_OF[table]
-    hidden = merges.hidden(warehouse, index, warehouse.files(index))
-    return [name for name in found if name not in hidden]
+    return merges.counted(warehouse, table, INDEX_OF[table])
 
 
 def verify_part(url: str, table: str, name: str, rebuild: bool = False) -> Verdict:

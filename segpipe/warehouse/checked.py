@@ -231,7 +231,7 @@ def _arrow(where: str) -> Iterator[None]:
     """Turn what Arrow says of broken content into TableError; faults of the file system stay what they are."""
     try:
         yield
-    except SegpipeError:
+    except (SegpipeError, FileNotFoundError):  # Arrow and HDFS tell of a missing file without an errno
         raise
     except OSError as error:
         if error.errno is not None:
@@ -274,9 +274,11 @@ class Dataset(ds.FileSystemDataset):
         try:
             return getattr(ds.FileSystemDataset, method)(self, *arguments, **options)
         except FileNotFoundError:
-            if self.fs is None:
+            moved = [whereabouts(self.fs, path) for path in self.files] if self.fs is not None else self.files
+            if moved == self.files:
                 raise
-            return getattr(dataset(self.fs, self.files, self.schema), method)(*arguments, **options)
+        # a file is moved aside once and never back, so this ends
+        return dataset(self.fs, moved, self.schema)._asked(method, *arguments, **options)
 
 
 def dataset(fs: AbstractFileSystem, paths: Sequence[str], schema: pa.Schema) -> Dataset:

@@ -7,7 +7,8 @@ count: readers leave them out (`hidden`). They are moved to `_replaced/`, where 
 finds them, and are deleted with their record when `keep_seconds` have passed.
 
 Readers list the index table first and read the records after it, so a record outlives every listing that may show both
-the new part and an older one.
+the new part and an older one. A listing that runs while files are moved may show neither, so they list once more
+(`counted`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe.errors import TableError
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.checked import REPLACED
+from segpipe.warehouse.parts import STAGING
 from segpipe.warehouse.tables import TABLES
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 FOLDER = "_merges"
 KEEP_SECONDS = 24 * 3600.0
 """So long may a reader go on with parts that were replaced under it."""
+
+_LISTINGS = 5
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,14 @@ def announced(
         announce(warehouse, Record(run_id, tuple(table.name for table in tables), dict(parts), keep_seconds))
 
 
-def records(warehouse: Store) -> list[Record]:
-    """All records; those that go meanwhile are left out. Raises TableError if one is damaged."""
+def records(warehouse: Store, names: Sequence[str] | None = None) -> list[Record]:
+    """All records, or those of these file names; those that go meanwhile are left out.
+
+    Raises TableError if one is damaged.
+    """
     folder = warehouse.path(FOLDER)
     found = []
-    for name in files.names(warehouse.fs, folder):
+    for name in files.names(warehouse.fs, folder) if names is None else names:
         if name.startswith("."):
             continue
         try:
@@ -115,10 +122,26 @@ def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def hidden(warehouse: Store, index_table: str, names: Collection[str]) -> set[str]:
-    """Parts that no longer count, of a family whose index table has been listed just before."""
-    index = set(names)
-    return {old for record in records(warehouse) if record.tables[-1] == index_table for old in record.replaced(index)}
+def counted(warehouse: Store, table: str, index_table: str) -> list[str]:
+    """The part files of a table but for those that others stand for; `index_table` is that of its family.
+
+    A listing counts where a second one, after the records were read, shows all that is left of it, and no new part that
+    stands for older ones. Parts that are added, and older ones that are moved aside, cost no further listing.
+    Raises TableError if none of some listings counts.
+    """
+    found = warehouse.files(table)
+    for _ in range(_LISTINGS):
+        index = set(found if table == index_table else warehouse.files(index_table))
+        told = [record for record in records(warehouse) if record.tables[-1] == index_table]
+        hidden = {old for record in told for old in record.replaced(index)}
+        again = warehouse.files(table)
+        added = set(again).difference(found)
+        if set(found) - hidden <= set(again) and not any(added.intersection(record.parts) for record in told):
+            return [name for name in found if name not in hidden]
+        found = again
+    raise TableError(
+        f"Table {table} in {warehouse.url} changes all the time: {_LISTINGS} listings differ", "try again in a minute"
+    )
 
 
 def names_in_use(warehouse: Store) -> set[str]:
@@ -126,18 +149,20 @@ def names_in_use(warehouse: Store) -> set[str]:
     return {name for record in records(warehouse) for new, of in record.parts.items() for name in (new, *of)}
 
 
-def tidy(warehouse: Store, live: Collection[str]) -> None:
+def tidy(warehouse: Store, live: Collection[str], names: Sequence[str]) -> None:
     """Move aside what was replaced, and delete it when its time has come; runs in `live` are at it themselves.
 
-    Harmless when done by several at once.
+    `names` are the records that were there before the live runs were listed: a later one may be of a run that is alive
+    too. Harmless when done by several at once.
     """
-    for record in records(warehouse):
-        if record.run_id in live:
-            continue
-        if record.retired is None:
-            _retire(warehouse, record)
-        elif time.time() - record.retired > record.keep_seconds:
-            _delete(warehouse, record)
+    dead = [record for record in records(warehouse, names) if record.run_id not in live]
+    for record in dead:  # first, because it makes room
+        if record.retired is not None and time.time() - record.retired > record.keep_seconds:
+            with contextlib.suppress(OSError):  # then the next job does it
+                _delete(warehouse, record)
+    for record in dead:
+        if record.retired is None and not files.names(warehouse.fs, warehouse.path(STAGING, record.run_id)):
+            _retire(warehouse, record, others=True)
 
 
 def finish(warehouse: Store, run_id: str) -> None:
@@ -147,10 +172,26 @@ def finish(warehouse: Store, run_id: str) -> None:
             _retire(warehouse, record)
 
 
-def _retire(warehouse: Store, record: Record) -> None:
-    index = set(warehouse.files(record.tables[-1]))
-    move_aside(warehouse, record.tables, sorted(record.replaced(index)))
-    announce(warehouse, replace(record, retired=time.time()))
+def _retire(warehouse: Store, record: Record, others: bool = False) -> None:
+    """Move aside what a record's parts stand for; a part that never came into being stands for nothing.
+
+    Raises OSError where an older part stays, because it would count again once its successor is replaced. That the
+    record of another run cannot be written on a full disk does no harm: the next job does it.
+    """
+    born = _born(warehouse, record)
+    done = {new: of for new, of in record.parts.items() if new in born}
+    move_aside(warehouse, record.tables, sorted(record.replaced(born)))
+    with contextlib.suppress(OSError) if others else contextlib.nullcontext():
+        if done:
+            announce(warehouse, replace(record, parts=done, retired=time.time()))
+        if len(done) < len(record.parts):  # the name of a record's file tells its parts
+            files.remove(warehouse.fs, warehouse.path(FOLDER, record.name))
+
+
+def _born(warehouse: Store, record: Record) -> set[str]:
+    """The parts of its index table that are there, or were until they were replaced themselves."""
+    aside = files.names(warehouse.fs, warehouse.path(REPLACED, record.tables[-1]))
+    return {*warehouse.files(record.tables[-1]), *(name.removesuffix(".parquet") for name in aside)}
 
 
 def move_aside(warehouse: Store, tables: Sequence[str], old_parts: Sequence[str]) -> None:
@@ -168,6 +209,11 @@ def move_aside(warehouse: Store, tables: Sequence[str], old_parts: Sequence[str]
 
 
 def _delete(warehouse: Store, record: Record) -> None:
+    there = {name for table in record.tables for name in warehouse.files(table)}
+    if still := sorted(there & record.replaced(_born(warehouse, record))):  # without the record it would count again
+        move_aside(warehouse, record.tables, still)
+        announce(warehouse, replace(record, retired=time.time()))
+        return
     for table in record.tables:
         for old_parts in record.parts.values():
             for old in old_parts:

@@ -9,6 +9,7 @@ tells why this is enough.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -30,6 +31,7 @@ STAMP = b"segpipe.part"
 """Key of the footer's metadata that all files of one part share: it tells a half-replaced part."""
 
 _DROPPED = "dropped"
+_STAGED = re.compile(r"\d-[a-z]+\.parquet")
 _ZSTD_LEVEL = 1
 _TOGETHER_BYTES = 32_000_000
 
@@ -132,9 +134,12 @@ def settle_attempts(warehouse: Store, run_id: str, name: str | None = None) -> N
         files.remove(warehouse.fs, folder)
 
 
-def recover(warehouse: Store, live: set[str]) -> None:
-    """Finish or drop what dead runs have staged; runs in `live` are left alone."""
-    for run_id in files.names(warehouse.fs, warehouse.path(STAGING)):
+def recover(warehouse: Store, live: set[str], staged: Sequence[str]) -> None:
+    """Finish or drop what dead runs have staged; runs in `live` are left alone.
+
+    `staged` are the runs that had staged something before the live ones were listed: a later one may be alive too.
+    """
+    for run_id in staged:
         if run_id not in live:
             settle_attempts(warehouse, run_id)
 
@@ -142,7 +147,7 @@ def recover(warehouse: Store, live: set[str]) -> None:
 def _settle(warehouse: Store, stage: str) -> None:
     """Roll a stage forward where its first file has been moved, else drop it; harmless when done by two at once."""
     found = files.names(warehouse.fs, stage)
-    staged = [name for name in found if name[0].isdigit()]
+    staged = [name for name in found if _STAGED.fullmatch(name)]  # a run keeps other files here too
     if _DROPPED in found or not staged or staged[0].startswith("0-"):
         _drop(warehouse, stage)
         return

@@ -78,9 +78,7 @@ class Store:
     def parts(self, table_name: str) -> list[str]:
         """The names of a table's parts: those in its index table, but for what others have taken the place of."""
         index = INDEX_OF[table_name]
-        found = self.files(index)  # before the records are read, see segpipe.warehouse.merges
-        hidden = merges.hidden(self, index, found)
-        return [name for name in found if name not in hidden]
+        return merges.counted(self, index, index)
 
     def files(self, table_name: str) -> list[str]:
         """The names of all part files in a table's folder without `.parquet`, whether they count or not."""
@@ -172,11 +170,11 @@ class Store:
 
     def recover(self) -> None:
         """Finish or drop what killed runs left half done; runs that hold a lock are left alone."""
-        left = [files.names(self.fs, self.path(folder)) for folder in (parts.STAGING, merges.FOLDER)]
-        if any(left):  # listed before the locks are read: a run takes its lock before it stages anything
+        staged, told = (files.names(self.fs, self.path(folder)) for folder in (parts.STAGING, merges.FOLDER))
+        if staged or told:  # listed before the locks are read: a run takes its lock before it stages anything
             live = live_runs(self.url)
-            parts.recover(self, live)
-            merges.tidy(self, live)
+            parts.recover(self, live, staged)
+            merges.tidy(self, live, told)
 
     def append(self, table: Table, rows: pa.Table, run_id: str) -> None:
         """Add rows to a table as one file that is named after the run; the same run's file is replaced.
