@@ -161,10 +161,17 @@ def listing(job: IndexJob, found: Indexed, options: Options) -> Listing:
 def among(found: Indexed, entries: Iterable[Entry]) -> dicom.Read:
     """What was found, as far as its files are among `entries`: other layouts may have taken some."""
     left = {entry.path for entry in entries}
-    series = [one for one in found.series if one.first in left]
-    rejected = [one for one in found.rejected if left.issuperset(one.paths)]
+    series = [one for one in found.series if _file(one.first) in left]
+    inside = [replace(one, is_dicom=True) for one in found.others if packed.split(one.paths[0])]
+    rejected = [one for one in found.rejected + inside if left.issuperset(map(_file, one.paths))]
     taken = {entry.path for one in series for entry in one.entries()} | {path for one in rejected for path in one.paths}
-    return dicom.Read(series, rejected, taken)
+    return dicom.Read(series, rejected, taken | set(map(_file, taken)))
+
+
+def _file(path: str) -> str:
+    """The file that holds what a path names: of a member its archive."""
+    parts = packed.split(path)
+    return parts[0] if parts else path
 
 
 def looks_like_dicom(fs: fsspec.AbstractFileSystem, root: str) -> bool:

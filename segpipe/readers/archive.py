@@ -529,7 +529,8 @@ def members(archive: Archive, entry: Entry) -> tuple[list[Entry], list[Rejected]
             rejected.append(reject([one], Reason.UNSUPPORTED, message, "unpack the outer one", is_dicom=True))
         else:
             entries.append(one)
-    for name, what in (*((n, "stands twice") for n in opened.doubled), *((n, "is a link") for n in opened.special)):
+    refused = (("stands twice", opened.doubled), ("is a link or sparse", opened.special))
+    for what, name in ((what, name) for what, names in refused for name in names):
         one = Entry(f"{entry.path}{packed.MARK}{name}", 0, entry.modified)
         message = f"{one.path} {what} in its archive"
         rejected.append(reject([one], Reason.UNSUPPORTED, message, "pack every file once", is_dicom=True))

@@ -1,6 +1,7 @@
 """Opening DICOM files with care: whatever a parser stumbles over becomes BadInput, and nothing quotes a patient."""
 
 import contextlib
+import errno
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -40,7 +41,7 @@ def careful(name: str) -> Iterator[None]:
     except SegpipeError:
         raise
     except OSError as error:
-        if error.errno is not None:  # the file system's, not the parser's
+        if error.errno not in (None, errno.EINVAL):  # the file system's, not the parser's
             raise
         bad(Reason.TRUNCATED, f"{name} ends in the middle of an element", "copy it again from its source")
     except EOFError:

@@ -6,6 +6,7 @@ Whatever is read is bounded: by the size that a member declares (zip) or by that
 from __future__ import annotations
 
 import bz2
+import errno
 import io
 import lzma
 import re
@@ -16,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, cast
 
 import fsspec
 from isal import igzip, isal_zlib
@@ -31,10 +32,13 @@ MARK = "!/"
 _MEMBER = re.compile(r"\.(?:zip|tar|tgz|tar\.gz|tar\.bz2)!/", re.IGNORECASE)
 _MOST_MEMBERS = 1 << 20
 _LEAST_BOUND, _MOST_RATIO = 1 << 30, 100  # of what a compressed tar may unpack to: bytes, and times its size
-_MOST_AT_ONCE = 1 << 28  # bytes that one step over a tar's headers may take
+_MOST_DIRECTORY = 1 << 28  # bytes of what a zip says of its members
+_MOST_HEADER = (1 << 14) + 8 * tarfile.BLOCKSIZE  # bytes of all that a tar says of one member: parsing may be quadratic
+_NUMBER = re.compile(rb"\d{64}")  # no number of a header is that long, and a pattern tries each part of it
 _MOST_BUFFERED = 1 << 24  # of a member of a compressed tar, in which nobody goes back
 _END, _END_64, _END_BYTES = b"PK\x05\x06", b"PK\x06\x06", 1 << 17
 _ENCRYPTED = 1
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a bound
 _STEP = 1 << 20
 _AGAIN = "copy it again from its source"
 _BROKEN = (
@@ -104,7 +108,8 @@ class Packed:
         most = max(_LEAST_BOUND, _MOST_RATIO * size) if self.is_compressed else size
         bound: Any = _Bounded(content, most, self.name)
         self._bound = bound
-        return tarfile.open(fileobj=bound, mode="r:")
+        with self._bound:  # the first header is read here
+            return tarfile.open(fileobj=bound, mode="r:")
 
     def members(self) -> list[Member]:
         """All files in it that are regular, the last of each name, in the order in which they are stored.
@@ -147,16 +152,23 @@ class Packed:
                 yield from (info for info in infos if not info.is_dir())
                 return
             assert self._bound is not None
-            self._bound.most_at_once = _MOST_AT_ONCE
-            for number, info in enumerate(self._tar):
+            for number, info in enumerate(self._headers(self._bound)):
                 if number == _MOST_MEMBERS:
                     _too_many(self.name)
-                if info.isreg():
+                if info.isreg() and not info.issparse():
                     yield info
                 elif not info.isdir():
                     self.special.append(info.name)
-            self._bound.most_at_once = None
             self._check_end(self._bound)
+
+    def _headers(self, bound: _Bounded) -> Iterator[tarfile.TarInfo]:
+        found = iter(self._tar)
+        while True:
+            with bound:
+                info = next(found, None)
+            if info is None:
+                return
+            yield info
 
     def _check_end(self, file: _Bounded) -> None:
         """Raise BadInput if no end follows on the last member: the parser takes what is broken for the end."""
@@ -186,7 +198,7 @@ class Packed:
     def read(self, name: str) -> bytes:
         """All bytes of a member, which are no more than it declares. Raises BadInput."""
         with self._lock, _told(f"{self.name}{MARK}{name}"):
-            return self._open(name).read()
+            return self._open(name).read(-1)
 
     def _open(self, name: str) -> BinaryIO:
         info = (self._places or getattr(self, "_some", {})).get(name)
@@ -195,8 +207,13 @@ class Packed:
             info = (self._places or {}).get(name)
         if info is None:
             raise BadInput(Reason.UNREADABLE, f"{self.name}{MARK}{name} is no longer there", "run ingest again")
-        file: Any = self._zip.open(info) if self._zip is not None else self._tar.extractfile(info)
-        return file
+        if self._zip is None:
+            return cast(BinaryIO, self._tar.extractfile(info))
+        if info.header_offset < 0:  # its bytes lie before the first that are left
+            raise BadInput(Reason.CORRUPT, f"{self.name}{MARK}{name} lies in a part that is lost", _AGAIN)
+        if info.compress_type not in _METHODS:
+            raise NotImplementedError(info.compress_type)
+        return cast(BinaryIO, _Stepped(self._zip.open(info)))
 
     def order(self, names: Iterable[str]) -> list[str]:
         """Names in the order in which they are stored: a compressed tar is gone over once."""
@@ -206,19 +223,64 @@ class Packed:
         return [name for name in self._places or {} if name in wanted]
 
 
+class _Stepped(io.BufferedIOBase):
+    """A member of a zip, unpacked in steps: one that holds more than it declares is never unpacked beyond that."""
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def read(self, count: int | None = -1) -> bytes:
+        if count is not None and 0 <= count <= _STEP:
+            return bytes(self._file.read(count))
+        parts: list[bytes] = []
+        left = count if count is not None and count >= 0 else None
+        while part := self._file.read(_STEP if left is None else min(_STEP, left)):
+            parts.append(part)
+            left = None if left is None else left - len(part)
+        return b"".join(parts)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return int(self._file.seek(place, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 class _Bounded:
-    """A file that tells where more is asked of it than `most` bytes."""
+    """A file that tells where more is asked of it than `most` bytes, or, inside of `with`, than one header takes."""
 
     def __init__(self, file: Any, most: int, name: str):
         self._file, self._most, self._name = file, most, name
-        self.most_at_once: int | None = None
+        self._left: int | None = None  # bytes of a header
+
+    def __enter__(self) -> None:
+        self._left = _MOST_HEADER
+
+    def __exit__(self, *_: object) -> None:
+        self._left = None
 
     def read(self, count: int = -1) -> bytes:
-        if self.most_at_once is not None and (count < 0 or count > self.most_at_once):
+        if self._left is not None:
+            self._left -= count
+            if count < 0 or self._left < 0:
+                problem = f"{self._name} has a header of more than {_MOST_HEADER} bytes"
+                raise BadInput(Reason.TOO_LARGE, problem, "pack it again")
+        most = max(0, self._most - self._file.tell()) + 1
+        content: bytes = self._file.read(most if count < 0 else min(count, most))
+        if len(content) == most:
             _too_large(self._name)
-        content: bytes = self._file.read(count)
-        if self._file.tell() > self._most:
-            _too_large(self._name)
+        if self._left is not None and len(content) > tarfile.BLOCKSIZE and _NUMBER.search(content):
+            raise tarfile.HeaderError("a number without end")
         return content
 
     def seek(self, place: int, whence: int = 0) -> int:
@@ -248,7 +310,8 @@ class _told:  # noqa: N801
         if isinstance(error, NotImplementedError | RuntimeError):
             problem = f"{self._name} is packed in a way that is not read"
             raise BadInput(Reason.UNSUPPORTED, problem, "pack it again with deflate, or unpack it") from None
-        if isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno is None):
+        # a damaged place in the file is an invalid argument to `seek`; other errors with a number are the file system's
+        if isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno in (None, errno.EINVAL)):
             message = f"{self._name} is a damaged archive ({type(error).__name__})"
             raise BadInput(Reason.CORRUPT, message, _AGAIN) from None
 
@@ -264,7 +327,7 @@ def _check_count(file: BinaryIO, size: int, name: str) -> None:
     if (place := end.rfind(_END_64)) >= 0 and place + 40 <= len(end):
         count = max(count, struct.unpack_from("<Q", end, place + 32)[0])
     directory = struct.unpack_from("<I", end, end.rfind(_END) + 12)[0] if end.rfind(_END) >= 0 else 0
-    if count > _MOST_MEMBERS or (directory != 0xFFFFFFFF and directory > _MOST_AT_ONCE):
+    if count > _MOST_MEMBERS or (directory != 0xFFFFFFFF and directory > _MOST_DIRECTORY):
         _too_many(name)
 
 

@@ -337,10 +337,21 @@ def _apart(token: str) -> list[str]:
 def _pieces(token: str) -> list[str]:
     """The pieces that fill a token completely, a scanner's prefix and numbers left out; empty where they do not."""
     for prefix in ("", *_PREFIXES):
-        match = _FILLED.fullmatch(token.removeprefix(prefix)) if token.startswith(prefix) else None
-        if match:
-            return _PIECE.findall(token.removeprefix(prefix))
+        if token.startswith(prefix) and _is_filled(rest := token.removeprefix(prefix)):
+            return _PIECE.findall(rest)
     return []
+
+
+def _is_filled(token: str) -> bool:
+    """Whether pieces fill it, up to four digits behind each: step by step, as a pattern may try ever more ways."""
+    reached = [True] + [False] * len(token)
+    for place, letter in enumerate(token):
+        for piece in _BY_LETTER.get(letter, ()) if reached[place] else ():
+            if token.startswith(piece, place):
+                end = place + len(piece)
+                digits = len(token[end : end + 4]) - len(token[end : end + 4].lstrip("0123456789"))
+                reached[end : end + digits + 1] = [True] * (digits + 1)
+    return bool(token) and reached[-1]
 
 
 def _by_prefix(token: str) -> str | None:
@@ -352,6 +363,6 @@ _STARTS = {word[:-1]: concept for concept, words in _CONCEPTS.items() for word i
 _PATTERNS = tuple((re.compile(pattern), word) for pattern, word in _PHRASES)
 _ALTERNATIVES = "|".join(sorted(_PIECES, key=lambda piece: -len(piece)))
 _PIECE = re.compile(_ALTERNATIVES)
-_FILLED = re.compile(rf"(?:(?:{_ALTERNATIVES})\d{{0,4}})+")
+_BY_LETTER = {letter: tuple(piece for piece in _PIECES if piece[0] == letter) for letter in {one[0] for one in _PIECES}}
 _WEIGHT = re.compile(r"(?:\d?d|[sedw]|wip)?(t[12]w?)([a-z][a-z0-9]*)")
 _GLUED = tuple(word for word in _PIECES if len(word) >= _LEAST_GLUED and word not in ("sense", "axial", "space"))

@@ -425,6 +425,8 @@ def _keep_earlier(session: Sequence[Judged], options: Options) -> None:
     """What an earlier run selected stays where this one has nothing for that modality: a scan only ever gets better."""
     taken = {one.role for one in session if one.decision in (SELECTED, OVERRIDE)}
     for one in session:
+        if one.facts.override:
+            continue  # a site's map decides, whatever was selected before it
         subject, visit, role = options.earlier.get(one.facts.series, ("", "", ""))
         if (subject, visit) == (one.facts.subject, one.session) and role not in taken and one.decision != SELECTED:
             one.role, one.decision, one.reason = role, SELECTED, f"as in an earlier run; now: {one.reason}"

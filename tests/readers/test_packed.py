@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from segpipe.errors import BadInput
-from segpipe.pipelines.index import IndexJob, index_bucket, looks_like_dicom, plan
+from segpipe.pipelines.index import Indexed, IndexJob, among, index_bucket, looks_like_dicom, plan
 from segpipe.readers import packed
 from segpipe.readers.archive import Listing
 from segpipe.readers.dicom_index import merged
@@ -195,3 +197,94 @@ def test_a_plain_path_that_looks_like_a_member_is_refused(tmp_path: Path) -> Non
     (tmp_path / "a.zip!" / "t1.nii.gz").write_bytes(b"?")
     (told,) = find(str(tmp_path)).rejected
     assert str(told.reason) == "unsafe_path"
+
+
+def test_a_zip_without_its_first_bytes_keeps_what_is_left(plain: Path, tmp_path: Path) -> None:
+    path = pack(plain, tmp_path / "in" / "a.zip")
+    path.write_bytes(path.read_bytes()[1000:])
+    fs, root = url_to_fs(str(tmp_path / "in"))
+    archive = packed.opened(fs, root, "a.zip")
+    first, *others = archive.members()
+    with pytest.raises(BadInput, match="lies in a part that is lost"):
+        archive.open(first.name)
+    assert archive.read(others[-1].name)
+    listing = find(str(tmp_path / "in"), "auto", KEY)
+    assert listing.scans
+    assert {str(one.reason) for one in listing.rejected} == {"corrupt"}
+    looks_like_dicom(fs, root)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_a_bound_are_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("IM1", bytes(1 << 20))
+    (told,) = find(str(tmp_path), "auto", KEY).rejected
+    assert str(told.reason) == "unsupported"
+    assert "deflate" in told.remedy
+
+
+def test_a_member_that_holds_more_than_it_declares_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("IM1", bytes(64 << 20))
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    place = content.rfind(b"PK\x01\x02") + 24
+    content[place : place + 4] = (1000).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(content)
+    fs, root = url_to_fs(str(tmp_path))
+    tracemalloc.start()
+    with pytest.raises(BadInput, match="damaged"):
+        packed.opened(fs, root, "a.zip").read("IM1")
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_long_headers_of_a_tar_are_refused(tmp_path: Path, kind: bytes, is_first: bool) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 8 << 20
+    with gzip.open(tmp_path / "a.tgz", "wb", 1) as archive:
+        if not is_first:
+            archive.write(tarfile.TarInfo("a").tobuf())
+        archive.write(header.tobuf() + b"1" * header.size + bytes(1024))
+    (told,) = find(str(tmp_path), "auto", KEY).rejected
+    assert str(told.reason) == "too_large"
+
+
+def test_long_names_and_sparse_members_of_a_tar(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("long/" * 100 + "IM1"))
+        info = tarfile.TarInfo("GNUSparseFile.0/IM2")
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "IM2"}
+        info.pax_headers["GNU.sparse.realsize"] = str(1 << 30)
+        info.size = tarfile.BLOCKSIZE
+        archive.addfile(info, io.BytesIO(b"1\n0\n0\n".ljust(tarfile.BLOCKSIZE, b"\0")))
+    fs, root = url_to_fs(str(tmp_path))
+    archive = packed.opened(fs, root, "a.tar")
+    assert [one.name for one in archive.members()] == ["long/" * 100 + "IM1"]
+    assert archive.special == ["IM2"]
+
+
+def test_members_are_found_again_where_other_layouts_were_asked_first(plain: Path, tmp_path: Path) -> None:
+    pack(plain, tmp_path / "in" / "a.zip")
+    with zipfile.ZipFile(tmp_path / "in" / "a.zip", "a") as archive:
+        archive.writestr("t1.nii.gz", b"?")
+    (tmp_path / "in" / "P1_T1.nii.gz").write_bytes(b"?")
+    job = IndexJob(str(tmp_path / "in"), str(tmp_path / "warehouse"), "c", KEY, {})
+    found = Indexed()
+    for number, unit in enumerate(plan(*url_to_fs(job.source))):
+        found.add(index_bucket(job, number, [unit]))
+    found.series = merged(found.series)
+    tasks = find(job.source, "auto", KEY, read_dicom=lambda _, entries, *__: among(found, entries))
+    driver = find(job.source, "auto", KEY)
+    assert [scan.paths for scan in tasks.scans] == [scan.paths for scan in driver.scans]
+    assert len(tasks.scans) == 2
+    assert [one.paths for one in tasks.rejected] == [one.paths for one in driver.rejected] == [("a.zip!/t1.nii.gz",)]
+
+
+def test_numbers_without_end_in_a_header_are_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = b"x", 16000
+    (tmp_path / "a.tar").write_bytes(header.tobuf() + b"1" * 16384 + bytes(1024))
+    (told,) = find(str(tmp_path), "auto", KEY).rejected
+    assert str(told.reason) == "corrupt"

@@ -1,5 +1,7 @@
 """Words of series descriptions and file names: made-up texts in the idioms of several scanners and languages."""
 
+import time
+
 import pytest
 
 from segpipe.readers.recognise import recognise
@@ -228,3 +230,11 @@ def test_contrast_is_told_beside_the_role() -> None:
 def test_words_of_a_text_are_known_ones_only() -> None:
     assert set(recognise("Meier^Anna Ax T1 post Hippocampus MPR").words) == {"plane", "T1", "after", "part", "mpr"}
     assert recognise("Meier^Anna born 19610203").words == ()
+
+
+@pytest.mark.parametrize("unit", ["t1w", "t2w", "pdw", "3d2d", "fsflgd", "space1"])
+def test_no_text_takes_long(unit: str) -> None:
+    start = time.perf_counter()
+    assert recognise(unit * 80 + "q").role in (None, "T1", "T2", "other")
+    assert time.perf_counter() - start < 1
+    assert recognise("t1w" * 3).words == ("T1",)

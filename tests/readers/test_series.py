@@ -245,3 +245,9 @@ def test_a_sites_map_decides() -> None:
     assert told(series(override="FLAIR", text="T2 special")) == [("FLAIR", "override")]
     (ignored,) = judge([series(override="ignore")], Options())
     assert (ignored.decision, ignored.role) == ("override", None)
+
+
+def test_a_sites_map_decides_after_an_earlier_run_too() -> None:
+    kept = Options(earlier={"1": ("s", "v", "T1"), "2": ("s", "v", "T2")})
+    named, ignored = series(series="1", override="T1ce", text="T1"), series(series="2", override="ignore", text="T2")
+    assert told(named, ignored, options=kept) == told(named, ignored) == [("T1ce", "override"), (None, "override")]

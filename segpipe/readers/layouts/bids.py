@@ -88,7 +88,8 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     if not any(_image_role(name) or _mask_role(name) for name in names):
         return Claim(taken={*templates}, ignored=templates)
     maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
-    found, ignored = _understood([name for name in names if name not in maps] if maps else names)
+    made = {name.entry.path for name in maps}
+    found, ignored = _understood([name for name in names if name.entry.path not in made])
     ignored |= {name.entry.path: BRAIN for name in maps}
     scans, rejected = gather(found, "bids", companions)
     scans = [scan if scan.files[-1].role != MASK else _with_convention(scan) for scan in scans]

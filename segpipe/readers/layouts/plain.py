@@ -523,8 +523,8 @@ def _candidates(
     if subject not in sessions and len(ends.get(subject, ())) == 1:
         (subject,) = ends[subject]
     scans = list(sessions.get(subject, {}).values())
-    if not scans and not item.visits and item.subject not in sessions:
-        scans = [one for one in folders.get(item.entry.folder, {}).values() if _repeats_nothing(item)]
+    if not scans and not item.visits and item.subject not in sessions and _repeats_nothing(item):
+        scans = list(folders.get(item.entry.folder, {}).values())
     for visits in (item.visits, item.stated):
         own = {_plain(visit) for visit in visits}
         fitting = [one for one in scans if own <= {_plain(visit) for visit in one.visits}]
