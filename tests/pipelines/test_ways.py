@@ -47,7 +47,7 @@ def test_a_scan_is_not_prepared_again_for_its_masks(tmp_path: Path) -> None:
         source = ScanSource("p", "1", (SourceFile("flair", "p_flair.nii.gz", 1, ""),), "brats")
         scan = masks.MaskScan(place, None, source)
         (outcome,) = masks.write_group([scan], job, {"nifti": str(tmp_path / "out")})
-        assert (outcome.problem, outcome.written) == (None, 1)
+        assert (outcome.problems, outcome.written) == ((), 1)
         (path,) = (tmp_path / "out").rglob("*_flair.nii.gz")
         np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), labels.transpose(2, 1, 0))
         assert ways.kept(warehouse, fence.run_id, "c:another:1") is None
