@@ -142,6 +142,8 @@ def gather(spark: SparkSession, job: IndexJob) -> Indexed:
         for part in tasks.map(lambda one: index_bucket(job, *one)).collect():
             found.add(part)
     found.series = merged(found.series)
+    for one in found.series:
+        found.rejected += [dicom.copy_of(first, entry) for entry, first in one.drop_copies()]
     return found
 
 
@@ -431,8 +433,8 @@ def _series(row: Mapping[str, Any], entries: Sequence[Entry]) -> Series:
     """The series of a kept row."""
     heights = np.frombuffer(row["heights"], np.float64)
     moments = np.frombuffer(row["moments"], np.float64)
-    image = int.from_bytes(row["images"][:8], "big") if row["frames"] else None
-    return Series.known(from_json(row["facts"]), entries, heights, moments, image)
+    images = np.frombuffer(row["images"], ">u8")
+    return Series.known(from_json(row["facts"]), entries, images, heights, moments, row["frames"])
 
 
 def _listed(fs: fsspec.AbstractFileSystem, root: str, unit: Unit) -> tuple[dict[str, Entry], list[Rejected]]:

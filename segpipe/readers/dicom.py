@@ -183,6 +183,7 @@ def _voxels(groups: list[list[_Plane]]) -> tuple[np.ndarray, float, float]:
 
 def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
     """The 2D images of a file. `room` is the number of voxels that may still come."""
+    refuse_endless(content, name)
     plain = _plain(content, name, room)
     if plain is not None:
         yield plain
@@ -193,7 +194,6 @@ def _planes(content: bytes, name: str, room: int) -> Iterator[_Plane]:
 def _parsed(content: bytes, name: str, room: int) -> Iterator[_Plane]:
     """The 2D images of any file that pydicom reads."""
     refuse_deflated(io.BytesIO(content), name)
-    refuse_endless(content, name)
     dataset = _read(io.BytesIO(content))
     if "PixelData" not in dataset:
         bad(Reason.NOT_AN_IMAGE, f"{name} is a DICOM file without pixels", "remove it from the archive")

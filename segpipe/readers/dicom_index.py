@@ -141,7 +141,8 @@ class Series:
     """One series: what its files have in common, and the files packed, for a driver holds all series of an archive.
 
     `size` is that of all files, bytes; `heights` are those of the slices along the normal, mm, float64; `first` is the
-    first path; `volume` tells enhanced files of one series apart; `files` are compressed lists, see `entries`.
+    first path; `volume` tells enhanced files of one series apart; `files` are compressed lists, see `entries`, and
+    `images` the hashes of their instances, uint64. Without a `volume`, heights stand in the order of the files.
     """
 
     facts: Facts
@@ -151,11 +152,13 @@ class Series:
     first: str
     heights: np.ndarray
     files: tuple[bytes, ...]
+    images: tuple[np.ndarray, ...] = ()
     volume: int | None = None
 
     @classmethod
     def of(cls, facts: Facts, members: Sequence[Member], heights: Sequence[float] = ()) -> "Series":
         """The series of some files; `heights` are those of the frames where the files have several."""
+        members = sorted(members, key=lambda member: member.entry)
         entries = [member.entry for member in members]
         moments = [member.moment for member in members if member.moment is not None]
         return cls(
@@ -166,14 +169,20 @@ class Series:
             first=min(entry.path for entry in entries),
             heights=np.array(heights or [member.height for member in members], np.float64),
             files=(_packed(entries),),
+            images=(np.array([member.image for member in members], np.uint64),),
             volume=members[0].image if heights else None,
         )
 
     @classmethod
     def known(
-        cls, facts: Facts, entries: Sequence[Entry], heights: np.ndarray, moments: np.ndarray, volume: int | None
-    ) -> "Series":
-        """The series of files that were read before; `moments` are NaN where none is known."""
+        cls, facts: Facts, entries: Sequence[Entry], images: np.ndarray, heights: np.ndarray, moments: np.ndarray,
+        frames: bool
+    ) -> "Series":  # fmt: skip
+        """The series of files that were read before, in one order; `moments` are NaN where none is known.
+
+        `frames` says that `heights` are those of the frames of the only file.
+        """
+        order = sorted(range(len(entries)), key=lambda place: entries[place])
         known = moments[~np.isnan(moments)]
         return cls(
             facts=facts,
@@ -181,9 +190,10 @@ class Series:
             size=sum(entry.bytes for entry in entries),
             moment=float(known.min()) if len(known) else facts.moment,
             first=min(entry.path for entry in entries),
-            heights=heights.copy(),
+            heights=heights.copy() if frames else heights[order],
             files=(_packed(entries),),
-            volume=volume,
+            images=(images[order].astype(np.uint64),),
+            volume=int(images[0]) if frames else None,
         )
 
     def add(self, other: "Series") -> None:
@@ -195,8 +205,31 @@ class Series:
         self.first = min(self.first, other.first)
         self.heights = np.concatenate([self.heights, other.heights])
         self.files += other.files
+        self.images += other.images
         if other.facts.agent and not self.facts.agent:
             self.facts = replace(self.facts, agent=True)
+
+    def drop_copies(self) -> list[tuple[Entry, Entry]]:
+        """Leave out files whose instance another has, that with the lesser path; gives each with the one that stays.
+
+        Parts of a series are read in different tasks, none of which sees the copies that another has.
+        """
+        images = np.concatenate(self.images) if self.images else np.zeros(0, np.uint64)
+        if len(np.unique(images)) == len(images):
+            return []
+        entries = [entry for part in self.files for entry in _unpacked(part)]
+        stays: dict[int, int] = {}
+        for place in sorted(range(len(entries)), key=lambda place: entries[place]):
+            stays.setdefault(int(images[place]), place)
+        kept = sorted(stays.values(), key=lambda place: entries[place])
+        twice = [(one, entries[stays[int(image)]]) for one, image in zip(entries, images, strict=True)]
+        if self.volume is None:
+            self.heights = self.heights[kept]
+        else:  # copies of one enhanced file
+            self.heights = self.heights[: len(self.heights) // len(entries)]
+        self.files, self.images = (_packed([entries[place] for place in kept]),), (images[kept],)
+        self.count, self.size = len(kept), sum(entries[place].bytes for place in kept)
+        return [(one, first) for one, first in twice if one is not first]
 
     def entries(self) -> list[Entry]:
         """All files in the order of their paths."""

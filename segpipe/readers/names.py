@@ -366,7 +366,7 @@ _VISIT_FOLDER = re.compile(
     rf"(?:pre|post|before|after|vor(?:her)?|nach(?:her)?|avant|apr[eè]s|early|late|first|second|third|{_YEAR})",
     re.IGNORECASE,
 )
-_VISIT_END = re.compile(r"(?P<name>.*\d.*?)[_\-. ](?P<visit>(?:pre|post)[_\-]?\d?)", re.IGNORECASE)
+_VISIT_END = re.compile(r"(?P<name>.*)[_\-. ](?P<visit>(?:pre|post)[_\-]?\d?)", re.IGNORECASE)
 VISIT_LETTER = re.compile(r"[vmwdty]\d{1,4}", re.IGNORECASE)
 TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)
 _YMD = re.compile(rf"({_YEAR})[_\-. ]?({_MONTH})[_\-. ]?({_DAY})")
@@ -489,7 +489,11 @@ def folder(name: str) -> Folder:
         return Folder("", (name,), raw=name)
     visits, rest = take_visits(name)
     ends = _VISIT_END.fullmatch(rest)
-    if ends and all(kind_of(word) in ("id", "number") for word in _WORD.findall(ends["name"])):
+    if (
+        ends
+        and _numbered(ends["name"])
+        and all(kind_of(one) in ("id", "number") for one in _WORD.findall(ends["name"]))
+    ):
         visits, rest = (*visits, ends["visit"]), ends["name"]
     kinds = [(match, kind_of(match[0])) for match in _WORD.finditer(rest)]
     described = [kind for _, kind in kinds if kind in ("modality", "mask")]
@@ -510,6 +514,10 @@ def folder(name: str) -> Folder:
     named = parts.text or parts.behind
     mask = said.role == MASK and not said.weak
     return Folder(named, visits, said, mask=mask, raw=name, behind=not parts.text)
+
+
+def _numbered(name: str) -> bool:
+    return any(letter.isdecimal() for letter in name)
 
 
 @lru_cache(maxsize=1 << 12)

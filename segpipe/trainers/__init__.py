@@ -63,6 +63,9 @@ def train(
             bundle = _save(plan)
     run.model_id = bundle.model_id
     run.lines.append(bundle.seal_line)
+    if plan.left_out:
+        run.count("scans_left_out", len(plan.left_out))
+        run.lines.append(f"{len(plan.left_out)} scans that lack a modality were left out, such as {plan.left_out[0]}")
     run.count("slices_seen", _slices_seen(bundle))
     return bundle
 

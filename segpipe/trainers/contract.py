@@ -69,6 +69,8 @@ class TrainPlan:
     split_rule: str = ""
     space: str = "as ingested"
     """What the scans were prepared to be."""
+    left_out: tuple[str, ...] = ()
+    """scan_id of scans that lack a modality which most of the cohort have."""
     initial_epoch: int = 0
     """Epochs that are done; their checkpoint is what the training goes on from."""
     initial_step: int = 0

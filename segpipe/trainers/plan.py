@@ -1,6 +1,7 @@
 """From slice tables and settings to the plan of a training; what can be refused is refused here."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -61,6 +62,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     warehouse = Store(settings.warehouse)
     rows = warehouse.scans(settings.cohort, _COLUMNS).to_pylist()
     rows = [row for row in rows if row["split"] in _SPLITS and row["label_counts"] is not None]
+    rows, left_out = complete(rows)
     _check_splits(settings, rows)
     modalities, orientation, convention = (
         _same(settings, rows, name) for name in ("modalities", "orientation", "label_convention")
@@ -103,7 +105,19 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         split_rule=rows[0]["split_rule"],
         steps=steps,
         space=space,
+        left_out=left_out,
     )
+
+
+def complete(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The scans that have all modalities that most of the cohort have, and the scan_ids of those that lack one.
+
+    A damaged file drops out of its scan alone when it is ingested: that must not stop the training of all others.
+    """
+    found = Counter(frozenset(row["modalities"]) for row in rows)
+    usual, number = max(found.items(), key=lambda item: item[1], default=(frozenset(), 0))
+    lacking = {row["scan_id"] for row in rows if frozenset(row["modalities"]) < usual and 2 * number > len(rows)}
+    return [row for row in rows if row["scan_id"] not in lacking], tuple(sorted(lacking))
 
 
 def fitted(settings: TrainSettings, rows: Sequence[dict[str, Any]]) -> TrainSettings:

@@ -147,7 +147,8 @@ def test_a_prediction_that_lacks_a_slice_is_refused(results: Results, tmp_path: 
     store = Store(str(tmp_path / "w"))
     rows = store.table("predictions").to_table()
     shutil.rmtree(tmp_path / "w" / "predictions")
-    store.append(PREDICTIONS, rows.filter(pc.field("slice_index") != 3), "run")
+    (part,) = store.parts("segmentations")  # whose name makes that of predictions count
+    store.append(PREDICTIONS, rows.filter(pc.field("slice_index") != 3), part)
     scan = segpipe.open_warehouse(store.url).scan("Synthetic_07_013")
     with pytest.raises(TableError, match="has 9 slices, 9 of them distinct, instead of 10"):
         scan.prediction()

@@ -78,7 +78,8 @@ RECIPES: dict[str, dict[str, str | tuple[str, str]]] = {
     },
     "A column": {
         "segpipe/warehouse/tables.py": put(
-            '    ("region", _STR, False, "such as whole_tumour"),\n', '    ("novel_ml", _F64, True, "a newcomer\'s"),\n'
+            '    ("max_probability", _F64, True, "over the scan"),\n',
+            '    ("novel_ml", _F64, True, "a newcomer\'s"),\n',
         ),
         "segpipe/pipelines/measures.py": put('            "region": region,\n', '            "novel_ml": brain_ml,\n'),
     },

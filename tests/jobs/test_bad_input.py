@@ -130,8 +130,8 @@ def test_strict_ends_with_3_where_an_input_was_quarantined(
     from segpipe.warehouse.store import Store
 
     write_brats(tmp_path / "scans", subjects=2, seed=0, shape=(8, 16, 16))
-    bad = next((tmp_path / "scans").glob("*_000/*_t1.nii.gz"))
-    bad.write_bytes(bad.read_bytes()[:100])
+    for bad in (tmp_path / "scans").glob("*_000/*.nii.gz"):
+        bad.write_bytes(bad.read_bytes()[:100])
     flags = ["--source", str(tmp_path / "scans"), "--warehouse", str(tmp_path / "w"), "--cohort", "c", "--strict"]
     assert execute("ingest", IngestSettings, ingest, flags, Context("ingest", spark)) == 3
     told = capsys.readouterr().out

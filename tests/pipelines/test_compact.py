@@ -157,19 +157,6 @@ def test_large_parts_and_single_ones_are_left_alone(tmp_path):
     assert tasks[0].name != compact.plan(group, 100, "other run")[0].name
 
 
-def test_no_merged_part_holds_more_scans_than_one_task_is_to_do(tmp_path):
-    most = compact.MOST_SCANS
-    scans = {"a": most - 1, "b": 1, "c": 1, "d": 2 * most, "e": 1, "f": 1}
-    tasks = compact.plan(compact.Group("lock", FAMILIES[1], "c.", dict.fromkeys(scans, 1), scans), 100, "run")
-    assert [task.members for task in tasks] == [("a", "b"), ("e", "f")]
-    warehouse = fresh(tmp_path / "w")
-    predict(warehouse, "c.m.2", ["anna1", "anna2"])
-    assert [one.scans for one in compact.groups(warehouse, "c")] == [
-        {"c.0": 1, "c.1": 1, "c.2": 1},
-        {"c.m.0": 1, "c.m.1": 1, "c.m.2": 2},
-    ]
-
-
 def test_a_damaged_part_is_named_and_stays_with_its_neighbours(tmp_path):
     warehouse = fresh(tmp_path / "w")
     path = tmp_path / "w" / "slices" / "c.1.parquet"

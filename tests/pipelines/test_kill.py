@@ -37,7 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def source(tmp_path_factory) -> Path:
     """Scans for a dozen parts of PART_MB; one scan is bad."""
     folder = archive(tmp_path_factory.mktemp("killed") / "source", SUBJECTS, seed=3, shape=(20, 56, 48))
-    spoil(folder, "Synthetic_03_005", "t1", b"no image")
+    for role in ("flair", "t1", "t1ce", "t2"):  # one damaged file would drop out alone
+        spoil(folder, "Synthetic_03_005", role, b"no image")
     return folder
 
 

@@ -182,7 +182,8 @@ def test_another_key_is_refused_and_the_tables_stay(spark, tmp_path, with_key, m
 def test_subjects_of_any_layout_are_hashed_where_that_is_asked(spark, tmp_path, with_key):
     source = archive(tmp_path / "source", subjects=3)
     subjects = sorted(path.name for path in source.iterdir())
-    (source / subjects[0] / f"{subjects[0]}_t1.nii.gz").write_bytes(b"")
+    for role in ("flair", "t1", "t1ce", "t2"):
+        (source / subjects[0] / f"{subjects[0]}_{role}.nii.gz").write_bytes(b"")
     outcome, run = run_ingest(spark, source, tmp_path / "w", hash_subjects=True)
     assert (len(outcome.written), outcome.quarantined) == (2, 1)
     told = everything(tmp_path / "w") + run.summary()

@@ -11,7 +11,7 @@ import pytest
 
 from segpipe.errors import ModelError, NotFound, TableError, UsageError
 from segpipe.trainers.cluster import await_slots, check_cluster, session_slots
-from segpipe.trainers.plan import make_plan
+from segpipe.trainers.plan import complete, make_plan
 from segpipe.warehouse.tables import SCANS
 from tests.trainers.conftest import with_column
 
@@ -77,6 +77,18 @@ def test_scans_that_do_not_go_together(settings, edited, name: str, value: Any, 
 
     with pytest.raises(TableError, match=message):
         make_plan(settings(warehouse=edited(change)))
+
+
+def test_a_scan_that_lacks_a_modality_is_left_out():
+    """A damaged file drops out of its scan alone; tests/docs/test_pages.py trains on such a cohort."""
+    whole, less, other = ["FLAIR", "T1", "T2"], ["FLAIR", "T2"], ["FLAIR", "PD", "T2"]
+    rows = [{"scan_id": str(number), "modalities": whole} for number in range(3)]
+    assert complete([*rows, {"scan_id": "x", "modalities": less}]) == (rows, ("x",))
+    odd = [*rows, {"scan_id": "x", "modalities": other}]
+    assert complete(odd) == (odd, ())  # refused afterwards: nothing is missing there
+    halves = [*rows[:2], *({"scan_id": name, "modalities": less} for name in "xy")]
+    assert complete(halves) == (halves, ())
+    assert complete([]) == ([], ())
 
 
 def test_a_subject_in_two_splits(settings, edited):

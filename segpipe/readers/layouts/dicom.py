@@ -167,8 +167,11 @@ def add(reducer: Reducer, header: dicom_index.Header, content: BinaryIO | None) 
         first = reducer.add(header, content)
     except BadInput as error:
         return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
-    if first is None:
-        return None
+    return None if first is None else copy_of(first, entry)
+
+
+def copy_of(first: Entry, entry: Entry) -> Rejected:
+    """The rejection of a file whose image another has."""
     message = f"{entry.path} is the same DICOM image as {first.path}"
     return reject([entry], Reason.DUPLICATE, message, "remove one of them", True, (first.path,))
 
