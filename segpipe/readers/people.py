@@ -10,12 +10,24 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from segpipe.readers.names import VISIT_LETTER, has_digit, is_generic, is_group, is_person
+from segpipe.readers.names import (
+    MODALITIES,
+    VISIT_LETTER,
+    has_digit,
+    is_generic,
+    is_group,
+    is_person,
+    kind_of,
+)
 
 Chain = tuple[str, ...]
 
 _UNIT = re.compile(r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z])")
 _NUMBERS = re.compile(r"(?P<base>(?:.*?[^\d])??\d{5,})(?P<separator>[_\-])(?P<unit>\d{1,6}(?:[_\-]\d{1,6})+)")
+_DAY = re.compile(r"(?P<base>.*\d.*)(?P<separator>[_\-. ])(?P<unit>\d{6})")  # where all are dates
+_YEAR, _MONTH, _DAYS = r"(?:[0-4]\d|[89]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
+_SHORT_DATE = re.compile(rf"{_YEAR}{_MONTH}{_DAYS}|{_DAYS}{_MONTH}{_YEAR}")
+_COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its day
 _LETTER = re.compile(r"(?P<base>.*\d{3,})(?P<separator>)(?P<unit>[A-Fa-f])")
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
@@ -61,7 +73,7 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
         if not parts and not levels:
             break
         read = {chain: _shorter(one, parts, levels) for chain, one in read.items()}
-    alias = _prefixed({one.chain for one in read.values()})
+    alias = _prefixed(_merged(read, uses))
     if alias:
         shown = ", ".join(sorted(chain[-1] for chain in alias)[:4])
         told.append(f"names with a word before another's ({shown}) were read as that one's; if not, write a manifest")
@@ -100,14 +112,19 @@ def _merged(read: Mapping[Chain, _Reading], uses: Mapping[Chain, Use]) -> dict[C
     return merged
 
 
-def _prefixed(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
-    """Names that are a word before somebody else's whole name, as `Zmap_NICU_010`: that person, and the word."""
-    people = {chain[-1]: chain for chain in chains if chain and has_digit(chain[-1]) and not is_generic(chain[-1])}
+def _prefixed(uses: Mapping[Chain, Use]) -> dict[Chain, tuple[Chain, str]]:
+    """Names that are a word before somebody else's whole name, as `Zmap_NICU_010`: that person, and the word.
+
+    Where both have images, as `Mother_FAM001` and `FAM001`, they are two people, unless the word is one of processing.
+    """
+    people = {chain[-1]: chain for chain in uses if chain and has_digit(chain[-1]) and not is_generic(chain[-1])}
     result = {}
     for name, chain in people.items():
         match = _PREFIX.fullmatch(name)
         if match and match["name"] in people:
-            result[chain] = (people[match["name"]], match["word"])
+            both = all({*uses[one].roles} & {*MODALITIES} for one in (chain, people[match["name"]]))
+            if not both or kind_of(match["word"]) != "id":
+                result[chain] = (people[match["name"]], match["word"])
     for chain, (whose, word) in result.items():
         while whose in result:
             whose = result[whose][0]
@@ -184,10 +201,26 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
         return False
     if len(siblings) > max(_FEW, parents):
         return True
+    if (_SHORT_DATE.fullmatch(word) and _are_days(siblings)) or _are_counted(siblings, parents):
+        return False
     if shared:
         return _digits(word) > max(_digits(parent), 2)
     counted = all(re.fullmatch(r"0?\d", one) for one in siblings)
     return not (is_person(parent) or (is_generic(parent) and counted))
+
+
+def _are_days(words: Iterable[str]) -> bool:
+    """Whether all numbers of six digits are dates without a century, and there are some."""
+    numbers = [word for word in words if len(word) == 6 and word.isdigit()]
+    return bool(numbers) and all(map(_SHORT_DATE.fullmatch, numbers))
+
+
+def _are_counted(words: Collection[str], parents: int) -> bool:
+    """Whether all are a visit's own number and its day, as `00_0000` and `01_0106`: patients share that of a site."""
+    found = sorted(int(match[1]) for word in words if (match := _COUNTED.fullmatch(word)))
+    if not found or len(found) < len(words) or len(found) > len(set(found)):
+        return False
+    return parents > 1 or (found[0] < 2 and found[-1] - found[0] < len(found))
 
 
 def _owner(base: Chain, under: Mapping[str, Collection[Chain]]) -> str:
@@ -222,7 +255,7 @@ def _inner_units(uses: Iterable[Chain], told: list[str]) -> dict[Chain, tuple[Ch
     for chain in uses:
         if not chain:
             continue
-        match = next(filter(None, (part.fullmatch(chain[-1]) for part in (_NUMBERS, _UNIT, _LETTER))), None)
+        match = next(filter(None, (part.fullmatch(chain[-1]) for part in (_NUMBERS, _UNIT, _DAY, _LETTER))), None)
         if match and not is_person(match["unit"]):
             shape = (
                 chain[:-1] if is_generic(match["base"]) else (),
@@ -249,6 +282,9 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     if all(VISIT_LETTER.fullmatch(unit) for unit in units) or _are_long_ids(bases):
         return True
     several = [found for found in bases.values() if len(found) > 1]
+    if len(units[0]) == 6 and units[0].isdigit():
+        few = all(len(found) <= _FEW for found in bases.values())
+        return _are_days(units) and few and not any(is_group(base[-1]) for base in bases)
     if len(bases) < 2 or not several or any(is_group(base[-1]) for base in bases):
         return False
     sites = any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found)
@@ -272,6 +308,8 @@ def _shape(text: str) -> str:
 
 
 def _kind(unit: str) -> str:
+    if len(unit) == 6 and unit.isdigit():
+        return "day"
     return re.sub(r"\d+", "9", unit) if has_digit(unit) else "letter"
 
 

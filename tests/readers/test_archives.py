@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ class TestVisits:
     @pytest.mark.parametrize(
         ("pattern", "persons"),
         [
+            ("STUDY/<p>_T1.nii", {"PAT0001": ("190312", "200511"), "PAT0002": ("180101",)}),
             ("STUDY/STUDY-<p>/STUDY-<p>_T1.nii", {"0002": ("01", "02"), "0005": ("01",)}),
             ("GBM<p>/T1.nii", {"001": ("a", "b"), "002": ("a",)}),
             ("<p>/T1.nii", {"P03": ("pre", "post"), "P04": ("pre", "post1", "post2")}),
@@ -111,6 +113,20 @@ class TestVisits:
         ]
         found = visits(read(tmp_path, *expand(pattern, p=tuple(names))))
         assert sorted(map(len, found.values())) == sorted(map(len, persons.values()))
+
+    @pytest.mark.parametrize("days", [("190312", "200511"), ("120319", "310120"), ("00_0000", "01_0106")])
+    def test_days_and_counted_visits_below_a_patient(self, tmp_path: Path, days: tuple[str, ...]) -> None:
+        paths = expand("G-<p>/<v>/T1.nii", p=("01", "02"), v=days)
+        assert visits(read(tmp_path, *paths)) == {"G-01": {*days}, "G-02": {*days}}
+
+    def test_six_digits_that_are_no_days_are_people(self, tmp_path: Path) -> None:
+        paths = expand("Study2/<p>/T1.nii", p=("190312", "104577")) + expand("S3_<p>_T1.nii", p=("190312", "104577"))
+        assert len(visits(read(tmp_path, *paths))) == 4
+
+    def test_subject_and_session_in_one_folder_of_bids(self, tmp_path: Path) -> None:
+        paths = expand("sub-<p>_ses-<v>/anat/sub-<p>_ses-<v>_T1w.nii", p=("01", "02"), v=("1", "2"))
+        paths += expand("derivatives/freesurfer/<f>/mri/T1.mgz", f=("sub-01_ses-1", "sub-01_ses-1.long.sub-01"))
+        assert visits(read(tmp_path, *paths)) == {"sub-01": {"ses-1", "ses-2"}, "sub-02": {"ses-1", "ses-2"}}
 
     def test_folders_that_repeat_and_go_on(self, tmp_path: Path) -> None:
         paths = expand("<p>/<p>_AD/<p>_AD_<v>_MR_1/T1.nii", p=("188", "189"), v=("01", "02"))
@@ -173,6 +189,12 @@ class TestPatients:
             (expand("<p>_T1.nii", p=("TCGA-02-0001", "TCGA-06-0122")), {"TCGA-02-0001", "TCGA-06-0122"}),
             (expand("T1_<p>.nii", p=("001", "002")), {"001", "002"}),
             (expand("<p>_T1.nii", p=("01-001", "01-002", "02-001")), {"01-001", "01-002", "02-001"}),
+            (
+                expand("Center<c>/<p>/T1.nii", c="AB", p=("01-001", "01-002")),
+                {"CenterA_01-001", "CenterA_01-002", "CenterB_01-001", "CenterB_01-002"},
+            ),
+            (expand("Trial13/<p>/T1.nii", p=("02-0001", "06-0122")), {"Trial13_02-0001", "Trial13_06-0122"}),
+            (expand("<p>_T1.nii", p=("Mother_FAM1", "Child_FAM1", "FAM1")), {"Mother_FAM1", "Child_FAM1", "FAM1"}),
             (expand("<g>/<g>_a1/T1.nii", g=("Tumor", "lesion")), {"Tumor_a1", "lesion_a1"}),
             (expand("<p>_T1.nii", p=("BM_001", "BM_002", "C_001")), {"BM_001", "BM_002", "C_001"}),
             (expand("<p>_T1.nii", p=("MS_lesion_P1", "brain_tumor_07")), {"MS_lesion_P1", "brain_tumor_07"}),
@@ -201,6 +223,23 @@ class TestPatients:
         listing = read(tmp_path, "NICU_010_T1.nii", "NICU_012_T1.nii", "Zmap_NICU_010_ADC.nii")
         assert [scan.modalities for scan in listing.scans] == [("T1", "ADC"), ("T1",)]
         assert "Zmap_NICU_010" in listing.told[0]
+
+    def test_one_name_at_two_hospitals(self, tmp_path: Path) -> None:
+        listing = read(tmp_path / "a", *expand("Hospital_<c>/GBM001/T1.nii", c="AB"))
+        assert set(visits(listing)) == {"Hospital_A_GBM001", "Hospital_B_GBM001"}
+        assert "GBM001" in listing.told[0]
+        other = read(tmp_path / "b", "Hospital_A/GBM001/T1.nii", "Hospital_B/GBM001/FLAIR.nii", "Site/GBM2/T1.nii")
+        assert set(visits(other)) == {"GBM001", "GBM2"}
+        copies = read(tmp_path / "c", *expand("<c>/GBM001/T1.nii", c=("SiteA", "SiteA_processed")))
+        assert set(visits(copies)) == {"GBM001"}
+
+    @pytest.mark.parametrize(("kind", "people"), [("raw", {"A_sub-1", "B_sub-1"}), ("derivative", {"sub-1"})])
+    def test_data_sets_of_bids_with_descriptions(self, tmp_path: Path, kind: str, people: set[str]) -> None:
+        for place, said in (("A", "raw"), ("B", kind)):
+            (tmp_path / place).mkdir()
+            (tmp_path / place / "dataset_description.json").write_text(json.dumps({"DatasetType": said}))
+        listing = read(tmp_path, "A/sub-1/anat/sub-1_T1w.nii", "B/sub-1/anat/sub-1_FLAIR.nii")
+        assert set(visits(listing)) == people
 
     def test_images_of_no_known_kind_are_not_thrown_together(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "x/one.nii", "x/two.nii", "y/one.nii", "y/two.nii")

@@ -178,6 +178,11 @@ class TestBids:
         assert one.files[-1].path.endswith("pre_label-lesion_mask.nii.gz")
         assert (two.subject, two.session, two.modalities) == ("sub-02", "1", ("T2",))
 
+    def test_acq_tells_contrast_where_ce_does_not(self, tmp_path: Path) -> None:
+        words = {"acq-pre": "T1", "acq-postgad": "T1ce", "acq-postop": "T1", "acq-postgad_ce-none": "T1"}
+        touch(tmp_path, *(f"sub-{n}/anat/sub-{n}_{word}_T1w.nii.gz" for n, word in enumerate(words)))
+        assert [scan.files[0].role for scan in find(str(tmp_path)).scans] == list(words.values())
+
     def test_suffixes_that_are_no_weight_and_templates_that_are_nobody(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"sub-01/anat/sub-01_{word}.nii.gz" for word in ("acq-x_T1w", "FLASH", "T2w", "T2starw")))
         touch(tmp_path, "tpl-MNI/anat/tpl-MNI_res-1_T1w.nii.gz")

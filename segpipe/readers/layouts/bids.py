@@ -6,16 +6,19 @@ folder of a data type; those of derivatives are taken where a subject has no oth
 of masks and no word of the brain or of tissues; one in the space of its image comes first.
 """
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, ScanSource, gather, is_image, pairs, stem
 from segpipe.readers.labels import stated
 from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, modality
+from segpipe.readers.recognise import recognise
 
 _SUBJECT, _SESSION = re.compile(r"sub-.+", re.IGNORECASE), re.compile(r"ses-.+", re.IGNORECASE)
+_FOLDER = re.compile(r"(?P<subject>sub-.+?)(?:_(?P<session>ses-.+?))?(?:\.long\..+)?", re.IGNORECASE)
 _FLAT = re.compile(
     r"(?P<subject>sub-.+?)(?:_(?P<session>ses-.+?))?(?P<rest>(?:_(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)", re.IGNORECASE
 )
@@ -89,7 +92,8 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
         return Claim(taken={*templates}, ignored=templates)
     maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
     made = {name.entry.path for name in maps}
-    found, ignored = _understood([name for name in names if name.entry.path not in made])
+    datasets = _datasets(archive, entries)
+    found, ignored = _understood([name for name in names if name.entry.path not in made], datasets)
     ignored |= {name.entry.path: BRAIN for name in maps}
     scans, rejected = gather(found, "bids", companions)
     scans = [scan if scan.files[-1].role != MASK else _with_convention(scan) for scan in scans]
@@ -119,9 +123,11 @@ def _parse(entry: Entry) -> _Name | None:
     if not places and not flat:
         return None
     place = places[0] if places else len(folders)
-    subject = folders[place] if places else flat["subject"]  # type: ignore[index]
+    named = _FOLDER.fullmatch(folders[place]) if places else flat
+    assert named is not None
+    subject, visit = named["subject"], (named["session"] or "") if places else ""
     inside = folders[place + 1 :]
-    session = next((folder for folder in inside if _SESSION.fullmatch(folder)), "")
+    session = next((folder for folder in inside if _SESSION.fullmatch(folder)), visit)
     rest = _without(_without(name, subject), session)
     if not session and (match := re.match(r"(ses-[^_]+(?:_(?![^_]*-)[^_]+(?=_[^_]*[-_]))*)_?", rest, re.IGNORECASE)):
         session = match[1]
@@ -131,7 +137,7 @@ def _parse(entry: Entry) -> _Name | None:
     entities, words, suffix = _entities(rest)
     return _Name(
         entry=entry,
-        root="/".join(folder for folder in above[:derived] if not _ROOTS.fullmatch(folder)),
+        root=_root(above[:derived]),
         subject=subject,
         session=session or "1",
         datatype=next((folder.lower() for folder in inside if folder.lower() in _DATATYPES), ""),
@@ -141,6 +147,34 @@ def _parse(entry: Entry) -> _Name | None:
         words=words,
         suffix=suffix,
     )
+
+
+def _root(folders: Iterable[str]) -> str:
+    return "/".join(folder for folder in folders if not _ROOTS.fullmatch(folder))
+
+
+def _datasets(archive: Archive, entries: Iterable[str]) -> set[str]:
+    """The roots that have a description of their own, derivatives and those inside of others left out."""
+    roots = set()
+    for path in entries:
+        *folders, name = path.split("/")
+        if name == "dataset_description.json" and not any(map(_DERIVED.fullmatch, folders)):
+            roots.add((_root(folders), path))
+    if len({root for root, _ in roots}) < 2:
+        return set()
+    apart = {root for root, path in roots if not _is_derivative(archive, path)}
+    return {
+        one for one in apart if not any(f"{one}/".startswith(f"{other}/" if other else "") for other in apart - {one})
+    }
+
+
+def _is_derivative(archive: Archive, path: str) -> bool:
+    """Whether a data set says that it is made of another."""
+    try:
+        said = json.loads(archive.read(path))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("DatasetType") == "derivative"
 
 
 def _without(text: str, known: str) -> str:
@@ -168,8 +202,7 @@ def _image_role(name: _Name) -> str | None:
         return None
     suffix = name.suffix.lower()
     role = _UNIFORM.get(suffix) or (None if suffix in _OWN_NAME else modality(name.suffix))
-    ce = name.entities.get("ce", "none").lower()
-    if role == "T1" and ce not in _WITHOUT:
+    if role == "T1" and _has_agent(name.entities):
         return "T1ce"
     if role in MODALITIES:
         return role
@@ -177,6 +210,13 @@ def _image_role(name: _Name) -> str | None:
         f"{key}-{name.entities[key]}" for key in ("inv", "echo", "flip", "mt", "part") if key in name.entities
     )
     return "-".join(word for word in (role if role and suffix != "t1map" else name.suffix, part) if word)
+
+
+def _has_agent(entities: Mapping[str, str]) -> bool:
+    """Whether `ce` says that an agent was given, or `acq` where there is none: `acq-postgad`."""
+    if "ce" in entities:
+        return entities["ce"].lower() not in _WITHOUT
+    return recognise(entities.get("acq", "")).contrast is True
 
 
 def _mask_role(name: _Name) -> str | None:
@@ -193,7 +233,7 @@ def _mask_role(name: _Name) -> str | None:
     return MASK if lesion or name.suffix.lower() not in ("dseg", "probseg") else BRAIN
 
 
-def _understood(names: list[_Name]) -> tuple[list[Found], dict[str, str]]:
+def _understood(names: list[_Name], datasets: Collection[str]) -> tuple[list[Found], dict[str, str]]:
     """The files of scans, and what the others are."""
     ignored: dict[str, str] = {}
     images: dict[tuple[str, str], list[_Name]] = defaultdict(list)
@@ -208,7 +248,7 @@ def _understood(names: list[_Name]) -> tuple[list[Found], dict[str, str]]:
             ignored[name.entry.path] = f"BIDS {name.datatype or 'other'}"
         else:
             images[name.root, name.subject].append(name)
-    people = _people(images)
+    people = _people(images, datasets)
     found: list[Found] = []
     for person, mine in images.items():
         raw = [name for name in mine if not name.derived] or mine
@@ -218,8 +258,11 @@ def _understood(names: list[_Name]) -> tuple[list[Found], dict[str, str]]:
     return found, ignored
 
 
-def _people(images: Mapping[tuple[str, str], list[_Name]]) -> dict[tuple[str, str], str]:
-    """What each subject of each data set is called: `sub-01`, with the data set where another has the same files."""
+def _people(images: Mapping[tuple[str, str], list[_Name]], datasets: Collection[str]) -> dict[tuple[str, str], str]:
+    """What each subject of each data set is called: `sub-01`, with the data set where another has the same files.
+
+    So it is where two of the roots are `datasets`, each with its own description.
+    """
     files: dict[tuple[str, str], set[tuple[str, str]]] = {
         person: {(name.session, name.entry.name) for name in mine} for person, mine in images.items()
     }
@@ -229,6 +272,7 @@ def _people(images: Mapping[tuple[str, str], list[_Name]]) -> dict[tuple[str, st
     result = {}
     for subject, persons in by_subject.items():
         clash = any(files[one] & files[other] for one in persons for other in persons if one < other)
+        clash = clash or sum(root in datasets for root, _ in persons) > 1
         for root, _ in persons:
             result[root, subject] = f"{root.replace('/', '_')}_{subject}" if clash and root else subject
     return result

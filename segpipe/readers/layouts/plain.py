@@ -44,6 +44,7 @@ from segpipe.readers.names import (
     has_digit,
     is_generic,
     is_map_of,
+    is_site,
     is_weak_visit,
     kind_of,
 )
@@ -97,6 +98,8 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     origin = archive.root.rstrip("/").rpartition("/")[2]
     reads, anatomy = _split(_read_all(images))
     persons, told = people(_uses(reads))
+    persons, apart = _apart_by_site(reads, persons)
+    told += apart
     found = [_found(read, persons[read.chain], origin) for read in reads]
     kept, lost = _with_images(found)
     scans, refused = gather(_one_per_role(kept), "plain", companions)
@@ -228,6 +231,34 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
         else read
         for read in reads
     ]
+
+
+def _apart_by_site(reads: Iterable[Read], persons: dict[Chain, Person]) -> tuple[dict[Chain, Person], list[str]]:
+    """Patients of one name below several hospitals are several people, if the same image of a visit is below each."""
+    sites = {chain: next(filter(is_site, reversed(chain[:-1])), "") for chain in persons}
+    if len(set(sites.values()) - {""}) < 2:
+        return persons, []
+    seen: dict[tuple[str, str, tuple[str, ...], str], set[str]] = defaultdict(set)
+    for read in reads:
+        if (site := sites[read.chain]) and read.said.role in MODALITIES:
+            person = persons[read.chain]
+            seen[person.name, person.visit, read.visits, read.said.role].add(site)
+    twice = {key[0] for key, found in seen.items() if _are_apart(found)}
+    if not twice:
+        return persons, []
+    shown = ", ".join(sorted(twice)[:4])
+    told = f"names below several sites ({shown}) were read as one patient at each; if they are one, write a manifest"
+    return {
+        chain: replace(person, name=f"{sites[chain]}_{person.name}")
+        if person.name in twice and sites[chain]
+        else person
+        for chain, person in persons.items()
+    }, [told]
+
+
+def _are_apart(sites: Collection[str]) -> bool:
+    """Whether there are several, and none is another with words behind it, as `SiteA` and `SiteA_processed`."""
+    return len([one for one in sites if all(_after(one, other) is one for other in sites if other != one)]) > 1
 
 
 @lru_cache(maxsize=1 << 12)
