@@ -312,7 +312,8 @@ _PERSON_WORD = re.compile(
     r"|mrn)(?![a-z])|患者|病人",
     re.IGNORECASE,
 )
-_ANYONES = re.compile(r"[^\W\d_]{1,2}[_\-. ]?\d+[a-z]?|\d+(?:[_\-. ]\d+)+")
+_ANYONES = re.compile(r"[^\W\d_]{1,2}[_\-. ]?\d+[a-z]?")
+_NUMBERS = re.compile(r"\d+(?:[_\-. ]\d+)+")
 _SITE = re.compile(
     r"cent(?:er|re|rum)|site|hospital|klinik|clinic|hopital|h[oô]pital|institut|中心|医院", re.IGNORECASE
 )
@@ -634,10 +635,15 @@ def kind_of(word: str) -> str:
 def is_generic(text: str) -> bool:
     """Whether a name could be anyone's in another folder: a number, a letter or a word for patients with a number.
 
-    >>> [is_generic(text) for text in ("Patient_01", "P1", "007", "01-002", "UPENN-GBM-00001", "BraTS_1")]
-    [True, True, True, True, False, False]
+    >>> [is_generic(text) for text in ("Patient_01", "P1", "007", "UPENN-GBM-00001", "BraTS_1")]
+    [True, True, True, False, False]
     """
     return bool(_PERSON.fullmatch(text) or _ANYONES.fullmatch(text))
+
+
+def is_numbers(text: str) -> bool:
+    """Whether a name is numbers alone, as `01-002`: the same may be used at another place."""
+    return bool(_NUMBERS.fullmatch(text))
 
 
 def is_site(text: str) -> bool:

@@ -16,7 +16,9 @@ from segpipe.readers.names import (
     has_digit,
     is_generic,
     is_group,
+    is_numbers,
     is_person,
+    is_site,
     kind_of,
 )
 
@@ -141,6 +143,8 @@ def name_of(chain: Chain) -> str:
     if not chain:
         return ""
     last = chain[-1]
+    if is_numbers(last) and any(map(is_site, chain[-2:-1])):
+        return "_".join(chain)
     return "_".join(chain) if is_generic(last) or (not has_digit(last) and len(last) < _LEAST_NAME) else last
 
 

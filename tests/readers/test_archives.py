@@ -193,7 +193,7 @@ class TestPatients:
                 expand("Center<c>/<p>/T1.nii", c="AB", p=("01-001", "01-002")),
                 {"CenterA_01-001", "CenterA_01-002", "CenterB_01-001", "CenterB_01-002"},
             ),
-            (expand("Trial13/<p>/T1.nii", p=("02-0001", "06-0122")), {"Trial13_02-0001", "Trial13_06-0122"}),
+            (expand("Trial13/<p>/T1.nii", p=("02-0001", "06-0122")), {"02-0001", "06-0122"}),
             (expand("<p>_T1.nii", p=("Mother_FAM1", "Child_FAM1", "FAM1")), {"Mother_FAM1", "Child_FAM1", "FAM1"}),
             (expand("<g>/<g>_a1/T1.nii", g=("Tumor", "lesion")), {"Tumor_a1", "lesion_a1"}),
             (expand("<p>_T1.nii", p=("BM_001", "BM_002", "C_001")), {"BM_001", "BM_002", "C_001"}),
@@ -230,6 +230,10 @@ class TestPatients:
         assert "GBM001" in listing.told[0]
         other = read(tmp_path / "b", "Hospital_A/GBM001/T1.nii", "Hospital_B/GBM001/FLAIR.nii", "Site/GBM2/T1.nii")
         assert set(visits(other)) == {"GBM001", "GBM2"}
+        numbers = read(tmp_path / "d", *expand("<c>/01-001/T1.nii", c=("east", "west")), "east/01-002/T1.nii")
+        assert set(visits(numbers)) == {"east_01-001", "west_01-001", "01-002"}
+        parts = read(tmp_path / "e", "east/01-001/T1.nii", "east/01-001/T2.nii", "west/01-001/seg.nii")
+        assert [(scan.subject, len(scan.files)) for scan in parts.scans] == [("01-001", 3)]
         copies = read(tmp_path / "c", *expand("<c>/GBM001/T1.nii", c=("SiteA", "SiteA_processed")))
         assert set(visits(copies)) == {"GBM001"}
 

@@ -44,6 +44,7 @@ from segpipe.readers.names import (
     has_digit,
     is_generic,
     is_map_of,
+    is_numbers,
     is_site,
     is_weak_visit,
     kind_of,
@@ -235,7 +236,7 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
 
 def _apart_by_site(reads: Iterable[Read], persons: dict[Chain, Person]) -> tuple[dict[Chain, Person], list[str]]:
     """Patients of one name below several hospitals are several people, if the same image of a visit is below each."""
-    sites = {chain: next(filter(is_site, reversed(chain[:-1])), "") for chain in persons}
+    sites = {chain: _site_of(chain, person.name) for chain, person in persons.items()}
     if len(set(sites.values()) - {""}) < 2:
         return persons, []
     seen: dict[tuple[str, str, tuple[str, ...], str], set[str]] = defaultdict(set)
@@ -254,6 +255,13 @@ def _apart_by_site(reads: Iterable[Read], persons: dict[Chain, Person]) -> tuple
         else person
         for chain, person in persons.items()
     }, [told]
+
+
+def _site_of(chain: Chain, name: str) -> str:
+    """The place that a patient's name stands below; of a name of numbers alone whatever folder that is."""
+    if is_numbers(name) and name in chain[1:]:
+        return chain[chain.index(name, 1) - 1]
+    return next(filter(is_site, reversed(chain[:-1])), "")
 
 
 def _are_apart(sites: Collection[str]) -> bool:
