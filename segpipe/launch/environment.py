@@ -47,7 +47,7 @@ LEFT_OUT = re.compile(
     tensorflow/include/             # headers, to compile custom operations
     | bigdl/share/tflibs/           # TensorFlow 1.15 for Java; Orca's TF2 estimator trains in Python
     | bigdl/share/\w+/lib/.*\.jar   # travel as jars
-    | pyspark/(jars|bin|sbin|data|examples|licenses)/   # Spark's jars travel as an archive of their own
+    | pyspark/(jars|bin|sbin|data|examples|licenses|work|logs)/   # Spark's jars travel as an archive of their own
     | openvino/libs/libopenvino_intel_(gpu|npu)_plugin  # inference runs on CPUs
     | openvino/libs/libopenvino_(paddle|pytorch|tensorflow_lite|jax|onnx|gguf)_frontend  # models arrive as OpenVINO IR
     | (.*/)?tests/                  # test suites of packages (`test` is a part of TensorFlow's interface)

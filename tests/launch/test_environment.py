@@ -86,6 +86,12 @@ def test_environment_holds_what_jobs_import_and_leaves_out_what_they_do_not() ->
     assert f"{environment.LIBRARY}/os.py" in names
 
 
+def test_what_spark_writes_beside_itself_does_not_change_the_environment() -> None:
+    """Executors of a local cluster leave their folders in Spark's own: no other environment may come of that."""
+    assert environment.LEFT_OUT.match("pyspark/work/app-1/0/stderr")
+    assert not environment.LEFT_OUT.match("pyspark/worker.py")
+
+
 def test_moved_environment_runs_without_anything_of_this_machine(tmp_path: Path) -> None:
     """The interpreter, its standard library and a compiled package, unpacked elsewhere, in an empty environment."""
     wanted = ("/numpy/", "/numpy.libs/", "numpy-")
