@@ -496,7 +496,7 @@ def folder(name: str) -> Folder:
     ends = _VISIT_END.fullmatch(rest)
     if (
         ends
-        and _numbered(ends["name"])
+        and has_digit(ends["name"])
         and all(kind_of(one) in ("id", "number") for one in _WORD.findall(ends["name"]))
     ):
         visits, rest = (*visits, ends["visit"]), ends["name"]
@@ -519,10 +519,6 @@ def folder(name: str) -> Folder:
     named = parts.text or parts.behind
     mask = said.role == MASK and not said.weak
     return Folder(named, visits, said, mask=mask, raw=name, behind=not parts.text)
-
-
-def _numbered(name: str) -> bool:
-    return any(letter.isdecimal() for letter in name)
 
 
 @lru_cache(maxsize=1 << 12)
