@@ -26,6 +26,9 @@ from segpipe.readers.nifti import partners
 _FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets compute
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
 _PLAIN = re.compile(r"[\w .+()-]{1,200}", re.ASCII)  # names of files that nothing is wrong with
+_COPY = re.compile(
+    r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)", re.IGNORECASE
+)
 _LONGEST_NAME = 120
 _LONGEST_FILE = 255
 _READ = (*NIFTI, *itk.SUFFIXES)
@@ -34,9 +37,16 @@ _UNREAD = {
     **dict.fromkeys(
         (*itk.DETACHED, ".par", ".rec", ".head", ".brik", ".brik.gz", ".mif", ".mif.gz"), "convert it to NIfTI"
     ),
-    **dict.fromkeys((".mnc.gz", ".nii.xz", ".nii.zst", ".nii.zip", ".vti", ".vtk", ".ima.gz"), "convert it to NIfTI"),
+    **dict.fromkeys((".vti", ".vtk", ".ima.gz"), "convert it to NIfTI"),
+    **{
+        f"{image}{packing}": "unpack it"
+        for image in (*NIFTI, *itk.SUFFIXES, *itk.DETACHED)
+        for packing in (".gz", ".bz2", ".xz", ".zst", ".zip", ".lz4", ".7z", ".rar")
+        if f"{image}{packing}" not in _READ
+    },
     **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".7z", ".rar"), "unpack it beside the others"),
 }
+_UNREAD_SUFFIXES = tuple(_UNREAD)
 
 
 class Entry(NamedTuple):
@@ -296,7 +306,9 @@ def is_image(path: str) -> bool:
 def unread(path: str) -> str | None:
     """What to do with a file whose name is one of a format that holds images and is not read; None for others."""
     lower = path.lower()
-    return next((remedy for suffix, remedy in _UNREAD.items() if lower.endswith(suffix)), None)
+    if not lower.endswith(_UNREAD_SUFFIXES):
+        return None
+    return next(remedy for suffix, remedy in _UNREAD.items() if lower.endswith(suffix))
 
 
 _KNOWN = {*mimetypes.MimeTypes().types_map[True], *(".bval", ".bvec", ".log", ".mat", ".md", ".toml", ".xlsx", ".yaml")}
@@ -638,17 +650,27 @@ def packed_file(role: str, entries: Sequence[Entry]) -> SourceFile:
 
 
 def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected]]:
-    """Scans in the order of identity and path; of two with one identity the first stays and the other is rejected."""
+    """Scans in the order of identity and path; of two with one identity the first stays and the other is rejected.
+
+    What lies in a folder called a copy is never the first.
+    """
     kept: dict[tuple[str, str], ScanSource] = {}
     rejected = []
     for scan in sorted(scans, key=lambda scan: (scan.subject, scan.session, scan.files[0].path)):
         first = kept.setdefault((scan.subject, scan.session), scan)
         if first is not scan:
+            if _is_copy(first) and not _is_copy(scan):
+                kept[scan.subject, scan.session] = scan
+                first, scan = scan, first
             message = f"{scan.paths[0]} is a second scan of subject {scan.subject}, session {scan.session}"
             remedy = f"remove it or {first.paths[0]}, or give them sessions in a manifest"
             told = reject_scan(scan, Reason.DUPLICATE, message, remedy)
             rejected.append(replace(told, is_dicom=scan.is_dicom or first.is_dicom, others=first.paths))
     return list(kept.values()), rejected
+
+
+def _is_copy(scan: ScanSource) -> bool:
+    return _COPY.search(scan.files[0].path) is not None
 
 
 def reject_scan(scan: ScanSource, reason: Reason, message: str, remedy: str) -> Rejected:

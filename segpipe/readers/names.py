@@ -30,7 +30,7 @@ _STRONG = re.compile(
     r"\w*(?:masks?|msk|maske[nr]?|masques?|mascaras?|maschere?a?|maska)"
     r"|\w*seg(?:s|m|mented|menta(?:tion|cion|cao|zione|tie|cja)e?s?|mentierung(?:en)?)?|labels?|labelmaps?"
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
-    r"|annotations?|annotated|annot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct"
+    r"|annotations?|annotated|annot|tracings?|traced|ot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct"
     r"|\w*(?:标注|分割|掩膜|勾画)\w*"
 )
 _WEAK = re.compile(
@@ -289,7 +289,8 @@ _TECHNICAL_PATTERN = re.compile(
     r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
     r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|brain\w*extract\w*"
 )
-_WEIGHTED = re.compile(r"t[12]|flair|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl")
+_WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl")
+_ODD_WEIGHT = re.compile(r"t[12]([a-z]{2,})", re.IGNORECASE)
 _OTHER_IMAGE = re.compile(
     r"e?adc|dwi|dti|swi|swan|pdw?|dp|bold|cbf|cbv|asl|flash|gre|dir|psir|stir|tof|mra|dsc|perf\w*|diff\w*|fa|ktrans"
     r"|subt?\w*tion|qsm|t2star|hemo|adcmap|epi|fmri|pwi|mtt|ttp|localizer|scout"
@@ -383,13 +384,15 @@ class Said:
     """What the words that describe a file say: its role, None if they say none.
 
     `rank` orders masks of one scan, the best first. `weak` marks a mask that only a word for what it shows makes one,
-    and `label` is what the words are, for the name of an image of no known modality.
+    `shown` an image whose name has such a word beside its modality's, as `Lesion_FLAIR`. `label` is what the words
+    are, for the name of an image of no known modality.
     """
 
     role: str | None
     label: str = ""
     rank: int = 0
     weak: bool = False
+    shown: bool = False
 
 
 @dataclass(frozen=True)
@@ -433,8 +436,9 @@ def modality(text: str) -> str | None:
     ('T1ce', 'FLAIR', 'ADC', None)
     """
     found = recognise(text)
-    if found.words and not set(found.words) - {"mpr", "plane"} and "mpr" in found.words:
-        return "T1"  # a reformatted image among files, but a magnetisation-prepared sequence in a file's name (OASIS)
+    if "mpr" in found.words and not {*found.words} - {"mpr", "plane", "after", "before"}:
+        # a reformatted image among series, but a magnetisation-prepared sequence in a file's name (OASIS)
+        found = recognise(re.sub("mpr", "mprage", text, count=1, flags=re.IGNORECASE))
     if found.role == "other":
         return _ROLE_OF_DETAIL.get(found.detail, found.detail.replace(" ", "-"))
     return found.role
@@ -459,7 +463,7 @@ def describe(text: str) -> Said:
         return Said(MASK, label, rank + (0 if shown else 3 if any(map(_WEIGHTED.search, words)) else 2))
     role = modality(text)
     if role in MODALITIES and not (len(words) > 1 and _fits(_WEAK, words[-1])):
-        return Said(role, label)
+        return Said(role, label, shown=shown)
     if shown:
         return Said(MASK, label, rank + 1, weak=True)
     return Said(role, label)
@@ -561,12 +565,20 @@ def cut(stem: str) -> Cut:
 def _first_modality(kinds: list[str], words: list[re.Match[str]]) -> int | None:
     """The first word for an image's kind; of one without a weight, if no number stands between."""
     found = [n for n, kind in enumerate(kinds) if kind == "modality"]
+    if len(found) > 1 and kinds[found[0] + 1] == "number" and _is_odd_weight(words[found[0]][0]):
+        found = found[1:]  # `T2DM_12_FLAIR`: letters behind T2 that are no word of radiology begin a patient's name
     weighted = next((n for n in found if _WEIGHTED.search(words[n][0].lower())), None)
     if weighted is not None and found[0] < weighted:
         between = kinds[found[0] + 1 : weighted]
         if "number" in between or (kinds[0] == "id" and "id" in between):
             return weighted
     return found[0] if found else None
+
+
+def _is_odd_weight(word: str) -> bool:
+    """Whether letters behind T1 or T2 are no word of radiology, as in `T2DM`."""
+    match = _ODD_WEIGHT.fullmatch(word)
+    return bool(match and not recognise(match[1]).words)
 
 
 def _behind(rest: str, words: list[re.Match[str]], kinds: list[str], strong: int) -> str:

@@ -34,6 +34,8 @@ _MOST_MEMBERS = 1 << 20
 _LEAST_BOUND, _MOST_RATIO = 1 << 30, 100  # of what a compressed tar may unpack to: bytes, and times its size
 _MOST_DIRECTORY = 1 << 28  # bytes of what a zip says of its members
 _MOST_HEADER = (1 << 14) + 8 * tarfile.BLOCKSIZE  # bytes of all that a tar says of one member: parsing may be quadratic
+_PLAIN_HEADER = 4 * tarfile.BLOCKSIZE  # what programs say of a member, its time and a long name included
+_MOST_MORE = 1 << 26  # bytes of headers beyond that, of all members together
 _NUMBER = re.compile(rb"\d{64}")  # no number of a header is that long, and a pattern tries each part of it
 _MOST_BUFFERED = 1 << 24  # of a member of a compressed tar, in which nobody goes back
 _END, _END_64, _END_BYTES = b"PK\x05\x06", b"PK\x06\x06", 1 << 17
@@ -168,6 +170,7 @@ class Packed:
                 info = next(found, None)
             if info is None:
                 return
+            info.pax_headers = {}  # they have been applied, and are most of what a hostile archive would keep in memory
             yield info
 
     def _check_end(self, file: _Bounded) -> None:
@@ -262,12 +265,17 @@ class _Bounded:
     def __init__(self, file: Any, most: int, name: str):
         self._file, self._most, self._name = file, most, name
         self._left: int | None = None  # bytes of a header
+        self._more = 0  # bytes of long headers so far
 
     def __enter__(self) -> None:
         self._left = _MOST_HEADER
 
     def __exit__(self, *_: object) -> None:
-        self._left = None
+        taken, self._left = _MOST_HEADER - (self._left or 0), None
+        self._more += max(0, taken - _PLAIN_HEADER)
+        if self._more > _MOST_MORE:
+            problem = f"{self._name} has more than {_MOST_MORE} bytes of long headers"
+            raise BadInput(Reason.TOO_LARGE, problem, "pack it again")
 
     def read(self, count: int = -1) -> bytes:
         if self._left is not None:

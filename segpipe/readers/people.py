@@ -30,6 +30,7 @@ _DAY = re.compile(r"(?P<base>.*\d.*)(?P<separator>[_\-. ])(?P<unit>\d{6})")  # w
 _YEAR, _MONTH, _DAYS = r"(?:[0-4]\d|[89]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 _SHORT_DATE = re.compile(rf"{_YEAR}{_MONTH}{_DAYS}|{_DAYS}{_MONTH}{_YEAR}")
 _COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its day
+_COUNTED_END = re.compile(r"(?P<base>.*\d)[_\-. ](?P<unit>\d{1,2}[_\-. ]\d{1,6})")
 _LETTER = re.compile(r"(?P<base>.*\d{3,})(?P<separator>)(?P<unit>[A-Fa-f])")
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
@@ -68,7 +69,7 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     parted: set[Chain] = set()  # names that an end was taken from: it is not done twice
     while True:
         now = _merged(read, uses)
-        parts = _inner_units([chain for chain in now if chain not in parted], told)
+        parts = _inner_units({chain: use for chain, use in now.items() if chain not in parted}, now, told)
         parted |= {base for base, _ in parts.values()}
         whole = {chain: parts.get(chain, (chain, ""))[0] for chain in now}
         levels = _outer_units(whole, now, told)
@@ -179,7 +180,8 @@ def _outer_units(
         for word in words:
             chain = (*base, word)
             use = of[chain]
-            numbers = owns(owner) and _tells_series_apart(siblings)
+            extra = base in of and not is_person(word) and _are_extras(use, of[base])
+            numbers = owns(owner) and (extra or _tells_series_apart(siblings))
             if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
                 continue
             variant = not has_digit(word) and base in of and {*use.roles} <= {*of[base].roles}
@@ -250,14 +252,25 @@ def _tells_series_apart(uses: list[Use]) -> bool:
     return len(uses) > 1 and all(len(one) <= 1 for one in kinds) and len(set(roles)) == sum(map(len, kinds))
 
 
+def _are_extras(use: Use, owner: Use) -> bool:
+    """Whether images below a patient's folder are of other kinds alone, where those of the modalities lie in it."""
+    mains = {*MODALITIES}
+    return bool({*owner.roles} & mains and not {*use.roles} & mains)
+
+
 # Parts of one name
 
 
-def _inner_units(uses: Iterable[Chain], told: list[str]) -> dict[Chain, tuple[Chain, str]]:
+def _inner_units(
+    chains: Collection[Chain], uses: Mapping[Chain, Use], told: list[str]
+) -> dict[Chain, tuple[Chain, str]]:
     """For chains whose last name ends in a visit: the chain without it, and the visit."""
+    counted = _counted_ends(chains)
+    if counted:
+        told.append(_sentence({unit for _, unit in counted.values()}, "ends of patients' names"))
     groups: dict[tuple[object, ...], dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
-    for chain in uses:
-        if not chain:
+    for chain in chains:
+        if not chain or chain in counted:
             continue
         match = next(filter(None, (part.fullmatch(chain[-1]) for part in (_NUMBERS, _UNIT, _DAY, _LETTER))), None)
         if match and not is_person(match["unit"]):
@@ -269,15 +282,62 @@ def _inner_units(uses: Iterable[Chain], told: list[str]) -> dict[Chain, tuple[Ch
             )
             without = (*chain[:-1], match["base"])
             groups[shape][without][match["unit"]] = chain
-    result: dict[Chain, tuple[Chain, str]] = {}
+    result = counted
     for bases in groups.values():
-        if _are_visits(bases):
+        if not _are_visits(bases):
+            later = {
+                chain: (base, unit)
+                for base, units in bases.items()
+                if base in uses and _has_images(uses[base]) and not is_group(base[-1])
+                for unit, chain in units.items()
+            }
+            result |= later
+            if later:
+                told.append(_sentence({unit for _, unit in later.values()}, "ends of patients' names"))
+        else:
             result |= {chain: (base, unit) for base, units in bases.items() for unit, chain in units.items()}
             if _are_long_ids(bases):
                 continue
             some = {unit for units in bases.values() for unit in units}
             told.append(_sentence(some, "ends of patients' names"))
     return result
+
+
+def _counted_ends(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
+    """For names that end in a visit's number and its day, as `X-017_00_0000` and `X-017_01_0412`: who, and the visit.
+
+    So it is where everybody's numbers count from the first visit, the days grow with them, and somebody came twice.
+    """
+    found: dict[str, dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
+    for chain in chains:
+        if chain and (match := _COUNTED_END.fullmatch(chain[-1])):
+            base = (*chain[:-1], match["base"])
+            found[_shape(match["base"])][base][match["unit"]] = chain
+    return {
+        chain: (base, unit)
+        for bases in found.values()
+        if max(map(len, bases.values())) > 1
+        and all(_count_visits(units, len(bases) > 1) and not is_group(base[-1]) for base, units in bases.items())
+        for base, units in bases.items()
+        for unit, chain in units.items()
+    }
+
+
+def _count_visits(units: Iterable[str], several: bool) -> bool:
+    """Whether numbers begin with 0 or 1 and go on by one, and days grow; one patient alone begins with day 0."""
+    visits = sorted(tuple(map(int, re.findall(r"\d+", unit))) for unit in units)
+    numbers, days = [visit[0] for visit in visits], [visit[1] for visit in visits]
+    first = numbers[0]
+    return (
+        first < 2
+        and numbers == [*range(first, first + len(numbers))]
+        and days == sorted(set(days))
+        and (several or days[0] == 0)
+    )
+
+
+def _has_images(use: Use) -> bool:
+    return bool(use.unknown or {*use.roles} & {*MODALITIES})
 
 
 def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:

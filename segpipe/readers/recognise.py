@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "2"
+RULES_VERSION = "3"
 """Changes with every change of a word or a rule."""
 
 
@@ -84,6 +84,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bmag(?:nitude)? images?\b|\bpha(?:se)? images?\b", " swi "),
     (r"\bmagic\b", " synthetic "),
     (r"\bc ?t1w?\b|\bt1w? ?ks\b", " t1 after "),
+    (r"\bt1 ?c ?wi?\b", " t1 after "),
     (r"\bt1w? ?pre\b(?! ?\w)", " t1 before "),
     (r"\bt2w? ?fl\b|\bspc ?ir\b|\bspace ?ir\b", " flair "),
     (r"\bt2w? ge\b|\bge t2w?\b", " t2star "),
@@ -100,6 +101,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\b(?:без|до) ?\w{0,3} ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bнатив\w*", " before "),
     (r"\b(?:с|после) ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bконтраст\w*|\+ ?(?:контр\w*|кв|ку)\b", " after "),
     (r"\bт([12])", r" t\1 "),
+    (r"\bфл(?:аир|эр)\w*", " flair "),
     (rf"\b{_AGENT} ?(?:oncesi|nelkul|elott)|\bkontrasts\w? ?z\b", " before "),
     (rf"\bpo ?{_AGENT}\b", " after "),
 )  # fmt: skip

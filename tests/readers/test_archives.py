@@ -44,6 +44,21 @@ def expand(*patterns: str, **words: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
+class TestCopies:
+    """Windows calls a copy `P4 (1)` or `P4 - Copy`; the original stays."""
+
+    def test_originals_stay(self, tmp_path: Path) -> None:
+        paths = expand("<p>/<w>.nii", p=("GB03", "GB03 - Copy", "GB04", "GB04 (1)"), w=("T1", "FLAIR"))
+        listing = read(tmp_path, *paths)
+        assert set(visits(listing)) == {"GB03", "GB04"}
+        assert set(roles(listing)) == {path for path in paths if path[4] == "/"}
+        assert {str(one.reason) for one in listing.rejected} == {"duplicate"}
+
+    def test_numbers_in_brackets_are_patients_where_nobody_else_is_called_so(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("<p>/<w>.nii", p=("Patient (1)", "Patient (2)"), w=("T1", "FLAIR")))
+        assert set(visits(listing)) == {"Patient (1)", "Patient (2)"}
+
+
 class TestVisits:
     """A patient who came twice is one subject with two sessions."""
 
@@ -73,6 +88,29 @@ class TestVisits:
         found = visits(listing)
         assert set(found) == {"P01", "P02"}
         assert {len(sessions) for sessions in found.values()} == {len(words)}
+
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [
+            (("X-017_00_0000", "X-017_01_0412"), {"X-017": {"00_0000", "01_0412"}}),
+            (("S1_00_0000", "S1_01_0090", "S2_01_0041"), {"S1": {"00_0000", "01_0090"}, "S2": {"01_0041"}}),
+            (("GLI12_B", "GLI12_F1"), {"GLI12": {"1", "F1"}}),
+            (("A1_01_001", "A1_01_002"), {"A1_01_001": {"1"}, "A1_01_002": {"1"}}),  # a site's two patients
+        ],
+        ids=lambda value: value[0] if isinstance(value, tuple) else "",
+    )
+    def test_named_flat(self, tmp_path: Path, names: tuple[str, ...], expected: dict[str, set[str]]) -> None:
+        listing = read(tmp_path, *expand("<n>_<w>.nii", n=names, w=("T1", "T2")))
+        assert visits(listing) == expected
+        assert any("one patient each" in line for line in listing.told) == (len(expected) < len(names))
+
+    def test_above_the_subjects(self, tmp_path: Path) -> None:
+        paths = expand("<s>/<p>_T1w.nii", s=("ses-1", "ses-2"), p=("sub-01", "sub-02"))
+        assert visits(read(tmp_path, *paths)) == {"sub-01": {"ses-1", "ses-2"}, "sub-02": {"ses-1", "ses-2"}}
+
+    def test_images_of_other_kinds_below_a_patient_are_theirs(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "X/1/FLAIR.nii", "X/1/T1.nii", "X/1/V.MR_DWI.706/V.MR_DWI.706.nii", "X/2/T1.nii")
+        assert set(visits(listing)) == {"X_1", "X_2"}
 
     def test_numbers_behind_long_numbers(self, tmp_path: Path) -> None:
         paths = expand("x/UPENN-GBM-<n>/UPENN-GBM-<n>_T1.nii", n=("00001_11", "00001_21", "00002_11"))
@@ -263,6 +301,24 @@ class TestPatients:
 class TestMasks:
     """A mask is a mask, an image an image."""
 
+    def test_a_word_of_lesions_before_a_modality_that_is_there_makes_a_mask(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "R1/R1_FLAIR.nii", "R1/R1_Lesion_FLAIR.nii", "R2/R2_Lesion_FLAIR.nii")
+        assert roles(listing) == {
+            "R1/R1_FLAIR.nii": "FLAIR",
+            "R1/R1_Lesion_FLAIR.nii": MASK,
+            "R2/R2_Lesion_FLAIR.nii": "FLAIR",
+        }
+
+    def test_patients_may_be_called_as_masks_and_modalities_are(self, tmp_path: Path) -> None:
+        paths = expand("<p>/<w>.nii", p=("ROI04", "SEG13"), w=("T1", "FLAIR"))
+        listing = read(tmp_path, *paths, "T2DM_12_T1.nii", "T2DM_12_T2.nii")
+        assert set(roles(listing).values()) == {"T1", "T2", "FLAIR"}
+        assert set(visits(listing)) == {"ROI04", "SEG13", "T2DM_12"}
+
+    def test_masks_of_a_folder_of_lesions_belong_to_images_elsewhere(self, tmp_path: Path) -> None:
+        paths = expand("T1w/<p>_T1w.nii", "Lesions/<p>_lesion.nii", p=("hc_014", "ms_003"))
+        assert {scan.files[-1].role for scan in read(tmp_path, *paths).scans} == {MASK}
+
     @pytest.mark.parametrize(
         "word",
         [
@@ -339,6 +395,17 @@ class TestMasks:
         assert len(listing.rejected) == 2
 
 
+class TestSites:
+    """`sub-01` of two hospitals are two people, of two disks one."""
+
+    @pytest.mark.parametrize(("places", "count"), [(("siteA", "siteB"), 2), (("disk1", "disk2"), 1)])
+    def test_of_one_subject(self, tmp_path: Path, places: tuple[str, str], count: int) -> None:
+        paths = [f"{one}/sub-01/ses-{n}/anat/sub-01_ses-{n}_T1w.nii" for n, one in enumerate(places)]
+        listing = read(tmp_path, *paths)
+        assert len(visits(listing)) == count
+        assert any("of several data sets (sub-01)" in line for line in listing.told)
+
+
 class TestModalities:
     """All words of a name tell its modality, not the first."""
 
@@ -348,7 +415,8 @@ class TestModalities:
             ("T1WI", "T1"), ("T1+C", "T1ce"), ("T1pre", "T1"), ("T1post", "T1ce"), ("CT1", "T1ce"), ("t1gd", "T1ce"),
             ("3DFLAIR", "FLAIR"), ("3DT1GADO", "T1ce"), ("t2_tirm_tra_dark-fluid_4", "FLAIR"), ("t2f", "FLAIR"),
             ("dark_fluid", "FLAIR"), ("fla", "FLAIR"), ("ceT1", "T1ce"), ("hrT2", "T2"),
-            ("T1WKS", "T1ce"), ("t1_mpr_post", "T1ce"),
+            ("T1WKS", "T1ce"), ("t1_mpr_post", "T1ce"), ("mpr_c", "T1ce"), ("T1CWI", "T1ce"), ("ФЛАИР", "FLAIR"),
+            ("Т1_с_контрастом", "T1ce"), ("Т2", "T2"),  # with Cyrillic letters
             ("t1_mprage_sag_p2_iso_KM_9", "T1ce"), ("T1_to_FLAIR", "T1"), ("T1_N4_brain_regtoMNI", "T1"),
         ],
     )  # fmt: skip

@@ -282,6 +282,28 @@ def test_members_are_found_again_where_other_layouts_were_asked_first(plain: Pat
     assert [one.paths for one in tasks.rejected] == [one.paths for one in driver.rejected] == [("a.zip!/t1.nii.gz",)]
 
 
+@pytest.mark.parametrize("most", [1 << 20, 1 << 21])
+def test_long_headers_of_many_members_are_bounded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(packed, "_MOST_MORE", most)
+    content = (b"32 comment=" + b"x" * 20 + b"\n") * 500
+    extra, member = tarfile.TarInfo("x"), tarfile.TarInfo("a.txt")
+    extra.type, extra.size = b"x", len(content)
+    padded = content.ljust(-(-len(content) // 512) * 512, b"\0")
+    one = extra.tobuf(tarfile.PAX_FORMAT) + padded + member.tobuf(tarfile.PAX_FORMAT)
+    with gzip.open(tmp_path / "a.tgz", "wb", 1) as archive:
+        archive.write(one * 100 + bytes(1024))  # 1.5 MB beyond plain headers
+    fs, root = url_to_fs(str(tmp_path))
+    if most > 100 * len(one):
+        assert [each.name for each in packed.opened(fs, root, "a.tgz").members()] == ["a.txt"]
+        return
+    with pytest.raises(BadInput) as raised:
+        packed.opened(fs, root, "a.tgz").members()
+    assert raised.value.reason == "too_large"
+    assert "long headers" in raised.value.problem
+
+
 def test_numbers_without_end_in_a_header_are_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo("x")
     header.type, header.size = b"x", 16000

@@ -117,6 +117,12 @@ class TestDecathlon:
             load(listing.root, listing.scans[1])
         assert caught.value.reason == Reason.GRID_MISMATCH
 
+    def test_data_sets_do_not_take_each_others_files(self, tmp_path: Path) -> None:
+        for name in ("Task1", "Task10", "Task1/inner"):
+            touch(tmp_path, f"{name}/imagesTr/{Path(name).name}_001_0000.nii.gz")
+            (tmp_path / name / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T2"}, "labels": {}}))
+        assert [scan.subject for scan in find(str(tmp_path)).scans] == ["Task10_001", "Task1_001", "inner_001"]
+
     def test_files_of_one_channel_each(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"imagesTr/case_1_000{n}.nii.gz" for n in range(2)), "labelsTr/case_1.nii.gz")
         content = {"channel_names": {"0": "T2", "1": "FLAIR"}, "labels": {"background": 0, "lesion": 1}}

@@ -14,14 +14,17 @@ from dataclasses import dataclass, replace
 
 from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, ScanSource, gather, is_image, pairs, stem
 from segpipe.readers.labels import stated
-from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, modality
+from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, is_site, modality
 from segpipe.readers.recognise import recognise
 
-_SUBJECT, _SESSION = re.compile(r"sub-.+", re.IGNORECASE), re.compile(r"ses-.+", re.IGNORECASE)
-_FOLDER = re.compile(r"(?P<subject>sub-.+?)(?:_(?P<session>ses-.+?))?(?:\.long\..+)?", re.IGNORECASE)
+_SES = r"ses(?:s|sion)?"
+_SUBJECT, _SESSION = re.compile(r"sub-.+", re.IGNORECASE), re.compile(rf"{_SES}-.+", re.IGNORECASE)
+_FOLDER = re.compile(rf"(?P<subject>sub-.+?)(?:_(?P<session>{_SES}-.+?))?(?:\.long\..+)?", re.IGNORECASE)
 _FLAT = re.compile(
-    r"(?P<subject>sub-.+?)(?:_(?P<session>ses-.+?))?(?P<rest>(?:_(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)", re.IGNORECASE
+    rf"(?P<subject>sub-.+?)(?:_(?P<session>{_SES}-.+?))?(?P<rest>(?:_(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)",
+    re.IGNORECASE,
 )
+_SESSION_START = re.compile(rf"({_SES}-[^_]+(?:_(?![^_]*-)[^_]+(?=_[^_]*[-_]))*)_?", re.IGNORECASE)
 _ENTITY = re.compile(r"(?P<key>[a-zA-Z]+)-(?P<value>.+)")
 _DATATYPES = (
     "func",
@@ -93,12 +96,12 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
     made = {name.entry.path for name in maps}
     datasets = _datasets(archive, entries)
-    found, ignored = _understood([name for name in names if name.entry.path not in made], datasets)
+    found, ignored, told = _understood([name for name in names if name.entry.path not in made], datasets)
     ignored |= {name.entry.path: BRAIN for name in maps}
     scans, rejected = gather(found, "bids", companions)
     scans = [scan if scan.files[-1].role != MASK else _with_convention(scan) for scan in scans]
     taken = {path for name in names for path in (name.entry.path, *_others(name.entry, companions))}
-    return Claim(scans, rejected, taken | templates.keys(), templates | ignored)
+    return Claim(scans, rejected, taken | templates.keys(), templates | ignored, told)
 
 
 def _is_template(entry: Entry) -> bool:
@@ -129,10 +132,12 @@ def _parse(entry: Entry) -> _Name | None:
     inside = folders[place + 1 :]
     session = next((folder for folder in inside if _SESSION.fullmatch(folder)), visit)
     rest = _without(_without(name, subject), session)
-    if not session and (match := re.match(r"(ses-[^_]+(?:_(?![^_]*-)[^_]+(?=_[^_]*[-_]))*)_?", rest, re.IGNORECASE)):
+    if not session and (match := _SESSION_START.match(rest)):
         session = match[1]
         rest = rest[match.end() :]
-    above = folders[:place]
+    above = [folder for folder in folders[:place] if not _SESSION.fullmatch(folder)]
+    if not session:  # `ses-1/sub-01_T1w`: the data of one session lie together
+        session = next((folder for folder in folders[:place] if _SESSION.fullmatch(folder)), "")
     derived = next((n for n, folder in enumerate(above) if _DERIVED.fullmatch(folder)), None)
     entities, words, suffix = _entities(rest)
     return _Name(
@@ -233,8 +238,8 @@ def _mask_role(name: _Name) -> str | None:
     return MASK if lesion or name.suffix.lower() not in ("dseg", "probseg") else BRAIN
 
 
-def _understood(names: list[_Name], datasets: Collection[str]) -> tuple[list[Found], dict[str, str]]:
-    """The files of scans, and what the others are."""
+def _understood(names: list[_Name], datasets: Collection[str]) -> tuple[list[Found], dict[str, str], list[str]]:
+    """The files of scans, what the others are, and what is told of subjects that several data sets have."""
     ignored: dict[str, str] = {}
     images: dict[tuple[str, str], list[_Name]] = defaultdict(list)
     masks: list[_Name] = []
@@ -248,20 +253,23 @@ def _understood(names: list[_Name], datasets: Collection[str]) -> tuple[list[Fou
             ignored[name.entry.path] = f"BIDS {name.datatype or 'other'}"
         else:
             images[name.root, name.subject].append(name)
-    people = _people(images, datasets)
+    people, told = _people(images, datasets)
     found: list[Found] = []
     for person, mine in images.items():
         raw = [name for name in mine if not name.derived] or mine
         ignored |= {name.entry.path: "BIDS derivative" for name in mine if name not in raw}
         found += _scan_files(raw, people[person])
     found += _mask_files(masks, found, images, people, ignored)
-    return found, ignored
+    return found, ignored, told
 
 
-def _people(images: Mapping[tuple[str, str], list[_Name]], datasets: Collection[str]) -> dict[tuple[str, str], str]:
+def _people(
+    images: Mapping[tuple[str, str], list[_Name]], datasets: Collection[str]
+) -> tuple[dict[tuple[str, str], str], list[str]]:
     """What each subject of each data set is called: `sub-01`, with the data set where another has the same files.
 
-    So it is where two of the roots are `datasets`, each with its own description.
+    So it is where two of the roots are `datasets`, each with its own description, or sites by their names. Elsewhere a
+    subject of several roots is one person, and that is told.
     """
     files: dict[tuple[str, str], set[tuple[str, str]]] = {
         person: {(name.session, name.entry.name) for name in mine} for person, mine in images.items()
@@ -270,12 +278,31 @@ def _people(images: Mapping[tuple[str, str], list[_Name]], datasets: Collection[
     for root, subject in sorted(images):
         by_subject[subject].append((root, subject))
     result = {}
+    joined: list[str] = []
+    parted: list[str] = []
     for subject, persons in by_subject.items():
         clash = any(files[one] & files[other] for one in persons for other in persons if one < other)
         clash = clash or sum(root in datasets for root, _ in persons) > 1
+        clash = clash or len({site for root, _ in persons if (site := _site_of(root))}) == len(persons) > 1
+        if len(persons) > 1:
+            (parted if clash else joined).append(subject)
         for root, _ in persons:
             result[root, subject] = f"{root.replace('/', '_')}_{subject}" if clash and root else subject
-    return result
+    readings = (
+        (parted, "were read as one patient in each; if they are one"),
+        (joined, "were read as one patient each; if they are several"),
+    )
+    told = [
+        f"subjects of several data sets ({', '.join(some[:4])}{', …' * (len(some) > 4)}) {reading}, write a manifest"
+        for some, reading in readings
+        if some
+    ]
+    return result, told
+
+
+def _site_of(root: str) -> str:
+    """The folder of a data set that names a hospital or a site; empty where none does."""
+    return next(filter(is_site, reversed(root.split("/"))), "")
 
 
 def _scan_files(images: Iterable[_Name], subject: str) -> Iterator[Found]:

@@ -6,6 +6,7 @@ keeps all channels of a case in one 4D file, nnU-Net in one file each, `<case>_0
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_saf
 from segpipe.readers.labels import word_of as _word
 from segpipe.readers.names import IMAGE, MASK, modality
 
-_FOLDER = re.compile(r"(?P<kind>images|labels)(?:Tr|Ts|Val)")
+_PARTS = ("imagesTr", "imagesTs", "imagesVal", "labelsTr", "labelsTs", "labelsVal")
 _NNUNET = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _LARGEST_JSON = 1 << 26
 _KINDS = {
@@ -46,10 +47,11 @@ class _Dataset:
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """Scans of every folder with a `dataset.json` that names channels."""
     result = Claim()
-    for description in [entry for entry in entries.values() if entry.name == "dataset.json"]:
-        below = {path: e for path, e in entries.items() if e.folder.startswith(description.folder)}
-        below = {path: e for path, e in below.items() if _part(description, e)}
-        if not below:
+    descriptions = [entry for path, entry in entries.items() if path.endswith("dataset.json")]
+    inside = _by_folder(entries) if descriptions else {}
+    for description in descriptions:
+        below = {e.path: e for part in _PARTS for e in inside.get(f"{description.folder}/{part}".lstrip("/"), ())}
+        if description.name != "dataset.json" or not below:
             continue
         result.taken |= {description.path, *below}
         try:
@@ -65,6 +67,16 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
         result.scans += scans
         result.rejected += lonely + rejected
     return result
+
+
+def _by_folder(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
+    """The files of each folder that may belong to a data set, so that many data sets are not each sought in all."""
+    inside: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries.values():
+        folder = entry.folder
+        if folder.endswith(_PARTS):
+            inside[folder].append(entry)
+    return inside
 
 
 def convention_of(labels: Mapping[str, object]) -> str:
@@ -109,12 +121,6 @@ def _own(named: Mapping[int, str], regions: Mapping[str, tuple[int, ...]]) -> st
         return "other"
 
 
-def _part(description: Entry, entry: Entry) -> re.Match[str] | None:
-    """A match where the file lies in one of the folders `imagesTr`, … beside `dataset.json`."""
-    inside = entry.folder[len(description.folder) :].strip("/")
-    return _FOLDER.fullmatch(inside)
-
-
 def _read(archive: Archive, description: Entry) -> _Dataset:
     if description.bytes > _LARGEST_JSON:
         raise ValueError("too large")
@@ -133,8 +139,7 @@ def _read(archive: Archive, description: Entry) -> _Dataset:
 
 def _understand(description: Entry, entry: Entry, dataset: _Dataset) -> Iterator[Found]:
     case, place = stem(entry.name), description.path
-    folder = _part(description, entry)
-    if folder and folder["kind"] == "labels":
+    if entry.folder.rpartition("/")[2].startswith("labels"):
         yield Found(place, case, "1", MASK, entry, 0, dataset.convention)
         return
     single = _NNUNET.fullmatch(case)

@@ -56,6 +56,7 @@ _SEPARATORS = "_-. "
 _COMMON = frozenset(
     ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
 )
+_COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
 _SPLIT = re.compile(
     r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>train|tr|test|ts|val|valid|validation|dev|holdout)(?:ing|data|set)?"
@@ -97,11 +98,11 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """A scan of every group of image files."""
     images, companions, rejected = pairs(entries)
     origin = archive.root.rstrip("/").rpartition("/")[2]
-    reads, anatomy = _split(_read_all(images))
+    reads, anatomy = _split(_of_originals(_read_all(images)))
     persons, told = people(_uses(reads))
     persons, apart = _apart_by_site(reads, persons)
     told += apart
-    found = [_found(read, persons[read.chain], origin) for read in reads]
+    found = _shown([_found(read, persons[read.chain], origin) for read in reads])
     kept, lost = _with_images(found)
     scans, refused = gather(_one_per_role(kept), "plain", companions)
     taken = {*images, *(entry.path for pair in companions.values() for entry in pair)}
@@ -277,13 +278,19 @@ def _split_of(path: str) -> str:
 
 
 def _is_case(path: str, inside: list[Entry]) -> bool:
-    """Whether files repeat the name of a folder that has a word for masks or modalities: `GT_02/GT_02_FLAIR`."""
+    """Whether a folder whose name has a word for masks or modalities is a patient's: `GT_02/GT_02_FLAIR`, `ROI04/T1`.
+
+    Its files repeat its name, or are called for several modalities, and no patient's folder is above.
+    """
     above, _, name = path.rpartition("/")
     chain = _place(above).chain
     if not has_digit(name) or (chain and owns(chain[-1])):
         return False
     rests = [_after(stem(entry.name), name) for entry in inside if entry.name.startswith(name)]
-    return bool(rests) and all(rest and describe(rest).role is not None for rest in rests)
+    if rests:
+        return all(rest and describe(rest).role is not None for rest in rests)
+    alone = [_described(stem(entry.name)) for entry in inside]  # `ROI04/FLAIR` and `ROI04/T1`
+    return len({said.role for parts, said in alone if not parts.text} & {*MODALITIES}) > 1
 
 
 @lru_cache(maxsize=1 << 12)
@@ -465,7 +472,10 @@ def _split(reads: list[Read]) -> tuple[list[Read], list[Read]]:
     """Images and masks, and maps of anatomy."""
     weak = _masks_by_folder(reads)
     reads = [
-        read._replace(said=replace(read.said, role=MASK, rank=6)) if read.entry.path in weak else read for read in reads
+        read._replace(said=replace(read.said, role=MASK, rank=6))
+        if read.entry.path in weak and read.said.role is None
+        else read
+        for read in reads
     ]
     reads = [
         read._replace(chain=tuple(name for name in read.chain if name != read.weak))
@@ -477,13 +487,32 @@ def _split(reads: list[Read]) -> tuple[list[Read], list[Read]]:
 
 
 def _masks_by_folder(reads: list[Read]) -> set[str]:
-    """Files without a role in folders such as `lesion`, where images of the same names lie elsewhere."""
+    """Files in folders such as `lesion` that are no images by name, where images of the same names lie elsewhere."""
     elsewhere = {read.chain for read in reads if not read.weak}
     return {
         read.entry.path
         for read in reads
-        if read.weak and read.said.role is None and tuple(name for name in read.chain if name != read.weak) in elsewhere
+        if read.weak
+        and read.said.role in (None, MASK)
+        and tuple(name for name in read.chain if name != read.weak) in elsewhere
     }
+
+
+def _of_originals(reads: list[Read]) -> list[Read]:
+    """`P4 (1)` beside `P4` is what an explorer calls a copy of it; `Patient (1)` without `Patient` is a patient."""
+    chains = {read.chain for read in reads}
+    copies = {chain for chain in chains if any(name.endswith(")") for name in chain)}
+    if not copies:
+        return reads
+    known = {chain[:length] for chain in chains for length in range(1, len(chain) + 1)}
+    whose = {}
+    for chain in copies:
+        whole: Chain = ()
+        for name in chain:
+            match = _COPY.fullmatch(name)
+            whole = (*whole, match["name"] if match and (*whole, match["name"]) in known else name)
+        whose[chain] = whole
+    return [read._replace(chain=whose.get(read.chain, read.chain)) for read in reads]
 
 
 def _uses(reads: Iterable[Read]) -> dict[Chain, Use]:
@@ -516,6 +545,19 @@ def _found(read: Read, person: Person, origin: str) -> _Item:
     visits = _visits(read.visits, (person.visit,)) if person.visit else read.visits
     label = person.label or (read.said.label if read.said.label not in _COMMON else "")
     return _Item(read.entry, person.name or origin, visits, read.said, label, read.visits)
+
+
+def _shown(found: list[_Item]) -> list[_Item]:
+    """Images such as `Lesion_FLAIR` are masks where the same scan has a `FLAIR` too."""
+    if not any(item.said.shown for item in found):
+        return found
+    plain = {(item.subject, item.visits, item.said.role) for item in found if not item.said.shown}
+    return [
+        item._replace(said=replace(item.said, role=MASK, rank=4))
+        if item.said.shown and (item.subject, item.visits, item.said.role) in plain
+        else item
+        for item in found
+    ]
 
 
 def _with_images(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
