@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -70,6 +71,8 @@ class Check:
 
     def __str__(self) -> str:
         about = f" of {self.role}" if self.role else ""
+        if not math.isfinite(self.value):
+            return f"{self.name}{about} is no number"
         bound = self.failure if self.verdict == FAILED else self.doubt
         return (
             f"{self.name}{about} is {self.value:.3g}, bound {bound:g}" if bound is not None else f"{self.name}{about}"
@@ -79,15 +82,17 @@ class Check:
 def check(name: str, value: float, role: str | None = None) -> Check:
     """Judge a figure by its bounds; one that is no number has failed."""
     bounds = BOUNDS[name]
-    low = not np.isfinite(value) or bounds.doubt_above is None
+    if not math.isfinite(value):
+        return Check(name, role, float(value), None, None, FAILED)
+    low = bounds.doubt_above is None
     if bounds.doubt_above is not None and bounds.doubt_below is not None:
-        low = not np.isfinite(value) or value < (bounds.doubt_above + bounds.doubt_below) / 2
+        low = value < (bounds.doubt_above + bounds.doubt_below) / 2
     doubt, failure = (bounds.doubt_below, bounds.fails_below) if low else (bounds.doubt_above, bounds.fails_above)
     sign = 1 if low else -1
     verdict = GOOD
-    if doubt is not None and not sign * value >= sign * doubt:
+    if doubt is not None and sign * value < sign * doubt:
         verdict = DOUBTFUL
-    if failure is not None and not sign * value >= sign * failure:
+    if failure is not None and sign * value < sign * failure:
         verdict = FAILED
     return Check(name, role, float(value), doubt, failure, verdict)
 

@@ -28,6 +28,15 @@ def test_a_figure_is_judged_by_its_bounds(name, value, verdict):
     assert check(name, value).verdict == verdict
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_figure_that_is_no_number_has_failed(name, value):
+    found = check(name, value, "T2")
+    assert found.verdict == FAILED
+    with pytest.raises(BadInput, match=f"{name} of T2 is no number"):
+        settle("Scan a", [found])
+
+
 @pytest.mark.parametrize("name", BOUNDS)
 def test_doubt_comes_before_failure(name):
     bounds = BOUNDS[name]
