@@ -10,6 +10,7 @@ import json
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -31,6 +32,7 @@ _SAME_DIRECTION = math.cos(math.radians(0.5))
 _PER_FRAME = 0x52009230
 _GE_MARK = 100000  # GE adds a multiple of it to the b-values of some protocols
 _SHIFT_DAYS = 36500
+_CLOCK = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9])([0-5][0-9]|60)?[0-9]*(\.[0-9]+)?(?:\W.*)?")  # at least hhmm
 _SAME_PLACE_MM = 1e-2
 
 COMPONENTS = ("magnitude", "phase", "real", "imaginary")
@@ -141,8 +143,9 @@ class Series:
     """One series: what its files have in common, and the files packed, for a driver holds all series of an archive.
 
     `size` is that of all files, bytes; `heights` are those of the slices along the normal, mm, float64; `first` is the
-    first path; `volume` tells enhanced files of one series apart; `files` are compressed lists, see `entries`, and
-    `images` the hashes of their instances, uint64. Without a `volume`, heights stand in the order of the files.
+    first path; `volume` tells enhanced files of one series apart, of which `phases` show the same place; `files` are
+    compressed lists, see `entries`, and `images` the hashes of their instances, uint64. Without a `volume`, heights
+    stand in the order of the files.
     """
 
     facts: Facts
@@ -154,6 +157,7 @@ class Series:
     files: tuple[bytes, ...]
     images: tuple[np.ndarray, ...] = ()
     volume: int | None = None
+    phases: int = 1
 
     @classmethod
     def of(cls, facts: Facts, members: Sequence[Member], heights: Sequence[float] = ()) -> "Series":
@@ -248,9 +252,14 @@ class Series:
         return float(np.median(np.diff(places))) if len(places) > 1 else self.facts.thickness_mm
 
     @property
-    def times(self) -> int:
-        """How often each position is there, rounded down."""
+    def volumes(self) -> int:
+        """How often each position is in its files, rounded down."""
         return max(1, len(self.heights) // max(1, len(self.places)))
+
+    @property
+    def times(self) -> int:
+        """How often each position is in its DICOM series, rounded down."""
+        return self.volumes * self.phases
 
 
 def _packed(entries: Sequence[Entry]) -> bytes:
@@ -318,15 +327,15 @@ class Reducer:
             return first
         several = one.has_sequences
         group = (*one.group, image if several else None)
-        found = self._groups.get(group)
-        if found is None:
-            with careful(entry.path):
+        with careful(entry.path):
+            found = self._groups.get(group)
+            if found is None:
                 facts = _facts(elements, entry, self._key, self._overrides)
                 heights: tuple[float, ...] = ()
                 if several and file is not None:
                     facts, heights = _with_frames(facts, elements, file, entry, self._key)
-            found = self._groups[group] = Group(facts, heights, _shift(self._key, facts.subject))
-        found.members.append(Member(entry, image, _height(elements, found.facts), _moment(elements, found.shift)))
+                found = self._groups[group] = Group(facts, heights, _shift(self._key, facts.subject))
+            found.members.append(Member(entry, image, _height(elements, found.facts), _moment(elements, found.shift)))
         return None
 
     def _image(self, identity: str) -> int:
@@ -374,7 +383,24 @@ def merged(parts: Iterable[Series]) -> list[Series]:
             group.append(replace(part))
         else:
             same.add(part)
-    return _named_apart([one for group in found.values() for one in group])
+    series = [one for group in found.values() for one in group]
+    _count_phases(series)
+    return _named_apart(series)
+
+
+def _count_phases(series: Sequence[Series]) -> None:
+    """How many enhanced files of one DICOM series show the same place: each of them is one time of a dynamic series."""
+    alike: dict[tuple[Any, ...], list[Series]] = {}
+    for one in series:
+        if one.volume is not None and len(one.heights):
+            facts, places = one.facts, one.places
+            what = (facts.subject, facts.study, facts.series, facts.plane, facts.component, facts.b_values)
+            times = (facts.echo_time, facts.inversion_time, "DERIVED" in facts.image_type, _kind(facts))
+            where = (len(places), round(places[0], 1), round(places[-1], 1))
+            alike.setdefault((*what, *times, *where), []).append(one)
+    for phases in alike.values():
+        for one in phases:
+            one.phases = len(phases)
 
 
 def _named_apart(series: list[Series]) -> list[Series]:
@@ -382,21 +408,30 @@ def _named_apart(series: list[Series]) -> list[Series]:
     by_id: dict[str, list[Series]] = {}
     for one in series:
         by_id.setdefault(one.facts.series, []).append(one)
-    for same in by_id.values():
-        if len(same) > 1:
-            for one in same:
-                facts = one.facts
-                apart = (
-                    facts.rows,
-                    facts.columns,
-                    facts.component,
-                    facts.b_values,
-                    facts.echo_time,
-                    facts.inversion_time,
-                )
-                digest = hashlib.sha256(repr((*apart, facts.plane, facts.image_type)).encode()).hexdigest()[:4]
-                one.facts = replace(facts, series=f"{facts.series}-{digest}")
+    for name, same in by_id.items():
+        digests = [_digest(_apart(one.facts), 4) for one in same] if len(same) > 1 else [""]
+        often = Counter(digests)
+        for one, digest in zip(same, digests, strict=True):
+            if often[digest] > 1:
+                digest = _digest((*_apart(one.facts), *_further_apart(one)), 12)
+            if digest:
+                one.facts = replace(one.facts, series=f"{name}-{digest}")
     return series
+
+
+def _apart(facts: Facts) -> tuple[Any, ...]:
+    times = facts.echo_time, facts.inversion_time
+    return facts.rows, facts.columns, facts.component, facts.b_values, *times, facts.plane, facts.image_type
+
+
+def _further_apart(one: Series) -> tuple[Any, ...]:
+    """What tells parts apart that show the same: direction, file, and whose they are."""
+    direction = tuple(round(number, 3) + 0.0 for number in one.facts.direction)
+    return one.facts.subject, one.facts.study, direction, one.volume
+
+
+def _digest(values: tuple[Any, ...], digits: int) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:digits]
 
 
 def _kind(facts: Facts) -> tuple[str, ...]:
@@ -515,7 +550,9 @@ def _b_values(elements: Elements, sequence_name: str) -> tuple[float, ...]:
     if elements.text("PhilipsCreator").upper().startswith("PHILIPS IMAGING"):
         values += elements.numbers("PhilipsBValue")
     if not values and sequence_name.lstrip("*").startswith("ep_b"):
-        digits = "".join(letter for letter in sequence_name.partition("ep_b")[2].split("#")[0] if letter.isdigit())
+        digits = "".join(
+            letter for letter in sequence_name.partition("ep_b")[2].split("#")[0] if letter in "0123456789"
+        )
         values = [float(digits)] if digits else []
     return tuple(sorted({float(value) for value in values}))
 
@@ -574,15 +611,12 @@ def _day(date: str) -> float | None:
 
 def _seconds(date: str, time: str) -> float | None:
     """Seconds of a DICOM date and time since 1970; None if either is none."""
-    digits, _, fraction = time.replace(":", "").partition(".")
-    if len(digits) < 4 or not digits.isdigit():
+    found = _CLOCK.fullmatch(time.replace(":", ""))
+    day = _day(date) if found else None
+    if found is None or day is None:
         return None
-    day = _day(date)
-    if day is None:
-        return None
-    whole = 3600 * int(digits[:2]) + 60 * int(digits[2:4]) + int(digits[4:6].ljust(2, "0"))
-    part = fraction[:6] if fraction[:6].isdigit() else "".join(letter for letter in fraction[:6] if letter.isdigit())
-    return day + whole + (float(f"0.{part}") if part else 0.0)
+    hours, minutes, seconds, fraction = found.groups()
+    return day + 3600 * int(hours) + 60 * int(minutes) + int(seconds or 0) + float(fraction or 0)
 
 
 # Files of several frames

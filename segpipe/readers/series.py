@@ -162,7 +162,7 @@ def alone(one: Series, also: Sequence[str] = ()) -> Judged:
 def _volume(one: Series) -> int | None:
     """The volume of an enhanced file that may enter a scan; None if it has one, or none is the obvious one."""
     parts = one.facts.parts
-    if one.facts.volumes < 2 or not len(parts) == one.facts.volumes == one.times:
+    if one.facts.volumes < 2 or not len(parts) == one.facts.volumes == one.volumes:
         return None
     usable = [place for place, (_, component) in enumerate(parts) if component == "magnitude"]
     roles = [physical_role(replace(one, facts=replace(one.facts, echo_time=parts[place][0]))) for place in usable]

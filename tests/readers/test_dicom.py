@@ -544,16 +544,34 @@ class TestIdentity:
         assert find(str(folder)).scans == find(str(folder), "auto", KEY).scans
 
 
-GOOD = data_of(image())
+GOOD = data_of(image(AcquisitionDate="20200102", AcquisitionTime="101500"))
+SECOND = data_of(image(AcquisitionDate="20200102", AcquisitionTime="101501", SOPInstanceUID="1.2.3.2"))
 
 
-def index(content: bytes) -> list[Series]:
-    """The series of one file, by its header."""
+def index(*contents: bytes) -> list[Series]:
+    """The series of some files, by their headers."""
     reducer = Reducer(KEY)
-    found = header(io.BytesIO(content), Entry("a", len(content), ""))
-    if found is not None:
-        reducer.add(found, io.BytesIO(content))
+    for place, content in enumerate(contents):
+        found = header(io.BytesIO(content), Entry(f"IM{place}", len(content), ""))
+        if found is not None:
+            reducer.add(found, io.BytesIO(content))
     return reducer.series()
+
+
+@pytest.mark.parametrize(
+    "time", [b"10\xb21501", b"\xb9\xb2\xb3\xb9\xb2\xb3", b"\xd9\xa1\xd9\xa0\xd9\xa1", b"999999", b"241500"]
+)
+def test_a_broken_time_costs_nothing_but_the_time(time: bytes) -> None:
+    (one,) = index(SECOND, GOOD.replace(b"101500", time.ljust(6)[:6]), SECOND.replace(b"1.2.3.2", b"1.2.3.9"))
+    assert one.count == 3
+    assert one.moment == index(SECOND)[0].moment
+
+
+@pytest.mark.parametrize(("time", "seconds"), [("1015", 0), ("101530", 30), ("101530.250", 30.25), ("10:15:30", 30)])
+def test_times_are_read_to_the_fraction(time: str, seconds: float) -> None:
+    first, other = index(GOOD)[0], index(data_of(image(AcquisitionDate="20200102", AcquisitionTime=time)))[0]
+    assert first.moment is not None
+    assert other.moment == first.moment + seconds
 
 
 @given(st.data())
@@ -569,6 +587,7 @@ def test_hostile_bytes_raise_bad_input_and_nothing_else(data: st.DataObject) -> 
         lambda: dicom.series([hostile], ["a"], 1 << 16),
         lambda: dicom.series([GOOD, hostile], ["a", "b"], 1 << 16),
         lambda: index(hostile),
+        lambda: index(SECOND, hostile),
     ):
         try:
             attempt()

@@ -9,7 +9,7 @@ import pytest
 
 from segpipe.errors import BadInput
 from segpipe.readers.archive import Entry
-from segpipe.readers.dicom_index import Facts, Member, Series
+from segpipe.readers.dicom_index import Facts, Member, Series, merged
 from segpipe.readers.recognise import recognise
 from segpipe.readers.scan import load
 from segpipe.readers.series import Options, judge
@@ -251,3 +251,40 @@ def test_a_sites_map_decides_after_an_earlier_run_too() -> None:
     kept = Options(earlier={"1": ("s", "v", "T1"), "2": ("s", "v", "T2")})
     named, ignored = series(series="1", override="T1ce", text="T1"), series(series="2", override="ignore", text="T2")
     assert told(named, ignored, options=kept) == told(named, ignored) == [("T1ce", "override"), (None, "override")]
+
+
+def enhanced(file: int, heights: list[float], **changes: object) -> Series:
+    """One enhanced file of series E."""
+    one = Member(Entry(f"f{file}", 1, ""), file, 0.0, None)
+    return Series.of(facts(**{"series": "E", "kind": "enhanced", **changes}), [one], heights)
+
+
+TWICE = {
+    "two enhanced files": [enhanced(n, [5.0 * place for place in range(20)]) for n in (1, 2)],
+    "many enhanced files": [enhanced(n, [5.0 * place for place in range(20)]) for n in range(300)],
+    "two stacks turned a little": [
+        series(direction=(1.0, 0, 0, 0, 1.0, 0)),
+        series(direction=(1.0, 0, 0, 0, 0.98, 0.199)),
+    ],
+    "two patients": [series(), series(subject="other", direction=(1.0, 0, 0, 0, 1.0, 0))],
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_parts_of_a_series_have_ids_of_their_own_that_stay(case: str) -> None:
+    parts = TWICE[case]
+    found, again = merged(parts), merged(parts[::-1])
+    names = [one.facts.series for one in found]
+    assert len(set(names)) == len(names) == len(parts)
+    assert set(names) == {one.facts.series for one in again}
+    assert {name.partition("-")[0] for name in names} == {parts[0].facts.series}
+
+
+def test_enhanced_files_that_show_the_same_place_are_times_of_one_series() -> None:
+    places = [5.0 * place for place in range(20)]
+    for count, reason in ((1, ""), (2, "several images at each position"), (40, "dynamic")):
+        judged = judge(merged([enhanced(n, places) for n in range(count)]), Options())
+        assert {one.reason for one in judged} == {reason}, count
+    slabs = merged([enhanced(1, places), enhanced(2, [100.0 + place for place in places])])
+    echoes = merged([enhanced(1, places, echo_time=10.0), enhanced(2, places, echo_time=100.0)])
+    assert [one.times for one in slabs + echoes] == [1, 1, 1, 1]
