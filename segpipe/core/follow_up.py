@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -25,7 +26,26 @@ VOLUME_DECREASE, VOLUME_INCREASE = -0.65, 0.4
 """The same of volumes; a lesion that changed by less is called the same."""
 
 _DAY_SECONDS = 86400.0
+_FIRST_YEAR, _LEAP_YEAR = 1970, 2000
 _SESSION = re.compile(r"([^\W\d]*)[\W_]*(\d{1,14}(?:[\W_]+\d{1,8})*)", re.ASCII)
+
+
+def _dates(*forms: str, rest: str = "") -> list[re.Pattern[str]]:
+    """Patterns of dates, run together and with a hyphen between: Y is a year of four digits, y one of two."""
+    pieces = {"Y": r"(?P<year>(?:19|20)\d\d)", "y": r"(?P<year>\d\d)", "m": r"(?P<month>\d\d)", "d": r"(?P<day>\d\d)"}
+    apart = {**pieces, "m": r"(?P<month>\d\d?)", "d": r"(?P<day>\d\d?)"}
+    return [
+        re.compile(text)
+        for form in forms
+        for text in ("".join(pieces[one] for one in form) + rest, "-".join(apart[one] for one in form) + rest)
+    ]
+
+
+_UNIT = re.compile(r"(day|week|month|year|tag|woche|monat|jahr)s?")
+_COUNTS = [re.compile(r"(?P<rest>\d{1,5})"), re.compile(r"(?P<rest>\d{1,3}(?:-\d{1,3})+)")]
+_YEAR_FIRST = [*_dates("Ymd", rest=r"(?P<rest>(?:\d{4}|\d{6})?(?:-\d{1,8})*)"), *_dates("Ym", "ymd")]
+_YEAR_LAST = _dates("dmy", "mdy", "my", "ym", "dm", "md")
+"""What the same digits may mean where others write dates: it tells no order, but may speak against one."""
 
 
 class LesionChange(NamedTuple):
@@ -134,26 +154,51 @@ def in_order(sessions: Mapping[str, float | None]) -> list[str] | None:
     (['ses-2', 'ses-10'], ['b', 'a'], None)
 
     The values are seconds on a clock of the patient's own. Where one is missing, or two are less than a day apart, as
-    they are where dates were wiped, names tell, if they are one word and numbers, such as a count or a date with the
-    year first.
+    they are where dates were wiped, names tell, if they are one word and a count, or a date with the year first. Where
+    the same digits are dates with the day, month or year elsewhere too, and these are in another order, nothing tells.
+
+    >>> in_order({"190105": None, "190301": None}), in_order({"990105": None, "010301": None})
+    (None, ['990105', '010301'])
     """
     times = sorted(time for time in sessions.values() if time is not None)
     if len(times) == len(sessions) and all(later - time >= _DAY_SECONDS for time, later in pairwise(times)):
         return sorted(sessions, key=lambda name: sessions[name] or 0.0)
-    keys = {name: _session_key(name) for name in sessions}
-    words = {key[0] if key else None for key in keys.values()}
-    numbers = [key[1] for key in keys.values() if key]
-    if None in words or len(words) > 1 or len(set(numbers)) < len(sessions) or len({len(one) for one in numbers}) > 1:
+    matches = [_SESSION.fullmatch(name) for name in sessions]
+    words = {match and match[1].lower() for match in matches}
+    if len(words) > 1:
         return None
-    return sorted(sessions, key=lambda name: numbers[list(sessions).index(name)])
+    numbers = ["-".join(re.findall(r"\d+", match[2])) for match in matches if match]
+    counted = bool(_UNIT.fullmatch(str(words.pop())))
+    told = _orders(numbers, _COUNTS if counted else [*_COUNTS, *_YEAR_FIRST])
+    against = [] if counted else _orders(numbers, _YEAR_LAST)
+    if not told or not told[0] or any(order != told[0] for order in [*told, *against]):
+        return None
+    return [list(sessions)[place] for place in told[0]]
 
 
-def _session_key(name: str) -> tuple[str, tuple[int, ...]] | None:
-    match = _SESSION.fullmatch(name)
-    if match is None:
+def _orders(numbers: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> list[tuple[int, ...]]:
+    return [order for pattern in patterns if (order := _order(numbers, pattern)) is not None]
+
+
+def _order(numbers: Sequence[str], pattern: re.Pattern[str]) -> tuple[int, ...] | None:
+    """The places of names in order if all are read by the pattern; None if one is not, empty if two are the same."""
+    keys = [_key(match) for one in numbers if (match := pattern.fullmatch(one))]
+    if not numbers or len(keys) < len(numbers) or None in keys or len({len(key or ()) for key in keys}) > 1:
         return None
-    numbers = re.findall(r"\d+", match[2])
-    year_last = len(numbers) == 3 and len(numbers[2]) == 4
-    if year_last or (len(numbers[0]) == 8 and not numbers[0].startswith(("19", "20"))):
+    return tuple(sorted(range(len(keys)), key=lambda at: keys[at] or ())) if len(set(keys)) == len(keys) else ()
+
+
+def _key(match: re.Match[str]) -> tuple[int, ...] | None:
+    """What a name is sorted by; None for what is no date, such as a month 20."""
+    found = match.groupdict()
+    rest = tuple(map(int, re.findall(r"\d+", found.get("rest") or "")))
+    if len(found) == 1:
+        return rest
+    year, month, day = (int(found[name]) if name in found else None for name in ("year", "month", "day"))
+    if year is not None and year < 100:
+        year += 2000 if year < _FIRST_YEAR - 1900 else 1900
+    try:
+        date(year or _LEAP_YEAR, month or 1, day or 1)
+    except ValueError:
         return None
-    return match[1].lower(), tuple(map(int, numbers))
+    return (year or 0, month or 0, day or 0, *rest)

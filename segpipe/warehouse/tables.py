@@ -329,7 +329,13 @@ CHANGES = _table(
     ("volume_ml", _F64, False, "predicted volume"),
     ("previous_volume_ml", _F64, False, "at the visit before"),
     ("baseline_volume_ml", _F64, False, "at the first visit"),
-    ("product_mm2", _F64, False, "longest times perpendicular diameter, see `segmentations`; 0 where there is nothing"),
+    (
+        "product_mm2",
+        _F64,
+        False,
+        "longest times perpendicular diameter of the lesion that is longest at this visit, which need not be the same"
+        " at each, nor is it the sum of RANO's target lesions; 0 where there is nothing",
+    ),
     ("baseline_product_mm2", _F64, False, "at the first visit"),
     ("nadir_product_mm2", _F64, False, "the least before this visit"),
     ("change_from_baseline", _F64, True, "of the product: -0.5 is half of it; null where that of the baseline is 0"),
