@@ -42,9 +42,10 @@ def clean(
 ) -> np.ndarray:
     """A label map, uint8 (slices, rows, columns), without the components of regions that are smaller than `least_ml`.
 
-    Components are 26-connected. What is left out becomes what lies around it: the label of the next outer region, or
-    background. Outer regions come first, so that an inner one goes with what held it. A new array where something
-    changes, else `labels` itself; so too where `voxel_ml` is 0, which means that nobody knows it.
+    Components are 26-connected. What is left out becomes what may lie around it: the label of the smallest region that
+    the cleaned one is a part of, or background where it is part of none. Outer regions come first, so that an inner one
+    goes with what held it. A new array where something changes, else `labels` itself; so too where `voxel_ml` is 0,
+    which means that nobody knows it.
 
     >>> from segpipe.core.regions import CONVENTIONS
     >>> clean(np.array([[[2, 4, 2, 0, 2]]], np.uint8), CONVENTIONS["brats"], {"whole_tumour": 2.0}, 1.0).tolist()
@@ -52,8 +53,7 @@ def clean(
     >>> clean(np.array([[[2, 4, 2, 0, 2]]], np.uint8), CONVENTIONS["brats"], {"tumour_core": 2.0}, 1.0).tolist()
     [[[2, 2, 2, 0, 2]]]
     """
-    outer = 0
-    for region, own in zip(convention.regions, convention.paint, strict=True):
+    for region, outer in _outer(convention).items():
         least = least_ml.get(region, 0.0)
         if least > 0 and voxel_ml > 0:
             runs = region_runs(labels, {region: convention.regions[region]})[region]
@@ -62,8 +62,20 @@ def clean(
             if gone.any():
                 labels = labels.copy()
                 labels.reshape(-1)[_positions(runs, gone)] = outer
-        outer = own
     return labels
+
+
+def _outer(convention: LabelConvention) -> dict[str, int]:
+    """For each region the label of the smallest region that holds all of its labels and more, or 0."""
+    regions = convention.regions
+    paint = dict(zip(regions, convention.paint, strict=True))
+    around = {
+        name: [other for other in regions if set(regions[name]) < set(regions[other])] for name in convention.regions
+    }
+    return {
+        name: paint[min(others, key=lambda other: len(regions[other]))] if others else 0
+        for name, others in around.items()
+    }
 
 
 def choose(pairs: Sequence[tuple[Runs, Runs, float]], candidates_ml: Sequence[float] = CANDIDATES_ML) -> Choice:

@@ -147,7 +147,7 @@ def memory_bytes() -> int:
             text = Path(limit).read_text().strip()
         except OSError:
             continue
-        if text.isdigit():
+        if text.isdecimal():
             total = min(total, int(text))
     return total
 

@@ -16,15 +16,18 @@ from segpipe.toml import tomllib
 OTHER = "other"
 """The convention of masks whose numbers nobody has explained; they are quarantined."""
 
+_S = "[-_ .]?"  # between the words of a data set's name
 _NAMED: tuple[tuple[str, str], ...] = (
     # data sets, by the names of their scans and folders; the first that fits decides
-    (r"brats-?ped", "brats-ped"),
-    (r"brats-?men-?rt", "binary"),
+    (rf"brats{_S}2023{_S}peds?|brats{_S}peds?{_S}2023", "brats2023"),  # children as adults, in the first year
+    (rf"brats{_S}(?:20\d\d{_S})?ped", "brats-ped"),
+    (rf"brats{_S}(?:20\d\d{_S})?men{_S}rt", "binary"),
+    (rf"brats{_S}(?:20\d\d{_S})?(?:men|mets?|ssa|africa|goat)(?![a-z])", "brats2023"),
     (
-        r"brats-?gli-\d+-[1-9]\d\d(?!\d)|brats-?gli-?post|brats-?(?:gli)?-?2024|mu-glioma-post|ucsf[-_]?alptdg",
+        rf"brats-?gli-\d+-[1-9]\d\d(?!\d)|brats{_S}gli{_S}post|brats{_S}(?:gli)?{_S}202[45]|mu-glioma-post|ucsf[-_]?alptdg",
         "brats2024",
     ),
-    (r"brats-?(?:gli|men|met|mets|ssa|africa)-\d|brats-?2023", "brats2023"),
+    (rf"brats{_S}gli(?![a-z])|brats{_S}2023", "brats2023"),
     (r"(?<![a-z])brats", "brats"),
     (r"upenn-?gbm|ucsf-?pdgm", "brats"),
     (r"ms-?lesseg|atlas[-_ ]?r?2|isles|wmh|mssegs?", "binary"),
@@ -36,15 +39,17 @@ _NEWER = ("binary", "brats2023", "brats2024")  # where modalities are called as 
 _FITTING = 0.95  # share of the masks that a convention must fit
 
 
-def stated(scan: ScanSource) -> str | None:
-    """The convention of the data set that a scan's subject or files are named for; None if they name none.
+def stated(scan: ScanSource, archive: str = "") -> str | None:
+    """The convention of the data set that a scan's subject, files or archive's folder are named for; None if none is.
 
     >>> from segpipe.readers.archive import ScanSource
     >>> stated(ScanSource("BraTS-GLI-02060", "100", (), "brats")), stated(ScanSource("P7", "1", (), "plain"))
     ('brats2024', None)
     """
-    texts = [f"{scan.subject}-{scan.session}", *(file.path for file in scan.files[:1])]
-    return next((convention for rule, convention in _RULES if any(map(rule.search, texts))), None)
+    texts = [f"{scan.subject}-{scan.session}", *(f"{archive}/{file.path}" for file in scan.files[:1])]
+    found = next((convention for rule, convention in _RULES if any(map(rule.search, texts))), None)
+    newer = found == "brats" and any(map(_NEWER_WORDS.search, scan.paths))
+    return "brats2023" if newer else found  # `t1n` and `t2f` are words of BraTS since 2023
 
 
 def settled(scans: Sequence[ScanSource], labels: Mapping[tuple[str, str], Iterable[int]]) -> list[ScanSource]:

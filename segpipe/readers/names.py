@@ -623,7 +623,7 @@ def kind_of(word: str) -> str:
     ['modality', 'mask', 'weak', 'technical', 'word', 'number', 'id']
     """
     lower = word.lower()
-    if lower.isdigit():
+    if lower.isdecimal():
         return "number"
     if lower in _TECHNICAL or _TECHNICAL_PATTERN.fullmatch(lower):
         return "technical"

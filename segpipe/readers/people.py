@@ -217,7 +217,7 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
 
 def _are_days(words: Iterable[str]) -> bool:
     """Whether all numbers of six digits are dates without a century, and there are some."""
-    numbers = [word for word in words if len(word) == 6 and word.isdigit()]
+    numbers = [word for word in words if len(word) == 6 and word.isdecimal()]
     return bool(numbers) and all(map(_SHORT_DATE.fullmatch, numbers))
 
 
@@ -346,7 +346,7 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     if all(VISIT_LETTER.fullmatch(unit) for unit in units) or _are_long_ids(bases):
         return True
     several = [found for found in bases.values() if len(found) > 1]
-    if len(units[0]) == 6 and units[0].isdigit():
+    if len(units[0]) == 6 and units[0].isdecimal():
         few = all(len(found) <= _FEW for found in bases.values())
         return _are_days(units) and few and not any(is_group(base[-1]) for base in bases)
     if len(bases) < 2 or not several or any(is_group(base[-1]) for base in bases):
@@ -372,13 +372,13 @@ def _shape(text: str) -> str:
 
 
 def _kind(unit: str) -> str:
-    if len(unit) == 6 and unit.isdigit():
+    if len(unit) == 6 and unit.isdecimal():
         return "day"
     return re.sub(r"\d+", "9", unit) if has_digit(unit) else "letter"
 
 
 def _digits(text: str) -> int:
-    return sum(letter.isdigit() for letter in text)
+    return sum(letter.isdecimal() for letter in text)
 
 
 def _last_digits(text: str) -> int:

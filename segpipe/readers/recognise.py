@@ -324,7 +324,7 @@ def _tokens(text: str) -> list[str]:
 
 def _apart(token: str) -> list[str]:
     """A token itself where it is known, else the known pieces that it is made of."""
-    if token in _WORDS or token.isdigit() or _by_prefix(token):
+    if token in _WORDS or token.isdecimal() or _by_prefix(token):
         return [token]
     whole = _pieces(token)
     if whole:

@@ -45,6 +45,18 @@ def test_an_inner_speck_becomes_what_lies_around_it() -> None:
     assert (to_regions(found, BRATS)[..., 0] == to_regions(labels, BRATS)[..., 0]).all()
 
 
+@pytest.mark.parametrize(
+    ("convention", "region", "label"), [("brats2024", "resection_cavity", 4), ("brats-ped", "cyst", 3)]
+)
+def test_a_speck_of_a_region_within_no_other_becomes_no_other_tissue(convention: str, region: str, label: int) -> None:
+    known = CONVENTIONS[convention]
+    speck = np.zeros((1, 1, 9), np.uint8)
+    speck[0, 0, 4] = label
+    left = to_regions(clean(speck, known, {region: 2.0}, 1.0), known)
+    held = [other for other, members in known.regions.items() if set(known.regions[region]) < set(members)]
+    assert [name for name, one in zip(known.regions, left.any(axis=(0, 1, 2)), strict=True) if one] == held
+
+
 def test_inner_regions_go_with_what_held_them() -> None:
     labels = blob((0, 0, 0, 10), (10, 28, 28, 2))
     labels[11, 29, 29] = 4

@@ -59,6 +59,14 @@ class TestCopies:
         assert set(visits(listing)) == {"Patient (1)", "Patient (2)"}
 
 
+@pytest.mark.parametrize(
+    "path", ["P1/\u2460_T1.nii", "P1/\u00b2_T1.nii", "\u75c5\u4eba1/\u2460/\u2460_T1.nii", "imagesTr/P\u2460_0001.nii"]
+)
+def test_a_sign_that_is_a_digit_and_no_number_stops_nothing(tmp_path: Path, path: str) -> None:
+    listing = read(tmp_path, path, "P2/P2_T1.nii")
+    assert {file.path for scan in listing.scans for file in scan.files} == {path, "P2/P2_T1.nii"}
+
+
 class TestVisits:
     """A patient who came twice is one subject with two sessions."""
 

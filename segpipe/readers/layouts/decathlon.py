@@ -91,7 +91,7 @@ def convention_of(labels: Mapping[str, object]) -> str:
     named: dict[int, str] = {}
     regions: dict[str, tuple[int, ...]] = {}
     for key, value in labels.items():
-        number, name = (key, value) if str(key).isdigit() else (value, key)
+        number, name = (key, value) if str(key).isdecimal() else (value, key)
         numbers = tuple(map(int, number)) if isinstance(number, list) else (int(str(number)),)
         if numbers != (0,):
             regions[_word(name)] = numbers

@@ -107,14 +107,14 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     scans, refused = gather(_one_per_role(kept), "plain", companions)
     taken = {*images, *(entry.path for pair in companions.values() for entry in pair)}
     ignored = {path: BRAIN for read in anatomy for path in (read.entry.path, *_others(read.entry, companions))}
-    scans = [_named(scan) for scan in scans]
+    scans = [_named(scan, origin) for scan in scans]
     return Claim(scans, rejected + lost + refused, taken, ignored, told)
 
 
-def _named(scan: ScanSource) -> ScanSource:
+def _named(scan: ScanSource, archive: str) -> ScanSource:
     """The scan with what its files' names say of layout and labels."""
     layout = "brats" if _is_brats(scan.files[0].path) else scan.layout
-    convention = stated(scan) if scan.files[-1].role == MASK else scan.label_convention
+    convention = stated(scan, archive) if scan.files[-1].role == MASK else scan.label_convention
     return ScanSource(scan.subject, scan.session, scan.files, layout, convention)
 
 
@@ -391,7 +391,7 @@ def _case(names: list[str], chain: Chain) -> Chain:
 def _own(text: str, chain: Chain) -> str:
     """What a file's name says of a person beyond its folders."""
     for name in reversed(chain):
-        if text.isdigit() and (number := re.search(r"\d+$", name)) and int(number[0]) == int(text):
+        if text.isdecimal() and (number := re.search(r"\d+$", name)) and int(number[0]) == int(text):
             return ""
         if (end := _covers(text, name)) is not None:
             return text[end:].lstrip(_SEPARATORS)
