@@ -28,7 +28,8 @@ def listeners(conf: Mapping[str, str], training_ports: str, web_address: str | N
         "Listens, training",
         "ok",
         f"a worker at one address, ports {training_ports.replace('-', ' to ')} until all have met, if they are on"
-        f" several machines; with Horovod Gloo listens as well, at ports of the kernel ({_kernel_ports()})",
+        f" several machines; with Horovod Gloo listens as well, at ports of the kernel ({_kernel_ports()}), takes no"
+        " others and asks nobody who he is: where the network is not the workers' own, use --trainer orca",
     )
     yield _traffic(conf)
 
@@ -77,7 +78,10 @@ def _traffic(conf: Mapping[str, str]) -> Finding:
     }
     missing = {key: what for key, what in wanted.items() if conf.get(key, "false") != "true"}
     if not missing:
-        detail = "of Spark is authenticated and encrypted; sums that training workers add up are not encrypted"
+        detail = (
+            "of Spark is authenticated and encrypted; sums that training workers add up are not encrypted: let the"
+            " network between them be theirs alone"
+        )
         return Finding(label, "ok", detail)
     detail = "of Spark: " + ", ".join(f"{what} ({key} is off)" for key, what in missing.items())
     return Finding(label, "note", detail, "switch it on, as conf/spark-yarn.conf and conf/spark-standalone.conf do")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from segpipe.pipelines.progress import Bar, Progress
 
+MOST_SCANS = 256
+"""Scans of one merged part, as of one that `segment` writes: whoever writes a scan again writes its part again."""
+
 _MB = 1_000_000
 _HOUR = 3600.0
 _LOCK = "compact"
@@ -42,12 +45,16 @@ _LOCK = "compact"
 
 @dataclass(frozen=True)
 class Group:
-    """What is merged under one lock: a family's parts by their size in bytes, and how the new ones are called."""
+    """What is merged under one lock: a family's parts by their size in bytes, and how the new ones are called.
+
+    `scans` says how many each part holds, where it holds any.
+    """
 
     lock: str
     tables: tuple[Table, ...]
     prefix: str
     sizes: Mapping[str, int]
+    scans: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,16 +152,16 @@ def _compact_group(
 
 def groups(warehouse: Store, cohort: str | None) -> list[Group]:
     """What there is to merge, of one cohort or, with the tables that all share, of the whole warehouse."""
-    scans = warehouse.rows(SCANS, ["cohort"], cohort)
+    scans = warehouse.rows(SCANS, ["cohort", "scan_id"], cohort)
     found = [
-        Group(lock_name(name), (SLICES, SCANS), f"{cohort_slug(name)}.", members)
-        for (name,), members in _by(warehouse, scans, ("cohort",), SLICES)
+        Group(lock_name(name), (SLICES, SCANS), f"{cohort_slug(name)}.", sizes, counts)
+        for (name,), sizes, counts in _by(warehouse, scans, ("cohort",), SLICES)
     ]
-    measures = warehouse.rows(SEGMENTATIONS, ["cohort", "model_id"], cohort)
-    for (name, model), members in _by(warehouse, measures, ("cohort", "model_id"), PREDICTIONS):
+    measures = warehouse.rows(SEGMENTATIONS, ["cohort", "model_id", "scan_id"], cohort)
+    for (name, model), sizes, counts in _by(warehouse, measures, ("cohort", "model_id"), PREDICTIONS):
         slug = cohort_slug(name)
         prefix = f"{slug}.{model}."
-        found.append(Group(f"predictions-{slug}-{model}", (PREDICTIONS, SEGMENTATIONS), prefix, members))
+        found.append(Group(f"predictions-{slug}-{model}", (PREDICTIONS, SEGMENTATIONS), prefix, sizes, counts))
     if cohort is None:
         for table in (QUARANTINE, RUNS):
             found.append(Group(_LOCK, (table,), "merged.", warehouse.sizes(table.name)))
@@ -165,13 +172,14 @@ def groups(warehouse: Store, cohort: str | None) -> list[Group]:
 
 def _by(
     warehouse: Store, rows: pa.Table, columns: Sequence[str], first: Table
-) -> Iterator[tuple[tuple[str, ...], dict[str, int]]]:
-    """The parts, with the sizes of their first files, by what their rows say in `columns`."""
+) -> Iterator[tuple[tuple[str, ...], dict[str, int], dict[str, int]]]:
+    """The parts, with the sizes of their first files and how many scans they hold, by what `columns` say."""
     sizes = warehouse.sizes(first.name)
     found: defaultdict[tuple[str, ...], dict[str, int]] = defaultdict(dict)
-    for row in rows.group_by([*columns, "part"]).aggregate([]).to_pylist():
-        found[tuple(row[name] for name in columns)][row["part"]] = sizes.get(row["part"], 0)
-    yield from sorted(found.items())
+    for row in rows.group_by([*columns, "part"]).aggregate([("scan_id", "count_distinct")]).to_pylist():
+        found[tuple(row[name] for name in columns)][row["part"]] = row["scan_id_count_distinct"]
+    for key, counts in sorted(found.items()):
+        yield key, {part: sizes.get(part, 0) for part in counts}, counts
 
 
 def _of_now(warehouse: Store, group: Group) -> Group:
@@ -181,22 +189,26 @@ def _of_now(warehouse: Store, group: Group) -> Group:
         live = live_runs(warehouse.url)
         there = {name for name in there if not any(name.startswith(run_id) for run_id in live)}
     sizes = {name: size for name, size in group.sizes.items() if name in there}
-    return Group(group.lock, group.tables, group.prefix, sizes)
+    return replace(group, sizes=sizes)
 
 
 def plan(group: Group, part_bytes: int, run_id: str) -> list[MergeTask]:
-    """Parts of less than half of `part_bytes` to as many groups as make parts of about that size, in their order."""
+    """Parts of less than half of `part_bytes` to as many groups as make parts of about that size, in their order.
+
+    No merged part holds more than `MOST_SCANS` scans, so that what later jobs do part by part stays small.
+    """
     tasks: list[MergeTask] = []
     members: list[str] = []
-    size = 0
+    size = scans = 0
     for name in [*sorted(name for name, size in group.sizes.items() if size < part_bytes / 2), None]:
-        if name is None or (members and size + group.sizes[name] > part_bytes):
+        count = group.scans.get(name, 0) if name is not None else 0
+        if name is None or (members and (size + group.sizes[name] > part_bytes or scans + count > MOST_SCANS)):
             if len(members) > 1:
                 tasks.append(_task(group, tuple(members), run_id))
-            members, size = [], 0
+            members, size, scans = [], 0, 0
         if name is not None:
             members.append(name)
-            size += group.sizes[name]
+            size, scans = size + group.sizes[name], scans + count
     return tasks
 
 

@@ -71,11 +71,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     settings = fitted(settings, rows)
     check_settings(settings)
     parts = warehouse.slice_parts(settings.cohort, _SPLITS)
-    groups = tuple((part.path, number) for part in parts for scan in part.scans for number in scan.row_groups)
-    groups_of: dict[str, list[int]] = {}
-    for place, scan_id in enumerate(scan.scan_id for part in parts for scan in part.scans for _ in scan.row_groups):
-        groups_of.setdefault(scan_id, []).append(place)
-    scans = tuple(_scan(row, tuple(groups_of[row["scan_id"]])) for row in rows)
+    groups, scans = _located(rows, parts)
     crop: tuple[int, ...]
     if settings.dimensions == 3:
         labelled = [_labelled_voxels(row) > 0 for row in rows]
@@ -83,7 +79,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         slices = patch_index(scans, labelled, crop) if settings.pool == 1 else pooled_index(scans, labelled)
     else:
         crop = crop_size(scans, 1 << settings.depth + bool(settings.coarse_share))
-        slices = _index(warehouse, parts, groups, scans)
+        slices = _index(warehouse, groups, scans)
     if not slices.foreground.any():
         raise TableError(
             f"No training slice of cohort {settings.cohort!r} has a label",
@@ -257,24 +253,35 @@ def _scan(row: dict[str, Any], groups: tuple[int, ...]) -> ScanPlan:
     )
 
 
-def _index(
-    warehouse: Store, parts: Sequence[SlicePart], groups: Sequence[tuple[str, int]], scans: Sequence[ScanPlan]
-) -> SliceIndex:
+def _located(
+    rows: Sequence[dict[str, Any]], parts: Sequence[SlicePart]
+) -> tuple[tuple[tuple[str, int], ...], tuple[ScanPlan, ...]]:
+    """The row groups of these scans, and the scans, both in the order of `rows`.
+
+    Not in that of the parts, because `compact` changes those: a training that goes on after it sees the same slices in
+    the same order.
+    """
+    held = {scan.scan_id: (part.path, scan.row_groups) for part in parts for scan in part.scans}
+    groups: list[tuple[str, int]] = []
+    scans = []
+    for row in rows:
+        path, numbers = held[row["scan_id"]]
+        scans.append(_scan(row, tuple(range(len(groups), len(groups) + len(numbers)))))
+        groups += [(path, number) for number in numbers]
+    return tuple(groups), tuple(scans)
+
+
+def _index(warehouse: Store, groups: Sequence[tuple[str, int]], scans: Sequence[ScanPlan]) -> SliceIndex:
     """The training slices that show brain."""
-    place_of_scan = {scan.scan_id: place for place, scan in enumerate(scans)}
-    place_of_group = {group: place for place, group in enumerate(groups)}
     columns: list[tuple[np.ndarray, ...]] = []
-    for part in parts:
-        for scan in part.scans:
-            if scan.split != "train" or scan.scan_id not in place_of_scan:
-                continue
-            for number in scan.row_groups:
-                counts = list(stream(part.path, warehouse.fs, [number], ["foreground_pixels", "brain_pixels"]))
-                foreground = np.concatenate([batch.foreground_pixels for batch in counts])
-                rows = np.flatnonzero(np.concatenate([batch.brain_pixels for batch in counts]))
-                scan_column = np.full(len(rows), place_of_scan[scan.scan_id], np.int32)
-                group_column = np.full(len(rows), place_of_group[part.path, number], np.int32)
-                columns.append((scan_column, group_column, rows.astype(np.int32), foreground[rows] > 0))
+    for place, scan in enumerate(scans):
+        for group in scan.groups if scan.split == "train" else ():
+            path, number = groups[group]
+            counts = list(stream(path, warehouse.fs, [number], ["foreground_pixels", "brain_pixels"]))
+            foreground = np.concatenate([batch.foreground_pixels for batch in counts])
+            rows = np.flatnonzero(np.concatenate([batch.brain_pixels for batch in counts]))
+            scan_column, group_column = (np.full(len(rows), number, np.int32) for number in (place, group))
+            columns.append((scan_column, group_column, rows.astype(np.int32), foreground[rows] > 0))
     if not any(len(entry[0]) for entry in columns):
         raise TableError(
             f"No training slice in {warehouse.url} shows brain", "look at `brain_pixels` of the slices table"

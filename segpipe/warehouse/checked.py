@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from segpipe.errors import SegpipeError, TableError
-from segpipe.storage.filesystem import is_local
+from segpipe.storage.filesystem import is_local, names
 
 FOOTER = b"segpipe.footer"
 """Key of the footer's metadata that holds its own digest."""
@@ -258,6 +258,10 @@ class Dataset(ds.FileSystemDataset):
     """Where the files are, to look for those that were moved aside since the dataset was made."""
 
     def scanner(self, *arguments: Any, **options: Any) -> ds.Scanner:
+        """How all that reads the dataset begins, DuckDB too: at the files as they are named now."""
+        now = self._now()
+        if now is not self:
+            return now.scanner(*arguments, **options)
         return super().scanner(*arguments, **(options if self.threads else options | {"use_threads": False}))
 
     def to_table(self, *arguments: Any, **options: Any) -> pa.Table:
@@ -269,6 +273,18 @@ class Dataset(ds.FileSystemDataset):
 
     def head(self, *arguments: Any, **options: Any) -> pa.Table:
         return self._asked("head", *arguments, **options)
+
+    def _now(self) -> Dataset:
+        """This dataset, or one that knows which of its parts were moved aside, for one listing of their folder."""
+        if self.fs is None or not self.files:
+            return self
+        places = [path.rpartition("/") for path in self.files]
+        there = {folder: set(names(self.fs, folder)) for folder in {folder for folder, _, _ in places}}
+        moved = [
+            path if name in there[folder] else whereabouts(self.fs, path)
+            for path, (folder, _, name) in zip(self.files, places, strict=True)
+        ]
+        return self if moved == self.files else dataset(self.fs, moved, self.schema)
 
     def _asked(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:

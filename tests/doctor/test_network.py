@@ -40,7 +40,9 @@ def test_the_profiles_of_clusters_name_every_port_and_are_encrypted(profile):
     assert "40000 to 40099 and 40100 to 40199" in found["Listens, driver"].detail
     assert "40200 to 40299" in found["Listens, executors"].detail
     assert "40300 to 40399" in found["Listens, training"].detail
-    assert "are not encrypted" in found["Traffic"].detail
+    assert "not encrypted: let the network between them be theirs alone" in found["Traffic"].detail
+    assert "Gloo listens as well, at ports of the kernel" in found["Listens, training"].detail
+    assert "use --trainer orca" in found["Listens, training"].detail
 
 
 def test_a_cluster_without_settings_is_a_note_for_each():

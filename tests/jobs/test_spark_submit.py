@@ -240,6 +240,7 @@ def test_spark_submit_that_fails_before_the_job_is_one_line(scans: Path, tmp_pat
 
 
 SCANS = 16
+MANY_PARTS = 500  # so many take some seconds to merge
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +301,38 @@ def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
     again = call(*words)
     assert again.returncode == 0, again.stderr
     assert Store(str(tmp_path / "w")).table("scans").count_rows() == SCANS
+
+
+@pytest.mark.slow
+def test_compact_is_interrupted_twice_and_goes_on(tmp_path: Path) -> None:
+    """By Ctrl-C and by SIGTERM: the lock is free and the rows are the same, before the next run and after it."""
+    from segpipe.warehouse.store import Store
+    from tests.warehouse.examples import write_part
+
+    (tmp_path / "w").mkdir()
+    warehouse = Store(str(tmp_path / "w"))
+    for number in range(MANY_PARTS):
+        write_part(warehouse, f"c.{number:04}", [f"anna{number}"])
+    rows = warehouse.scans("c").to_pylist()
+    words = ["compact", "--warehouse", warehouse.url, "--cohort", "c"]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = begun('exec "$@"', words, tmp_path / "w")
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out) == (code, "")
+        assert err.splitlines()[-1] == "segpipe compact: interrupted: run the same command again to go on"
+        assert "Traceback" not in err
+        assert len(warehouse.parts("scans")) > 1
+        assert warehouse.scans("c").to_pylist() == rows
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
+    assert warehouse.scans("c").to_pylist() == rows
+    assert sum(len(scan.row_groups) for part in warehouse.slice_parts("c") for scan in part.scans) == 2 * MANY_PARTS
+    assert warehouse.files("scans") == warehouse.parts("scans")
+    assert len(warehouse.parts("scans")) < MANY_PARTS // 100
 
 
 @pytest.mark.slow

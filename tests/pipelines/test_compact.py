@@ -122,6 +122,8 @@ def test_a_reader_that_planned_before_finds_the_voxels_after(tmp_path):
     row = warehouse.scans("c").to_pylist()[0]
     planned = warehouse.slice_parts("c")
     dataset, rows = warehouse.table("scans"), warehouse.table("scans").to_table()
+    opened = segpipe.open_warehouse(warehouse.url)
+    relations = [opened.scans.select("scan_id").duckdb(), opened.sql("select scan_id from scans")]
     assert run_compact(warehouse)["parts_after"] == 2
     for part in planned:
         assert warehouse.slice_part(part.name, [])  # its footers, aside
@@ -129,6 +131,8 @@ def test_a_reader_that_planned_before_finds_the_voxels_after(tmp_path):
     assert np.array_equal(read_planes(warehouse, row)["flair"], read_planes(Store(warehouse.url), row)["flair"])
     assert dataset.to_table().equals(rows)
     assert dataset.count_rows() == dataset.head(10).num_rows == 3
+    for relation in relations:
+        assert sorted(relation.fetchall()) == [(scan_id,) for scan_id in sorted(rows["scan_id"].to_pylist())]
 
 
 def test_what_was_replaced_goes_when_its_time_has_come(tmp_path):
@@ -155,6 +159,19 @@ def test_large_parts_and_single_ones_are_left_alone(tmp_path):
     assert [task.members for task in tasks] == [("b", "c", "d")]
     assert compact.plan(compact.Group("lock", FAMILIES[1], "c.", {"a": 1}), 100, "run") == []
     assert tasks[0].name != compact.plan(group, 100, "other run")[0].name
+
+
+def test_no_merged_part_holds_more_scans_than_one_task_is_to_do(tmp_path):
+    most = compact.MOST_SCANS
+    scans = {"a": most - 1, "b": 1, "c": 1, "d": 2 * most, "e": 1, "f": 1}
+    tasks = compact.plan(compact.Group("lock", FAMILIES[1], "c.", dict.fromkeys(scans, 1), scans), 100, "run")
+    assert [task.members for task in tasks] == [("a", "b"), ("e", "f")]
+    warehouse = fresh(tmp_path / "w")
+    predict(warehouse, "c.m.2", ["anna1", "anna2"])
+    assert [one.scans for one in compact.groups(warehouse, "c")] == [
+        {"c.0": 1, "c.1": 1, "c.2": 1},
+        {"c.m.0": 1, "c.m.1": 1, "c.m.2": 2},
+    ]
 
 
 def test_a_damaged_part_is_named_and_stays_with_its_neighbours(tmp_path):
@@ -291,11 +308,18 @@ def test_a_merged_cohort_is_ingested_verified_and_asked_as_before(spark, tmp_pat
 
 
 def test_spark_is_given_the_parts_that_count_alone(spark, tmp_path):
-    """A run that was killed after its commit leaves the older files in place: no answer holds both."""
+    """A run that was killed after its commit leaves the older files in place: no answer holds both.
+
+    A DataFrame of before fails where files were moved, and never answers with fewer rows.
+    """
     warehouse = fresh(tmp_path / "w")
     query = "select count(*) as n, count(distinct scan_id) as scans from slices"
-    before = segpipe.open_warehouse(warehouse.url).spark_sql(query, spark).collect()
+    opened = segpipe.open_warehouse(warehouse.url)
+    before, kept = opened.spark_sql(query, spark).collect(), opened.slices.spark(spark)
     run_compact(warehouse)
+    with pytest.raises(Exception, match=r"FILE_NOT_EXIST|does not exist"):  # loudly, as docs/decisions/0003 says
+        kept.count()
+    assert opened.slices.spark(spark).count() == before[0].n
     for table in ("slices", "scans"):
         for path in (tmp_path / "w" / "_replaced" / table).iterdir():
             path.rename(tmp_path / "w" / table / path.name)

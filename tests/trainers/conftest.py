@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segpipe.settings import IngestSettings, TrainSettings
+from segpipe.settings import CompactSettings, IngestSettings, TrainSettings
 from tests.warehouse.earlier import unsealed
 
 TINY = {"filters": 4, "depth": 2, "batch_size": 12, "steps_per_epoch": 3, "epochs": 2, "retries": 0}
@@ -41,6 +41,19 @@ def with_column(tables: str, target: Path, column: str, change: Callable[[pa.Tab
             for group in groups:
                 writer.write_table(group.set_column(place, schema.field(place), change(group)))
     return str(target)
+
+
+def merge(tables: str) -> None:
+    """Make one part of the two or more of cohort `tiny`, as `compact` does."""
+    from segpipe.pipelines.compact import compact_with, merge_part
+    from segpipe.warehouse.runs import record_run
+    from segpipe.warehouse.store import Store
+
+    assert len(Store(tables).parts("slices")) > 1
+    chosen = CompactSettings(warehouse=tables)
+    with record_run(None, "compact", chosen) as run:
+        compact_with(lambda tasks, fence: [merge_part(tables, task, fence) for task in tasks], chosen, run)
+    assert len(Store(tables).parts("slices")) == 1
 
 
 @pytest.fixture

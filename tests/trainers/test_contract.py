@@ -114,6 +114,18 @@ def test_however_often_it_is_stopped_not_a_bit_differs(settings, reference: Bund
     assert newest(settings().model) == (2, 0)
 
 
+def test_compact_between_stop_and_resume_changes_not_a_bit(settings, reference: Bundle, tables: str, tmp_path: Path):
+    import shutil
+
+    from tests.trainers.conftest import merge
+
+    own = shutil.copytree(tables, tmp_path / "tables").as_posix()
+    train_until(settings(warehouse=own, checkpoint_minutes=1e-9), epoch=0, step=1)
+    merge(own)
+    bundle, _ = run(settings(warehouse=own), None)
+    assert bundle.weights_sha256 == reference.weights_sha256
+
+
 def test_a_step_is_traced_once(settings, monkeypatch: pytest.MonkeyPatch):
     """Twice costs each worker of the default network five seconds of processor time more."""
     from segpipe.models.losses import dice_cross_entropy

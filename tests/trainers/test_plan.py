@@ -1,8 +1,13 @@
 """What a plan decides that the settings leave open."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from segpipe.trainers.contract import TrainPlan
 from segpipe.trainers.plan import make_plan
+from tests.trainers.conftest import merge
 
 
 @pytest.mark.parametrize(
@@ -28,3 +33,20 @@ def test_a_batch_of_patches_is_smaller_than_one_of_slices(
 ) -> None:
     plan = make_plan(settings(dimensions=dimensions, batch_size=asked, patch_size=8))
     assert (plan.batch_size, plan.settings.batch_size) == (batch, batch)
+
+
+def test_compact_changes_no_slice_of_a_step(settings, tables: str, tmp_path: Path) -> None:
+    """Slices are told by scan and place: the parts that hold them are others."""
+
+    def told(plan: TrainPlan) -> list[tuple[str, int, int, bool]]:
+        scans = [plan.scans[place] for place in plan.slices.scan]
+        groups = [scan.groups.index(group) for scan, group in zip(scans, plan.slices.group, strict=True)]
+        ids = [scan.scan_id for scan in scans]
+        return list(zip(ids, groups, plan.slices.row, plan.slices.foreground, strict=True))
+
+    before = make_plan(settings())
+    merge(shutil.copytree(tables, tmp_path / "merged").as_posix())
+    after = make_plan(settings(warehouse=str(tmp_path / "merged")))
+    assert {path for path, _ in before.groups} != {path for path, _ in after.groups}
+    assert told(after) == told(before)
+    assert (after.slices.group == before.slices.group).all()  # the order of a step is drawn from these numbers
