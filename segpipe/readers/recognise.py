@@ -36,13 +36,15 @@ class Recognition:
 
 
 _AGENT = (
-    r"(?:contrast\w*|kontras\w*|gd\w?|gad|gado\w*|dotarem|clariscan|magnevist|prohance|multihance|omniscan|km|kl|mdc"
-    r"|pdc|civ|inj|injec\w*|injek\w*|injet\w*|iv)"
+    r"(?:cont(?:r\w*)?|kontras\w*|tehoste\w*|gbca|gabe|gd\w?|gad|gado\w*|dotarem|clariscan|magnevist|prohance|multihance|omniscan|km|kl|mdc"
+    r"|pdc|civ|ct?te|inj|injec\w*|injek\w*|injet\w*|iv|iv ?km|iv ?kontras\w*)"
 )
 _BEFORE = (
-    r"(?:no|non|not|without|w ?/ ?o|wo|ohne|vor|sans|avant|sin|senza|prima|sem|antes|zonder|voor|bez|przed|pre|before"
-    r"|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer)"
+    r"(?:no|non|not|without|w ?/? ?o|wo|ohne|o(?= ?k)|vor|sans|avant|sin|senza|prima|sem|antes|zonder|voor|bez|przed"
+    r"|pre|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer)"
 )
+_WITH, _WITHOUT = r"(?:with|w|con|com|avec|mit|met)", r"(?:without|w ?/? ?o|wo|sin|sem|sans|senza|ohne|zonder)"
+_AND = r" ?/? ?(?:(?:and|y|et|e|und|en)\b)? ?/? ?"
 _FILLER = r"(?:\s*(?:de|del|di|d|da|do|dem|der|la|el|il|the|iv)\b)?"
 _NO_AGENT = (
     r"op\w*|surg\w*|treat\w*|therap\w*|rx|rt|tx|chemo\w*|radi\w*|biops\w*|resec\w*|trauma\w*|stroke|ictal|proc\w*"
@@ -52,14 +54,19 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     # phrases of several words, in order, and the one word that each becomes; `_` and `-` are spaces by then
     (r"\bsub (?!t[12])[a-z]*\d\w*", " "),  # a subject's name in a file name, no subtraction
     (r"\bt2w? ?\*", " t2star "),
-    (r"\br2 ?\*", " relaxometry "),
+    (r"\br2 ?(?:\*|star\b)", " relaxometry "),
     (r"\bt2w? ?starw?\b", " t2star "),
-    (r"\bdark ?fluid\b|\bda ?fl\b|\bfluid ?att?en\w*( inversion( recovery)?)?", " flair "),
+    (r"\bdark ?fl(?:uid)?\b|\bt2w? df\b|\bda ?fl\b|\bfluid ?att?en\w*( inversion( recovery)?)?", " flair "),
     (r"\bmp ?rage\b", " mprage "),
     (r"\bmp ?2 ?rage\b", " mp2rage "),
     (r"\bapparent diffusion( coefficients?)?", " adc "),
     (r"\bb ?=? ?(?:0|[1-9]\d{1,3})\b(?! ?(?:map|shim|t\b))", " bvalue "),
-    (r"\b(?:b0|b1|field|b0rf) ?(?:map\w*|karte|shim\w*)", " fieldmap "),
+    (r"\b(?:b0|b1|(?:spin ?echo ?)?field|b0rf) ?(?:map\w*|karte|shim\w*)", " fieldmap "),
+    (r"\bav(?:era)?ge? ?dc\b", " adc "),
+    (r"\bisotropic images?\b|\bfractional ?aniso\w*", " fa "),
+    (r"\bk ?trans\b(?! ?t)", " ktrans "),
+    (r"\bplan ?scans?\b", " localizer "),
+    (r"\bprocessed images?\b", " report "),
     (r"\bphase ?contrast\b", " pcmra "),
     (r"\bflow ?comp\w*", " "),
     (r"\bfa ?=? ?\d+\b|\bflip ?(?:angle)? ?=? ?\d+", " "),
@@ -69,15 +76,25 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\b(?:double|dual|doppel|doble|doppio|2) ?echos?\b|\bdouble eco\b", " dualecho "),
     (r"\bde ?(?:tse|fse)\b|\b(?:tse|fse) ?de\b", " dualecho "),
     (r"\becho ?planar\b", " epi "),
+    (r"\bdeep ?resolve\b|\bac ?pc\b|\bc ?\+ ?/(?!\w)", " "),
+    (r"\bb ?ffe\b", " bffe "),
+    (r"\bauto ?align\b|\bcoil ?sens\w*", " localizer "),
+    (r"\bcb ?\d{3,4}\b", " bvalue "),
+    (r"\bsw (?:images?|mips?)\b|\bblood ?sens\w*", " swi "),
+    (r"\bmt ?ratio\b", " map "),
+    (r"\bi v\b", " iv "),
     (r"\b(?:echo|eco) ?(?:de|di|d)? ?gradient\w*|\bgradient\w* ?(?:echo|eco)\b|\begt\b", " gre "),
     (r"\bdouble (?:inversion|ir)\b( recovery)?", " doubleinversion "),
     (r"\bblood ?flow\b|\bblood ?volume\b|\btransit ?time\b|\btime ?to ?peak\b", " perfusion "),
     (r"\bspin ?label\w*", " asl "),
     (r"\bresting ?(?:state)?\b|\brest ?state\b", " fmri "),
+    (rf"\b{_WITH}{_AND}{_WITHOUT}\b(?: ?{_AGENT}\b)?|\b{_WITHOUT}{_AND}{_WITH}\b ?/?(?: ?{_AGENT}\b)?", " "),
+    (rf"\b{_BEFORE} c\b", " before "),
     (r"\bnon ?(?:contrast\w*|enhanced)\b|\bun ?enhanced\b", " before "),
     (rf"\b{_BEFORE} ?{_FILLER} ?\+? ?{_AGENT}\b", " before "),
-    (r"\bs ?/ ?c\b|\bw ?/ ?o\b", " before "),
-    (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\bc ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c\b|\bt1w? ?\+ ?(?=$|\))", " after "),
+    (r"\bs ?/? ?c\b|\bw ?/? ?o\b", " before "),
+    (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\bc ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c(?:on)?\b"
+        r"|\bt1w? ?\+(?! ?(?:t2|pd|flair|dwi))", " after "),
     (rf"\bc ?/ ?{_AGENT}\b", " after "),
     (r"\b3 ?pl(?:anes?)?\b|\b3 ?(?:ebenen|planos|plans)\b|\btri ?plan\w*|\bmulti ?plane?\b", " planes "),
     (r"\bsingle ?shot\b", " "),
@@ -104,47 +121,50 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bфл(?:аир|эр)\w*", " flair "),
     (rf"\b{_AGENT} ?(?:oncesi|nelkul|elott)|\bkontrasts\w? ?z\b", " before "),
     (rf"\bpo ?{_AGENT}\b", " after "),
+    (rf"\b(?:post|nach|mit|met|med|with|after|apres|despues|dopo|apos) ?{_AGENT}\b|\bsonras\w", " after "),
+    (r"\b(?:t1w?|with|con|com|post|\+) ?cm\b|\bwith$|\bw ?/ ?$|\bw(?:ith)? ?con\b", " after "),
 )  # fmt: skip
 
 _CONCEPTS: dict[str, str] = {
     # concept: its words; `*` stands for any further letters
-    "localizer": "localizer localiser localizers localisers loc locs localizador localizzatore localisateur"
-    " localisation lokalizer lokal local scout scouts aascout aahscout aahead survey surview topogram topo"
-    " reperage pilot tripilot smartbrain smartexam planscan calibration calib refscan senseref coilsens"
-    " scano scanogram ubersicht uebersicht autoalign phoenix* localizacion lokalisat*",
-    "report": "report zipreport dose screensave results summary snapshot",
+    "localizer": "localize* localise* localiza* localizz* localisa* lokali* locator* loc locs"
+    " lokal local planung scout scouts aascout aahscout aahead survey surview topogr* topo"
+    " repera* pilot tripilot smartbrain smartexam planscan calibration calib refscan senseref coilsens"
+    " scano scanogram ubersicht uebersicht autoalign phoenix*",
+    "reference": "ref refs reference cal",
+    "report": "report zipreport dose screensave capture dosis results summary snapshot",
     "segmentation": "seg segm segmentation segmented segmentierung mask masks rtstruct overlay fusion fused surgnavsys"
     " brainmask parcellation synthseg",
-    "subtraction": "sub subt subtr subtract subtracted subtraction subtraktion subtractions soustraction sustraccion"
-    " substraccion subtracao sottrazione subs",
+    "subtraction": "sub subt subtr subtra* soustr* sustrac* substrac* sottra* subs",
     "ADC": "adc eadc dadc adcs adcmap",
-    "diffusion": "dwi dti diff diffusion difusion difusao diffusione diffusie dyfuzja dw dmri hardi dsi dki tensor"
+    "diffusion": "dwi dti diff diffus* difus* difuz* diffuz* dyfuz* dw dmri hardi dsi dki tensor"
     " trace tracew tracemap bvalue tractography tracto mddw ivim noddi resolve edwi ddwi sdwi dwis isodwi"
     " fafa colfa fibertrack dwibs rdwi mbdwi mbdti",
-    "anisotropy": "fa",
- "perfusion": "perf perfusion perfusie dsc dce pwi cbf cbv mtt ttp tmax rcbf"
+    "anisotropy": "fa aniso*",
+    "perfusion": "perf perfus* perfuz* perm permeab* dsc dce pwi cbf cbv mtt ttp tmax rcbf"
     " rcbv relcbf relcbv relmtt relttp rmtt gbp pbp ktrans leakage bolus dynamic dyn dynamique dinamico"
-    " dinamica dynamisch dynamika perfusao perfusione qcbf ncbv",
+    " dinamica dynamisch dynamika qcbf ncbv",
     "labelling": "asl pasl pcasl casl pseudocasl tasl spinlabel*",
-    "fmri": "bold fmri rfmri rsfmri tfmri mbold sbref fingertapping restingstate",
+    "fmri": "bold fmri func mocoseries rfmri rsfmri tfmri mbold sbref fingertapping restingstate",
     "fieldmap": "fieldmap fieldmapping fieldmaps b0map b1map shim shimming b0rf topup",
-    "spectroscopy": "mrs mrsi csi svs spectro spectroscopy spectroscopie spektro* espectro* spettro* probe press steam"
+    "spectroscopy": "mrs mrsi csi svs spectro* spektro* espectro* spettro* probe press steam"
     " megapress mega hise",
     "CEST": "cest apt aptw amide",
     "elastography": "mre elasto*",
-    "angiography": "tof mra mrv angio* venography venous venogram carotid carotids carotis carotide cow willis tricks"
-    " twist inhance trance pcmra pca pc3d 3dpc arteries venen mrangio tofmra tofcow ceangio qflow 4dflow"
-    " stenosis",
+    "angiography": "tof mra arm mrv angio* venogr* phleb* fleb* arteriogr* venous carotid carotids"
+    " carotis carotide cow willis tricks twist inhance trance pcmra pca pc3d 3dpc arteries venen mrangio tofmra"
+    " tofcow ceangio qflow 4dflow stenosis",
     "map": "map maps mapa mapas carte karte mappa mapping molli relaxometry t1map t2map r1map r2map qmap"
-    " parametric mapit fieldstrength qt1 qt2 quantitative pdmap",
-    "synthetic": "synthetic synth symri synmr syntac",
-    "SWI": "swi swip swan eswan qsm susc suscept* suszept* hemo haemo heme hemorr* haemorr* hemorag* blutung"
-    " venbold venobold fsbb bsi pha phase swmip swim medic merge mpgre mfgre megre minhance t2star t2stern",
-    "projection": "mip mips minip mipp projection rotation maxip rot",
-    "reformat": "reformat reformats reformatted reform reformation reformatage recon recons reconstruction"
-    " reconstruccion ricostruzione rekonstruktion rekon rek reko mprs range curved multiplanar mpvr",
+    " parametric mapit fieldstrength qt1 qt2 quantitative pdmap mtr",
+    "synthetic": "synthetic* synth symri synmr syntac",
+    "SWI": "swi swip swan eswan qsm susc suscept* suszept* hemo haemo hamo hamos* hemoseq* hemosid* heme hemorr*"
+    " haemorr* hemorag* blutung venbold venobold fsbb bsi pha phase swmip swim medic merge mpgr mpgre mfgre megre"
+    " minhance t2star t2stern",
+    "projection": "mip mips minip mipp projection rotation maxip rot vrt",
+    "reformat": "reformat* reform recon recons reconst* rekonst* ricostr* rekon rek reko mprs range"
+    " curved multiplanar mpvr",
     "mpr": "mpr",
-    "FLAIR": "flair flairs fla t2f tirm darkfluid vflair spcir",
+    "FLAIR": "flair flairs fluid fla t2f tirm darkfluid vflair spcir",
     "inversion": "ir irtse irfse tir irse",
     "stir": "stir",
     "DIR": "doubleinversion dir",
@@ -159,13 +179,13 @@ _CONCEPTS: dict[str, str] = {
     "fast_spin": "tse fse space spc cube vista brainview view propeller prop blade multivane jet radar arms fastspin"
     " mvox isofse tse3d fse3d 3dtse 3dfse turbospin xetse primefse matrix",
     "spin": "se spinecho",
-    "gradient": "gre fgre ffe fl2d fe gr grass fisp eg fastgre fe2d gre2d grad gradient ffe2d",
+    "gradient": "gre fgre ffe fl2d fe gr grass fisp eg fastgre fe2d gre2d grad gradient* ffe2d",
     "steady": "trufi truefisp trufisp",
     "epi": "epi ep2d ep ep2 epi2d feepi seepi",
     "after": "after post pos apos posgd postg* postc* postkm contra* kontra* cont gd gdt gad gado gadolin*"
     " gadovist gadob* gadot* dotarem clariscan magnevist prohance multihance omniscan km mkm mitkm nachkm"
     " mdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd t1post t1cont"
-    " t1km delayed fsc fsgd fspost wcontrast gdfs posc stealthpost",
+    " t1km delay delayed gbca tehoste* fsc fsgd fspost wcontrast gdfs posc stealthpost cte ivkm",
     "before": "before pre nativ native nativo nativa nativer preg* prek* prec* unenhanced noncontrast nc basal"
     " t1pre",
     "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"
@@ -179,6 +199,7 @@ _CONCEPTS: dict[str, str] = {
     " coro frontal sag sagittal osag sagit obl*",
 }  # fmt: skip
 
+_BESIDE_AGENT = ("fs", "fat", "sat", "fatsat")
 _WEIGHTED = ("T1", "volume_T1", "gradient_T1", "T2", "FLAIR")
 
 
@@ -202,6 +223,7 @@ _RULES: tuple[_Rule, ...] = (
     _other("not head", "not_head"),
     _other("report", "report"),
     _other("localizer", "localizer"),
+    _other("localizer", "reference", unless=(*_WEIGHTED, "fast_spin", "gradient_T1", "fluid_T2")),
     _other("segmentation", "segmentation"),
     _other("subtraction", "subtraction"),
     _other("ADC", "ADC"),
@@ -226,11 +248,12 @@ _RULES: tuple[_Rule, ...] = (
     _other("DIR", "DIR", unless=("T1", "T2", "volume_T1")),
     _other("EPI", "epi", unless=("FLAIR",)),
     _Rule(None, "words of T1 and of T2", ("T1", "volume_T1"), ("T2",)),
-    _other("T2*", "gradient", with_=("T2",)),
+    _other("T2*", "gradient", "gradient_T1", with_=("T2",), unless=("T1", "volume_T1")),
     _Rule(T1, "", ("T1", "volume_T1")),
     _Rule(FLAIR, "", ("FLAIR",)),
     _Rule(FLAIR, "", ("inversion",), ("T2",)),
     _Rule(T2, "", ("T2",)),
+    _Rule(T1, "", ("gradient_T1",), ("inversion",)),
     _Rule(None, "inversion recovery of an unknown weight", ("inversion",)),
     _other("STIR", "stir"),
     _Rule(T2, "", ("fluid_T2",)),
@@ -254,6 +277,10 @@ _PIECES = re.findall(
 _PREFIXES = ("ss", "s", "e", "d", "v", "wip", "r", "m")  # Philips and GE put them in front
 _LEAST_GLUED = 5  # letters of a word that is known inside of an unknown one
 _LONGEST_TEXT = 256
+_LETTERS = str.maketrans(
+    {"ø": "oe", "Ø": "oe", "ł": "l", "Ł": "l", "ı": "i"}
+)  # which have no accent that could be taken off
+_MINUS = re.compile(r"(?<!\w)-c(?![\w-])|\bc-(?=\s|$|\))", re.IGNORECASE)
 _PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]+")
 
 
@@ -305,15 +332,19 @@ def _fits(rule: _Rule, found: Collection[str]) -> bool:
 def _in_context(tokens: list[str], places: dict[str, int]) -> None:
     """Words that mean something only beside others: a last `C` or `IV` behind T1, `rest` beside echo-planar imaging."""
     weighted = "T1" in places or "volume_T1" in places
-    if weighted and tokens[-1] in ("c", "iv") and "before" not in places:
-        places.setdefault("after", len(tokens) - 1)
+    rest = [token for token in tokens if token not in _BESIDE_AGENT and _WORDS.get(token) != "plane"]
+    agent = tokens.index(rest[-1]) if rest and rest[-1] in ("c", "iv", "pc", "wc") else None
+    if weighted and agent is not None and "before" not in places:
+        places.setdefault("after", agent)
+    if "pc" in tokens and places.keys().isdisjoint(_WEIGHTED):
+        places.setdefault("angiography", tokens.index("pc"))
     if ("rest" in tokens or "task" in tokens) and "epi" in places:
         places["fmri"] = places["epi"]
 
 
 def _tokens(text: str) -> list[str]:
     """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
-    plain = unicodedata.normalize("NFKD", text)
+    plain = unicodedata.normalize("NFKD", _MINUS.sub(" without c ", text)).translate(_LETTERS)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
     plain = unicodedata.normalize("NFC", plain)  # the letters of Korean, which were taken apart too
     plain = " ".join(_PLAIN_MARK.sub(" ", plain).split())

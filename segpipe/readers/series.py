@@ -21,7 +21,7 @@ from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"1.{recognise.RULES_VERSION}"
+RULES_VERSION = f"2.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -225,7 +225,7 @@ def _named(one: Series, said: recognise.Recognition, evidence: tuple[str, ...], 
 
 def _words(facts: Facts) -> tuple[recognise.Recognition, tuple[str, ...]]:
     """What description and protocol say: the description where both say something, contrast from either."""
-    first, second = facts.said, facts.protocol_said
+    first, second = facts.said, _of_one_series(facts.protocol_said)
     if first.role is None and not first.detail:
         first, second = second, first
         where = "protocol"
@@ -233,6 +233,14 @@ def _words(facts: Facts) -> tuple[recognise.Recognition, tuple[str, ...]]:
         where = "description"
     contrast = first.contrast if first.contrast is not None else second.contrast
     return replace(first, contrast=contrast), (where,) if first.words else ()
+
+
+def _of_one_series(protocol: recognise.Recognition) -> recognise.Recognition:
+    """What a protocol says of a series; nothing where it names no kind of image, because then it is that of the whole
+    examination, as `TUMOR +GAD`.
+    """
+    whole = not set(protocol.words) - {"after", "before", "plane", "part"}
+    return recognise.Recognition(None) if whole else protocol
 
 
 def _clash(named: str | None, standard: str | None, physics: str | None, said: recognise.Recognition) -> str | None:

@@ -144,4 +144,36 @@ MORE = [
         _s("t1 ax", "T1 AXIAL PRE", "T1"), _s("dwi", "DIFUSÃO"), _s("t1ce ax", "T1 AXIAL PÓS CONTRASTE", "T1ce"),
         _s("t1ce 3d", "T1 VOL POS"),
     )),
+    Study("protocol-of-the-examination", "GE MEDICAL SYSTEMS", tuple(
+        _s(kind, text, role, agent, ProtocolName="TUMOR +GAD") for kind, text, role, agent in (
+            ("localizer", "LOC", None, None), ("t1 ax", "Ax T1 SE", "T1", None), ("t2 ax", "Ax T2", "T2", None),
+            ("flair", "Ax T2 FLAIR", "FLAIR", None), ("dwi", "DWI", None, None),
+            ("t1ce ax", "Ax T1 SE", "T1ce", "Gadavist"), ("t1ce 3d", "3D BRAVO", None, "Gadavist"),
+        )
+    )),
+    Study("protocol-of-both", "GE MEDICAL SYSTEMS", tuple(
+        _s(kind, text, role, ProtocolName="BRAIN W/WO CONTRAST") for kind, text, role in (
+            ("localizer", "3-Plane Localizer", None), ("t1 sag", "SAG T1", None), ("t1 ax", "AX T1", "T1"),
+            ("t2 ax", "AX T2 FS", "T2"), ("flair", "AX FLAIR", "FLAIR"), ("perfusion", "PERFUSION", None),
+            ("t1ce ax", "AX T1", "T1ce"), ("t1ce 3d", "SAG 3D T1", None),
+        )
+    )),
+    Study("volumes-only", "SIEMENS", (
+        _s("localizer", "AAHead_Scout_64ch"), _s("t1 3d", "t1_mprage_sag_p2_iso", "T1"),
+        _s("flair 3d", "t2_space_dark-fluid_sag_p2_iso", "FLAIR"), _s("swi", "t2_swi_tra_p2_1.5mm"),
+        replace(_s("t2 3d", "t2_space_sag_p2_iso", "T2"), plane=SAGITTAL), _s("dwi", "ep2d_diff_mddw_64_p2"),
+        _s("t1ce 3d", "t1_mprage_sag_p2_iso_KM", "T1ce"), _s("reformat", "t1_mprage_tra_MPR KM"),
+    )),
+    Study("orbits-too", "Philips Medical Systems", (
+        _s("localizer", "Survey"), _s("t1 ax", "T1 TSE tra", "T1"), _s("t2 ax", "T2 TSE tra", "T2"),
+        _s("flair", "FLAIR tra", "FLAIR"), _s("flair", "3D DIR"), _s("t2 cor", "STIR cor", InversionTime=160),
+        _s("t1ce ax", "T1 TSE tra KM", "T1ce"),
+        _s("t1 ax", "T1 SPIR tra Orbita KM", None, "Dotarem", PixelSpacing=[0.5, 0.5]),
+        _s("t2 ax", "T2 tra Orbita", None, PixelSpacing=[0.5, 0.5]),
+    )),
+    Study("turbo-flair-of-united", "UIH", (
+        _s("localizer", "scout_3plane"), _s("t2 ax", "t2_arms_tra", "T2"), _s("flair", "t2_arms_flair_tra_fs", "FLAIR"),
+        _s("t1 flair", "t1_fse_flair_tra", "T1"), _s("perfusion", "epi_dsc_perf"),
+        _s("t1 flair", "t1_fse_flair_tra_C", "T1ce"), _s("t1ce 3d", "t1_gre_fsp_3d_sag_C"),
+    )),
 ]  # fmt: skip

@@ -8,6 +8,9 @@ from segpipe.readers.recognise import recognise
 
 ROLES = {
     "FLAIR": """
+        T2 DF tra
+        t2_dark-fl_sag
+        AX FLAIR POSTGADO
         t2_tirm_tra_dark-fluid_fs
         t2_spc_da-fl_sag_p2_iso
         Sag CUBE T2 FLAIR FS
@@ -27,6 +30,17 @@ ROLES = {
         AX FLAIR POST OP
         """,
     "T1": """
+        T1 før kontrast
+        T1 axial sem cont
+        T1 s.c.
+        T1 o. KM
+        T1 (-C)
+        T1 C-
+        T1 no C
+        IR-TFE 3D
+        SAG T1 AC-PC
+        T1_3D_FFE_C_CLEAR
+        AX T1 W/WO CONTRAST
         t1_mprage_sag_p2_iso_1.0_nativ
         MPRAGE sag ohne KM
         mpr_sag_p2_iso
@@ -62,6 +76,16 @@ ROLES = {
         Ax 3D T1 Stealth
         """,
     "T1ce": """
+        AX T1 C FS
+        POSTKONTRAST T1 AKSIYEL
+        T1 IV KONTRAST SONRASI
+        T1 con cte
+        T1 axial PC
+        T1+ AX
+        T1 tra nach Gabe
+        T1 tehosteaine
+        AX T1 W/
+        IR-TFE GD
         t1_mprage_tra_p2_iso_KM
         T1 tra nach KM
         T1 mit KM cor
@@ -102,6 +126,10 @@ ROLES = {
         axial stealth T1 post
         """,
     "T2": """
+        T2 DEEP RESOLVE
+        B-FFE
+        Ax T2 thin ac-pc
+        T2 axial sin y con contraste
         t2_tse_tra_fs_512
         T2W_TSE_SENSE cor
         Ax T2 FRFSE-XL
@@ -123,6 +151,24 @@ ROLES = {
         T2 transversal
         """,
     "other": """
+        Ref_Head_32
+        ASSET Cal
+        Locator
+        AvgDC
+        Isotropic image
+        Difüzyon
+        Perfüzyon
+        AX MPGR
+        T2 gradiente
+        T2 FLASH tra
+        venografie
+        2D PC
+        SpinEchoFieldMap_AP
+        Rekonstr cor
+        cb1400
+        Hämosequenz
+        soustr T1
+        MT ratio
         localizer
         AAHead_Scout_MPR_cor
         Survey_SHC
@@ -203,6 +249,8 @@ ROLES = {
         brain mask
         """,
     None: """
+        BRAIN W/WO CONTRAST
+        crâne sans et avec injection
         brain
         sag
         AX
