@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "3"
+RULES_VERSION = "4"
 """Changes with every change of a word or a rule."""
 
 
@@ -40,15 +40,23 @@ _AGENT = (
     r"|pdc|civ|ct?te|inj|injec\w*|injek\w*|injet\w*|iv|iv ?km|iv ?kontras\w*)"
 )
 _BEFORE = (
-    r"(?:no|non|not|without|w ?/? ?o|wo|ohne|o(?= ?k)|vor|sans|avant|sin|senza|prima|sem|antes|zonder|voor|bez|przed"
-    r"|pre|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer)"
+    r"(?:no|non|not|without|w ?/? ?o(?:ut)?|wo|ohne|o(?= ?(?:k|gd|gad))|vor|sans|avant|sin|senza|prima|sem|antes"
+    r"|zonder|voor|bez|przed|pre|prior|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer)"
 )
-_WITH, _WITHOUT = r"(?:with|w|con|com|avec|mit|met)", r"(?:without|w ?/? ?o|wo|sin|sem|sans|senza|ohne|zonder)"
+_WITH, _WITHOUT = r"(?:with|w|con|com|avec|mit|met)", r"(?:without|w ?/? ?o(?:ut)?|wo|sin|sem|sans|senza|ohne|zonder)"
 _AND = r" ?/? ?(?:(?:and|y|et|e|und|en)\b)? ?/? ?"
-_FILLER = r"(?:\s*(?:de|del|di|d|da|do|dem|der|la|el|il|the|iv)\b)?"
+_FILLER = r"(?:\s*(?:de|del|di|d|da|do|to|dem|der|la|el|il|the|iv)\b)?"
+# what may stand behind an agent and "without" that is said of this agent: no further word, or a plane
+_END = r"(?= ?(?:$|\)|(?:ax|axi\w*|tra\w*|cor\w*|kor\w*|sag\w*|3d|2d)\b))"
+# what a scan may be done after, beside an injection
 _NO_AGENT = (
-    r"op\w*|surg\w*|treat\w*|therap\w*|rx|rt|tx|chemo\w*|radi\w*|biops\w*|resec\w*|trauma\w*|stroke|ictal|proc\w*"
+    r"op\w*|surg\w*|treat\w*|therap\w*|x?rt|rx|tx|ctx|crt|xrt|srs|srt|wbrt|chemo\w*|radi\w*|irradi\w*|bestr\w*|gamma\w*"
+    r"|cyber\w*|gk|ablat\w*|litt|laser\w*|biops\w*|re?sec\w*|excis\w*|exer\w*|remov\w*|debulk\w*|cranio\w*|crani"
+    r"|lobect\w*|shunt\w*|evd|dbs|implant\w*|drain\w*|embol\w*|coil\w*|clip\w*|stent\w*|interv\w*|chir\w*|cirug\w*|cirur\w*|quir\w*"
+    r"|steroid\w*|dexa\w*|corti\w*|cortison\w*|avastin|bev\w*|temo\w*|tmz|immun\w*|vacc\w*|trauma\w*|tbi|concuss\w*|accid\w*"
+    r"|mva|fall|stroke|avc|infarct\w*|bleed\w*|haemor\w*|hemor\w*|ictal|seiz\w*|partum|natal|mortem|covid\w*|transpl\w*|proc\w*"
 )
+_AFTER_WHAT = r"(?:post\w{0,3}|pos|apos|after|s ?/ ?p|nach|na|po|dopo|apres|despues|depois)"
 
 _PHRASES: tuple[tuple[str, str], ...] = (
     # phrases of several words, in order, and the one word that each becomes; `_` and `-` are spaces by then
@@ -70,7 +78,8 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bphase ?contrast\b", " pcmra "),
     (r"\bflow ?comp\w*", " "),
     (r"\bfa ?=? ?\d+\b|\bflip ?(?:angle)? ?=? ?\d+", " "),
-    (rf"\bpost\w{{0,3}} ?(?:{_NO_AGENT})\b|\bpost\w{{0,3}} ?foss\w*|\bfoss\w* ?post\w*|\bposterior\w*", " "),
+    (rf"\b{_AFTER_WHAT} ?(?:(?:de|da|do|del|la|l|iv) )?(?:{_NO_AGENT})\b", " "),
+    (r"\bpost\w{0,3} ?foss\w*|\bfoss\w* ?post\w*|\bposterior\w*", " "),
     (rf"\bpre ?(?:{_NO_AGENT})\b", " "),
     (r"\bpre ?scan\b", " calibration "),
     (r"\b(?:double|dual|doppel|doble|doppio|2) ?echos?\b|\bdouble eco\b", " dualecho "),
@@ -91,8 +100,9 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (rf"\b{_WITH}{_AND}{_WITHOUT}\b(?: ?{_AGENT}\b)?|\b{_WITHOUT}{_AND}{_WITH}\b ?/?(?: ?{_AGENT}\b)?", " "),
     (rf"\b{_BEFORE} c\b", " before "),
     (r"\bnon ?(?:contrast\w*|enhanced)\b|\bun ?enhanced\b", " before "),
+    (rf"\b{_AGENT} ?(?:{_WITHOUT}|off|none|no|not given|non|nein|minus|neg\w*){_END}", " before "),
     (rf"\b{_BEFORE} ?{_FILLER} ?\+? ?{_AGENT}\b", " before "),
-    (r"\bs ?/? ?c\b|\bw ?/? ?o\b", " before "),
+    (r"\bs ?/? ?c\b|\bw ?/? ?o(?:ut)?\b|\bn ?/ ?c\b", " before "),
     (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\bc ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c(?:on)?\b"
         r"|\bt1w? ?\+(?! ?(?:t2|pd|flair|dwi))", " after "),
     (rf"\bc ?/ ?{_AGENT}\b", " after "),
@@ -280,7 +290,16 @@ _LONGEST_TEXT = 256
 _LETTERS = str.maketrans(
     {"ø": "oe", "Ø": "oe", "ł": "l", "Ł": "l", "ı": "i"}
 )  # which have no accent that could be taken off
-_MINUS = re.compile(r"(?<!\w)-c(?![\w-])|\bc-(?=\s|$|\))", re.IGNORECASE)
+_DASHES = r"\-\u2010-\u2015\u2212"
+_AGENT_WORD = rf"(?:c|ce|{_AGENT})"
+# a minus, or a nought, says that the agent beside it was not given, unless words say that it was: `C-`, `-KM`, `0 Gd`
+_NEGATED = re.compile(
+    rf"(?P<given>(?:\+|\b(?:post|with|w|mit|m|nach|after|avec|con|com|apres|dopo))[\W_]*{_AGENT_WORD}[{_DASHES}])"
+    rf"|(?:(?<![a-z0-9){_DASHES}])[{_DASHES}]|\([{_DASHES}]\)[ _]?){_AGENT_WORD}(?![a-z0-9{_DASHES}+])"
+    rf"|(?<![a-z0-9]){_AGENT_WORD}(?:[{_DASHES}](?![a-z0-9+])|[ _]?\([{_DASHES}]\))"
+    rf"|(?<![a-z0-9.,])0[ _]?{_AGENT}(?![a-z0-9])",
+    re.IGNORECASE,
+)
 _PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]+")
 
 
@@ -344,13 +363,17 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
 
 def _tokens(text: str) -> list[str]:
     """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
-    plain = unicodedata.normalize("NFKD", _MINUS.sub(" without c ", text)).translate(_LETTERS)
+    plain = unicodedata.normalize("NFKD", _NEGATED.sub(_without, text)).translate(_LETTERS)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
     plain = unicodedata.normalize("NFC", plain)  # the letters of Korean, which were taken apart too
     plain = " ".join(_PLAIN_MARK.sub(" ", plain).split())
     for pattern, word in _PATTERNS:
         plain = pattern.sub(word, plain)
     return [piece for token in re.findall(r"[a-z0-9]+", plain) for piece in _apart(token)]
+
+
+def _without(found: re.Match[str]) -> str:
+    return found[0] if found["given"] else " without c "
 
 
 def _apart(token: str) -> list[str]:

@@ -344,7 +344,9 @@ def _contrast(session: Sequence[Judged]) -> None:
     agents = [one.facts.agent for one in candidates]
     trusted = any(agents) and (len(candidates) == 1 or not all(agents))
     for one in candidates:
-        if one.contrast is not None:
+        if one.contrast and one.facts.agent is False and trusted:
+            _conflict(one, "words say after contrast, its header names no agent and that of another T1 does")
+        elif one.contrast is not None:
             one.evidence += ("words on contrast",)
         elif trusted and one.facts.agent:
             one.contrast = True
@@ -387,7 +389,9 @@ def _injection(
 ) -> tuple[float | None, str]:
     """From when on every T1 of the visit is after contrast, by `clock`, and what tells so."""
     told = [
-        (at, "the first series with contrast") for one in candidates if one.contrast and (at := clock(one)) is not None
+        (at, "the first series with contrast")
+        for one in candidates
+        if one.contrast and one.decision != CONFLICT and (at := clock(one)) is not None
     ]
     bolus = [(at, "the bolus") for one in session if _is_bolus(one) and (at := clock(one)) is not None]
     for one in session:

@@ -172,6 +172,14 @@ def test_the_agent_tells_contrast_unless_it_stands_on_every_t1() -> None:
     ]
 
 
+def test_words_that_the_agents_tag_contradicts_are_a_conflict() -> None:
+    native = series(series="1", agent=False, text="T1 enhanced", moment=10.0)
+    after = series(series="2", agent=True, text="T1 SE C+", moment=900.0)
+    assert told(native, after) == [("T1", "conflict"), ("T1ce", "selected")]
+    unmarked = series(series="2", agent=False, text="T1 SE C+", moment=900.0)
+    assert told(native, unmarked)[1] == ("T1ce", "selected")  # a tag that stands nowhere contradicts nothing
+
+
 def test_time_after_the_first_series_with_contrast_tells_contrast() -> None:
     before = series(series="1", agent=True, moment=10.0, text="T1 SE")
     after = series(series="3", agent=True, moment=300.0, text="T1 COR", direction=(1.0, 0, 0, 0, 0, -1.0))

@@ -186,8 +186,17 @@ class TestBids:
 
     def test_acq_tells_contrast_where_ce_does_not(self, tmp_path: Path) -> None:
         words = {"acq-pre": "T1", "acq-postgad": "T1ce", "acq-postop": "T1", "acq-postgad_ce-none": "T1"}
+        words |= {"ce-pregad": "T1", "ce-noGd": "T1", "ce-sinContraste": "T1", "ce-postgad": "T1ce", "ce-gd": "T1ce"}
         touch(tmp_path, *(f"sub-{n}/anat/sub-{n}_{word}_T1w.nii.gz" for n, word in enumerate(words)))
         assert [scan.files[0].role for scan in find(str(tmp_path)).scans] == list(words.values())
+
+    def test_a_minus_beside_the_agent_in_a_file_name_is_before_contrast(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"P{n}/T1_{word}.nii.gz" for n in (1, 2) for word in ("C-", "C+")))
+        listing = find(str(tmp_path))
+        assert [[(file.role, file.path) for file in scan.files] for scan in listing.scans] == [
+            [("T1", f"P{n}/T1_C-.nii.gz"), ("T1ce", f"P{n}/T1_C+.nii.gz")] for n in (1, 2)
+        ]
+        assert not listing.rejected
 
     def test_suffixes_that_are_no_weight_and_templates_that_are_nobody(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"sub-01/anat/sub-01_{word}.nii.gz" for word in ("acq-x_T1w", "FLASH", "T2w", "T2starw")))

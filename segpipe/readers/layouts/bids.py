@@ -53,7 +53,7 @@ _NO_LESION = re.compile(
 _LESION = re.compile(
     r"lesion|tumou?r|glioma|manual|expert|consensus|wmh|truth|stroke|infarct|metast|gtv", re.IGNORECASE
 )
-_WITHOUT = ("none", "no", "pre", "without", "non", "native", "0")
+_WITHOUT = re.findall(r"\w+", "none no n na pre without non native 0 off false ohne sans senza sin sem zonder")
 _NATIVE = "native"
 _SPACES = re.compile(r"orig|individual|native|t1w?|t2w?|flair|subject|scanner|anat", re.IGNORECASE)
 _UNIFORM = {"unit1": "T1"}
@@ -220,7 +220,7 @@ def _image_role(name: _Name) -> str | None:
 def _has_agent(entities: Mapping[str, str]) -> bool:
     """Whether `ce` says that an agent was given, or `acq` where there is none: `acq-postgad`."""
     if "ce" in entities:
-        return entities["ce"].lower() not in _WITHOUT
+        return entities["ce"].lower() not in _WITHOUT and recognise(entities["ce"]).contrast is not False
     return recognise(entities.get("acq", "")).contrast is True
 
 
