@@ -297,16 +297,15 @@ def _index_unit(
 def _take_again(rows: Iterable[Mapping[str, Any]], entries: Sequence[Entry], result: Indexed) -> None:
     """Add what is known of files that are all as they were."""
     others = _Others(result)
-    left = dict.fromkeys(range(len(entries)))
+    is_left = np.ones(len(entries), np.bool_)
     for row in rows:
-        places = np.frombuffer(row["places"], np.uint32).tolist()
+        places = np.frombuffer(row["places"], np.uint32)
         if row["facts"] is not None:
-            found = [entries[place] for place in places]
+            found = [entries[place] for place in places.tolist()]
             result.series.append(_series(row, found))
             others.is_dicom(found)
-            for place in places:
-                del left[place]
-    for place in left:
+            is_left[places] = False
+    for place in np.flatnonzero(is_left).tolist():
         others.add(entries[place])
     others.tell()
 
@@ -393,7 +392,8 @@ class _Others:
 
     def is_dicom(self, entries: Iterable[Entry]) -> None:
         """Note the archives that these DICOM files are in."""
-        self._archives |= {parts[0] for one in entries if (parts := packed.split(one.path)) is not None}
+        inside = [one.path for one in entries if packed.MARK in one.path]
+        self._archives |= {parts[0] for path in inside if (parts := packed.split(path)) is not None}
 
     def tell(self) -> None:
         """Count the files by kind, and reject images of kinds that are not read."""
@@ -481,8 +481,12 @@ class _Kept:
         try:
             with warehouse.fs.open(path, "rb") as file:
                 content = file.read()
-            table = pq.read_table(io.BytesIO(content))
-        except (FileNotFoundError, pa.ArrowInvalid):  # a damaged file is read again from its source
+        except FileNotFoundError:
+            return cls({})
+        try:
+            kept = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+            table = kept.read(use_threads=False)
+        except (pa.ArrowException, OSError):  # what is damaged is read again from its source
             return cls({})
         if (table.schema.metadata or {}).get(_STAMP) != job.stamp or table.schema.names != _SCHEMA.names:
             return cls({})
@@ -498,7 +502,8 @@ class _Kept:
         buffer = io.BytesIO()
         schema = _SCHEMA.with_metadata({_STAMP: job.stamp})
         table = pa.Table.from_pylist([dict(row) for row in rows], schema)
-        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        plain = {"use_dictionary": False, "write_statistics": False}  # of hashes both only repeat the values
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, **plain)
         files.replace(warehouse.fs, path, buffer.getvalue())
 
 

@@ -116,6 +116,18 @@ def told(found: Indexed) -> dict[str, Any]:
     return {"series": series, "rejected": rejected, "kinds": found.kinds, "files": found.files, "images": found.images}
 
 
+def test_a_flipped_bit_in_what_was_kept_is_noticed(source: Path, tmp_path: Path) -> None:
+    first = indexed(source, tmp_path / "w")
+    (kept,) = (tmp_path / "w").rglob("000.parquet")
+    content, opened = kept.read_bytes(), []
+    for place in range(100, len(content) - 8, len(content) // 7):
+        kept.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        again = indexed(source, tmp_path / "w")
+        assert told(again) == told(first), place
+        opened.append(again.opened)
+    assert max(opened) == first.opened  # all were read from their source again
+
+
 def test_what_is_kept_names_nobody(source: Path, tmp_path: Path) -> None:
     indexed(source, tmp_path / "w")
     kept = b"".join(path.read_bytes() for path in (tmp_path / "w").rglob("*.parquet"))
