@@ -47,9 +47,12 @@ _IMAGE_TYPES = frozenset(
         " DIS3D MOSAIC OTHER MPR REFORMATTED AVERAGE PROJECTION MIP MNIP MINIP MAX_IP MIN_IP ADC EADC FA TRACEW"
         " TRACE DIFFUSION PERFUSION CBF CBV MTT TTP RELCBF RELCBV SUBTRACTION SUB SWI MINIMUM MAXIMUM M_SE M_FFE"
         " M_IR M_TSE SE FFE IR T1 T2 T2_STAR R2 B0 FMRI FILTERED ADDITION NONE MIXED VOLUME CSA RESAMPLED SCREEN"
-        " TENSOR DENSITY MAP UNI INV1 INV2 FM4 COMBINED",
+        " TENSOR DENSITY MAP UNI INV1 INV2 FM4 COMBINED DIXON WATER FAT IN_PHASE OPP_PHASE FRACTION",
     )
 )
+# of a Dixon series, as Philips and others write them
+_DIXON = {"W": "WATER", "F": "FAT", "IP": "IN_PHASE", "OP": "OPP_PHASE", "OUT_PHASE": "OPP_PHASE"}
+_DIXON |= {name: name for name in ("IN_PHASE", "OPP_PHASE")}  # no image of phases
 _BODY_PARTS = frozenset(
     re.findall(
         r"\w+",
@@ -441,10 +444,11 @@ def _digest(values: tuple[Any, ...], digits: int) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()[:digits]
 
 
+_KINDS = ("LOCALIZER", "ADC", "EADC", "FA", "PHASE", "MPR", "MIP", "WATER", "FAT", "IN_PHASE", "OPP_PHASE")
+
+
 def _kind(facts: Facts) -> tuple[str, ...]:
-    return tuple(
-        word for word in facts.image_type[2:] if word in ("LOCALIZER", "ADC", "EADC", "FA", "PHASE", "MPR", "MIP")
-    )
+    return tuple(word for word in facts.image_type[2:] if word in _KINDS)
 
 
 def keyed(key: bytes, kind: str, text: str) -> str:
@@ -524,7 +528,10 @@ def _sop_kind(sop_class: str) -> str:
 
 
 def _image_type(elements: Elements) -> tuple[str, ...]:
-    words = [part for value in elements.words("ImageType") for part in (value, *value.replace("_", " ").split())]
+    words = []
+    for place, value in enumerate(elements.words("ImageType")):
+        dixon = _DIXON.get(value) if place > 1 else None
+        words += [dixon] if dixon else [value, *value.replace("_", " ").split()]
     return tuple(dict.fromkeys(word for word in words if word in _IMAGE_TYPES))
 
 
@@ -601,8 +608,10 @@ def _moment(elements: Elements, shift: float) -> float | None:
 
 
 def _bolus(elements: Elements, shift: float) -> float | None:
-    at = _seconds(elements.text("AcquisitionDate") or elements.text("StudyDate") or "20000101",
-                  elements.text("ContrastBolusStartTime"))  # fmt: skip
+    time = elements.text("ContrastBolusStartTime")
+    if not time.strip("0:."):
+        return None  # midnight is what software writes that does not know the time
+    at = _seconds(elements.text("AcquisitionDate") or elements.text("StudyDate") or "20000101", time)
     return None if at is None else at - shift
 
 

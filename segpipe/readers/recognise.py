@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "4"
+RULES_VERSION = "5"
 """Changes with every change of a word or a rule."""
 
 
@@ -58,6 +58,8 @@ _NO_AGENT = (
 )
 _AFTER_WHAT = r"(?:post\w{0,3}|pos|apos|after|s ?/ ?p|nach|na|po|dopo|apres|despues|depois)"
 
+_DIXON = r"\bm?q?(?:dixon\w*|flex|ideal)\b"
+
 _PHRASES: tuple[tuple[str, str], ...] = (
     # phrases of several words, in order, and the one word that each becomes; `_` and `-` are spaces by then
     (r"\bsub (?!t[12])[a-z]*\d\w*", " "),  # a subject's name in a file name, no subtraction
@@ -94,7 +96,14 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bi v\b", " iv "),
     (r"\b(?:echo|eco) ?(?:de|di|d)? ?gradient\w*|\bgradient\w* ?(?:echo|eco)\b|\begt\b", " gre "),
     (r"\bdouble (?:inversion|ir)\b( recovery)?", " doubleinversion "),
-    (r"\bblood ?flow\b|\bblood ?volume\b|\btransit ?time\b|\btime ?to ?peak\b", " perfusion "),
+    (r"\bblood ?volume\b|\btime ?to ?peak\b|\bmean ?transit ?time\b", " ttp "),
+    (r"\bblood ?flow\b|\btransit ?time\b", " perfusion "),
+    (r"\b(?:opp(?:osed)?|out|oop) ?(?:of)? ?phase\b|\boop\b", " opposed "),
+    (r"\bin ?phase\b", " inphase "),
+    (rf"({_DIXON}.*?) (?:opp|out|op)\b", r"\1 opposed "),
+    (rf"({_DIXON}.*?) (?:in|ip)\b", r"\1 inphase "),
+    (rf"({_DIXON}.*?) f(?:at)?\b(?! ?(?:sat|sup))|^fat\b(?! ?(?:sat|sup))(?=.*{_DIXON})|\bfat images?\b",
+        r"\1 fatimage "),
     (r"\bspin ?label\w*", " asl "),
     (r"\bresting ?(?:state)?\b|\brest ?state\b", " fmri "),
     (rf"\b{_WITH}{_AND}{_WITHOUT}\b(?: ?{_AGENT}\b)?|\b{_WITHOUT}{_AND}{_WITH}\b ?/?(?: ?{_AGENT}\b)?", " "),
@@ -146,14 +155,16 @@ _CONCEPTS: dict[str, str] = {
     "segmentation": "seg segm segmentation segmented segmentierung mask masks rtstruct overlay fusion fused surgnavsys"
     " brainmask parcellation synthseg",
     "subtraction": "sub subt subtr subtra* soustr* sustrac* substrac* sottra* subs",
+    "fat_image": "fatimage",
+    "opposed": "opposed",
+    "in_phase": "inphase",
     "ADC": "adc eadc dadc adcs adcmap",
     "diffusion": "dwi dti diff diffus* difus* difuz* diffuz* dyfuz* dw dmri hardi dsi dki tensor"
     " trace tracew tracemap bvalue tractography tracto mddw ivim noddi resolve edwi ddwi sdwi dwis isodwi"
     " fafa colfa fibertrack dwibs rdwi mbdwi mbdti",
     "anisotropy": "fa aniso*",
-    "perfusion": "perf perfus* perfuz* perm permeab* dsc dce pwi cbf cbv mtt ttp tmax rcbf"
-    " rcbv relcbf relcbv relmtt relttp rmtt gbp pbp ktrans leakage bolus dynamic dyn dynamique dinamico"
-    " dinamica dynamisch dynamika qcbf ncbv",
+    "bolus": "dsc dce bolus cbv rcbv relcbv ncbv mtt relmtt rmtt ttp relttp tmax gbp pbp ktrans leakage perm permeab*",
+    "perfusion": "perf perfus* perfuz* pwi cbf rcbf qcbf dynamic dyn dynamique dinamico dinamica dynamisch dynamika",
     "labelling": "asl pasl pcasl casl pseudocasl tasl spinlabel*",
     "fmri": "bold fmri func mocoseries rfmri rsfmri tfmri mbold sbref fingertapping restingstate",
     "fieldmap": "fieldmap fieldmapping fieldmaps b0map b1map shim shimming b0rf topup",
@@ -236,10 +247,12 @@ _RULES: tuple[_Rule, ...] = (
     _other("localizer", "reference", unless=(*_WEIGHTED, "fast_spin", "gradient_T1", "fluid_T2")),
     _other("segmentation", "segmentation"),
     _other("subtraction", "subtraction"),
+    _other("fat image", "fat_image"),
+    _other("opposed-phase image", "opposed"),
     _other("ADC", "ADC"),
     _other("diffusion", "diffusion"),
     _other("diffusion", "anisotropy", unless=_WEIGHTED),
-    _other("perfusion", "perfusion", "labelling"),
+    _other("perfusion", "perfusion", "labelling", "bolus"),
     _other("fMRI", "fmri"),
     _other("fieldmap", "fieldmap"),
     _other("spectroscopy", "spectroscopy"),
@@ -300,6 +313,7 @@ _NEGATED = re.compile(
     rf"|(?<![a-z0-9.,])0[ _]?{_AGENT}(?![a-z0-9])",
     re.IGNORECASE,
 )
+_FAT_FIRST = re.compile(r"^\W*fat ?:|\(fat\)|: ?fat$", re.IGNORECASE)  # GE's name of the fat image of a Dixon series
 _PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]+")
 
 
@@ -363,7 +377,9 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
 
 def _tokens(text: str) -> list[str]:
     """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
-    plain = unicodedata.normalize("NFKD", _NEGATED.sub(_without, text)).translate(_LETTERS)
+    plain = unicodedata.normalize("NFKD", _FAT_FIRST.sub(" fat image ", _NEGATED.sub(_without, text))).translate(
+        _LETTERS
+    )
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
     plain = unicodedata.normalize("NFC", plain)  # the letters of Korean, which were taken apart too
     plain = " ".join(_PLAIN_MARK.sub(" ", plain).split())

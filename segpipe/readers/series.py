@@ -28,6 +28,7 @@ ALSO = ("ADC", "DWI", "SWI", "PD")
 IGNORE = "ignore"  # what a site's map calls a series that shall not be used
 _LEAST_SLICES = 10  # of a series that only its physics names
 _DYNAMIC = 5  # times from which on a series is a dynamic one
+_SLOWEST_BOLUS = 2500.0  # TR, ms, of images that follow a bolus
 _COMPLETE = 0.7  # of the longest coverage of its modality
 _PAUSE = 45 * 60  # seconds between the starts of two series of one examination, at most
 _HEAD = re.findall(
@@ -104,13 +105,15 @@ _EXCLUSIONS: tuple[_Exclusion, ...] = (
     _Exclusion("not head", lambda one: one.facts.body is not None and one.facts.body not in _HEAD),
     _Exclusion("localizer", _has("LOCALIZER")),
     _Exclusion("subtraction", _has("SUBTRACTION", "SUB")),
+    _Exclusion("fat image", _has("FAT")),
+    _Exclusion("opposed-phase image", _has("OPP_PHASE")),
     _Exclusion("reformat", _has("MPR", "REFORMATTED")),
     _Exclusion("projection", _has("PROJECTION", "MIP", "MNIP", "MINIP", "MAX_IP", "MIN_IP")),
     _Exclusion("ADC", _has("ADC", "EADC")),
     _Exclusion("diffusion", _has("FA", "TRACEW", "TRACE", "DIFFUSION", "TENSOR")),
     _Exclusion("perfusion", _has("PERFUSION", "CBF", "CBV", "MTT", "TTP", "RELCBF", "RELCBV")),
     _Exclusion("fMRI", _has("FMRI")),
-    _Exclusion("map", _has("R2", "B0", "DENSITY", "MAP")),
+    _Exclusion("map", _has("R2", "B0", "DENSITY", "MAP", "FRACTION")),
     _Exclusion("SWI", _has("SWI")),
     _Exclusion("screenshot", _has("SCREEN")),
     _Exclusion("phase image", lambda one: one.facts.component != "magnitude" and one.facts.said.role != T1),
@@ -394,17 +397,33 @@ def _injection(
         if one.contrast and one.decision != CONFLICT and (at := clock(one)) is not None
     ]
     bolus = [(at, "the bolus") for one in session if _is_bolus(one) and (at := clock(one)) is not None]
+    last = max((one.seconds for one in session if one.seconds is not None), default=0.0)
     for one in session:
         moment = one.series.moment
         if one.facts.bolus is not None and moment is not None and one.seconds is not None and clock(one) == one.seconds:
-            bolus.append((one.seconds + one.facts.bolus - moment, "the bolus"))
+            at = one.seconds + one.facts.bolus - moment
+            if -_PAUSE <= at <= last:
+                bolus.append((at, "the bolus"))
     return min(told + bolus, default=(None, ""))
 
 
 def _is_bolus(one: Judged) -> bool:
-    """Whether it is a perfusion series that needs an injection."""
-    said = (*one.facts.said.words, *one.facts.protocol_said.words)
-    return one.reason == "perfusion" and "labelling" not in said and one.facts.acquisition_contrast != "SPIN_TAGGING"
+    """Whether it is a perfusion series that needs an injection.
+
+    Its words say so, or it is one raw image after the other, and fast: arterial spins are labelled for seconds before
+    each image (Alsop et al. 2015, doi:10.1002/mrm.25197), and its series are often called perfusion too.
+    """
+    facts = one.facts
+    words = {*facts.said.words, *facts.protocol_said.words}
+    contrast = _words(facts)[0].contrast
+    if one.reason != "perfusion" or contrast is False or "labelling" in words:
+        return False
+    if facts.acquisition_contrast == "SPIN_TAGGING":
+        return False
+    if contrast or "bolus" in words or {"CBV", "MTT", "TTP", "RELCBV"} & set(facts.image_type):
+        return True
+    is_fast = facts.repetition_time is None or facts.repetition_time <= _SLOWEST_BOLUS
+    return "DERIVED" not in facts.image_type and one.series.times >= _DYNAMIC and is_fast
 
 
 # Selection
@@ -434,18 +453,24 @@ def _select(session: list[Judged], options: Options) -> None:
 
 
 def _keep_earlier(session: Sequence[Judged], options: Options) -> None:
-    """What an earlier run selected stays where this one has nothing for that modality: a scan only ever gets better."""
+    """What an earlier run selected stays where this one has nothing for that modality: a scan only ever gets better.
+
+    Unless it is known to be something else by now, as a T1 that turned out to be after contrast.
+    """
     taken = {one.role for one in session if one.decision in (SELECTED, OVERRIDE)}
     for one in session:
         if one.facts.override:
             continue  # a site's map decides, whatever was selected before it
         subject, visit, role = options.earlier.get(one.facts.series, ("", "", ""))
+        if one.role not in (role, None) and one.decision not in (CONFLICT, UNKNOWN):
+            continue
         if (subject, visit) == (one.facts.subject, one.session) and role not in taken and one.decision != SELECTED:
             one.role, one.decision, one.reason = role, SELECTED, f"as in an earlier run; now: {one.reason}"
             taken.add(role)
 
 
-_RANKS = ("it is derived from another", "it covers less of the head", "it shows a part of the head or is a reformat",
+_RANKS = ("it is an in-phase image", "it is derived from another",
+          "it covers less of the head", "it shows a part of the head or is a reformat",
           "it lies in another frame of reference", "its plane and kind are preferred less", "it is coarser",
           "it was repeated later", "it comes first")  # fmt: skip
 
@@ -454,7 +479,9 @@ def _rank(one: Judged, longest: float, frames: Mapping[str | None, int], options
     """Greater is better; the reasons for a lower place stand in `_RANKS` in the same order."""
     facts = one.facts
     volume = max(facts.pixel_mm, default=9.0) * min(facts.pixel_mm, default=9.0) * (one.series.step_mm or 9.0)
+    in_phase = "IN_PHASE" in facts.image_type or "in_phase" in facts.said.words
     return (
+        float(one.decision == OVERRIDE or not in_phase),
         float(one.decision == OVERRIDE or "DERIVED" not in facts.image_type),
         float(_coverage(one) >= _COMPLETE * longest),
         float(not facts.said.part and not facts.said.reformatted and "mpr" not in facts.said.words),
@@ -503,6 +530,7 @@ def _last_repeats(candidates: list[Judged]) -> list[Judged]:
             facts.pixel_mm,
             len(one.series.places),
             facts.image_type,
+            facts.said.words,
         )
         earlier = last.get(alike)
         if earlier is not None:

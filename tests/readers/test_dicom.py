@@ -567,6 +567,24 @@ def test_a_broken_time_costs_nothing_but_the_time(time: bytes) -> None:
     assert one.moment == index(SECOND)[0].moment
 
 
+@pytest.mark.parametrize(("time", "said"), [("101400", True), ("000000", False), ("00:00:00.000", False), ("", False)])
+def test_midnight_is_no_time_of_a_bolus(time: str, said: bool) -> None:
+    (one,) = index(data_of(image(AcquisitionDate="20200102", ContrastBolusStartTime=time)))
+    assert (one.facts.bolus is not None) == said
+
+
+@pytest.mark.parametrize("kinds", [("W", "F", "IP", "OP"), ("WATER", "FAT", "IN_PHASE", "OUT_PHASE")])
+def test_images_of_a_dixon_series_are_taken_apart_by_what_they_show(kinds: tuple[str, ...]) -> None:
+    files = [
+        data_of(image(SOPInstanceUID=f"1.2.3.{n}", ImageType=["ORIGINAL", "PRIMARY", kind, kind]))
+        for n, kind in enumerate(kinds)
+    ]
+    found = index(*files)
+    assert [one.facts.image_type[2] for one in found] == ["WATER", "FAT", "IN_PHASE", "OPP_PHASE"]
+    assert {one.facts.component for one in found} == {"magnitude"}
+    assert len({one.facts.series for one in found}) == 4
+
+
 @pytest.mark.parametrize(("time", "seconds"), [("1015", 0), ("101530", 30), ("101530.250", 30.25), ("10:15:30", 30)])
 def test_times_are_read_to_the_fraction(time: str, seconds: float) -> None:
     first, other = index(GOOD)[0], index(data_of(image(AcquisitionDate="20200102", AcquisitionTime=time)))[0]

@@ -30,6 +30,10 @@ ROLES = {
         AX FLAIR POST OP
         """,
     "T1": """
+        WATER: Ax T1 FSE Flex
+        t1_vibe_dixon_tra_in
+        T1 FAT SAT ax
+        T1 dixon fat sup
         T1 før kontrast
         T1 axial sem cont
         T1 s.c.
@@ -126,6 +130,8 @@ ROLES = {
         axial stealth T1 post
         """,
     "T2": """
+        t2_tse_dixon_tra_W
+        T2 FS fat tra
         T2 DEEP RESOLVE
         B-FFE
         Ax T2 thin ac-pc
@@ -151,6 +157,14 @@ ROLES = {
         T2 transversal
         """,
     "other": """
+        FAT: Ax T1 FSE Flex
+        Ax T1 FSE Flex (FAT)
+        t2_tse_dixon_tra_F
+        t2_tse_dixon_tra_opp
+        OutPhase: Ax LAVA Flex
+        T1 out of phase
+        DSC
+        Mean Transit Time
         Ref_Head_32
         ASSET Cal
         Locator

@@ -191,6 +191,55 @@ def test_time_after_the_first_series_with_contrast_tells_contrast() -> None:
     assert told(before, named, native)[2] == ("T1", "conflict")
 
 
+NO_BOLUS = ("Perfusion 3D ohne KM", "perfusion non contrast", "PWI without contrast", "CBF", "Cerebral Blood Flow",
+            "WIP SOURCE - PERF", "3D ASL", "PERF")  # fmt: skip
+BOLUS = ("DSC", "T2* perfusion DSC", "DCE", "rCBV", "MTT", "ep2d_perf KM", "Perfusion with contrast")
+
+
+@pytest.mark.parametrize("text", [*NO_BOLUS, *BOLUS])
+def test_only_a_perfusion_series_that_needs_an_agent_tells_of_a_bolus(text: str) -> None:
+    before, after = series(series="1", moment=10.0, text="T1 tra"), series(series="3", moment=900.0, text="T1 tra")
+    perfusion = series(series="2", moment=500.0, text=text)
+    roles = [role for role, _ in told(before, perfusion, after)]
+    assert roles == ["T1", "other", "T1ce" if text in BOLUS else "T1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "role"),
+    [
+        ({}, "T1ce"),
+        ({"repetition_time": 1500.0}, "T1ce"),
+        ({"repetition_time": 4000.0}, "T1"),  # arterial spins are labelled before each image
+        ({"image_type": ("DERIVED", "PRIMARY")}, "T1"),
+        ({"acquisition_contrast": "SPIN_TAGGING"}, "T1"),
+    ],
+)
+def test_raw_and_fast_perfusion_images_tell_of_a_bolus(changes: dict[str, object], role: str) -> None:
+    raw = series(series="1", times=40, moment=500.0, text="perfusion", echo_planar=True, **changes)
+    assert told(raw, series(series="2", moment=900.0, text="T1 tra"))[1] == (role, "selected")
+
+
+@pytest.mark.parametrize(("bolus", "role"), [(200.0, "T1ce"), (-300.0, "T1ce"), (-40000.0, "T1"), (9000.0, "T1")])
+def test_a_bolus_outside_the_visit_tells_nothing(bolus: float, role: str) -> None:
+    other = series(series="1", moment=0.0, text="T2 tra")
+    assert told(other, series(series="2", moment=400.0, text="T1 tra", bolus=bolus))[1] == (role, "selected")
+
+
+def test_fat_and_opposed_images_of_a_dixon_series_are_left_out() -> None:
+    types = {"WATER": "DERIVED", "FAT": "ORIGINAL", "IN_PHASE": "ORIGINAL", "OPP_PHASE": "ORIGINAL"}
+    found = [
+        series(series=kind, text="T1 dixon", number=place, image_type=(first, "PRIMARY", kind))
+        for place, (kind, first) in enumerate(types.items(), start=1)
+    ]
+    assert {one.facts.series: (one.decision, one.reason) for one in judge(found, Options())} == {
+        "WATER": ("selected", ""),
+        "FAT": ("excluded", "fat image"),
+        "IN_PHASE": ("not selected", "it is an in-phase image"),
+        "OPP_PHASE": ("excluded", "opposed-phase image"),
+    }
+    assert told(found[2]) == [("T1", "selected")]
+
+
 def test_selection_follows_its_rules() -> None:
     thick = series(series="1", text="T1 tra")
     volume = series(series="2", text="MPRAGE", dimensions="3D", direction=(0, 1.0, 0, 0, 0, -1.0), thickness_mm=1.0)
@@ -247,6 +296,18 @@ def test_a_modality_of_an_earlier_run_stays() -> None:
     assert told(first, later) == [("T1", "conflict"), ("T1", "conflict")]
     kept = Options(earlier={"1": ("s", "v", "T1ce")})
     assert told(first, later, options=kept) == [("T1ce", "selected"), ("T1", "conflict")]
+
+
+def test_an_earlier_run_makes_no_t1_of_what_is_after_contrast_by_now() -> None:
+    first = series(series="1", moment=500.0, text="T1 tra")
+    kept = Options(earlier={"1": ("s", "v", "T1")})
+    assert told(first, options=kept) == [("T1", "selected")]
+    named = series(series="2", moment=100.0, text="T1 tra KM", pixel_mm=(0.5, 0.5))
+    perfusion = series(series="3", moment=50.0, text="DSC perfusion")
+    for later in ([named], [perfusion], [named, perfusion]):
+        judged = judge([first, *later], kept)
+        assert [one.role for one in judged if one.decision == "selected"] == ["T1ce"]
+        assert not any("earlier run" in one.reason for one in judged)
 
 
 def test_a_sites_map_decides() -> None:
