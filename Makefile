@@ -34,7 +34,7 @@ test: lint  ## the gate: lint, types, import rules and all tests but the long on
 
 test-all: lint  ## the gate, and what is long: more kills, Kerberos, dying nodes
 	@SEGPIPE_KILLS=$${SEGPIPE_KILLS:-30} $(PYTEST) --junitxml $(RESULTS)/test-all.xml $(ARGS)
-	@$(PYTHON) tools/proof.py write
+	@$(PYTHON) tools/proof.py write $(RESULTS)/test-all.xml
 
 test-hadoop: setup  ## the tests that need a Hadoop cluster, alone
 	@$(PYTHON) -m pytest -m hadoop $(ARGS)

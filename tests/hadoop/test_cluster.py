@@ -62,6 +62,7 @@ def test_a_killed_daemon_is_missed_and_started_again_by_up(cluster: hadoop.Clust
     assert hadoop.complaints(cluster) == []
 
 
+@pytest.mark.long
 def test_another_cluster_beside_it_takes_other_ports_and_leaves_no_process(
     cluster: hadoop.Cluster, tmp_path: Path
 ) -> None:
