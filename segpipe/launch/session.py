@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import SegpipeError, UsageError
+from segpipe.launch import class_data
 from segpipe.launch.project import CONF, PACKAGE, ROOT, command
 from segpipe.launch.refusals import refusal
 from segpipe.launch.submitted import read_conf
@@ -44,7 +45,7 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         settings["spark.master"] = master
     if in_process:
         _find_java()
-        os.environ.setdefault("SPARK_CONF_DIR", str(CONF))  # log4j2.properties
+        class_data.share(Path(os.environ["JAVA_HOME"]))
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if ROOT.is_dir() and not _runs_on_yarn():
         settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +22,7 @@ from segpipe.launch.command_line import CommandLine, help_text, read
 from segpipe.launch.interpreter import absolute_only
 from segpipe.launch.project import CONF, JOBS, ROOT
 from segpipe.launch.submitted import settings_of
-from segpipe.registry import TRAINERS
+from segpipe.registry import TRAINERS, Trainer
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
 
@@ -155,8 +155,9 @@ def _spark_submit() -> str:
 
 
 def _prepare_spark(line: CommandLine) -> None:
-    # log4j2.properties; an administrator's own folder stays in force
-    os.environ["SPARK_CONF_DIR"] = os.environ.get("SPARK_CONF_DIR") or str(CONF)
+    from segpipe.launch import class_data
+
+    class_data.share(Path(os.environ["JAVA_HOME"]))
     os.environ.setdefault("PYTHONHOME", "")  # Orca hands it to its workers, which die where it is not set
     names = ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
     if line.master.startswith("local"):
@@ -181,10 +182,11 @@ def _options(line: CommandLine) -> list[str]:
         if line.deploy_mode == "cluster":
             site = Path(os.environ.get("SEGPIPE_CONF") or CONF / "segpipe.toml")
             files += [str(site)] if site.is_file() else []
-    if _trains_with_orca(line):
+    if _may_train(line, lambda trainer: trainer.bigdl):
         jars += _bigdl_jars()
-        if local:  # its workers are forked from one process, which imports TensorFlow once
-            options = ["--conf", "spark.python.daemon.module=segpipe.trainers.forkserver", *options]
+    if local and _may_train(line, lambda trainer: trainer.on_spark):
+        # its workers are forked from one process, which imports TensorFlow once
+        options = ["--conf", "spark.python.daemon.module=segpipe.trainers.forkserver", *options]
     if line.master == "yarn":  # nodes have Java and nothing else: all the rest travels, once, by way of HDFS
         from segpipe.launch import yarn
 
@@ -195,11 +197,11 @@ def _options(line: CommandLine) -> list[str]:
     return options + [word for name, entries in lists.items() if entries for word in (name, ",".join(entries))]
 
 
-def _trains_with_orca(line: CommandLine) -> bool:
-    """Whether the driver needs BigDL's classes."""
+def _may_train(line: CommandLine, kind: Callable[[Trainer], bool]) -> bool:
+    """Whether a job trains, and names no trainer of another kind."""
     words = f" {' '.join(line.arguments)} ".replace("=", " ")
-    without = (name for name, trainer in TRAINERS.items() if not trainer.bigdl)
-    return line.job in ("train", "demo") and not any(f" --trainer {name} " in words for name in without)
+    others = (name for name, trainer in TRAINERS.items() if not kind(trainer))
+    return line.job in ("train", "demo") and not any(f" --trainer {name} " in words for name in others)
 
 
 def _bigdl_jars() -> list[str]:
