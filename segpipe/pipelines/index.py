@@ -157,7 +157,9 @@ def listing(job: IndexJob, found: Indexed, options: Options) -> Listing:
     if not claim.series and not refused:
         what = f"holds {found.files} files and no DICOM image" if found.files else "is empty"
         raise NotFound(f"Source {job.source} {what}", "name a folder of DICOM files, or another --layout")
-    return Listing(scans, refused, fs.unstrip_protocol(root), dict(sorted(found.kinds.items())), (), claim.series)
+    return Listing(
+        scans, refused, fs.unstrip_protocol(root), dict(sorted(found.kinds.items())), tuple(claim.told), claim.series
+    )
 
 
 def among(found: Indexed, entries: Iterable[Entry]) -> dicom.Read:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from segpipe.errors import Reason
-from segpipe.readers import dicom_tags
+from segpipe.readers import dicom_tags, patients
 from segpipe.readers.archive import Entry
 from segpipe.readers.dicom_files import MOST_FRAMES, bad, careful, pydicom, refuse_deflated
 from segpipe.readers.dicom_tags import SEGMENTATION, Elements
@@ -121,6 +121,8 @@ class Facts:
         tuple[float, str], ...
     ] = ()  # echo time, ms, and component of each, where nothing else tells them apart
     refers_to: tuple[str, ...] = ()
+    person: tuple[str, ...] = ()  # birth date, sex, name, issuer of the ID; empty where not said
+    nameless: bool = False  # the patient's ID is a placeholder
 
     @property
     def plane(self) -> str | None:
@@ -507,6 +509,8 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         protocol_said=recognise(protocol),
         text=keyed(key, "text", f"{description}\0{protocol}"),
         override=_override(overrides, (description, protocol, series), vendor),
+        person=tuple(keyed(key, "person", f"{subject} {mark}") if mark else "" for mark in patients.marks(elements)),
+        nameless=patients.is_placeholder(patient),
     )
 
 

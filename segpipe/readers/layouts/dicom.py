@@ -13,7 +13,7 @@ from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
 from segpipe.errors import BadInput, Reason, UsageError
-from segpipe.readers import dicom_index, dicom_tags, inflate, packed
+from segpipe.readers import dicom_index, dicom_tags, inflate, packed, patients
 from segpipe.readers.archive import (
     Archive,
     Claim,
@@ -77,8 +77,35 @@ def claim(
 
 def claimed(found: Read, options: Options) -> Claim:
     """A claim of what was read: the visits' scans, and every series with what became of it."""
+    told = told_apart(found.series, {series: subject for series, (subject, _, _) in options.earlier.items()})
     series = judge(found.series, options)
-    return Claim(list(_scans(series)), found.rejected, found.taken, series=series, inside=Counter(found.inside))
+    scans, inside = list(_scans(series)), Counter(found.inside)
+    return Claim(scans, found.rejected, found.taken, told=told, series=series, inside=inside)
+
+
+def told_apart(series: Sequence[Series], earlier: Mapping[str, str]) -> list[str]:
+    """Give series of people who share a PatientID subjects of their own; what is to be told of these.
+
+    `earlier` gives the subject of each series that is in a scan already.
+    """
+    by_id: dict[str, list[Series]] = {}
+    for one in series:
+        by_id.setdefault(one.facts.subject, []).append(one)
+    shared = patients.Shared()
+    for subject, of in by_id.items():
+        studies: dict[str, patients.Study] = {}
+        for one in of:
+            study = studies.setdefault(one.facts.study, patients.Study(one.facts.study))
+            study.add(one.facts.series, one.facts.person)
+        nameless = any(one.facts.nameless for one in of)
+        if len(studies) == 1 and not nameless:
+            continue
+        found, told = patients.subjects(subject, list(studies.values()), nameless, earlier)
+        shared += told
+        for one in of:
+            if found[one.facts.study] != subject or nameless:
+                one.facts = replace(one.facts, subject=found[one.facts.study], nameless=False)
+    return shared.sentences
 
 
 def candidates(entries: Iterable[Entry]) -> list[Entry]:
