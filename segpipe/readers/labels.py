@@ -36,18 +36,24 @@ _RULES = tuple((re.compile(pattern, re.IGNORECASE), convention) for pattern, con
 _NEWER_WORDS = re.compile(r"(?<![a-z0-9])(?:t1n|t2f)(?![a-z0-9])", re.IGNORECASE)
 _INFERRED = ("binary", "brats")  # conventions that labels alone can tell
 _NEWER = ("binary", "brats2023", "brats2024")  # where modalities are called as in BraTS since 2023
+_BY_FOLDER = ("brats2023", "brats2024", "brats-ped")  # that the name of an archive's folder is believed for
 _FITTING = 0.95  # share of the masks that a convention must fit
 
 
 def stated(scan: ScanSource, archive: str = "") -> str | None:
     """The convention of the data set that a scan's subject, files or archive's folder are named for; None if none is.
 
+    An archive's folder is believed where it names a year or a kind of BraTS: people call much `brats` or `wmh`.
+
     >>> from segpipe.readers.archive import ScanSource
     >>> stated(ScanSource("BraTS-GLI-02060", "100", (), "brats")), stated(ScanSource("P7", "1", (), "plain"))
     ('brats2024', None)
     """
-    texts = [f"{scan.subject}-{scan.session}", *(f"{archive}/{file.path}" for file in scan.files[:1])]
-    found = next((convention for rule, convention in _RULES if any(map(rule.search, texts))), None)
+    texts = [f"{scan.subject}-{scan.session}", *(file.path for file in scan.files[:1])]
+    rules = (
+        (rule, convention, [*texts, archive] if convention in _BY_FOLDER else texts) for rule, convention in _RULES
+    )
+    found = next((convention for rule, convention, names in rules if any(map(rule.search, names))), None)
     newer = found == "brats" and any(map(_NEWER_WORDS.search, scan.paths))
     return "brats2023" if newer else found  # `t1n` and `t2f` are words of BraTS since 2023
 

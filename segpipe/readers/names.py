@@ -31,12 +31,20 @@ _STRONG = re.compile(
     r"|\w*seg(?:s|m|mented|menta(?:tion|cion|cao|zione|tie|cja)e?s?|mentierung(?:en)?)?|labels?|labelmaps?"
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
     r"|annotations?|annotated|annot|tracings?|traced|ot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct"
+    r"|pred(?:s|icted|ictions?)?"
     r"|\w*(?:标注|分割|掩膜|勾画)\w*"
 )
 _WEAK = re.compile(
     r"l(?:ae|a|e)si(?:on(?:e[ns]?|i|s)?|es?)|lesao|lesoes|tumou?r(?:e[ns]?|i|s)?|tumeurs?|guz|wmhs?|wml|infarcts?|core"
     r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|\w*(?:病灶|肿瘤)"
 )
+_REGIONS = {
+    "oedema": re.compile(r"(?<![a-z])o?edema|(?<![a-z])oe?dem(?![a-z])|ödem"),
+    "enhancing": re.compile(r"(?<![a-z])(?:enhancing|et)(?![a-z])"),
+    "necrosis": re.compile(r"(?<![a-z])(?:necro\w*|ncr|net)(?![a-z])"),
+    "core": re.compile(r"(?<![a-z])(?:core|tc)(?![a-z])"),
+    "cavity": re.compile(r"(?<![a-z])(?:cavity|resection)(?![a-z])"),
+}
 _ANATOMY = re.compile(
     r"(?:^|_)(?:brain|skull|head|(?:de)?face|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
     r"|parenchyma|hirn|gehirn|cerveau|intracranial|icv|tiv)_?(?:extraction_?|strip(?:ped)?_?)?"
@@ -51,7 +59,11 @@ _PARCELS = re.compile(r"aseg|aparc|wmparc|synthseg|brainmask|brainseg|tissueseg|
 _BEST = re.compile(
     r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|corrected"
 )
-_WORST = re.compile(r"auto|pred|approx|draft|initial|deep|net|hd_?glio|samseg|lst|first|old|backup")
+_WORST = re.compile(r"auto|approx|draft|initial|deep|net|hd_?glio|samseg|lst|first|old|backup")
+_PROGRAM = re.compile(
+    r"(?<![a-z])(?:auto(?:seg|mated|matic)?|pred(?:s|icted|ictions?)?|outputs?|infer(?:red|ence)|ai|cnn|model\d*|algo\w*|nn)"
+    r"(?![a-z])|nnu-?net|u-?net|deep|hd_?glio|samseg|(?<![a-z])lst(?![a-z])"
+)
 
 # Words that say how files are kept or what was done to them: nobody is called so.
 _TECHNICAL = frozenset(
@@ -320,7 +332,9 @@ _SITE = re.compile(
 )
 _GROUP = re.compile(
     r"cent(?:er|re|rum)|site|hospital|klinik|clinic|hopital|h[oô]pital|institut|scanner|cohort|kohorte|group|gruppe"
-    r"|groupe|batch|arm|dataset|release|vendor|kollektiv|中心|医院|part(?!i)",
+    r"|groupe|batch|arm|dataset|release|vendor|kollektiv|中心|医院|part(?!i)"
+    r"|(?<![a-z])(?:who|grad(?:e|ing)?)[_\-. ]?(?:\d|i{1,3}v?$)|idh[_\-]?\d?|h3[._\-]?[kg]\d|1p19q|mgmt"
+    r"|siemens|philips|(?<![a-z])ge(?=[_\-. ]?\d)|(?<![\d.])\d(?:[._]\d)?t$",
     re.IGNORECASE,
 )
 
@@ -332,7 +346,7 @@ _VISIT_NUMBER = (
     r"|seguimi?ento|controllo|visita|revisi[oó]n|bezoek|maand|dag|jaar|wizyta|badanie|kontrola|m[eê]s(?:es)?|mesi|mese"
     r"|semanas?|settimana|d[ií]a|giorno|a[nñ]o|anno|bilan"
     r"|followup|verlauf|verlaufskontrolle|nachsorge|suivi|controle|contr[oô]le|kontrolle|months?|mois|monate?|mth|mo"
-    r"|weeks?|wks?|semaine|woche|days?|tag|jour|years?|yrs?|jahr|ann[eé]e|hours?|wave|welle|round|epoch|pre[_\-]?op"
+    r"|weeks?|wks?|semaine|woche|days?|tag|jour|years?|yrs?|jahr|ann[eé]e|hours?|wave|welle|round|epoch|cycles?|zyklus|ciclo|pre[_\-]?op"
     r"|post[_\-]?op|baseline|bl|recurrence|rezidiv|progression|relapse|第)"
 )
 _VISIT_WEAK = r"(?:study|studie|studies|exam|examen|examination|untersuchung|scan|scannr|time|acquisition|acq)"
@@ -356,11 +370,13 @@ _CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:\.?\d{1,6})?)?)?"
 _DATE = (
     rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}{_CLOCK}|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}"
     rf"|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}|(?:{_YEAR}-|(?<![_\-. ]){_YEAR}_){_MONTH}(?![_\-.]\d)"
+    rf"|{_DAY}\.{_MONTH}\.[0-4]\d(?!\.\d)|{_YEAR}[_\-]?Q[1-4]"
     rf"|{_DAY}?[_\-. ]?{_MONTH_NAME}[_\-. ]?{_YEAR}"
     rf"|{_YEAR}[_\-. ]?{_MONTH_NAME}[_\-. ]?{_DAY}?|\d{{2}}{_MONTH_NAME}\d{{2}})"
 )
 _VISIT = re.compile(
-    rf"{_START}(?:(?P<date>{_DATE})|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}[a-z]?(?:-\d{{1,2}})?|{_VISIT_WORD}|{_COUNT})"
+    rf"{_START}(?:(?P<date>{_DATE})|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}[a-z]?(?:-\d{{1,2}})?"
+    rf"|(?:sessions?|ses|visits?|visite|besuch|tp|time[ _\-]?points?|zeitpunkt)[ _\-]?[a-h]|{_VISIT_WORD}|{_COUNT})"
     rf"{_END}",
     re.IGNORECASE,
 )
@@ -472,6 +488,26 @@ def describe(text: str) -> Said:
 def is_mask_word(word: str) -> bool:
     """Whether a word alone, with a number or without, makes a file a mask."""
     return any(_fits(_STRONG, piece) or piece in ("lesion", "lesions") for piece in _pieces(word))
+
+
+def is_by_program(path: str) -> bool:
+    """Whether words of a mask's path say that a program has drawn it.
+
+    >>> is_by_program("P1/P1_pred_seg.nii"), is_by_program("AI/P1/manual_seg.nii"), is_by_program("P1/P1_AI_mask.nii")
+    (True, False, True)
+    """
+    words = "_".join(_pieces(path.rpartition("/")[2]))
+    folders = "_".join(_pieces(path.rpartition("/")[0]))
+    return bool(_PROGRAM.search(words) or re.search(r"(?<![a-z])pred(?:icted|ictions?|s)?(?![a-z])", folders))
+
+
+def regions_of(label: str) -> frozenset[str]:
+    """The parts of a lesion that a mask's words name: of each one word, whatever it is called.
+
+    >>> sorted(regions_of("p1-oedema")), sorted(regions_of("tumour-seg"))
+    (['oedema'], [])
+    """
+    return frozenset(name for name, words in _REGIONS.items() if words.search(label))
 
 
 def is_map_of(stem: str, others: Collection[str]) -> bool:

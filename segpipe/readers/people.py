@@ -6,7 +6,7 @@ readings remain, the one is taken that cannot put one patient into two splits, a
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,17 +24,21 @@ from segpipe.readers.names import (
 
 Chain = tuple[str, ...]
 
-_UNIT = re.compile(r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z])")
+_UNIT = re.compile(r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+)")
 _NUMBERS = re.compile(r"(?P<base>(?:.*?[^\d])??\d{5,})(?P<separator>[_\-])(?P<unit>\d{1,6}(?:[_\-]\d{1,6})+)")
-_DAY = re.compile(r"(?P<base>.*\d.*)(?P<separator>[_\-. ])(?P<unit>\d{6})")  # where all are dates
+_DAY = re.compile(r"(?P<base>.*\d.*)(?P<separator>[_\-. ])(?P<unit>\d{6}|\d\d([\-.])\d\d\4\d\d)")  # where all are dates
 _YEAR, _MONTH, _DAYS = r"(?:[0-4]\d|[89]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
-_SHORT_DATE = re.compile(rf"{_YEAR}{_MONTH}{_DAYS}|{_DAYS}{_MONTH}{_YEAR}")
+_SHORT_DATE = re.compile(rf"{_YEAR}(?P<s>[\-.]?){_MONTH}(?P=s){_DAYS}|{_DAYS}(?P<t>[\-.]?){_MONTH}(?P=t){_YEAR}")
+_SIX = re.compile(r"\d{6}|\d\d([\-.])\d\d\1\d\d")  # digits that may be a date without a century
 _COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its day
 _COUNTED_END = re.compile(r"(?P<base>.*\d)[_\-. ](?P<unit>\d{1,2}[_\-. ]\d{1,6})")
-_LETTER = re.compile(r"(?P<base>.*\d{3,})(?P<separator>)(?P<unit>[A-Fa-f])")
+_LETTER = re.compile(r"(?P<base>.*\d{2,})(?P<separator>)(?P<unit>[A-Fa-f])")
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
+_YEARS = re.compile(r"(?P<base>\D+?)(?P<separator>[_\-. ])(?P<unit>19[89]\d|20[0-4]\d)")  # where names have no number
+_BEFORE = re.compile(r"(?P<unit>[A-Za-z]|[A-Za-z]{0,2}\d{1,2})[_\-. ](?P<name>.+)")
+_SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
 _MANY = 20  # visits of one patient
 _FEW = 8  # visits that nobody wonders at, however few patients there are
 _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
@@ -66,6 +70,14 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     """
     told: list[str] = []
     read = {chain: _Reading(chain) for chain in uses}
+    prefixes, unclear = _visit_prefixes(uses)
+    if unclear:
+        shown = ", ".join(unclear[:4]) + ", …" * (len(unclear) > 4)
+        told.append(f"names ({shown}) were read as patients; if they begin with a visit, name them in a manifest")
+    for first in (_visit_folders(uses), prefixes):
+        read |= {chain: _Reading(base, (visit,)) for chain, (base, visit) in first.items()}
+        if first:
+            told.append(_sentence({visit for _, visit in first.values()}, "folders and words before patients' names"))
     parted: set[Chain] = set()  # names that an end was taken from: it is not done twice
     while True:
         now = _merged(read, uses)
@@ -149,6 +161,63 @@ def name_of(chain: Chain) -> str:
     return "_".join(chain) if is_generic(last) or (not has_digit(last) and len(last) < _LEAST_NAME) else last
 
 
+# Visits before patients
+
+
+def _visit_folders(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
+    """For chains below a few short folders that hold the same patients, as `1/P01` and `2/P01`: who, and the visit."""
+    below: dict[Chain, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    chains = list(chains)
+    for chain in chains:
+        for place in range(len(chain) - 1):
+            below[chain[:place]][chain[place]].add(chain[place + 1])
+    levels = {above for above, found in below.items() if all(map(_SHORT.fullmatch, found)) and _hold_the_same(found)}
+    return {
+        chain: ((*chain[:place], *chain[place + 1 :]), chain[place])
+        for chain in chains
+        for place in [n for n in range(len(chain) - 1) if chain[:n] in levels][:1]
+    }
+
+
+def _visit_prefixes(chains: Iterable[Chain]) -> tuple[dict[Chain, tuple[Chain, str]], list[str]]:
+    """For names such as `A_GBM001` and `B_GBM001`, of which nobody else has what stands behind: who, and the visit.
+
+    Then names such as `A_P01` and `B_P01`, which may be of one patient or of two places.
+    """
+    groups: dict[tuple[Chain, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    found: dict[Chain, tuple[tuple[Chain, str], re.Match[str]]] = {}
+    alone: dict[Chain, set[str]] = defaultdict(set)
+    for chain in chains:
+        match = _BEFORE.fullmatch(chain[-1]) if chain else None
+        if match:
+            group = chain[:-1], ("any " if is_generic(match["name"]) else "") + _kind(match["unit"])
+            groups[group][match["unit"]].add(match["name"])
+            found[chain] = group, match
+        elif chain:
+            alone[chain[:-1]].add(chain[-1])
+    for (above, _), units in groups.items():  # `GBM001` beside `T0_GBM001`
+        units[""] |= alone[above] & set().union(*units.values())
+    visits = {group for group, units in groups.items() if _hold_the_same({k: v for k, v in units.items() if v})}
+    read = {
+        chain: ((*chain[:-1], match["name"]), match["unit"])
+        for chain, (group, match) in found.items()
+        if group in visits and not is_generic(match["name"])
+    }
+    return read, sorted(chain[-1] for chain, (group, _) in found.items() if group in visits and chain not in read)
+
+
+def _hold_the_same(units: Mapping[str, Collection[str]]) -> bool:
+    """Whether a few units have the same names of patients, or nearly: more names than units, if these have no digit."""
+    counts = Counter(name for found in units.values() for name in found)
+    names, every = list(counts), len(counts)
+    shared = sum(count > 1 for count in counts.values())
+    if not 2 <= len(units) <= _FEW or shared < 2 or 2 * shared < every:
+        return False
+    if any(VISIT_LETTER.fullmatch(name) or is_group(name) or not re.search(r"[^\W\d_]", name) for name in names):
+        return False
+    return all(map(has_digit, names)) or (every > len(units) and all(len(name) >= _LEAST_NAME for name in names))
+
+
 # Folders below folders
 
 
@@ -217,7 +286,7 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
 
 def _are_days(words: Iterable[str]) -> bool:
     """Whether all numbers of six digits are dates without a century, and there are some."""
-    numbers = [word for word in words if len(word) == 6 and word.isdecimal()]
+    numbers = [word for word in words if _SIX.fullmatch(word)]
     return bool(numbers) and all(map(_SHORT_DATE.fullmatch, numbers))
 
 
@@ -272,11 +341,13 @@ def _inner_units(
     for chain in chains:
         if not chain or chain in counted:
             continue
-        match = next(filter(None, (part.fullmatch(chain[-1]) for part in (_NUMBERS, _UNIT, _DAY, _LETTER))), None)
+        match = next(
+            filter(None, (part.fullmatch(chain[-1]) for part in (_NUMBERS, _UNIT, _DAY, _LETTER, _YEARS))), None
+        )
         if match and not is_person(match["unit"]):
             shape = (
                 chain[:-1] if is_generic(match["base"]) else (),
-                _shape(match["base"]),
+                _shape(match["base"]) if has_digit(match["base"]) else "",
                 match["separator"],
                 _kind(match["unit"]),
             )
@@ -346,13 +417,14 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     if all(VISIT_LETTER.fullmatch(unit) for unit in units) or _are_long_ids(bases):
         return True
     several = [found for found in bases.values() if len(found) > 1]
-    if len(units[0]) == 6 and units[0].isdecimal():
+    if _SIX.fullmatch(units[0]):
         few = all(len(found) <= _FEW for found in bases.values())
         return _are_days(units) and few and not any(is_group(base[-1]) for base in bases)
     if len(bases) < 2 or not several or any(is_group(base[-1]) for base in bases):
         return False
     sites = any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found)
-    if sites and not all(_PATIENT.search(base[-1]) for base in bases):
+    named = all(_PATIENT.search(base[-1]) or not has_digit(base[-1]) for base in bases)
+    if sites and not named:
         return False  # 01-001, 02-001 are patients of two sites
     counts = {unit: units.count(unit) for unit in units}
     shared = all(any(counts[unit] > 1 for unit in found) for found in several)
@@ -372,7 +444,7 @@ def _shape(text: str) -> str:
 
 
 def _kind(unit: str) -> str:
-    if len(unit) == 6 and unit.isdecimal():
+    if _SIX.fullmatch(unit):
         return "day"
     return re.sub(r"\d+", "9", unit) if has_digit(unit) else "letter"
 

@@ -126,9 +126,15 @@ def find(
         rejected,
         fs.unstrip_protocol(root),
         dict(sorted(ignored.items())),
-        () if hash_subjects else tuple(told),
+        tuple(map(_nameless, told)) if hash_subjects else tuple(told),
         series,
     )
+
+
+def _nameless(sentence: str) -> str:
+    """What is told of a reading without the words of names in brackets that are its examples."""
+    before, bracket, rest = sentence.partition(" (")
+    return before + rest.rpartition(")")[2] if bracket else sentence
 
 
 def _without_name(one: Rejected, has_dicom: bool, has_key: bool) -> Rejected:

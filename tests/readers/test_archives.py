@@ -67,6 +67,92 @@ def test_a_sign_that_is_a_digit_and_no_number_stops_nothing(tmp_path: Path, path
     assert {file.path for scan in listing.scans for file in scan.files} == {path, "P2/P2_T1.nii"}
 
 
+class TestBeforeAndBehind:
+    """Visits that stand before the patients, letters and years behind them, and groups."""
+
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            "<v>/P01/<w>.nii",
+            "<v>_GBM00<p>_<w>.nii",
+            "E1_GBM00<p>_<w>.nii E2_GBM00<p>_<w>.nii",
+            "M0_GBM00<p>_<w>.nii M6_GBM00<p>_<w>.nii",
+            "P0<p>_I/<w>.nii P0<p>_II/<w>.nii",
+            "P0<p>_early/<w>.nii P0<p>_late/<w>.nii",
+            "P0<p>a/<w>.nii P0<p>b/<w>.nii",
+            "P0<p>_visitA/<w>.nii P0<p>_visitB/<w>.nii",
+            "Meier-<n>_2019_<w>.nii Meier-<n>_2020_<w>.nii",
+            "GBM0<p>_01.02.19_<w>.nii GBM0<p>_13.05.20_<w>.nii",
+            "GBM0<p>/01-02-19/<w>.nii GBM0<p>/13-05-20/<w>.nii",
+            "GBM0<p>_cycle1_<w>.nii GBM0<p>_cycle10_<w>.nii",
+            "GBM0<p>_2019Q1_<w>.nii GBM0<p>_2019Q3_<w>.nii",
+        ],
+    )
+    def test_are_visits(self, tmp_path: Path, pattern: str) -> None:
+        pattern = pattern.replace("P01", "P0<p>") if pattern.startswith("<v>/") else pattern
+        words = {"p": ("1", "2", "3"), "n": ("Anna", "Bernd", "Cleo"), "v": ("1", "2"), "w": ("FLAIR", "T2")}
+        found = visits(read(tmp_path, *expand(*pattern.split(), **words)))
+        assert [len(sessions) for sessions in found.values()] == [2, 2, 2], found
+
+    @pytest.mark.parametrize(
+        "groups", [("grade2", "grade3"), ("WHO2", "WHO4"), ("IDH1mut", "IDH1wt"), ("GE3T", "Siemens3T")]
+    )
+    def test_a_group_with_a_number_is_no_patient(self, tmp_path: Path, groups: tuple[str, ...]) -> None:
+        found = visits(read(tmp_path, *expand("<g>/<p>/<w>.nii", g=groups, p=("01", "02", "03"), w=("FLAIR", "T2"))))
+        assert [len(sessions) for sessions in found.values()] == [1] * 6, found
+
+    @pytest.mark.parametrize("pattern", ["C<c>_P0<p>/<w>.nii", "UKE<c>/00<p>/<w>.nii", "1<c>-000<p>/<w>.nii"])
+    def test_a_centre_is_no_visit(self, tmp_path: Path, pattern: str) -> None:
+        found = visits(read(tmp_path, *expand(pattern, c=("1", "2"), p=tuple("123456789"), w=("FLAIR", "T2"))))
+        assert len(found) == 18, found
+
+    @pytest.mark.parametrize("pair", [("Pat0<p>", "pat0<p>"), ("P<p>", "P00<p>")])
+    def test_another_spelling_is_nobody_else(self, tmp_path: Path, pair: tuple[str, str]) -> None:
+        paths = [*expand(f"baseline/{pair[0]}/T1.nii", p=("1", "2")), *expand(f"fu1/{pair[1]}/T1.nii", p=("1", "2"))]
+        listing = read(tmp_path, *paths)
+        assert len(visits(listing)) == 2
+        assert "differ from others in case or zeros" in "".join(listing.told)
+        paths = expand("c/<q>/T1.nii", q=(pair[0].replace("<p>", "7"), pair[1].replace("<p>", "7")))
+        apart = read(tmp_path / "c", *paths)
+        assert len(visits(apart)) == 2
+        assert "if they are one" in "".join(apart.told)
+
+    def test_what_may_be_a_place_before_a_patient_is_told(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("<v>_P0<p>_<w>.nii", v=("A", "B"), p=("1", "2"), w=("T1", "T2")))
+        assert len(visits(listing)) == 4
+        assert "if they begin with a visit" in "".join(listing.told)
+
+    def test_what_is_told_names_nobody_with_a_key(self, tmp_path: Path) -> None:
+        read(tmp_path, *expand("P0<p>a/<w>.nii", "P0<p>b/<w>.nii", p=("1", "2"), w=("FLAIR", "T2")))
+        (plain,) = find(str(tmp_path)).told
+        (hashed,) = find(str(tmp_path), "auto", b"a-test-secret-of-more-than-sixteen-bytes", hash_subjects=True).told
+        assert " (a, b) were read" in plain
+        assert "(" not in hashed
+        assert hashed.endswith("manifest")
+
+
+class TestWhoseMask:
+    """A person's mask goes before a program's, and parts of a lesion are no whole."""
+
+    @pytest.mark.parametrize(
+        "name", ["P1_pred_seg", "pred_seg", "P1_auto_seg", "P1_nnUNet_seg", "P1_AI_seg", "P1_prediction"]
+    )
+    @pytest.mark.parametrize("truth", ["P1_seg", "P1_lesion"])
+    def test_a_program_comes_last(self, tmp_path: Path, name: str, truth: str) -> None:
+        found = read(tmp_path, "P1/P1_flair.nii", f"P1/{name}.nii", f"P1/{truth}.nii")
+        assert roles(found) == {"P1/P1_flair.nii": "FLAIR", f"P1/{truth}.nii": MASK}
+        assert [one.paths for one in found.rejected] == [(f"P1/{name}.nii",)]
+
+    def test_masks_of_parts_alone_are_unclear(self, tmp_path: Path) -> None:
+        found = read(tmp_path, "P1/t1ce.nii", *(f"P1/{part}.nii" for part in ("edema", "enhancing", "necrosis")))
+        assert roles(found) == {"P1/t1ce.nii": "T1ce"}
+        assert [str(one.reason) for one in found.rejected] == ["unknown_labels"] * 3
+
+    def test_a_mask_of_all_goes_before_those_of_parts(self, tmp_path: Path) -> None:
+        found = read(tmp_path, "P1/t1ce.nii", "P1/tumour.nii", "P1/edema.nii")
+        assert roles(found) == {"P1/t1ce.nii": "T1ce", "P1/tumour.nii": MASK}
+
+
 class TestVisits:
     """A patient who came twice is one subject with two sessions."""
 

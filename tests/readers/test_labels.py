@@ -48,12 +48,13 @@ def test_data_sets_are_known_by_name(name: str, convention: str | None) -> None:
     [
         ("BraTS_2023", "P1/t1n.nii.gz", "brats2023"), ("BraTS_2024_GLI", "P1/t1n.nii.gz", "brats2024"),
         ("brats_met_2023", "P1/T1.nii.gz", "brats2023"), ("BraTS-2024-MET", "P1/T1.nii.gz", "brats2023"),
-        ("brats-africa", "P1/T1.nii.gz", "brats2023"), ("brats", "P1/P1-t2f.nii.gz", "brats2023"),
-        ("BraTS_2020", "P1/P1_flair.nii.gz", "brats"), ("BraTS2023-PED", "BraTS-PED-00002-000/x-t2f.nii", "brats2023"),
-        ("BraTS-PEDs2024", "BraTS-PED-00002-000/x-t2f.nii", "brats-ped"), ("brats_men_rt", "P1/t1c.nii", "binary"),
+        ("brats-africa", "P1/T1.nii.gz", "brats2023"), ("x", "brats/P1/P1-t2f.nii.gz", "brats2023"),
+        ("BraTS", "P1/P1_flair.nii.gz", None), ("wmh", "P1/P1_T1.nii.gz", None),
+        ("BraTS2023-PED", "BraTS-PED-00002-000/x-t2f.nii", "brats2023"),
+        ("BraTS-PEDs2024", "BraTS-PED-00002-000/x-t2f.nii", "brats-ped"), ("x", "brats_men_rt/P1/t1c.nii", "binary"),
     ],
 )  # fmt: skip
-def test_data_sets_are_known_by_a_folder(folder: str, file: str, convention: str) -> None:
+def test_data_sets_are_known_by_a_folder(folder: str, file: str, convention: str | None) -> None:
     files = (SourceFile("FLAIR", file, 1, ""), SourceFile("mask", "P1/m.nii", 1, ""))
     assert labels.stated(ScanSource("P1", "1", files, "plain"), folder) == convention
 

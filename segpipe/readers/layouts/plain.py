@@ -42,12 +42,14 @@ from segpipe.readers.names import (
     describe,
     folder,
     has_digit,
+    is_by_program,
     is_generic,
     is_map_of,
     is_numbers,
     is_site,
     is_weak_visit,
     kind_of,
+    regions_of,
 )
 from segpipe.readers.people import Chain, Person, Use, owns, people
 
@@ -57,6 +59,7 @@ _COMMON = frozenset(
     ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
 )
 _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
 _SPLIT = re.compile(
     r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>train|tr|test|ts|val|valid|validation|dev|holdout)(?:ing|data|set)?"
@@ -103,7 +106,11 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     persons, apart = _apart_by_site(reads, persons)
     told += apart
     found = _shown([_found(read, persons[read.chain], origin) for read in reads])
+    found, spelled = _of_one_spelling(found)
+    told += spelled
     kept, lost = _with_images(found)
+    kept, parts = _without_parts(kept)
+    lost += parts
     scans, refused = gather(_one_per_role(kept), "plain", companions)
     taken = {*images, *(entry.path for pair in companions.values() for entry in pair)}
     ignored = {path: BRAIN for read in anatomy for path in (read.entry.path, *_others(read.entry, companions))}
@@ -560,6 +567,35 @@ def _shown(found: list[_Item]) -> list[_Item]:
     ]
 
 
+def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
+    """`pat01` is `Pat01`, and `P1` is `P01`, unless both have the same image of the same visit; either is told."""
+    spelled: dict[str, dict[str, set[tuple[tuple[str, ...], str | None]]]] = defaultdict(lambda: defaultdict(set))
+    for item in found:
+        images = spelled[_LEADING_ZEROS.sub("", item.subject.lower())][item.subject]
+        if item.said.role != MASK:
+            images.add((item.visits, item.said.role))
+    alias: dict[str, str] = {}
+    apart: list[str] = []
+    for names in spelled.values():
+        if len(names) > 1:
+            every = [image for images in names.values() for image in images]
+            if len(every) > len({*every}):
+                apart += names
+            else:
+                first = max(sorted(names), key=len)
+                alias |= {name: first for name in names if name != first}
+    readings = (
+        (sorted(alias), "that differ from others in case or zeros were read as theirs; if not"),
+        (sorted(apart), "that differ in case or zeros alone were read as several patients; if they are one"),
+    )
+    told = [
+        f"names ({', '.join(some[:4])}{', …' * (len(some) > 4)}) {reading}, write a manifest"
+        for some, reading in readings
+        if some
+    ]
+    return [item._replace(subject=alias.get(item.subject, item.subject)) for item in found], told
+
+
 def _with_images(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
     """Masks are brought to the scan that they name: of their person, of their name, or the only one beside them."""
     imaged = {(item.subject, item.visits) for item in found if item.said.role != MASK}
@@ -618,6 +654,26 @@ def _repeats_nothing(item: _Item) -> bool:
     return not cut(stem(item.entry.name)).text
 
 
+def _without_parts(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
+    """Without the masks of scans that have one for each part of a lesion and none of all: nobody knows their sum."""
+    masks: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
+    for item in found:
+        if item.said.role == MASK and not is_by_program(item.entry.path):
+            masks[item.subject, item.visits].append(item)
+    rejected = []
+    for items in masks.values():
+        parts = [regions_of(item.said.label) for item in items]
+        if len(items) < 2 or not all(parts) or len({*parts}) < 2:
+            continue
+        named = ", ".join(sorted({name for one in parts for name in one}))
+        for item in items:
+            message = f"{item.entry.path} is the mask of one part of a lesion beside others ({named})"
+            remedy = "put them into one file with a number for each part, or name one of them in a manifest"
+            rejected.append(reject([item.entry], Reason.UNKNOWN_LABELS, message, remedy))
+    gone = {path for one in rejected for path in one.paths}
+    return [item for item in found if item.entry.path not in gone], rejected
+
+
 def _one_per_role(found: Iterable[_Item]) -> list[Found]:
     """The best file of each modality and the best mask first; images of other kinds are told apart by their words."""
     scans: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
@@ -650,9 +706,10 @@ def _together(items: list[_Item], place: int) -> Iterator[Found]:
 
 
 def _precedence(item: _Item) -> tuple[int, int, int, str]:
-    """The best mask first; of images that whose name says its weight in the fewest words."""
+    """The best mask first, of parts late, a program's last; of images that whose words for its weight are fewest."""
     if item.said.role == MASK:
-        return item.said.rank, 0, 0, item.entry.path
+        whole = not regions_of(item.said.label)
+        return is_by_program(item.entry.path), not whole, item.said.rank, item.entry.path
     words = item.said.label.lower()
     weight = {"T1ce": "t1", "FLAIR": "fl"}.get(item.said.role or "", (item.said.role or "").lower())
     return weight not in words, len(words.split("-")), len(words), item.entry.path
