@@ -36,6 +36,11 @@ class LabelConvention:
             raise ValueError(f"convention {self.name}: regions {self.regions} cannot be told apart")
 
     @property
+    def title(self) -> str:
+        """Its name without the labels and regions that describe one of a user's own."""
+        return self.name.partition("|")[0]
+
+    @property
     def region_names(self) -> tuple[str, ...]:
         """The regions, outermost first: the order of the last axis of a region map."""
         return tuple(self.regions)

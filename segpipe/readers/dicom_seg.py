@@ -80,7 +80,7 @@ def dicom_seg(
                 device_serial_number=model_id,
                 content_label="SEGMENTATION",
                 content_description=stamp,
-                series_description=f"segpipe {convention.name} {model_id}",
+                series_description=f"segpipe {convention.title} {model_id}"[: dicom_objects.LONGEST_TEXT],
                 omit_empty_frames=bool(native.any()),
             )
     except (ValueError, AttributeError, LookupError, TypeError, RuntimeError) as error:
@@ -92,17 +92,11 @@ def _description(number: int, label: str, model_id: str) -> Any:
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    kinds = {
-        "necrotic core": codes.SCT.Necrosis,
-        "oedema": codes.SCT.Edema,
-        "enhancing tumour": codes.NCIt.EnhancingLesion,
-        "non-enhancing tumour": codes.NCIt.NonEnhancingLesion,
-    }
     return hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=label,
+        segment_label=label[: dicom_objects.LONGEST_TEXT],
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=kinds.get(label, codes.SCT.Lesion),
+        segmented_property_type=dicom_objects.finding(label),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=f"segpipe model {model_id}", version=segpipe.__version__, family=codes.DCM.ArtificialIntelligence

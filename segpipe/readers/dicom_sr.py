@@ -88,7 +88,6 @@ def _group(row: Mapping[str, Any], scan_id: str, stamp: str, model_id: str, sour
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    kinds = {"enhancing_tumour": codes.NCIt.EnhancingLesion, "whole_tumour": codes.SCT.Neoplasm}
     values = (
         (codes.SCT.Volume, row["volume_ml"], codes.UCUM.CubicCentimeter),
         (codes.SCT.LongAxis, row["longest_diameter_mm"], codes.UCUM.Millimeter),
@@ -98,7 +97,7 @@ def _group(row: Mapping[str, Any], scan_id: str, stamp: str, model_id: str, sour
         tracking_identifier=hd.sr.TrackingIdentifier(
             uid=dicom_objects.uid("region", scan_id, row["region"], stamp), identifier=row["region"]
         ),
-        finding_type=kinds.get(row["region"], codes.SCT.Lesion),
+        finding_type=dicom_objects.finding(row["region"]),
         finding_sites=[hd.sr.FindingSite(codes.SCT.Brain)],
         algorithm_id=hd.sr.AlgorithmIdentification(f"segpipe model {model_id}", segpipe.__version__),
         measurements=[

@@ -66,7 +66,8 @@ def nifti_mask(labels: np.ndarray, scan: Mapping[str, Any], convention: LabelCon
     image.header.set_data_dtype(np.uint8)
     image.header.set_slope_inter(1, 0)
     image.header.set_xyzt_units("mm")
-    image.header.set_intent(_LABEL_INTENT, (), convention.name, allow_unknown=True)
+    intent = convention.title.encode("ascii", "replace").decode()
+    image.header.set_intent(_LABEL_INTENT, (), intent, allow_unknown=True)
     image.header["descrip"] = stamp.encode()
     image.header["cal_min"] = image.header["cal_max"] = 0
     image.header.extensions.clear()
