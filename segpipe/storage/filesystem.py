@@ -5,6 +5,7 @@ putting a file in place of another in one step, and creating a file only where n
 """
 
 import contextlib
+import errno
 import os
 import posixpath
 import uuid
@@ -14,6 +15,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from segpipe.errors import StorageError
 from segpipe.extras import named_extra
 from segpipe.storage import url_to_fs
 
@@ -49,10 +51,17 @@ def names(fs: AbstractFileSystem, folder: str) -> list[str]:
 def rename_over(fs: AbstractFileSystem, source: str, target: str) -> None:
     """Put `source` in the place of `target`, which need not be there; a reader sees the one or the other.
 
-    Raises FileNotFoundError if `source` is gone: that is how a writer learns that its run was given up.
+    Raises FileNotFoundError if `source` is gone: that is how a writer learns that its run was given up. Raises
+    StorageError where they lie on different disks, between which nothing can be renamed.
     """
     if is_local(fs):
-        os.replace(source, target)
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            problem = f"{posixpath.dirname(target)} lies on another disk than {posixpath.dirname(source)}"
+            raise StorageError(problem, "let all folders of a warehouse lie on one disk: link the warehouse") from None
     else:
         fs.mv(source, target)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ LEASE_SECONDS = 120.0
 
 _HEARTBEAT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
+_NUMBERED = re.compile(r"(\d{8,})\.json")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class _Folder:
 
     def numbers(self) -> list[int]:
         found = files.names(self.fs, self.path)
-        return sorted(int(file.removesuffix(".json")) for file in found if file.endswith(".json"))
+        return sorted(int(file.removesuffix(".json")) for file in found if _NUMBERED.fullmatch(file))
 
     def newest(self) -> tuple[int, Holder | None]:
         while True:
@@ -113,7 +115,16 @@ class _Folder:
             if not numbers:
                 return 0, None
             with contextlib.suppress(FileNotFoundError):  # tidied up by a newer holder: look again
-                return numbers[-1], Holder(**json.loads(self.fs.cat_file(self._file(numbers[-1]))))
+                return numbers[-1], self._holder(self.fs.cat_file(self._file(numbers[-1])), numbers[-1])
+
+    def _holder(self, content: bytes, number: int) -> Holder:
+        try:
+            return Holder(**json.loads(content))
+        except (ValueError, TypeError, RecursionError):
+            raise WarehouseBusy(
+                f"Nobody knows who holds {self.name} in {self.url}, because {self._file(number)} is damaged",
+                "delete that file, once you are sure that no job writes there",
+            ) from None
 
     def take(self, deadline: float, run_id: str) -> tuple[int, Holder]:
         self.fs.makedirs(self.path, exist_ok=True)
@@ -147,7 +158,8 @@ class _Folder:
             files.remove(self.fs, self._file(number))
             return None
         for name in files.names(self.fs, self.path):
-            if int(name.lstrip(".").split(".")[0]) < number:  # drafts of killed writers too
+            match = _NUMBERED.search(name)  # drafts of killed writers too
+            if match and int(match[1]) < number:
                 files.remove(self.fs, files.join(self.path, name))
         return holder
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -136,7 +138,11 @@ def _opened(fs: AbstractFileSystem, path: str) -> Any:
 
 
 def _open(fs: AbstractFileSystem, path: str) -> Any:
-    return pa.OSFile(path, "rb") if is_local(fs) else fs.open(path, "rb")
+    if not is_local(fs):
+        return fs.open(path, "rb")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, for ever
+        raise _damaged(path, "it is no file")
+    return pa.OSFile(path, "rb")
 
 
 def is_sealed(metadata: pq.FileMetaData) -> bool:

@@ -98,7 +98,7 @@ def records(warehouse: Store, names: Sequence[str] | None = None) -> list[Record
             found.append(_read(warehouse.fs.cat_file(files.join(folder, name))))
         except FileNotFoundError:
             continue
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IsADirectoryError):
             raise TableError(
                 f"{files.join(folder, name)} is damaged, so that nobody knows which parts count",
                 "put it back from a copy; without one, move it away and run `verify`, which tells scans that are twice",

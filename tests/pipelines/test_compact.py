@@ -226,6 +226,15 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_bytes(b"[" * 100_000)], ids=["folder", "deep"])
+def test_what_is_no_record_is_named(make, tmp_path):
+    warehouse = fresh(tmp_path / "w")
+    (tmp_path / "w" / "_merges").mkdir()
+    make(tmp_path / "w" / "_merges" / "x.json")
+    with pytest.raises(TableError, match=r"_merges/x\.json is damaged"):
+        warehouse.scans("c")
+
+
 @pytest.mark.parametrize("how", HOSTILE)
 def test_a_record_that_is_not_as_it_was_written_hides_and_deletes_nothing(how, tmp_path):
     warehouse = fresh(tmp_path / "w")

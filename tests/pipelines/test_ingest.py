@@ -11,7 +11,8 @@ import pytest
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, UsageError, WarehouseBusy
-from segpipe.pipelines.ingest import ingest, lock_name, plan_parts
+from segpipe.pipelines.ingest import Plan, _tell_privacy, ingest, lock_name, plan_parts
+from segpipe.pipelines.ingest_task import PartOutcome
 from segpipe.readers import sources
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
@@ -299,3 +300,14 @@ def test_a_gzip_bomb_does_not_stop_the_others(spark, source, tmp_path):
     outcome, _ = run_ingest(spark, source, tmp_path / "w")
     assert outcome.rejected == 1
     assert scan_ids(tmp_path / "w") == ids(*range(6))
+
+
+def test_it_is_told_how_many_scans_may_show_a_face_and_whose_header_text_was_not_kept():
+    """Those that the tables hold already count as well, unless this run has written them again."""
+    plan = Plan([], [], (), 2, 0, (), faces=frozenset({"c:anna:1", "c:bert:1"}))
+    outcome = PartOutcome("p", ("c:bert:1", "c:carl:1"), (), 2, 1, 1, faces=("c:carl:1",), texts=("c:bert:1",))
+    with record_run(None, "ingest", {"cohort": "c"}) as run:
+        _tell_privacy(plan, [outcome], run)
+    assert (run.counts["scans_that_may_show_a_face"], run.counts["headers_blanked"]) == (2, 1)
+    assert run.lines[0].startswith("2 scans of the cohort may show a face: their heads are not stripped")
+    assert run.lines[1].startswith("free text in the headers of 1 scans was not kept; --keep-header-text keeps it")

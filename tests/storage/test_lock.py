@@ -113,3 +113,28 @@ def test_many_holders_at_once_take_turns(warehouse):
         assert process.exitcode == 0
     assert (Path(warehouse.url) / "number").read_text() == "24"
     assert len(list(Path(warehouse.path("_locks", "c")).iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run_id": "r"}'])
+def test_a_lock_that_a_power_cut_left_half_written_is_named(warehouse, content):
+    with lock(warehouse.url, "c", 0, "first"):
+        pass
+    path = Path(warehouse.path("_locks", "c", "00000001.json"))
+    path.write_text(content)
+    for ask in (lambda: live_runs(warehouse.url), lambda: lock(warehouse.url, "c", 0, "second").__enter__()):
+        with pytest.raises(WarehouseBusy, match=r"00000001\.json is damaged: delete that file, once"):
+            ask()
+    path.unlink()
+    with lock(warehouse.url, "c", 0, "second"):
+        pass
+
+
+def test_files_of_others_in_the_folder_of_a_lock_are_left_alone(warehouse):
+    folder = Path(warehouse.path("_locks", "c"))
+    folder.mkdir(parents=True)
+    for name in ("x.json", "desktop.ini", ".DS_Store"):
+        (folder / name).touch()
+    for run in ("first", "second"):
+        with lock(warehouse.url, "c", 0, run):
+            assert live_runs(warehouse.url) == {run}
+    assert {path.name for path in folder.iterdir()} == {"x.json", "desktop.ini", ".DS_Store", "00000002.json"}

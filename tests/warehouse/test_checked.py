@@ -1,5 +1,6 @@
 """A flipped bit in a part is an error, never another answer."""
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,14 @@ def test_a_cut_off_part_is_named(warehouse):
         path.write_bytes(content[:size])
         with pytest.raises(TableError, match=r"scans/p.parquet is damaged .*`verify`"):
             warehouse.scans("c")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
+def test_what_is_no_file_is_named_and_not_waited_for(warehouse, make):
+    make(warehouse.path("scans", "x.parquet"))
+    for ask in (lambda: warehouse.scans("c"), lambda: warehouse.table("scans")):
+        with pytest.raises(TableError, match=r"x\.parquet is damaged .it is no file."):
+            ask()
 
 
 def test_parts_without_checksums_are_still_read(warehouse):

@@ -1,5 +1,6 @@
 """A part is there in all of its tables or in none, wherever its writer, or the one who tidies up, is killed."""
 
+import errno
 import functools
 import itertools
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from segpipe.errors import WarehouseBusy
+from segpipe.errors import StorageError, WarehouseBusy
 from segpipe.storage.lock import lock
 from segpipe.warehouse.parts import STAMP, PartWriter
 from segpipe.warehouse.store import Store
@@ -221,3 +222,23 @@ def test_an_attempt_drops_what_an_earlier_one_of_its_part_staged(warehouse):
     with pytest.raises(WarehouseBusy):
         first.__exit__(None, None, None)
     assert [row["scan_id"] for row in warehouse.table("scans").to_table().to_pylist()] == ["c:anna:1"]
+
+
+def test_a_table_on_another_disk_is_told_and_nothing_is_lost(warehouse, monkeypatch):
+    """Whoever links a table's folder to a larger disk cannot rename into it."""
+    write_part(warehouse, "c.part", ["anna"])
+    before = warehouse.scans("c")
+    rename = os.replace
+
+    def only_on_one_disk(source: str, target: str) -> None:
+        if "/slices/" in target:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", source, None, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", only_on_one_disk)
+    with pytest.raises(StorageError, match=r"slices lies on another disk than .*_staging.*: let all folders"):
+        write_part(warehouse, "c.more", ["bert"])
+    monkeypatch.undo()
+    warehouse.recover()
+    assert warehouse.scans("c").equals(before)
+    assert warehouse.files("slices") == ["c.part"]
