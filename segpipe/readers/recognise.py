@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "6"
+RULES_VERSION = "7"
 """Changes with every change of a word or a rule."""
 
 
@@ -41,7 +41,8 @@ _AGENT = (
 )
 _BEFORE = (
     r"(?:no|non|not|without|w ?/? ?o(?:ut)?|wo|ohne|o(?= ?(?:k|gd|gad))|vor|sans|avant|sin|senza|prima|sem|antes"
-    r"|zonder|voor|bez|przed|pre|prior|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer)"
+    r"|zonder|voor|bez|przed|pre|prior|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer|ej|inden|ikke"
+    r"|ingen|keine?|pas)"
 )
 _WITH, _WITHOUT = r"(?:with|w|con|com|avec|mit|met)", r"(?:without|w ?/? ?o(?:ut)?|wo|sin|sem|sans|senza|ohne|zonder)"
 _AND = r" ?/? ?(?:(?:and|y|et|e|und|en)\b)? ?/? ?"
@@ -50,11 +51,14 @@ _FILLER = r"(?:\s*(?:de|del|di|d|da|do|to|dem|der|la|el|il|the|iv)\b)?"
 _END = r"(?= ?(?:$|\)|(?:ax|axi\w*|tra\w*|cor\w*|kor\w*|sag\w*|3d|2d)\b))"
 # what a scan may be done after, beside an injection
 _NO_AGENT = (
-    r"op\w*|surg\w*|treat\w*|therap\w*|x?rt|rx|tx|ctx|crt|xrt|srs|srt|wbrt|chemo\w*|radi\w*|irradi\w*|bestr\w*|gamma\w*"
+    r"op\w*|surg\w*|treat\w*|therap\w*|x?rt|rx|tx|ctx|crt|xrt|srs|srt|wbrt|chemo\w*|rads?|radi(?!al)\w*|irradi\w*|bestr\w*|gamma\w*"
     r"|cyber\w*|gk|ablat\w*|litt|laser\w*|biops\w*|re?sec\w*|excis\w*|exer\w*|remov\w*|debulk\w*|cranio\w*|crani"
     r"|lobect\w*|shunt\w*|evd|dbs|implant\w*|drain\w*|embol\w*|coil\w*|clip\w*|stent\w*|interv\w*|chir\w*|cirug\w*|cirur\w*|quir\w*"
     r"|steroid\w*|dexa\w*|corti\w*|cortison\w*|avastin|bev\w*|temo\w*|tmz|immun\w*|vacc\w*|trauma\w*|tbi|concuss\w*|accid\w*"
     r"|mva|fall|stroke|avc|infarct\w*|bleed\w*|haemor\w*|hemor\w*|ictal|seiz\w*|partum|natal|mortem|covid\w*|transpl\w*|proc\w*"
+    r"|thromb\w*|dsa|car ?t|prrt|fus|mrgfus|hifu|ana?esth\w*|sedat\w*|dialys\w*|infect\w*|mening\w*|fracture?"
+    r"|\d+ ?(?:days?|weeks?|wks?|months?|mths?|mo|years?|yrs?|jahre?|wochen?|monate?|tage?)"
+    r"|(?:day|week|month|year) ?\d+"
 )
 _AFTER_WHAT = r"(?:post\w{0,3}|pos|apos|after|s ?/ ?p|nach|na|po|dopo|apres|despues|depois)"
 
@@ -107,12 +111,13 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bspin ?label\w*", " asl "),
     (r"\bresting ?(?:state)?\b|\brest ?state\b", " fmri "),
     (rf"\b{_WITH}{_AND}{_WITHOUT}\b(?: ?{_AGENT}\b)?|\b{_WITHOUT}{_AND}{_WITH}\b ?/?(?: ?{_AGENT}\b)?", " "),
-    (rf"\b{_BEFORE} c\b", " before "),
+    (rf"\b{_BEFORE} (?:c|ce|cm)\b", " before "),
     (r"\bnon ?(?:contrast\w*|enhanced)\b|\bun ?enhanced\b", " before "),
     (rf"\b{_AGENT} ?(?:{_WITHOUT}|off|none|no|not given|non|nein|minus|neg\w*){_END}", " before "),
+    (r"\b(?:without|ohne|sans|senza|sin|sem|zonder) ?$", " before "),
     (rf"\b{_BEFORE} ?{_FILLER} ?\+? ?{_AGENT}\b", " before "),
     (r"\bs ?/? ?c\b|\bw ?/? ?o(?:ut)?\b|\bn ?/ ?c\b", " before "),
-    (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\bc ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c(?:on)?\b"
+    (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\b[ck] ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c(?:on)?\b"
         r"|\bt1w? ?\+(?! ?(?:t2|pd|flair|dwi))", " after "),
     (rf"\bc ?/ ?{_AGENT}\b", " after "),
     (r"\b3 ?pl(?:anes?)?\b|\b3 ?(?:ebenen|planos|plans)\b|\btri ?plan\w*|\bmulti ?plane?\b", " planes "),
@@ -207,8 +212,8 @@ _CONCEPTS: dict[str, str] = {
     " gadovist gadob* gadot* dotarem clariscan magnevist prohance multihance omniscan km mkm mitkm nachkm"
     " mdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd t1post t1cont"
     " t1km delay delayed gbca tehoste* fsc fsgd fspost wcontrast gdfs posc stealthpost cte ivkm",
-    "before": "before pre nativ native nativo nativa nativer preg* prek* prec* unenhanced noncontrast nc basal"
-    " t1pre",
+    "before": "before noncon nonce pre nativ native nativo nativa nativer preg* prek* prec* unenhanced noncontrast nc"
+    " basal t1pre",
     "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"
     " colonna neck hals cou cuello knee shoulder hip ankle wrist prostate liver abdomen pelvis breast"
     " heart cardiac thorax lumbo* kolumna",
@@ -304,7 +309,7 @@ _LETTERS = str.maketrans(
     {"ø": "oe", "Ø": "oe", "ł": "l", "Ł": "l", "ı": "i"}
 )  # which have no accent that could be taken off
 _DASHES = r"\-\u2010-\u2015\u2212"
-_AGENT_WORD = rf"(?:c|ce|{_AGENT})"
+_AGENT_WORD = rf"(?:c|k|ce|cm|{_AGENT})"
 # a minus, or a nought, says that the agent beside it was not given, unless words say that it was: `C-`, `-KM`, `0 Gd`
 _NEGATED = re.compile(
     rf"(?P<given>(?:\+|\b(?:post|with|w|mit|m|nach|after|avec|con|com|apres|dopo))[\W_]*{_AGENT_WORD}[{_DASHES}])"

@@ -306,14 +306,17 @@ NEGATED = """
 AX T1 C-|T1 -C|T1 GD-|T1 -GD|T1 IV-|T1 CE-|T1 KM-|T1 tra -KM|T1 tra KM\u2212|T1 (GD-) cor|T1 Gd(-)|T1 C (-) tra
 AX T1 (-) C|T1_C-|T1_GD-_tra|C- T1 AX|T1 o. KM|T1 o KM|T1 oKM|T1 o.Gd|T1 KM ohne|T1 KM ohne tra
 T1 Gd no|T1 contrast: none
+T1 CM-|T1 -K|T1 non CE|T1_noncon|T1 without|T1 kein KM|T1 ej kontrast|T1 inden kontrast
 T1 w/out contrast|T1 wout contrast|T1 W/OUT|T1 prior to contrast|T1 N/C|T1 0 Gd
 """
 AFTER_SOMETHING_ELSE = """
 T1 POST XRT|T1 POST SRS|T1 POST STEROID|T1 POST IV STEROID|T1 post gamma knife|T1 post-shunt|T1 after biopsy
+T1 post rad|T1 post thrombectomy|T1 post FUS|T1 POST 3 MONTHS|T1 POST DAY 1|T1 nach 2 Wochen
 T1 post embolization|T1 s/p resection|T1 nach OP|T1 post cirugia|T1 PÓS-CIRURGIA|T1 pos operatorio
 """
 GIVEN = """
 AX T1 C+|T1 C(+)|T1 +Gd|T1-KM|T1w-Gd|T1 Gd-DTPA|T1 SAG - POST GAD|T1 FS - GD|t1_se_KM_-_tra|T1 KM -tra|T1 POST-GD- tra
+T1 POST 3D|T1 POST 5 MIN|T1 post radial vibe|T1 SAG -CON CONTRASTE|T1 post 1mm|t1_space_post_2mm
 t1_mprage_1.0 KM|T1 iso 1,0 Gd|T1_p2_0_8mm_KM|T1 KM ohne FS|T1 POST XRT +C|POST XRT T1 GAD|T1 POST SRS POST GAD
 """
 
