@@ -68,8 +68,7 @@ class TableView:
 
     def dataset(self) -> ds.Dataset:
         """The whole table as a pyarrow dataset, for whoever wants its own filters; conditions are not in it."""
-        self.warehouse.check_splits(self.table)
-        return self.warehouse.store.table(self.name)
+        return self.warehouse.dataset(self.table)
 
     def to_arrow(self) -> pa.Table:
         """The rows as an Arrow table. Raises TableError if the table breaks a promise of the warehouse."""

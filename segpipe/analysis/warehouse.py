@@ -15,6 +15,7 @@ from segpipe.warehouse.tables import SCANS, TABLES, Table
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow.dataset as ds
     from pyspark.sql import DataFrame, SparkSession
 
     from segpipe.analysis.scan import Scan
@@ -28,6 +29,8 @@ class Warehouse:
 
     def __init__(self, path: str):
         self.store = Store(path)
+        self._opened: dict[str, tuple[dict[str, tuple[int, int]], ds.Dataset]] = {}
+        self._checked: dict[str, tuple[int, int]] = {}
         if not self.store.exists():
             raise NotFound(f"Warehouse {path} is not there", "give the folder that ingest wrote to")
 
@@ -110,7 +113,7 @@ class Warehouse:
         The tables stand by their names: `select region, avg(dice) from segmentations group by region`.
         """
         for table in self._named_in(query):
-            self.duckdb.register(table.name, self[table.name].dataset())
+            self.duckdb.register(table.name, self.dataset(table))
         return self.duckdb.sql(query)
 
     def spark_sql(self, query: str, session: SparkSession | None = None) -> DataFrame:
@@ -136,12 +139,25 @@ class Warehouse:
 
         return SparkSession.getActiveSession() or build("segpipe notebook")
 
-    def check_splits(self, table: Table) -> None:
-        """Raise TableError where `table` tells splits that `scans` does not stand for; see segpipe.warehouse.store."""
-        if "split" not in table.schema.names or not self.store.parts(SCANS.name):
-            return
-        for cohort in self.cohorts:
-            self.store.scans(cohort, ("scan_id",))
+    def dataset(self, table: Table) -> ds.Dataset:
+        """A table as a pyarrow dataset, after the checks that every reader relies on.
+
+        Parts never change, so those that were checked are not opened again as long as the same files are there: many
+        questions to a table of thousands of parts cost the checks once. Raises TableError where `scans` breaks a
+        promise (`segpipe.warehouse.store.check_scans`), or a file lacks a column or is damaged.
+        """
+        if "split" in table.schema.names:
+            self._check_splits()
+        versions = self.store.versions(table.name)
+        if table.name not in self._opened or self._opened[table.name][0] != versions:
+            self._opened[table.name] = versions, self.store.table(table.name)
+        return self._opened[table.name][1]
+
+    def _check_splits(self) -> None:
+        versions = self.store.versions(SCANS.name)
+        if versions != self._checked:
+            self.store.check_splits()
+            self._checked = versions
 
     def __repr__(self) -> str:
         return f"<warehouse {self.store.url}: {', '.join(TABLES)}>"

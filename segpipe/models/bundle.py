@@ -120,7 +120,7 @@ class Bundle:
             raise ModelError(
                 f"No model in {url}: {_INDEX} is missing", "give a directory that `train` or `adopt` wrote as --model"
             ) from None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise ModelError(f"Model {url} has an unreadable {_INDEX} ({error})", _TRAIN_AGAIN) from error
         bundle = _parse(url, raw)
         if bundle.model_id != bundle.fingerprint:

@@ -98,6 +98,20 @@ class Store:
             found = {one["name"].rpartition("/")[2]: one["size"] or 0 for one in self.fs.ls(folder, detail=True)}
         return {name: found[f"{name}.parquet"] for name in names if f"{name}.parquet" in found}
 
+    def versions(self, table_name: str) -> dict[str, tuple[int, int]]:
+        """What tells whether each part's file is the same: its bytes, and when it was changed, ns, where that is local.
+
+        One whose file is missing has none.
+        """
+        if not files.is_local(self.fs):
+            return {name: (size, 0) for name, size in self.sizes(table_name).items()}
+        names = set(self.parts(table_name))
+        if not names:
+            return {}
+        with os.scandir(self.path(table_name)) as entries:
+            found = {entry.name.removesuffix(".parquet"): entry.stat() for entry in entries}
+        return {name: (found[name].st_size, found[name].st_mtime_ns) for name in names & found.keys()}
+
     def rows(self, table: Table, columns: Sequence[str], cohort: str | None = None) -> pa.Table:
         """Columns of a table, and `part`, the name of the part that a row stands in; of one cohort or of all.
 
@@ -136,6 +150,12 @@ class Store:
         scan is there twice, a subject spans two splits, or a split is not what its rule says.
         """
         return self._index(cohort, columns or SCANS.schema.names)
+
+    def check_splits(self) -> None:
+        """Raise TableError, as `scans` does, where a cohort breaks a promise; each part of `scans` is opened once."""
+        rows = self.rows(SCANS, ["cohort", "scan_id", "subject", "split", "split_rule"])
+        for cohort in rows["cohort"].unique():
+            check_scans(rows.filter(pc.equal(rows["cohort"], cohort)), self.url)
 
     def index(self, cohort: str) -> dict[str, dict[str, str]]:
         """What is already in the tables, by scan_id; may be empty.

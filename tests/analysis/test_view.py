@@ -13,6 +13,7 @@ import segpipe
 from segpipe.analysis import Warehouse
 from segpipe.errors import NotFound, SegpipeError, TableError, UsageError
 from segpipe.storage.filesystem import filesystem
+from segpipe.warehouse import checked
 from segpipe.warehouse.tables import SCANS, TABLES
 from tests.report.small_warehouse import MODEL_ID, Results
 
@@ -144,6 +145,28 @@ def test_subject_in_two_splits_is_refused_in_every_library(
         with pytest.raises(TableError, match="spans the splits"):
             ask()
     assert len(opened.runs) == 3
+
+
+def test_parts_that_were_checked_are_not_opened_for_it_again_until_a_file_changes(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of thousands of parts is checked once for many questions, and again as soon as it is not the same."""
+    opened = segpipe.open_warehouse(shutil.copytree(results.warehouse, tmp_path / "w").as_posix())
+    query = "select count(*) from segmentations join scans using (scan_id)"
+    answer = opened.sql(query).fetchall()
+    opens: list[str] = []
+    open_file = checked._open
+    monkeypatch.setattr(checked, "_open", lambda fs, path: opens.append(path) or open_file(fs, path))
+    assert opened.sql(query).fetchall() == answer
+    assert opened.segmentations.arrow().num_rows == len(opened.segmentations)
+    assert opens == []
+    path = tmp_path / "w/scans/part-0.parquet"
+    rows = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([row | {"split": "train"} for row in rows], SCANS.schema), path)
+    for ask in (lambda: opened.sql(query), opened.slices.arrow):
+        with pytest.raises(TableError, match="cannot be trusted"):
+            ask()
+    assert str(path) in opens
 
 
 @pytest.mark.parametrize(

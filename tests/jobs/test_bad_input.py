@@ -7,6 +7,7 @@ import pytest
 
 from segpipe.cli import Context
 from segpipe.readers.generate import write_brats
+from tests.models.test_bundle import bundle_at
 
 
 def run(job: str, *flags: str) -> int:
@@ -102,6 +103,21 @@ def test_verbose_adds_the_stack_trace(place: Path, capsys: pytest.CaptureFixture
     told = capsys.readouterr().err
     assert "Traceback" in told
     assert told.splitlines()[-1].startswith("segpipe export: No model in")
+
+
+@pytest.mark.parametrize("job", ["segment", "export", "evaluate"])
+def test_another_model_than_the_expected_one_is_refused(
+    job: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "model").mkdir()
+    bundle = bundle_at(place / "model").with_files()
+    tables = () if job == "export" else ("--warehouse", str(place / "tables"), "--cohort", "c")
+    assert run(job, *tables, "--model", bundle.url, "--expect-model", "0" * 32) == 1
+    told = capsys.readouterr().err
+    assert f"has the seal {bundle.seal}, not {'0' * 32}: get it again from whom you had the seal" in told
+    assert told.count("\n") == 1
+    run(job, *tables, "--model", bundle.url, "--expect-model", bundle.seal)  # then something else is wrong with it
+    assert "has the seal" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("folder", "said"), [("empty", "is empty"), ("letters", "no")])

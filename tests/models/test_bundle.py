@@ -96,7 +96,7 @@ def test_a_changed_index_is_found(saved: Bundle, change: dict[str, object], mess
         Bundle.load(saved.url)
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "[" * 100_000])
 def test_a_folder_that_is_no_model(tmp_path: Path, content: str | None):
     if content is not None:
         (tmp_path / "bundle.json").write_text(content)
