@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,14 @@ import numpy as np
 
 from segpipe.prepare import atlas
 from segpipe.prepare.raw import Raw
-from segpipe.prepare.scan import PREPARED, Prepared, prepare, recognised
+from segpipe.prepare.scan import PREPARED, Baseline, Prepared, prepare, recognised
 from segpipe.readers.scan import Arrange, Arranged, Frame
 
 
-def preparing(name: str, orientation: str) -> Arrange:
+def preparing(name: str, orientation: str, baseline: Callable[[], Baseline | None] = lambda: None) -> Arrange:
     """What the reader calls with the frames, along `orientation`, of the scan that messages call `name`.
 
+    `baseline` gives the visit that the scan is to follow, if there is one; it is asked only for what is prepared.
     Frames of a scan that is prepared already are left as they are. Raises BadInput if a scan cannot be prepared.
     """
 
@@ -25,7 +26,7 @@ def preparing(name: str, orientation: str) -> Arrange:
         record = recognised(raws)
         if record is not None:
             return Arranged(images, masks, space=atlas.SPACE, preparation=record, flags=[])
-        found = prepare(name, raws, [_raw(frame, orientation) for frame in masks], orientation)
+        found = prepare(name, raws, [_raw(frame, orientation) for frame in masks], orientation, baseline())
         return Arranged(
             [_on(found, frame, found.images[frame.role]) for frame in images],
             [_on(found, frame, labels) for frame, labels in zip(masks, found.masks, strict=True)],
@@ -33,6 +34,7 @@ def preparing(name: str, orientation: str) -> Arrange:
             atlas.SPACE,
             found.record,
             found.flags,
+            found.follows,
         )
 
     return arrange

@@ -7,6 +7,7 @@ keeps the rows, and a run that was killed in between is made good by the next.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from segpipe.core import follow_up as core
 from segpipe.core.metrics import counts, dice
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.runs import region_runs
-from segpipe.errors import BadInput, Reason, TableError
+from segpipe.errors import BadInput, NotFound, Reason, TableError
+from segpipe.warehouse import checked
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places
@@ -47,15 +49,20 @@ _SCAN_COLUMNS = (
 _MEASURES = ("scan_id", "region", "volume_ml", "longest_diameter_mm", "perpendicular_diameter_mm")
 _DAY_SECONDS = 86400.0
 _TASKS_PER_CORE = 4
+_IDENTITY = ("cohort", "subject", "session", "split", "fingerprint")
+_THIRD = (slice(None, None, 3),) * 3
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A scan of a patient, in the tables and segmented: its row of `scans`, its rows of `segmentations` by region."""
+    """A scan of a patient that is segmented: what `scans` tells of it, its rows of `segmentations` by region.
+
+    `stored` is None for a scan of an archive, of which nothing but predictions was kept.
+    """
 
     scan: Mapping[str, Any]
     regions: Mapping[str, Mapping[str, Any]]
-    stored: ScanPlace
+    stored: ScanPlace | None
     predicted: PredictedPlace
     seconds: float | None
 
@@ -119,7 +126,7 @@ def rows_of(
     Raises BadInput if the brains lie apart, and TableError if a table is damaged.
     """
     labels = [_regions(warehouse, visit) for visit in visits]
-    brains = [_brain(warehouse, visit) for visit in visits]
+    brains = _brains(warehouse, visits)
     agreement = [dice(*counts(one, other)) for one, other in pairwise(brains)]
     if not min(agreement) >= LEAST_BRAINS_DICE:
         raise BadInput(
@@ -184,26 +191,22 @@ def _row(
 
 def _patients(warehouse: Store, job: Job) -> tuple[dict[str, list[Visit]], list[str]]:
     """Patients with several visits that can be compared, these in order; and why others cannot be."""
-    if not warehouse.index(job.cohort):
-        return {}, []
-    scans = {row["scan_id"]: row for row in warehouse.scans(job.cohort, _SCAN_COLUMNS).to_pylist()}
+    scans = _stored(warehouse, job.cohort)
+    measured = _measured(warehouse, job)
+    known = {**{one: rows[0] for one, rows in measured.items()}, **scans}
     by_subject: defaultdict[str, list[str]] = defaultdict(list)
-    for scan_id, row in scans.items():
+    for scan_id, row in known.items():
         by_subject[row["subject"]].append(scan_id)
     wanted = {scan_id for ids in by_subject.values() if len(ids) > 1 for scan_id in ids}
     if not wanted:
         return {}, []
     predicted = predicted_places(warehouse, job.cohort, job.model_id)
-    stored = scan_places(warehouse, job.cohort)
-    measured = _measured(warehouse, job)
+    stored = scan_places(warehouse, job.cohort) if scans else {}
     moments = _moments(warehouse, job.cohort)
     found, untold = {}, []
     for subject, ids in sorted(by_subject.items()):
-        visits = [
-            Visit(scans[one], measured[one], stored[one], predicted[one], moments.get(one))
-            for one in ids
-            if one in wanted and one in predicted and predicted[one].fingerprint == scans[one]["fingerprint"]
-        ]
+        candidates = [_visit(one, scans, measured, stored, predicted, moments) for one in ids if one in wanted]
+        visits = [visit for visit in candidates if visit is not None]
         if len(visits) < 2:
             continue
         ordered = core.in_order({visit.session: visit.seconds for visit in visits})
@@ -216,6 +219,35 @@ def _patients(warehouse: Store, job: Job) -> tuple[dict[str, list[Visit]], list[
     return found, untold
 
 
+def _visit(
+    scan_id: str,
+    scans: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[str, Sequence[Mapping[str, Any]]],
+    stored: Mapping[str, ScanPlace],
+    predicted: Mapping[str, PredictedPlace],
+    moments: Mapping[str, float],
+) -> Visit | None:
+    """A visit whose prediction is of the scan that stands in the tables, or of one that stands in none."""
+    if scan_id not in predicted or scan_id not in measured:
+        return None
+    place = predicted[scan_id]
+    regions = {row["region"]: row for row in measured[scan_id]}
+    if scan_id in scans and place.fingerprint == scans[scan_id]["fingerprint"]:
+        return Visit(scans[scan_id], regions, stored[scan_id], place, moments.get(scan_id))
+    first = measured[scan_id][0]
+    if first["placed"] is None or place.fingerprint != first["fingerprint"]:
+        return None
+    return Visit({**first, **first["placed"]}, regions, None, place, first["placed"]["moment"])
+
+
+def _stored(warehouse: Store, cohort: str) -> dict[str, dict[str, Any]]:
+    """Rows of `scans` by scan_id; none where a cohort was segmented but never ingested."""
+    try:
+        return {row["scan_id"]: row for row in warehouse.scans(cohort, _SCAN_COLUMNS).to_pylist()}
+    except NotFound:
+        return {}
+
+
 def _on_one_grid(visits: Sequence[Visit]) -> bool:
     first = visits[0].scan
     return first["space"] is not None and all(
@@ -225,12 +257,12 @@ def _on_one_grid(visits: Sequence[Visit]) -> bool:
     )
 
 
-def _measured(warehouse: Store, job: Job) -> dict[str, dict[str, dict[str, Any]]]:
-    """Rows of `segmentations` by scan and region."""
-    wanted = (ds.field("cohort") == job.cohort) & (ds.field("model_id") == job.model_id)
-    found: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for row in warehouse.table(SEGMENTATIONS.name).to_table(list(_MEASURES), filter=wanted).to_pylist():
-        found[row["scan_id"]][row["region"]] = row
+def _measured(warehouse: Store, job: Job) -> dict[str, list[dict[str, Any]]]:
+    """Rows of `segmentations` by scan."""
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in warehouse.rows(SEGMENTATIONS, (*_MEASURES, *_IDENTITY, "model_id", "placed"), job.cohort).to_pylist():
+        if row["model_id"] == job.model_id:
+            found[row["scan_id"]].append(row)
     return found
 
 
@@ -276,8 +308,31 @@ def _regions(warehouse: Store, visit: Visit) -> dict[str, Any]:
     return region_runs(labels, CONVENTIONS[convention].regions)
 
 
+def packed(brain: np.ndarray) -> bytes:
+    """Every third voxel of a brain, bool (S, H, W), as the column `brain` of `segmentations` holds it."""
+    return zlib.compress(np.packbits(brain[_THIRD]).tobytes())
+
+
+def _brains(warehouse: Store, visits: Sequence[Visit]) -> list[np.ndarray]:
+    """The brains of visits on one grid: all voxels, or every third of all where that is what was kept of one."""
+    if all(visit.stored is not None for visit in visits):
+        return [_brain(warehouse, visit) for visit in visits]
+    return [_packed_brain(warehouse, one) if one.stored is None else _brain(warehouse, one)[_THIRD] for one in visits]
+
+
+def _packed_brain(warehouse: Store, visit: Visit) -> np.ndarray:
+    path = warehouse.path(SEGMENTATIONS.name, f"{visit.predicted.part}.parquet")
+    with checked.open_part(warehouse.fs, path) as part:
+        rows = part.read(["scan_id", "brain"]).to_pylist()
+    content = next(row["brain"] for row in rows if row["scan_id"] == visit.scan["scan_id"])
+    shape = tuple(-(-edge // 3) for edge in visit.scan["shape"])
+    bits = np.unpackbits(np.frombuffer(zlib.decompress(content), np.uint8), count=int(np.prod(shape)))
+    return bits.reshape(shape).astype(bool)
+
+
 def _brain(warehouse: Store, visit: Visit) -> np.ndarray:
     """Where the first modality of a scan that shows a brain alone has another value than in its corner."""
+    assert visit.stored is not None  # the caller has looked
     path = warehouse.path(SLICES.name, f"{visit.stored.part}.parquet")
     found = np.zeros(visit.scan["shape"], bool)
     outside = None

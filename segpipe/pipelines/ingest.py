@@ -15,7 +15,7 @@ import numpy as np
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, NotFound, UsageError
-from segpipe.pipelines import attempts, cohort_key, identities, meanings, quarantine, series_rows
+from segpipe.pipelines import attempts, baselines, cohort_key, identities, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
     MB,
@@ -92,7 +92,7 @@ def ingest(
             cohort_key.check(warehouse, settings.cohort, naming, listing, known.values())
             if settings.plan:
                 return _planned(warehouse, job, listing, wanted, run)
-            listing = meanings.settled(spark, warehouse, job, listing)
+            listing = baselines.settled(warehouse, job, meanings.settled(spark, warehouse, job, listing))
             plan = make_plan(warehouse, job, listing, known, spark.sparkContext.defaultParallelism)
         with run.stage("read and write"):
             _quarantine_listed(job, plan.rejected)

@@ -16,11 +16,12 @@ import segpipe
 from segpipe.core.orientation import CANONICAL
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, Reason, SegpipeError
-from segpipe.pipelines import arrange, quarantine
+from segpipe.pipelines import arrange, baselines, quarantine
 from segpipe.pipelines.attempts import Watch
+from segpipe.prepare.scan import Baseline
 from segpipe.readers import scan as scan_reader
 from segpipe.readers.naming import Naming
-from segpipe.readers.scan import Scan
+from segpipe.readers.scan import Arrange, Scan
 from segpipe.readers.sources import Rejected, ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage import filesystem as files
@@ -199,6 +200,7 @@ def _write_scan(
     start = time.perf_counter()
     scan = load(source, job, needed)
     seconds["read"] += time.perf_counter() - start
+    remember(scan, job)
     start = time.perf_counter()
     try:
         row = scan_row(scan, job)
@@ -257,7 +259,7 @@ def _load(source: ScanSource, job: Job, needed: Collection[str]) -> Scan:
             settings.resample_to,
             settings.max_voxels,
             settings.keep_header_text,
-            arrange.preparing(f"Scan {job.scan_id(source)}", CANONICAL[settings.axis]) if settings.prepare else None,
+            _arranging(source, job) if settings.prepare else None,
             needed,
         )
     except BadInput as error:
@@ -272,6 +274,21 @@ def _load(source: ScanSource, job: Job, needed: Collection[str]) -> Scan:
         ) from error
     except Exception as error:
         raise _crashed(source, job, error) from error
+
+
+def _arranging(source: ScanSource, job: Job) -> Arrange:
+    """What prepares a scan, and lays it onto an earlier visit of its patient if it has one."""
+
+    def baseline() -> Baseline | None:
+        return baselines.first(Store(job.settings.warehouse), source.earlier, lambda other: load(other, job))
+
+    return arrange.preparing(f"Scan {job.scan_id(source)}", CANONICAL[job.settings.axis], baseline)
+
+
+def remember(scan: Scan, job: Job) -> None:
+    """Keep a prepared scan for the visits of its patient that this process prepares next."""
+    if job.settings.prepare:
+        baselines.remember(job.settings.warehouse, job.scan_id(scan.source), job.fingerprint(scan.source), scan)
 
 
 def _check_source(url: str) -> None:
@@ -304,6 +321,7 @@ def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
         "space": scan.space,
         "preparation": scan.preparation,
         "flags": scan.flags,
+        "follows": scan.follows,
         "files": [_file_row(row, job) for row in scan.file_rows],
         "intensity": [{"modality": name, **asdict(of)} for name, of in scan.statistics.items()],
         "label_counts": None

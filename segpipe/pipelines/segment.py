@@ -16,7 +16,7 @@ from segpipe.core.prediction import AS_INGESTED, Model, PredictorFactory
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, ModelError
-from segpipe.pipelines import attempts, cohort_key, ingest_task, meanings, quarantine, series_rows
+from segpipe.pipelines import attempts, baselines, cohort_key, ingest_task, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.follow_up import follow_up
 from segpipe.pipelines.listing import listing as listed
@@ -115,6 +115,7 @@ def segment(
             if listing is not None and reader is not None:
                 listing = meanings.settled(spark, warehouse, reader, listing)
                 reader = as_ingested(reader, listing, index)
+                listing = baselines.settled(warehouse, reader, listing)
             masks = any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr))
             job = replace(job, reader=reader, reported=frozenset(known), masks=masks)
             plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)

@@ -21,6 +21,7 @@ from segpipe.errors import BadInput, Reason
 from segpipe.pipelines import ingest_task, quarantine, ways
 from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.attempts import Watch
+from segpipe.pipelines.follow_up import packed
 from segpipe.pipelines.measures import region_rows
 from segpipe.readers.archive import Rejected, ScanSource
 from segpipe.readers.scan import Scan
@@ -29,10 +30,11 @@ from segpipe.warehouse import checked, merges, parts
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.scan_slices import ScanPlace, ScanSlices, scan_input, scan_rows
 from segpipe.warehouse.store import Store
-from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS, with_later_columns
+from segpipe.warehouse.tables import PLACED, PREDICTIONS, SEGMENTATIONS, with_later_columns
 
 _GROUP_BYTES = 16_000_000
 _LOADED_SLICES = 16
+_PLACED = tuple(field.name for field in PLACED)
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,10 @@ class _ArchivedScan:
         row = ingest_task.scan_row(scan, self.reader)
         if self.job.masks and is_resampled(row):
             ways.keep(Store(self.job.warehouse), self.job.run_id, row)
+        ingest_task.remember(scan, self.reader)
+        if scan.space is not None:
+            placed = {name: (row | {"moment": self.source.moment})[name] for name in _PLACED}
+            row |= {"placed": placed, "brain": packed(scan.brain)}
         return row, _LoadedSlices(scan, self.job.modalities)
 
     def _raise_what_is_lost(self) -> None:
@@ -388,7 +394,8 @@ def _region_pixels(labels: np.ndarray, convention: str) -> list[list[dict[str, A
 
 def _measure(scan: dict[str, Any], found: Segmented, truth: np.ndarray | None, job: Job) -> pa.Table:
     rows = region_rows(scan, found.labels, job.label_convention, truth, found.mean_probability, found.max_probability)
-    named = [row | {"model_id": job.model_id, "run_id": job.run_id} for row in rows]
+    also = {"model_id": job.model_id, "run_id": job.run_id, "placed": scan.get("placed"), "brain": scan.get("brain")}
+    named = [row | also for row in rows]
     return pa.Table.from_pylist(named, SEGMENTATIONS.schema)
 
 

@@ -33,6 +33,11 @@ BOUNDS = {
     "moved_mm": Bounds(None, None, 12.0, None),
     "atlas_overlap": Bounds(0.72, 0.8),
     "size_of_atlas": Bounds(0.7, 0.82, 1.08, 1.2),
+    "mask_has_host": Bounds(None, 0.5),
+    "mask_in_brain": Bounds(None, 0.9),
+    "baseline_overlap": Bounds(None, 0.9),
+    "baseline_metric": Bounds(None, None, -0.25, None),
+    "baseline_beside_atlas_mm": Bounds(None, None, 10.0, None),
 }
 """What each check is:
 
@@ -45,6 +50,12 @@ BOUNDS = {
 * `moved_mm`: how far a modality lay from where its header says.
 * `atlas_overlap`: Dice of the brain and the atlas's, turned onto each other but not scaled.
 * `size_of_atlas`: the cube root of the ratio of their volumes.
+* `mask_has_host`: 1 if the mask has the grid of a modality; 0 if it lies where its own header says, with the reference.
+* `mask_in_brain`: share of what it labels that is brain.
+* `baseline_overlap`: Dice of the brain and that of the patient's baseline, once laid onto it.
+* `baseline_metric`: mutual information of the two references inside the baseline's brain, negative.
+* `baseline_beside_atlas_mm`: how far that is from where the atlas alone would have put the brain. A scan of which one
+  of these three is in doubt does not follow its baseline.
 """
 
 

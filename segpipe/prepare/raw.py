@@ -8,6 +8,8 @@ from typing import NoReturn
 
 import numpy as np
 
+from segpipe.core.faces import may_show_face
+from segpipe.core.intensity import background
 from segpipe.core.orientation import reorient, reorient_affine, same_grid
 from segpipe.core.volume import scale
 from segpipe.errors import BadInput, Reason
@@ -91,15 +93,14 @@ def _bad(raw: Raw, problem: str, remedy: str) -> NoReturn:
 def stripped_brain(raw: Raw) -> np.ndarray | None:
     """The brain of an image that shows nothing else, bool along R, A, S; None for a whole head.
 
-    Of such an image nearly all of the border is one value, and what is not of this value is one part of a brain's
-    volume.
+    Of such an image nearly all of the border is one value, which may be NaN, and what is not of this value is one part
+    of a brain's volume, also with all that it encloses: skull may be as dark as air.
     """
     voxels = raw.ras
-    faces = np.concatenate([voxels.take(place, axis).ravel() for axis in range(3) for place in (0, -1)])
-    values, counts = np.unique(faces, return_counts=True)
-    if counts.max() < _BORDER_SHARE * counts.sum():
+    value = background(voxels, _BORDER_SHARE)
+    if value is None or may_show_face([voxels], raw.grid.spacing_mm.tolist()):
         return None
-    foreground = voxels != values[counts.argmax()]
+    foreground = ~np.isnan(voxels) if np.isnan(value) else voxels != value
     if not _LEAST_ML <= np.count_nonzero(foreground) * raw.grid.voxel_ml <= _MOST_ML:
         return None
     coarse = foreground[::_STEP, ::_STEP, ::_STEP]

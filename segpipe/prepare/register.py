@@ -29,11 +29,15 @@ _CLIP = (0.5, 99.8)
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """An image to register: scaled values float32 (i, j, k), its grid, and its brain, bool of the same shape."""
+    """An image to register: scaled values float32 (i, j, k), its grid, and its brain, bool of the same shape.
+
+    `alone` says that nothing but the brain is shown, as in the space: around it, values tell nothing.
+    """
 
     values: np.ndarray
     grid: Grid
     brain: np.ndarray
+    alone: bool = False
 
     @property
     def centre_mm(self) -> np.ndarray:
@@ -54,15 +58,16 @@ class Rigid:
     starts: int = 1
 
 
-def rigid(fixed: Head, moving: Head, good_overlap: float = 0.93) -> Rigid:
+def rigid(fixed: Head, moving: Head, good_overlap: float = 0.93, start: np.ndarray | None = None) -> Rigid:
     """The rigid transform from points of `fixed` to points of `moving`.
 
-    Coarse first, at 4 mm, from the pose that the headers say. Where that leaves the two brains with a Dice below
-    `good_overlap`, the brains' centroids and 125 rotations about them are compared as well, by metric and by how the
-    brains overlap, and the best of them optimised. Then at 2 and 1 mm. Samples are drawn with a fixed seed.
+    Coarse first, at 4 mm, from the pose `start`, or else from what the headers say. Where that leaves the two brains
+    with a Dice below `good_overlap`, the brains' centroids and 125 rotations about them are compared as well, by metric
+    and by how the brains overlap, and the best of them optimised. Then at 2 and 1 mm. Samples are drawn with a fixed
+    seed.
     """
     coarse = _Pair.of(fixed, moving, _COARSE_MM)
-    best = coarse.optimise(np.eye(4), step_mm=2.0)
+    best = coarse.optimise(np.eye(4) if start is None else start, step_mm=2.0)
     starts = 1
     if brains_overlap(fixed, moving, best.matrix) < good_overlap:
         poses = _poses(fixed, moving)
@@ -159,16 +164,16 @@ def _poses(fixed: Head, moving: Head) -> list[np.ndarray]:
     centre, target = fixed.centre_mm, moving.centre_mm
     found = []
     for angles in itertools.product(_ANGLES_DEGREES, repeat=3):
-        rotation = _rotation([math.radians(angle) for angle in angles])
+        turn = rotation([math.radians(angle) for angle in angles])
         pose = np.eye(4)
-        pose[:3, :3] = rotation
-        pose[:3, 3] = target - rotation @ centre
+        pose[:3, :3] = turn
+        pose[:3, 3] = target - turn @ centre
         found.append(pose)
     return found
 
 
-def _rotation(angles: Sequence[float]) -> np.ndarray:
-    """Rotation about x, then y, then z; radians."""
+def rotation(angles: Sequence[float]) -> np.ndarray:
+    """The matrix (3, 3) of a turn about x, then y, then z, by angles in radians."""
     found = np.eye(3)
     for axis, angle in enumerate(angles):
         one, other = [place for place in range(3) if place != axis]
@@ -202,7 +207,8 @@ class _Pair:
         grid = box_grid(fixed.grid, fixed.brain, spacing_mm, 2 * _DILATE_MM)
         mask = resample(fixed.brain.astype(np.float32), fixed.grid, grid) > 0.5
         near = distance_transform_edt(~mask, sampling=spacing_mm) <= _DILATE_MM
-        near &= resample(np.ones(fixed.grid.shape, np.float32), fixed.grid, grid) > 0.5  # nothing was seen elsewhere
+        seen = fixed.brain if fixed.alone else np.ones(fixed.grid.shape, bool)
+        near &= resample(seen.astype(np.float32), fixed.grid, grid) > 0.5  # nothing was seen elsewhere
         values = resample(_smooth(_clipped(fixed), fixed.grid, spacing_mm), fixed.grid, grid)
         around = box_grid(moving.grid, moving.brain, spacing_mm, 5 * _DILATE_MM)
         others = resample(_smooth(_clipped(moving), moving.grid, spacing_mm), moving.grid, around)

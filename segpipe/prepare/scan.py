@@ -12,6 +12,7 @@ import numpy as np
 
 import segpipe
 from segpipe.core.orientation import reorient, reorient_affine, same_grid
+from segpipe.core.volume import scale
 from segpipe.errors import BadInput, Reason
 from segpipe.prepare import atlas, checks, raw
 from segpipe.prepare.brain import Brain, filled, find_brain, largest_component
@@ -32,7 +33,8 @@ class Prepared:
     """A scan in the space `brain-1mm`; arrays are (S, H, W) along `orientation`.
 
     `images` holds stored values, float32, interpolated; what is no brain means 0 once scaled. `masks` have their
-    labels' dtypes. `affine` maps indices to RAS+ mm. `record` is the PREPARATION struct of the table `scans`.
+    labels' dtypes. `affine` maps indices to RAS+ mm. `record` is the PREPARATION struct of the table `scans`, `follows`
+    the FOLLOWS struct: None for a scan that stands in the space on its own.
     """
 
     images: dict[str, np.ndarray]
@@ -41,6 +43,25 @@ class Prepared:
     affine: np.ndarray
     record: dict[str, Any]
     flags: list[str]
+    follows: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """Another visit of a patient, in the space: its reference modality there, which later visits are registered to."""
+
+    session: str
+    fingerprint: str
+    head: Head
+
+
+def baseline_of(
+    session: str, fingerprint: str, image: np.ndarray, orientation: str, slope: float = 1.0, inter: float = 0.0
+) -> Baseline:
+    """A visit as others follow it, from the stored values (S, H, W) of its reference modality in the space."""
+    ras = np.ascontiguousarray(reorient(image, orientation, "RAS"))
+    brain = filled(ras != np.float32(-inter / slope))
+    return Baseline(session, fingerprint, Head(scale(ras, slope, inter), atlas.grid(), brain, alone=True))
 
 
 def recognised(raws: Sequence[Raw]) -> dict[str, Any] | None:
@@ -61,11 +82,15 @@ def recognised(raws: Sequence[Raw]) -> dict[str, Any] | None:
     }
 
 
-def prepare(name: str, raws: Sequence[Raw], masks: Sequence[Raw], orientation: str) -> Prepared:
+def prepare(
+    name: str, raws: Sequence[Raw], masks: Sequence[Raw], orientation: str, baseline: Baseline | None = None
+) -> Prepared:
     """Bring the modalities `raws` of the scan `name`, and its masks, to the grid of the atlas, with the brain alone.
 
     Every modality's brain is found on its own image. The others are registered to the reference, and it to the atlas,
-    rigidly; then each is resampled once, linearly, with both transforms chained. A mask goes with the modality whose
+    rigidly; then each is resampled once, linearly, with both transforms chained. Where the patient has a `baseline`,
+    the reference is registered to that instead, so that visits lie on each other; if that cannot be trusted, the scan
+    stands on its own and is flagged. A mask goes with the modality whose
     grid it has, else with the reference. Raises BadInput if a volume cannot be prepared, shows no brain, or where
     the result cannot be trusted.
     """
@@ -76,10 +101,14 @@ def prepare(name: str, raws: Sequence[Raw], masks: Sequence[Raw], orientation: s
     heads = {one.role: Head(one.scaled, one.grid, brains[one.role].mask) for one in raws}
     main = heads[reference.role]
     found = {one.role: rigid(main, heads[one.role]) for one in raws if one is not reference}
-    turned = upright(main, atlas.head())
-    judged = _checks(brains, heads, reference.role, found, turned)
+    to_reference = np.linalg.inv(upright(main, atlas.head()).matrix)
+    beside: list[Check] = []
+    if baseline is not None:
+        followed, beside = _followed(baseline, main, to_reference)
+        to_reference = to_reference if followed is None else followed.matrix
+        baseline = None if followed is None else baseline
+    judged = [*_checks(brains, heads, reference.role, found, to_reference), *beside]
     flags = checks.settle(name, judged)
-    to_reference = np.linalg.inv(turned.matrix)
     matrices = {role: one.matrix @ to_reference for role, one in found.items()} | {reference.role: to_reference}
     space = atlas.grid()
     brain = resample(main.brain.astype(np.float32), main.grid, space, to_reference) > _EDGE
@@ -88,9 +117,13 @@ def prepare(name: str, raws: Sequence[Raw], masks: Sequence[Raw], orientation: s
     ]
     labels = []
     for mask in masks:
-        host = next((one for one in raws if _on_one_grid(one, mask)), reference)
-        labels.append(resample(mask.ras, mask.grid, space, matrices[host.role], nearest=True))
-        transforms.append(_transform_row(mask.role, matrices[host.role], None, 0.0))
+        host = next((one for one in raws if _on_one_grid(one, mask)), None)
+        matrix = matrices[(host or reference).role]
+        labels.append(resample(mask.ras, mask.grid, space, matrix, nearest=True))
+        transforms.append(_transform_row(mask.role, matrix, None, 0.0))
+        of_mask = [check("mask_has_host", float(host is not None)), check("mask_in_brain", _inside(labels[-1], brain))]
+        judged += of_mask
+        flags += checks.settle(name, of_mask)
     return Prepared(
         images={one.role: _turned(_masked(one, space, matrices[one.role], brain), orientation) for one in raws},
         masks=[_turned(one, orientation) for one in labels],
@@ -104,7 +137,28 @@ def prepare(name: str, raws: Sequence[Raw], masks: Sequence[Raw], orientation: s
             "versions": dict(_versions()),
         },
         flags=flags,
+        follows=None if baseline is None else {"session": baseline.session, "fingerprint": baseline.fingerprint},
     )
+
+
+def _followed(baseline: Baseline, main: Head, alone: np.ndarray) -> tuple[Rigid | None, list[Check]]:
+    """The transform from points of the space to points of a scan that is laid onto its baseline, and its checks.
+
+    `alone` is the transform that the atlas gives. None if one check is in doubt.
+    """
+    found = rigid(baseline.head, main, start=alone)
+    judged = [
+        check("baseline_overlap", brains_overlap(baseline.head, main, found.matrix)),
+        check("baseline_metric", found.metric),
+        check("baseline_beside_atlas_mm", moved_mm(baseline.head, np.linalg.inv(alone) @ found.matrix)),
+    ]
+    return (found if all(one.verdict == checks.GOOD for one in judged) else None), judged
+
+
+def _inside(labels: np.ndarray, brain: np.ndarray) -> float:
+    """The share of labelled voxels that lie in the brain; 1 where nothing is labelled."""
+    labelled = labels != 0
+    return float(brain[labelled].mean()) if labelled.any() else 1.0
 
 
 def moved(main: Head, found: dict[str, Rigid], one: Raw) -> float:
@@ -126,7 +180,7 @@ def _brain(one: Raw) -> Brain:
 
 
 def _checks(
-    brains: dict[str, Brain], heads: dict[str, Head], reference: str, found: dict[str, Rigid], turned: Rigid
+    brains: dict[str, Brain], heads: dict[str, Head], reference: str, found: dict[str, Rigid], to_reference: np.ndarray
 ) -> list[Check]:
     main, template = heads[reference], atlas.head()
     volume = main.brain.sum() * main.grid.voxel_ml
@@ -135,7 +189,7 @@ def _checks(
         check("main_part", min(brain.main_part for brain in brains.values())),
         check("brain_at_edge", max(checks.brain_at_edge(head.brain) for head in heads.values())),
         check("size_of_atlas", float(np.cbrt(volume / (template.brain.sum() * template.grid.voxel_ml)))),
-        check("atlas_overlap", brains_overlap(main, template, turned.matrix)),
+        check("atlas_overlap", brains_overlap(main, template, np.linalg.inv(to_reference))),
     ]
     for role, one in found.items():
         made += [

@@ -95,8 +95,9 @@ class SourceFile:
 class ScanSource:
     """The files of one subject's session; one per modality in canonical order, the mask last.
 
-    `label_convention` is None if the layout does not tell it: then the labels do.
-
+    `label_convention` is None if the layout does not tell it: then the labels do. `earlier` are other visits of the
+    patient that it may share a space with when it is prepared, the best first. `moment` is when the visit began, in
+    seconds on a clock of the patient's own, where a header tells the day.
     """
 
     subject: str
@@ -104,6 +105,8 @@ class ScanSource:
     files: tuple[SourceFile, ...]
     layout: str
     label_convention: str | None = None
+    earlier: "tuple[Earlier, ...]" = ()
+    moment: float | None = None
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -142,6 +145,17 @@ class ScanSource:
         """The same without paths: nobody can try out names with it, though some changes it cannot see."""
         files = [(f.role, f.bytes, f.modified, f.channel) for f in self.files]
         return _hash([self.subject, self.session, self.layout, self.label_convention, files])
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Another visit of a scan's patient: the part of the tables that holds it, or the files that it is made from."""
+
+    scan_id: str
+    session: str
+    fingerprint: str
+    part: str | None = None
+    source: ScanSource | None = None
 
 
 @dataclass(frozen=True)

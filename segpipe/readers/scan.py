@@ -72,6 +72,7 @@ class Scan:
     space: str | None = None
     preparation: dict[str, Any] | None = None
     flags: list[str] | None = None
+    follows: dict[str, str] | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -143,6 +144,7 @@ class Arranged:
     space: str | None = None
     preparation: dict[str, Any] | None = None
     flags: list[str] | None = None
+    follows: dict[str, str] | None = None
 
 
 Arrange = Callable[[list[Frame], list[Frame]], Arranged]
@@ -217,6 +219,7 @@ def load(
         space=arranged.space,
         preparation=arranged.preparation,
         flags=arranged.flags,
+        follows=arranged.follows,
     )
 
 

@@ -34,14 +34,16 @@ def badness(check: Mapping[str, Any]) -> float:
 
     >>> round(badness({"value": 0.895, "doubt": 0.94, "failure": 0.85}), 2)
     0.5
-    >>> badness({"value": 6.0, "doubt": 12.0, "failure": None})
+    >>> badness({"value": 6.0, "doubt": 12.0, "failure": None, "verdict": "good"})
     -0.5
     """
     value, doubt, failure = check["value"], check["doubt"], check["failure"]
     if doubt is None:
         return -math.inf
-    span = failure - doubt if failure is not None else abs(doubt)
-    return (value - doubt) / span if span else 0.0
+    if failure is None:  # nothing but the verdict tells on which side of the bound doubt lies
+        distance = abs(value - doubt) / abs(doubt) if doubt else 0.0
+        return -distance if check["verdict"] == "good" else distance
+    return (value - doubt) / (failure - doubt)
 
 
 def worst_first(scans: Sequence[Row]) -> list[Row]:
@@ -91,6 +93,7 @@ def preparation(source: Source, scan: Row) -> Row:
         "name": results.scan_name(scan),
         "reference": found["reference"],
         "flags": scan["flags"] or [],
+        "follows": scan["follows"]["session"] if scan["follows"] else None,
         "checks": [check | {"badness": badness(check)} for check in checks],
         "views": views,
         "natives": {file["role"]: _native(file, found) for file in scan["files"] if file["role"] in volumes},

@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 SCAN_COLUMNS = (
     "scan_id", "cohort", "subject", "session", "split", "split_rule", "orientation", "label_convention", "modalities",
-    "shape", "spacing_mm", "affine", "brain_box", "files", "intensity", "preparation", "flags",
+    "shape", "spacing_mm", "affine", "brain_box", "files", "intensity", "preparation", "flags", "follows",
 )  # fmt: skip
 _RESULT_COLUMNS = (
     "scan_id", "subject", "session", "split", "region", "volume_ml", "truth_volume_ml", "tp", "fp", "fn", "dice",

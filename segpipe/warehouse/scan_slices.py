@@ -121,6 +121,18 @@ def read_planes(warehouse: Store, row: Mapping[str, Any]) -> dict[str, np.ndarra
     return {**planes, MASK: np.concatenate(masks)} if masks else planes
 
 
+def read_channel(warehouse: Store, part: str, row: Mapping[str, Any], modality: str) -> np.ndarray:
+    """One channel of a scan that stands in `part`, by its row of `scans`: stored values, (S, H, W)."""
+    stored = warehouse.slice_part(part, [row])
+    channel = row["modalities"].index(modality)
+    found: list[np.ndarray] = [np.empty(0)] * row["shape"][0]
+    for batch in stream(stored.path, warehouse.fs, stored.scans[0].row_groups, ["image"]):
+        assert batch.image is not None  # it was asked for
+        for index, plane in zip(batch.slice_index.tolist(), batch.image[channel], strict=True):
+            found[index] = plane
+    return np.stack(found)
+
+
 def true_labels(warehouse: Store, place: ScanPlace, shape: Sequence[int]) -> np.ndarray | None:
     """A scan's true label map, uint8 of `shape` (slices, rows, columns); None if it has none."""
     truth = np.zeros(tuple(shape), np.uint8)

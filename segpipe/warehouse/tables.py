@@ -143,7 +143,15 @@ PREPARATION = _struct(
     ("versions", pa.map_(_STR, _STR), "packages and data that did it"),
 )
 
-LATER_COLUMNS = ("lesion_scores", "false_lesions", "may_show_face", "space", "preparation", "flags", "moment")
+FOLLOWS = _struct(
+    ("session", _STR, "the visit, as in `scans`"),
+    ("fingerprint", _STR, "of that visit's scan, as in `scans`"),
+)
+
+LATER_COLUMNS = (
+    *("lesion_scores", "false_lesions", "may_show_face", "space", "preparation", "flags", "moment"),
+    *("follows", "placed", "brain"),
+)
 """Nullable columns that came after the first version of their table."""
 
 LATER_MEMBERS = frozenset(("blanked", "voxels_crc32"))
@@ -169,6 +177,7 @@ SCANS = _table(
     ("space", _STR, True, "what the scan was prepared to be, such as brain-1mm; null for a scan as ingested"),
     ("preparation", PREPARATION, True, "how it got there, see segpipe.prepare; null for a scan as ingested"),
     ("flags", pa.list_(_STR), True, "what is doubtful about the preparation; null for a scan as ingested"),
+    ("follows", FOLLOWS, True, "the visit that it was registered to; null if it stands in its space on its own"),
     ("files", pa.list_(FILE), False, "the source files, one per modality and mask"),
     ("intensity", pa.list_(INTENSITY), False, "statistics over the brain voxels, in scaled values"),
     ("label_counts", pa.list_(_LABEL), True, "null without mask"),
@@ -270,6 +279,16 @@ PREDICTIONS = _table(
     ("run_id", _STR, False, "the run that wrote the row"),
 )
 
+PLACED = _struct(
+    ("space", _STR, "as in `scans`, like all here"),
+    ("shape", pa.list_(_I32), "slices, rows, columns"),
+    ("orientation", _STR, "direction of (slice, row, column)"),
+    ("affine", pa.list_(_F64), "(slice, row, column, 1) to RAS+ mm, 16 values row by row"),
+    ("flags", pa.list_(_STR), "what is doubtful about the preparation"),
+    ("follows", FOLLOWS, "the visit that it was registered to"),
+    ("moment", _F64, "seconds on a clock of the patient's own; null without date"),
+)
+
 SEGMENTATIONS = _table(
     "segmentations",
     "a scan, a region and a model",
@@ -302,6 +321,8 @@ SEGMENTATIONS = _table(
         "one per true lesion, largest first, see segpipe.core.lesions; empty where the true region is",
     ),
     ("false_lesions", pa.list_(_I64), True, "voxels of each predicted component that reaches no true lesion"),
+    ("placed", PLACED, True, "where a scan lies that was prepared straight from an archive; null if `scans` tells it"),
+    ("brain", _BIN, True, "every third voxel of such a scan's brain along each axis, as bits, by zlib"),
     ("fingerprint", _STR, True, "of the scan that was segmented; `scans` has another one once its source has changed"),
     ("run_id", _STR, False, "the run that wrote the row"),
 )

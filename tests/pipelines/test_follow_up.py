@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from segpipe.pipelines.follow_up import bring_up_to_date, follow_up
+from segpipe.pipelines.follow_up import bring_up_to_date, follow_up, packed
 from segpipe.pipelines.measures import region_rows
 from segpipe.pipelines.segment_task import Job
 from segpipe.storage.lock import Fence, lock
@@ -37,19 +37,31 @@ def tumour(*cubes: tuple[int, int]) -> np.ndarray:
 
 
 def write(
-    warehouse: Store, fence: Fence, subject: str, session: str, labels: np.ndarray, shift: int = 0, **changes: Any
+    warehouse: Store,
+    fence: Fence,
+    subject: str,
+    session: str,
+    labels: np.ndarray,
+    shift: int = 0,
+    stored: bool = True,
+    **changes: Any,
 ) -> None:
-    """A prepared scan and what the model predicted of it, each in a part of its own."""
+    """A prepared scan, if it is to be `stored`, and what the model predicted of it, each in a part of its own."""
     row = scan_row(subject, "c", shape=list(SHAPE), scan_id=f"c:{subject}:{session}", session=session)
     row |= {"brain_voxels": int(BRAIN.sum()), "brain_box": [1, 11, 2, 22, 2, 22], "space": "brain-1mm", "flags": []}
     row |= {"label_convention": "brats", "fingerprint": f"{subject} {session}", **changes}
     brain = np.roll(BRAIN, shift, axis=2)
     channels = [np.where(brain, 7, 0).astype(np.int16), np.where(brain, 3, 0).astype(np.float32)]
     name = f"{subject}-{session}"
-    with PartWriter(warehouse, (SLICES, SCANS), name, fence.run_id, fence) as part:
-        for batch in slices.row_groups(row, channels, None, brain, group_bytes=1 << 20):
-            part.write("slices", batch)
-        part.write("scans", pa.Table.from_pylist([row], SCANS.schema))
+    kept: dict[str, Any] = {}
+    if stored:
+        with PartWriter(warehouse, (SLICES, SCANS), name, fence.run_id, fence) as part:
+            for batch in slices.row_groups(row, channels, None, brain, group_bytes=1 << 20):
+                part.write("slices", batch)
+            part.write("scans", pa.Table.from_pylist([row], SCANS.schema))
+    else:
+        placed = {one: row.get(one) for one in ("space", "shape", "orientation", "affine", "flags")}
+        kept = {"placed": placed | {"follows": None, "moment": None}, "brain": packed(brain)}
     identity = {"scan_id": row["scan_id"], "cohort": "c", "subject": subject, "model_id": MODEL, "run_id": "s1"}
     planes = [
         identity
@@ -60,8 +72,8 @@ def write(
     measured = region_rows(row, labels, "brats", None, {}, {})
     with PartWriter(warehouse, (PREDICTIONS, SEGMENTATIONS), name, fence.run_id, fence) as part:
         part.write("predictions", pa.Table.from_pylist(planes, PREDICTIONS.schema))
-        found = pa.Table.from_pylist([one | {"model_id": MODEL, "run_id": "s1"} for one in measured])
-        part.write("segmentations", pa.Table.from_pylist(found.to_pylist(), SEGMENTATIONS.schema))
+        found = [one | {"model_id": MODEL, "run_id": "s1"} | kept for one in measured]
+        part.write("segmentations", pa.Table.from_pylist(found, SEGMENTATIONS.schema))
 
 
 def job(warehouse: Store, fence: Fence) -> Job:
@@ -117,6 +129,25 @@ def test_visits_in_one_space_are_compared(tmp_path: Path) -> None:
         write(warehouse, fence, "p", "1", tumour((3, 3)), space=None)
         run_job(warehouse, fence)
         assert rows(warehouse) == []
+
+
+@pytest.mark.process
+def test_visits_of_which_only_predictions_are_kept_are_compared_too(tmp_path: Path) -> None:
+    warehouse = Store(str(tmp_path))
+    with lock(warehouse.url, "predictions-c", 5, "r1") as fence:
+        for subject, stored in {"archive": False, "mixed": True}.items():
+            write(warehouse, fence, subject, "1", tumour((3, 4)), stored=stored)
+            write(warehouse, fence, subject, "2", tumour((3, 2)), stored=False, flags=["baseline_overlap"])
+        write(warehouse, fence, "apart", "1", tumour((3, 4)), stored=False)
+        write(warehouse, fence, "apart", "2", tumour((3, 4)), shift=4, stored=False)
+        run = run_job(warehouse, fence)
+        assert run.counts == {"changes": 6, "patients_not_compared": 1}
+        assert "brains of apart lie apart" in run.lines[0]
+        for row in rows(warehouse, region="whole_tumour"):
+            assert (row["previous_session"], row["session"], row["shrunk_lesions"]) == ("1", "2", 1)
+            assert (row["volume_ml"], row["previous_volume_ml"]) == pytest.approx((0.008, 0.064))
+            assert (row["brains_dice"], row["flags"]) == (1.0, ["baseline_overlap"])
+        assert {row["subject"] for row in rows(warehouse)} == {"archive", "mixed"}
 
 
 def test_patients_are_compared_where_the_cores_are(spark: SparkSession, tmp_path: Path) -> None:

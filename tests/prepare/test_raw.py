@@ -1,5 +1,6 @@
 """What cannot be prepared is refused with its figures; what is prepared already is recognised."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,21 @@ def test_a_whole_head_is_not_a_brain_alone():
     assert raw.stripped_brain(_stripped("T1", head)) is None
     noise = np.random.default_rng(0).integers(0, 9, (155, 180, 180)).astype(np.int16)
     assert raw.stripped_brain(_raw(spacing=(1.0, 1.0, 1.0), voxels=noise)) is None
+
+
+def test_a_head_whose_skull_is_as_dark_as_the_air_is_not_a_brain_alone():
+    scalp = _ball(84, (190, 190, 190)) & ~_ball(80, (190, 190, 190))
+    head = _ball(65, (190, 190, 190)) | scalp
+    assert 500 < head.sum() / 1000 < 2200
+    assert raw.stripped_brain(_stripped("T1", head)) is None
+
+
+def test_a_brain_alone_may_have_nothing_around_it():
+    brain = _stripped("T1", _ball())
+    nothing = replace(brain, voxels=np.where(brain.voxels == 0, np.nan, brain.voxels).astype(np.float32))
+    found = raw.stripped_brain(nothing)
+    assert found is not None
+    assert found.sum() == _ball().sum()
 
 
 def _read(path: Path, role: str) -> Raw:

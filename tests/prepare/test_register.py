@@ -7,13 +7,13 @@ import pytest
 
 from segpipe.prepare import atlas
 from segpipe.prepare.grids import Grid, resample
-from segpipe.prepare.register import Head, _Pair, _poses, _rotation, moved_mm, nearest_rigid, rigid, shares_inside
+from segpipe.prepare.register import Head, _Pair, _poses, moved_mm, nearest_rigid, rigid, rotation, shares_inside
 
 
 def off_by(degrees: tuple[float, float, float], shift: tuple[float, float, float]) -> np.ndarray:
     """What a wrong header does to points."""
     matrix = np.eye(4)
-    matrix[:3, :3] = _rotation(np.radians(degrees).tolist())
+    matrix[:3, :3] = rotation(np.radians(degrees).tolist())
     matrix[:3, 3] = shift
     return matrix
 
@@ -58,7 +58,7 @@ def test_a_pose_that_shows_nothing_tells_nothing() -> None:
     assert pair.evaluate([off_by((0, 0, 0), (500, 0, 0))])[0] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_nearest_rotation_of_a_scaled_one_is_that_rotation() -> None:
+def test_the_nearestrotation_of_a_scaled_one_is_thatrotation() -> None:
     turn = off_by((10, 20, -5), (3, 4, 5))
     centre = np.array([10.0, -20.0, 30.0])
     found = nearest_rigid(turn @ np.diag([1.1, 0.9, 1.2, 1.0]), centre)

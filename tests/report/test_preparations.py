@@ -34,7 +34,7 @@ def preparation(*checks: dict[str, Any], how: str = "prepared") -> dict[str, Any
     return {"how": how, "reference": "T1", "transforms": transforms, "checks": list(checks), "versions": []}
 
 
-def write(warehouse: Store, subject: str, found: dict[str, Any]) -> None:
+def write(warehouse: Store, subject: str, found: dict[str, Any], **changes: Any) -> None:
     places = np.indices(SHAPE) - np.array(SHAPE)[:, None, None, None] / 2
     radius = np.sqrt(np.square(places / [[[[10]]], [[[26]]], [[[21]]]]).sum(axis=0))
     brain = radius < 1
@@ -48,6 +48,7 @@ def write(warehouse: Store, subject: str, found: dict[str, Any]) -> None:
     ]
     row = scan_row(subject, "c", shape=list(SHAPE), modalities=["T1", "FLAIR"], files=files, preparation=found)
     row |= {"space": "brain-1mm", "label_convention": None, "flags": ["masks_agree:FLAIR"] if subject == "bad" else []}
+    row |= changes
     row["intensity"] = [
         {"modality": role, **vars(statistics(image[brain]))}
         for role, image in zip(("T1", "FLAIR"), images, strict=True)
@@ -60,7 +61,8 @@ def write(warehouse: Store, subject: str, found: dict[str, Any]) -> None:
 
 def test_the_worst_check_comes_first(tmp_path: Path) -> None:
     warehouse = Store(str(tmp_path / "w"))
-    write(warehouse, "good", preparation(check("metric", -0.5, -0.33, -0.2, "FLAIR")))
+    follows = {"session": "before", "fingerprint": "of that visit"}
+    write(warehouse, "good", preparation(check("metric", -0.5, -0.33, -0.2, "FLAIR")), follows=follows)
     write(
         warehouse, "bad", preparation(check("masks_agree", 0.9, 0.94, 0.85, "FLAIR"), check("main_part", 1, 0.9, 0.7))
     )
@@ -68,6 +70,7 @@ def test_the_worst_check_comes_first(tmp_path: Path) -> None:
     page = Path(build_preparations(warehouse.url, "c", tmp_path / "page.html")).read_text("utf-8")
     assert re.findall(r"<h3>(\w+)", page) == ["bad", "good"]
     assert "1 scan was prepared before and left alone" in page
+    assert page.count("laid onto visit <b>before</b>") == 1
     assert 'masks agree FLAIR <b class="doubt">0.9</b> (doubt at 0.94)' in page
     assert '<span class="flag">masks agree:FLAIR</span>' in page
     assert "320 × 256 × 25, 1 × 2 × 3 mm, moved 3.2 mm" in page
@@ -83,6 +86,8 @@ def test_a_figure_is_the_worse_the_nearer_it_is_to_failure() -> None:
     values = [badness(check("masks_agree", value, 0.94, 0.85)) for value in (0.98, 0.94, 0.895, 0.85)]
     np.testing.assert_allclose(values, [-4 / 9, 0, 0.5, 1], atol=1e-9)
     assert worst_first([{"preparation": None, "scan_id": "a"}]) == []
+    alone = {"value": 0.98, "doubt": 0.9, "failure": None, "verdict": "good"}  # a bound below, beyond which none fails
+    assert badness(alone) < 0 < badness(alone | {"value": 0.5, "verdict": "doubtful"})
 
 
 def test_edges_lie_between_fluid_and_tissue_whichever_is_bright() -> None:

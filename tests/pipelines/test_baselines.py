@@ -1,0 +1,161 @@
+"""Visits of a patient, whenever they come, lie on one baseline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from segpipe.core.splits import SplitRule
+from segpipe.pipelines import baselines
+from segpipe.pipelines.baselines import _Patient, _Visit, settled
+from segpipe.pipelines.ingest_task import Job, PartTask, load, write_part
+from segpipe.prepare import atlas
+from segpipe.prepare.grids import Grid, resample
+from segpipe.prepare.register import moved_mm, rotation
+from segpipe.readers import sources
+from segpipe.readers.archive import ScanSource
+from segpipe.settings import IngestSettings
+from segpipe.storage.lock import lock
+from segpipe.warehouse.store import Store
+
+
+def patient(sessions: dict[str, str], stays: list[_Visit]) -> _Patient:
+    """A patient with these sessions, and their fingerprints, in the archive."""
+    found = {name: ScanSource("p", name, (), "manifest") for name in sessions}
+    ordered = sorted(stays, key=lambda visit: (visit.follows is not None, visit.part is None, visit.session))
+    return _Patient({name: f"c:p:{name}" for name in sessions}, found, sessions, ordered)
+
+
+def stored(session: str, follows: tuple[str, str] | None = None, part: str | None = "part", print_: str = "") -> _Visit:
+    return _Visit(f"c:p:{session}", session, print_ or f"print of {session}", follows, part)
+
+
+def wanted(of: _Patient, session: str) -> list[tuple[str, str]]:
+    """The visits that a session may follow, and where each is had from."""
+    return [
+        (one.session, "table" if one.part else "files")
+        for one in of.earlier(of.sources.get(session, ScanSource("p", session, (), "manifest")))
+    ]
+
+
+ONE_TWO_THREE = {name: f"print of {name}" for name in "123"}
+FOLLOWS_1 = ("1", "print of 1")
+
+
+def test_in_a_new_archive_the_first_visit_is_the_baseline() -> None:
+    of = patient(ONE_TWO_THREE, [])
+    assert [wanted(of, session) for session in "123"] == [[], [("1", "files")], [("1", "files"), ("2", "files")]]
+
+
+def test_a_baseline_on_record_stays_the_baseline_of_visits_before_it() -> None:
+    of = patient(ONE_TWO_THREE, [stored("2")])
+    assert wanted(of, "1") == [("2", "table")]
+    assert wanted(of, "2") == []
+    assert wanted(of, "3")[0] == ("2", "table")
+
+
+def test_a_killed_run_goes_on_to_the_same_end() -> None:
+    of = patient(ONE_TWO_THREE, [stored("2", FOLLOWS_1)])  # the second was committed, then came the kill
+    assert wanted(of, "1") == []
+    assert wanted(of, "3") == [("1", "files"), ("2", "table")]
+    assert not of.baseline_changed
+
+
+def test_a_changed_baseline_is_laid_onto_what_follows_it() -> None:
+    of = patient(ONE_TWO_THREE | {"1": "another"}, [stored("2", FOLLOWS_1)])
+    assert wanted(of, "1") == [("2", "table")]
+    assert of.baseline_changed
+
+
+def test_a_baseline_that_has_gone_is_replaced_by_what_follows_it() -> None:
+    of = patient({"3": "print of 3"}, [stored("2", FOLLOWS_1)])
+    assert wanted(of, "3") == [("2", "table")]
+    assert wanted(patient({"2": "print of 2"}, [stored("2", FOLLOWS_1)]), "2") == [("2", "table")]
+
+
+def test_a_visit_of_which_only_predictions_are_kept_is_prepared_again() -> None:
+    assert wanted(patient(ONE_TWO_THREE, [stored("1", part=None)]), "2") == [("1", "files")]
+    assert wanted(patient({"2": "print of 2"}, [stored("1", part=None)]), "2") == []  # its files are gone
+
+
+# Real arrays
+
+
+def pose(degrees: tuple[float, float, float], shift: tuple[float, float, float]) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation(np.radians(degrees).tolist())
+    matrix[:3, 3] = shift
+    return matrix
+
+
+VISITS = {
+    "1": (pose((3, -2, 5), (4, -6, 9)), (1.5, 1.2, 2.5)),
+    "2": (pose((-4, 3, -3), (-5, 4, 0)), (1.2, 1.2, 3.0)),
+}
+"""Points of a visit to points of the atlas, and its voxels, mm."""
+
+
+def write_visit(folder: Path, session: str) -> Path:
+    """The brain of the atlas as a scanner shows it at a visit, with a fluid of its own."""
+    turn, spacing = VISITS[session]
+    brain = atlas.head()
+    values = brain.values.copy()
+    if session == "2":
+        values[brain.brain] = 40 + 700 / np.sqrt(values[brain.brain].clip(20))
+    affine = np.diag([*spacing, 1.0])
+    shape = tuple(int(220 / edge) for edge in spacing)
+    centre = np.linalg.inv(turn) @ [0, -18, 10, 1]
+    affine[:3, 3] = centre[:3] - affine[:3, :3] @ (np.array(shape) - 1) / 2
+    voxels = resample(values, brain.grid, Grid(shape, affine), turn).clip(0).round().astype(np.int16)
+    path = folder / "sub-p" / f"ses-{session}" / "anat" / f"sub-p_ses-{session}_T1w.nii.gz"
+    path.parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def matrix(row: dict) -> np.ndarray:
+    """Points of the space to points of the file."""
+    return np.reshape(row["transforms"][0]["matrix"], (4, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # four scans are prepared
+@pytest.mark.process
+def test_a_follow_up_lies_on_its_baseline_wherever_that_is_read_from(tmp_path: Path) -> None:
+    write_visit(tmp_path / "archive", "1")
+    write_visit(tmp_path / "archive", "2")
+    settings = IngestSettings(
+        source=str(tmp_path / "archive"), warehouse=str(tmp_path / "w"), cohort="c", prepare=True, layout="bids"
+    )
+    warehouse = Store(settings.warehouse)
+    listing = sources.find(settings.source)
+    with lock(warehouse.url, "slices-c", 5, "r1") as fence:
+        job = Job(settings, SplitRule("segpipe", 0.7, 0.15), fence)
+        first, second = settled(warehouse, job, listing).scans
+        assert (first.earlier, [one.scan_id for one in second.earlier]) == ((), [job.scan_id(first)])
+        from_files = load(second, job)
+        assert from_files.follows == {"session": first.session, "fingerprint": job.fingerprint(first)}
+        assert from_files.flags == []
+        write_part(PartTask("part", (first,)), job)
+        baselines._kept.clear()  # as in another process
+        first, second = settled(warehouse, job, listing).scans
+        assert [one.part for one in second.earlier] == ["part"]
+        from_table = load(second, job)
+        for role, image in from_files.images.items():
+            np.testing.assert_array_equal(image, from_table.images[role])
+        apart = load(replace(second, earlier=()), job)
+    (row,) = warehouse.scans("c").to_pylist()
+    assert (row["follows"], apart.follows) == (None, None)
+    truth = np.linalg.inv(VISITS["2"][0]) @ VISITS["1"][0]  # points of the first visit to points of the second
+    here = atlas.head()
+
+    def error_mm(found: dict) -> float:
+        between = matrix(found) @ np.linalg.inv(matrix(row["preparation"]))
+        there = np.linalg.inv(VISITS["1"][0])  # points of the atlas's own brain to points of the first visit
+        return moved_mm(here, np.linalg.inv(truth @ there) @ between @ there)
+
+    assert error_mm(from_table.preparation) < 0.3
