@@ -129,3 +129,10 @@ def brain_at_edge(brain: np.ndarray) -> float:
         if area.max():
             found = max(found, float(max(area[0], area[-1]) / area.max()))
     return found
+
+
+def of_mask(labels: np.ndarray, brain: np.ndarray, has_host: bool) -> list[Check]:
+    """The checks of a label map beside the brain, bool, on one grid; `has_host` if its grid was that of a modality."""
+    labelled = labels != 0
+    inside = float(brain[labelled].mean()) if labelled.any() else 1.0
+    return [check("mask_has_host", float(has_host)), check("mask_in_brain", inside)]

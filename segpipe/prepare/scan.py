@@ -121,7 +121,7 @@ def prepare(
         matrix = matrices[(host or reference).role]
         labels.append(resample(mask.ras, mask.grid, space, matrix, nearest=True))
         transforms.append(_transform_row(mask.role, matrix, None, 0.0))
-        of_mask = [check("mask_has_host", float(host is not None)), check("mask_in_brain", _inside(labels[-1], brain))]
+        of_mask = checks.of_mask(labels[-1], brain, host is not None)
         judged += of_mask
         flags += checks.settle(name, of_mask)
     return Prepared(
@@ -153,12 +153,6 @@ def _followed(baseline: Baseline, main: Head, alone: np.ndarray) -> tuple[Rigid 
         check("baseline_beside_atlas_mm", moved_mm(baseline.head, np.linalg.inv(alone) @ found.matrix)),
     ]
     return (found if all(one.verdict == checks.GOOD for one in judged) else None), judged
-
-
-def _inside(labels: np.ndarray, brain: np.ndarray) -> float:
-    """The share of labelled voxels that lie in the brain; 1 where nothing is labelled."""
-    labelled = labels != 0
-    return float(brain[labelled].mean()) if labelled.any() else 1.0
 
 
 def moved(main: Head, found: dict[str, Rigid], one: Raw) -> float:

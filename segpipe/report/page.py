@@ -11,7 +11,7 @@ from segpipe import __version__
 from segpipe.errors import SegpipeError
 from segpipe.report import results
 from segpipe.report.figures import history_charts, solid, strip, volume_charts
-from segpipe.report.preparations import preparation, worst_first
+from segpipe.report.preparations import preparation, unlike_cohort, worst_first
 from segpipe.report.results import Model, Row, Source
 from segpipe.storage.filesystem import filesystem, replace
 from segpipe.warehouse.store import Store
@@ -70,7 +70,8 @@ def build_preparations(
 def _preparations(source: Source, scans: list[Row], most: int) -> Row:
     chosen = worst_first(scans)
     alone = sum(bool(scan["preparation"]) for scan in scans) - len(chosen)
-    shown = [preparation(source, scan) for scan in chosen[:most]]
+    unlike = unlike_cohort(scans)
+    shown = [preparation(source, scan, unlike.get(scan["scan_id"], ())) for scan in chosen[:most]]
     return {"preparations": shown, "more_preparations": len(chosen) - len(shown), "left_alone": alone}
 
 

@@ -5,6 +5,7 @@ beside that of another modality is seen at a glance.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ _NOTHING = 1e-3
 """What is no brain means 0 once scaled, but for rounding."""
 _MARGIN = 4
 _EDGE_SIGMA = 1.0
+_PAIR_CHECKS = {"metric": -1.0, "masks_agree": 1.0}
+"""Figures that depend on the two modalities and little on the patient, and the sign that makes more the better."""
+_LEAST_COHORT, _FAR, _LEAST_DEVIATION, _MAD = 8, 5.0, 0.02, 1.4826
 _LEAST_RING = 24
 """Points that a ring of an edge must have: what is shorter is noise."""
 
@@ -48,16 +52,47 @@ def badness(check: Mapping[str, Any]) -> float:
 
 def worst_first(scans: Sequence[Row]) -> list[Row]:
     """Scans that were prepared, the one with the worst check first; those left alone are not among them."""
-    mine = [scan for scan in scans if scan["preparation"] and scan["preparation"]["how"] == "prepared"]
-    return sorted(mine, key=lambda scan: (-_worst(scan), scan["scan_id"]))
+    mine, unlike = _prepared(scans), unlike_cohort(scans)
+
+    def badness_of(scan: Row) -> float:
+        return max(_worst(scan), 0.0 if scan["scan_id"] in unlike else -math.inf)
+
+    return sorted(mine, key=lambda scan: (-badness_of(scan), scan["scan_id"]))
+
+
+def unlike_cohort(scans: Sequence[Row]) -> dict[str, list[str]]:
+    """By scan_id, the figures of pairs that are far worse than those of the cohort's other scans, good bounds or not.
+
+    Pairs of the same two modalities are compared. Far is five deviations, told from the median deviation from the
+    median, but at least 2 % of it; fewer than eight scans tell nothing.
+    """
+    groups: defaultdict[tuple[str, str, str], list[tuple[str, float]]] = defaultdict(list)
+    for scan in _prepared(scans):
+        for one in scan["preparation"]["checks"]:
+            if one["name"] in _PAIR_CHECKS and one["role"]:
+                key = (one["name"], scan["preparation"]["reference"], one["role"])
+                groups[key].append((scan["scan_id"], one["value"]))
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for (name, _, role), members in groups.items():
+        values = np.array([value for _, value in members]) * _PAIR_CHECKS[name]
+        middle = float(np.median(values))
+        deviation = max(_MAD * float(np.median(np.abs(values - middle))), _LEAST_DEVIATION * abs(middle))
+        for (scan_id, _), value in zip(members, values, strict=True):
+            if len(members) >= _LEAST_COHORT and middle - value > _FAR * deviation:
+                found[scan_id].append(f"{name}:{role}")
+    return dict(found)
+
+
+def _prepared(scans: Sequence[Row]) -> list[Row]:
+    return [scan for scan in scans if scan["preparation"] and scan["preparation"]["how"] == "prepared"]
 
 
 def _worst(scan: Row) -> float:
     return max((badness(check) for check in scan["preparation"]["checks"]), default=-math.inf)
 
 
-def preparation(source: Source, scan: Row) -> Row:
-    """What the page shows of one scan."""
+def preparation(source: Source, scan: Row, unlike: Sequence[str] = ()) -> Row:
+    """What the page shows of one scan; `unlike` are its figures that are far worse than the cohort's."""
     found = scan["preparation"]
     volumes = _volumes(source, scan)
     reference = volumes[found["reference"]]
@@ -93,6 +128,7 @@ def preparation(source: Source, scan: Row) -> Row:
         "name": results.scan_name(scan),
         "reference": found["reference"],
         "flags": scan["flags"] or [],
+        "unlike": list(unlike),
         "follows": scan["follows"]["session"] if scan["follows"] else None,
         "checks": [check | {"badness": badness(check)} for check in checks],
         "views": views,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segpipe.errors import BadInput, Reason
-from segpipe.prepare.checks import BOUNDS, DOUBTFUL, FAILED, GOOD, brain_at_edge, check, settle
+from segpipe.prepare.checks import BOUNDS, DOUBTFUL, FAILED, GOOD, brain_at_edge, check, of_mask, settle
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,13 @@ def test_a_brain_that_is_cut_off_shows_at_the_edge():
     assert brain_at_edge(brain) == 0
     brain[3:5, 3:7, 7:] = True
     assert brain_at_edge(brain) == pytest.approx(0.5)
+
+
+def test_a_mask_that_lies_beside_the_brain_or_on_a_grid_of_its_own_is_doubtful():
+    brain, labels = np.zeros((2, 10, 10, 10), np.uint8)
+    brain[2:8] = 1
+    labels[4:7] = 4
+    assert settle("Scan a", of_mask(labels, brain > 0, True)) == []
+    assert settle("Scan a", of_mask(labels, brain > 0, False)) == ["mask_has_host"]
+    assert settle("Scan a", of_mask(np.roll(labels, 3, axis=0), brain > 0, True)) == ["mask_in_brain"]
+    assert settle("Scan a", of_mask(np.zeros_like(labels), brain > 0, True)) == []

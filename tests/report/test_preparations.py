@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from segpipe.core.intensity import statistics
 from segpipe.report import build_preparations
-from segpipe.report.preparations import badness, edge_path, worst_first
+from segpipe.report.preparations import badness, edge_path, unlike_cohort, worst_first
 from segpipe.warehouse import slices
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Store
@@ -88,6 +88,16 @@ def test_a_figure_is_the_worse_the_nearer_it_is_to_failure() -> None:
     assert worst_first([{"preparation": None, "scan_id": "a"}]) == []
     alone = {"value": 0.98, "doubt": 0.9, "failure": None, "verdict": "good"}  # a bound below, beyond which none fails
     assert badness(alone) < 0 < badness(alone | {"value": 0.5, "verdict": "doubtful"})
+
+
+def test_a_figure_far_from_those_of_the_cohort_is_told() -> None:
+    scans = [
+        {"scan_id": f"c:{number}:1", "preparation": preparation(check("metric", value, -0.33, -0.2, "FLAIR"))}
+        for number, value in enumerate([-0.60, -0.61, -0.59, -0.62, -0.60, -0.58, -0.61, -0.60, -0.40])
+    ]
+    assert unlike_cohort(scans) == {"c:8:1": ["metric:FLAIR"]}
+    assert worst_first(scans)[0]["scan_id"] == "c:8:1"
+    assert unlike_cohort(scans[2:]) == {}  # seven tell nothing
 
 
 def test_edges_lie_between_fluid_and_tissue_whichever_is_bright() -> None:
