@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from segpipe.core.splits import SplitRule
+from segpipe.errors import TableError
 from segpipe.pipelines import baselines
 from segpipe.pipelines.baselines import _Patient, _Visit, settled
 from segpipe.pipelines.ingest_task import Job, PartTask, load, write_part
+from segpipe.pipelines.restore import restore
 from segpipe.prepare import atlas
 from segpipe.prepare.grids import Grid, resample
 from segpipe.prepare.register import moved_mm, rotation
 from segpipe.readers import sources
 from segpipe.readers.archive import ScanSource
-from segpipe.settings import IngestSettings
+from segpipe.settings import IngestSettings, RestoreSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse.store import Store
 
@@ -159,3 +161,5 @@ def test_a_follow_up_lies_on_its_baseline_wherever_that_is_read_from(tmp_path: P
         return moved_mm(here, np.linalg.inv(truth @ there) @ between @ there)
 
     assert error_mm(from_table.preparation) < 0.3
+    with pytest.raises(TableError, match="was prepared: its slices hold resampled brains"):
+        restore(RestoreSettings(warehouse=warehouse.url, scan=row["scan_id"], output=str(tmp_path / "restored")))

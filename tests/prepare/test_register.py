@@ -58,7 +58,7 @@ def test_a_pose_that_shows_nothing_tells_nothing() -> None:
     assert pair.evaluate([off_by((0, 0, 0), (500, 0, 0))])[0] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_nearestrotation_of_a_scaled_one_is_thatrotation() -> None:
+def test_the_nearest_rotation_of_a_scaled_one_is_that_rotation() -> None:
     turn = off_by((10, 20, -5), (3, 4, 5))
     centre = np.array([10.0, -20.0, 30.0])
     found = nearest_rigid(turn @ np.diag([1.1, 0.9, 1.2, 1.0]), centre)
