@@ -22,7 +22,10 @@ from segpipe.readers import sources
 from segpipe.readers.archive import ScanSource
 from segpipe.settings import IngestSettings, RestoreSettings
 from segpipe.storage.lock import lock
+from segpipe.warehouse.scan_slices import read_channel, scan_rows
 from segpipe.warehouse.store import Store
+from tests.warehouse.examples import images
+from tests.warehouse.examples import write_part as write_rows
 
 
 def patient(sessions: dict[str, str], stays: list[_Visit]) -> _Patient:
@@ -82,6 +85,20 @@ def test_a_baseline_that_has_gone_is_replaced_by_what_follows_it() -> None:
 def test_a_visit_of_which_only_predictions_are_kept_is_prepared_again() -> None:
     assert wanted(patient(ONE_TWO_THREE, [stored("1", part=None)]), "2") == [("1", "files")]
     assert wanted(patient({"2": "print of 2"}, [stored("1", part=None)]), "2") == []  # its files are gone
+
+
+def test_what_stands_in_the_tables_is_known_with_what_it_follows(tmp_path: Path) -> None:
+    warehouse = Store(str(tmp_path))
+    follows = {"session": "0", "fingerprint": "print of 0"}
+    write_rows(warehouse, "part", ["p"], follows=follows, space="brain-1mm")
+    write_rows(warehouse, "other", ["q"])
+    assert baselines._recorded(warehouse, "c") == {
+        "p": [_Visit("c:p:1", "1", "print of p", ("0", "print of 0"), "part")]
+    }
+    (row,) = scan_rows(warehouse, "part", ["c:p:1"]).values()
+    rng = np.random.default_rng(list(b"p r1"))
+    for modality, image in zip(row["modalities"], images(rng), strict=True):
+        np.testing.assert_array_equal(read_channel(warehouse, "part", row, modality), image)
 
 
 # Real arrays
