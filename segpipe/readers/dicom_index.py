@@ -535,7 +535,10 @@ def _image_type(elements: Elements) -> tuple[str, ...]:
     words = []
     for place, value in enumerate(elements.words("ImageType")):
         dixon = _DIXON.get(value) if place > 1 else None
-        words += [dixon] if dixon else [value, *value.replace("_", " ").split()]
+        parts = value.replace("_", " ").split()
+        if any(part.startswith(("SAT", "SUP")) for part in parts):
+            continue  # FAT_SAT is no image of fat
+        words += [dixon] if dixon else [value, *parts]
     return tuple(dict.fromkeys(word for word in words if word in _IMAGE_TYPES))
 
 

@@ -573,6 +573,12 @@ def test_midnight_is_no_time_of_a_bolus(time: str, said: bool) -> None:
     assert (one.facts.bolus is not None) == said
 
 
+def test_fat_saturation_is_no_image_of_fat() -> None:
+    (one,) = index(data_of(image(ImageType=["ORIGINAL", "PRIMARY", "FAT_SAT", "M_SE"])))
+    assert "FAT" not in one.facts.image_type
+    assert "M_SE" in one.facts.image_type
+
+
 @pytest.mark.parametrize("kinds", [("W", "F", "IP", "OP"), ("WATER", "FAT", "IN_PHASE", "OUT_PHASE")])
 def test_images_of_a_dixon_series_are_taken_apart_by_what_they_show(kinds: tuple[str, ...]) -> None:
     files = [
