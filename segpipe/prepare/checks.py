@@ -38,6 +38,8 @@ BOUNDS = {
     "baseline_overlap": Bounds(None, 0.9),
     "baseline_metric": Bounds(None, None, -0.25, None),
     "baseline_beside_atlas_mm": Bounds(None, None, 10.0, None),
+    "atlas_metric": Bounds(None, None, -0.4, None),
+    "turned": Bounds(None, None, 0.9, 1.0),
 }
 """What each check is:
 
@@ -56,6 +58,11 @@ BOUNDS = {
 * `baseline_metric`: mutual information of the two references inside the baseline's brain, negative.
 * `baseline_beside_atlas_mm`: how far that is from where the atlas alone would have put the brain. A scan of which one
   of these three is in doubt does not follow its baseline.
+* `atlas_metric`: mutual information of the reference and the atlas once fitted affinely, negative.
+* `turned`: mutual information with the atlas of the best pose that is turned by 90 or 180 degrees from what the header
+  says, as a share of that of the header's pose. All modalities agree on a header that is wrong by such a turn or has
+  an axis mirrored, and the outline fits nearly as well. The scan is refused, not turned, because a mirrored axis looks
+  the same as a half turn, which would bring left to the right.
 """
 
 

@@ -23,6 +23,9 @@ _ANGLES_DEGREES = (-30.0, -15.0, 0.0, 15.0, 30.0)
 _STARTS = 3
 _COARSER, _SIGMA = 1.5, 0.5
 _UPRIGHT_STARTS = 2
+_TILTS_DEGREES = (-20.0, 0.0, 20.0)
+_TURNED_STARTS, _TURNED_SHARE = 3, 0.25
+_LEAST_TURN_DEGREES = 45.0
 _CLIP = (0.5, 99.8)
 """Percentiles inside the mask beyond which values are clipped: vessels and fat would take the histogram's bins."""
 
@@ -50,12 +53,14 @@ class Head:
 class Rigid:
     """How points of one image move to points of another: `matrix` (4, 4) maps RAS+ mm to RAS+ mm.
 
-    `metric` is the mutual information of the two inside the brain, negative: the less, the better.
+    `metric` is the mutual information of the two inside the brain, negative: the less, the better. `turned` is that of
+    the best pose which is turned by 90 or 180 degrees, as a share of this one's: above 1 the header says a wrong one.
     """
 
     matrix: np.ndarray
     metric: float
     starts: int = 1
+    turned: float | None = None
 
 
 def rigid(fixed: Head, moving: Head, good_overlap: float = 0.93, start: np.ndarray | None = None) -> Rigid:
@@ -91,7 +96,8 @@ def upright(head: Head, atlas: Head) -> Rigid:
     """The rigid transform from points of `head` to points of an atlas that shows the brain alone.
 
     The brain is fitted by an affine transform, which allows for its size and shape, and the nearest rotation about its
-    centroid is kept: a rigid fit of a small brain would slide and tilt inside the larger atlas.
+    centroid is kept: a rigid fit of a small brain would slide and tilt inside the larger atlas. Poses near the header's
+    are tried; how much those that are turned by 90 or 180 degrees would fit is told by `turned`.
     """
     alone = replace(head, values=np.where(head.brain, head.values, head.values[head.brain].min()))
     coarse = _Pair.of(alone, atlas, _COARSE_MM)
@@ -103,7 +109,62 @@ def upright(head: Head, atlas: Head) -> Rigid:
         tried.append(coarse.optimise(near.matrix, step_mm=1.0, affine=True))
     best = min(tried, key=lambda one: one.metric)
     found = _Pair.of(alone, atlas, _OVERLAP_MM).optimise(best.matrix, step_mm=0.5, affine=True)
-    return Rigid(nearest_rigid(found.matrix, head.centre_mm), found.metric, len(poses))
+    turned = _turned(coarse, alone, atlas, best.matrix)
+    return Rigid(nearest_rigid(found.matrix, head.centre_mm), found.metric, len(poses), turned)
+
+
+def _turned(coarse: _Pair, fixed: Head, moving: Head, best: np.ndarray) -> float:
+    """The mutual information of the best pose that is turned by 90 or 180 degrees, as a share of that of `best`.
+
+    Of all 23 such turns about the centroids, each with its best tilt, the best few are fitted by an affine transform as
+    `best` was, on fewer samples. What comes back to `best` is not counted. A header with one axis mirrored is seen as
+    well, as the half turn that it looks like, but not one that exchanges left and right: a brain is too like its mirror
+    image.
+    """
+    centre, target = fixed.centre_mm, moving.centre_mm
+    near, tilts = nearest_rigid(best, centre), _tilts()
+
+    def apart(matrices: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([_degrees(nearest_rigid(one, centre), near) for one in matrices]) > _LEAST_TURN_DEGREES
+
+    poses = [_about(centre, target, turn @ tilt) for turn in _square_turns() for tilt in tilts]
+    metrics = np.where(apart(poses), coarse.evaluate(poses), np.inf).reshape(-1, len(tilts))
+    turns = np.argsort(metrics.min(axis=1), kind="stable")[:_TURNED_STARTS]
+    found = [poses[turn * len(tilts) + metrics[turn].argmin()] for turn in turns]
+    quick = replace(coarse, share=min(coarse.share, _TURNED_SHARE))
+    rough = [quick.optimise(one, step_mm=2.0).matrix for one in found]
+    fitted = [quick.optimise(one, step_mm=1.0, affine=True).matrix for one in rough]
+    found += [one for one, is_apart in zip(fitted, apart(fitted), strict=True) if is_apart]
+    own, *others = coarse.evaluate([best, *found])
+    return float(min(others) / own) if own else math.nan
+
+
+def _square_turns() -> list[np.ndarray]:
+    """The 23 rotations (3, 3) that lay axes onto axes, without the one that changes nothing."""
+    found = []
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            turn = np.zeros((3, 3))
+            turn[range(3), order] = signs
+            if np.linalg.det(turn) > 0 and np.trace(turn) < 3:
+                found.append(turn)
+    return found
+
+
+def _tilts() -> list[np.ndarray]:
+    return [rotation([math.radians(one) for one in angles]) for angles in itertools.product(_TILTS_DEGREES, repeat=3)]
+
+
+def _about(centre_mm: np.ndarray, target_mm: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """A rotation (3, 3) about a point that comes to another, (4, 4)."""
+    found = np.eye(4)
+    found[:3, :3], found[:3, 3] = turn, target_mm - turn @ centre_mm
+    return found
+
+
+def _degrees(one: np.ndarray, other: np.ndarray) -> float:
+    """The angle between two rigid matrices."""
+    return math.degrees(math.acos(np.clip((np.trace(one[:3, :3].T @ other[:3, :3]) - 1) / 2, -1, 1)))
 
 
 def nearest_rigid(matrix: np.ndarray, centre_mm: np.ndarray) -> np.ndarray:

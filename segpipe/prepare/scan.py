@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -101,13 +102,14 @@ def prepare(
     heads = {one.role: Head(one.scaled, one.grid, brains[one.role].mask) for one in raws}
     main = heads[reference.role]
     found = {one.role: rigid(main, heads[one.role]) for one in raws if one is not reference}
-    to_reference = np.linalg.inv(upright(main, atlas.head()).matrix)
+    turned = upright(main, atlas.head())
+    to_reference = np.linalg.inv(turned.matrix)
     beside: list[Check] = []
     if baseline is not None:
         followed, beside = _followed(baseline, main, to_reference)
         to_reference = to_reference if followed is None else followed.matrix
         baseline = None if followed is None else baseline
-    judged = [*_checks(brains, heads, reference.role, found, to_reference), *beside]
+    judged = [*_checks(brains, heads, reference.role, found, to_reference), *_atlas_checks(turned), *beside]
     flags = checks.settle(name, judged)
     matrices = {role: one.matrix @ to_reference for role, one in found.items()} | {reference.role: to_reference}
     space = atlas.grid()
@@ -192,6 +194,13 @@ def _checks(
             check("moved_mm", moved_mm(main, one.matrix), role),
         ]
     return made
+
+
+def _atlas_checks(turned: Rigid) -> list[Check]:
+    return [
+        check("atlas_metric", turned.metric),
+        check("turned", math.nan if turned.turned is None else turned.turned),
+    ]
 
 
 def _masked(one: Raw, space: Grid, matrix: np.ndarray, brain: np.ndarray) -> np.ndarray:

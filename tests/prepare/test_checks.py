@@ -21,6 +21,11 @@ from segpipe.prepare.checks import BOUNDS, DOUBTFUL, FAILED, GOOD, brain_at_edge
         ("masks_agree", 0.97, GOOD),
         ("masks_agree", 0.64, FAILED),
         ("moved_mm", 30, DOUBTFUL),
+        ("atlas_metric", -0.48, GOOD),
+        ("atlas_metric", -0.34, DOUBTFUL),
+        ("turned", 0.79, GOOD),
+        ("turned", 0.95, DOUBTFUL),
+        ("turned", 1.09, FAILED),
         ("masks_agree", float("nan"), FAILED),
     ],
 )

@@ -7,7 +7,19 @@ import pytest
 
 from segpipe.prepare import atlas
 from segpipe.prepare.grids import Grid, resample
-from segpipe.prepare.register import Head, _Pair, _poses, moved_mm, nearest_rigid, rigid, rotation, shares_inside
+from segpipe.prepare.register import (
+    Head,
+    _Pair,
+    _poses,
+    _square_turns,
+    _turned,
+    moved_mm,
+    nearest_rigid,
+    rigid,
+    rotation,
+    shares_inside,
+    upright,
+)
 
 
 def off_by(degrees: tuple[float, float, float], shift: tuple[float, float, float]) -> np.ndarray:
@@ -65,3 +77,33 @@ def test_the_nearest_rotation_of_a_scaled_one_is_that_rotation() -> None:
     assert np.linalg.det(found[:3, :3]) == pytest.approx(1)
     np.testing.assert_allclose(found[:3, :3], turn[:3, :3], atol=1e-9)
     np.testing.assert_allclose(found @ [*centre, 1], turn @ np.diag([1.1, 0.9, 1.2, 1.0]) @ [*centre, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("turn", "is_told"),
+    [((0, 0, 180), True), ((180, 0, 0), True), ((0, 0, 0), False)],
+    ids=["back to front", "upside down", "right"],
+)
+def test_a_header_that_is_wrong_by_half_a_turn_is_told(turn: tuple[float, float, float], is_told: bool) -> None:
+    """The descent from such a header ends at a pose whose outline fits nearly as well."""
+    moving = other(off_by(turn, (0, 0, 0)) @ off_by((8, -6, 5), (0, 0, 0)))
+    pair = _Pair.of(moving, atlas.head(), 4.0)
+    header = off_by((0, 0, 0), (atlas.head().centre_mm - moving.centre_mm).tolist())
+    fitted = pair.optimise(pair.optimise(header, step_mm=2.0).matrix, step_mm=1.0, affine=True)
+    found = _turned(pair, moving, atlas.head(), fitted.matrix)
+    assert found > 1 if is_told else found < 0.9
+
+
+@pytest.mark.slow
+def test_upright_tells_of_a_header_with_a_mirrored_axis() -> None:
+    assert upright(other(np.eye(4)), atlas.head()).turned < 0.8
+    found = upright(other(np.diag([1.0, -1.0, 1.0, 1.0])), atlas.head())
+    assert found.turned > 1.2
+
+
+def test_square_turns_are_the_other_23_rotations_of_a_cube() -> None:
+    turns = _square_turns()
+    assert len({turn.tobytes() for turn in turns}) == 23
+    for turn in turns:
+        assert np.linalg.det(turn) == pytest.approx(1)
+        assert not np.allclose(turn, np.eye(3))
