@@ -27,7 +27,8 @@ _FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets co
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
 _PLAIN = re.compile(r"[\w .+()-]{1,200}", re.ASCII)  # names of files that nothing is wrong with
 _COPY = re.compile(
-    r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)", re.IGNORECASE
+    r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)|\.long\.",
+    re.IGNORECASE,
 )
 _LONGEST_NAME = 120
 _LONGEST_FILE = 255

@@ -302,6 +302,7 @@ _TECHNICAL_PATTERN = re.compile(
     r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|brain\w*extract\w*"
 )
 _WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl")
+_FL = re.compile(r"fl(?![^\W_])", re.IGNORECASE)
 _ODD_WEIGHT = re.compile(r"t[12]([a-z]{2,})", re.IGNORECASE)
 _OTHER_IMAGE = re.compile(
     r"e?adc|dwi|dti|swi|swan|pdw?|dp|bold|cbf|cbv|asl|flash|gre|dir|psir|stir|tof|mra|dsc|perf\w*|diff\w*|fa|ktrans"
@@ -354,11 +355,11 @@ _VISIT_WORD = (
     r"(?:baseline|basal|base[_\-]line|bl|screening|follow[ _\-]?ups?|followup|fu|verlauf|suivi|nachsorge|initial"
     r"|nulmeting|inicial|basale"
     r"|(?:pre|post|intra|peri|pr[aä]e?|pr[eé]|p[oó]s|voor|na)[ _\-]?"
-    r"(?:op|opera?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
+    r"(?:op|op[eé]ra?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
     r"|therap\w*|biops\w*|resect\w*|interv\w*|immuno\w*|intervention)\d*"
     r"|recurrence|recurrent|rezidiv|progression|relapse|nadir|diagnosis|erstdiagnose|erstuntersuchung"
     r"|(?:first|second|third|last|1st|2nd|3rd|4th|erste|zweite|dritte)[ _\-]?(?:scan|visit|exam|study|mri?|timepoint)"
-    r"|术前|术后|基线|随访|复查|治疗前|治疗后|放疗前|放疗后)"
+    r"|第[一二三四五六七八九十\d]{1,3}[次回期]|术前|术后|基线|随访|复查|治疗前|治疗后|放疗前|放疗后)"
 )
 _COUNT = (
     r"\d{1,3}[ _\-]?(?:months?|mois|monate?|mth|mo|m|weeks?|wks?|w|wochen?|semaines?|days?|tage?|years?|yrs?|y|jahre?"
@@ -372,7 +373,8 @@ _DATE = (
     rf"|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}|(?:{_YEAR}-|(?<![_\-. ]){_YEAR}_){_MONTH}(?![_\-.]\d)"
     rf"|{_DAY}\.{_MONTH}\.[0-4]\d(?!\.\d)|{_YEAR}[_\-]?Q[1-4]"
     rf"|{_DAY}?[_\-. ]?{_MONTH_NAME}[_\-. ]?{_YEAR}"
-    rf"|{_YEAR}[_\-. ]?{_MONTH_NAME}[_\-. ]?{_DAY}?|\d{{2}}{_MONTH_NAME}\d{{2}})"
+    rf"|{_YEAR}[_\-. ]?{_MONTH_NAME}[_\-. ]?{_DAY}?|\d{{2}}{_MONTH_NAME}\d{{2}}"
+    rf"|{_YEAR}年\d{{1,2}}月(?:\d{{1,2}}日)?)"
 )
 _VISIT = re.compile(
     rf"{_START}(?:(?P<date>{_DATE})|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}[a-z]?(?:-\d{{1,2}})?"
@@ -455,6 +457,8 @@ def modality(text: str) -> str | None:
     if "mpr" in found.words and not {*found.words} - {"mpr", "plane", "after", "before"}:
         # a reformatted image among series, but a magnetisation-prepared sequence in a file's name (OASIS)
         found = recognise(re.sub("mpr", "mprage", text, count=1, flags=re.IGNORECASE))
+    if found.role is None and _FL.match(text):
+        return "FLAIR"  # as CaPTk calls it; among the words of a series it may be a fast low-angle shot
     if found.role == "other":
         return _ROLE_OF_DETAIL.get(found.detail, found.detail.replace(" ", "-"))
     return found.role
@@ -532,7 +536,7 @@ def folder(name: str) -> Folder:
         return Folder(name, raw=name)
     if _VISIT_FOLDER.fullmatch(name):
         return Folder("", (name,), raw=name)
-    visits, rest = take_visits(name)
+    visits, rest = take_visits(name.partition(".long.")[0])  # FreeSurfer's `p1_tp1.long.p1_base`
     ends = _VISIT_END.fullmatch(rest)
     if (
         ends

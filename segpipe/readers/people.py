@@ -366,7 +366,12 @@ def _inner_units(
             if later:
                 told.append(_sentence({unit for _, unit in later.values()}, "ends of patients' names"))
         else:
-            result |= {chain: (base, unit) for base, units in bases.items() for unit, chain in units.items()}
+            first = _begin_with_visits(bases)
+            result |= {
+                chain: ((*base[:-1], unit), base[-1]) if first else (base, unit)
+                for base, units in bases.items()
+                for unit, chain in units.items()
+            }
             if _are_long_ids(bases):
                 continue
             some = {unit for units in bases.values() for unit in units}
@@ -424,11 +429,19 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
         return False
     sites = any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found)
     named = all(_PATIENT.search(base[-1]) or not has_digit(base[-1]) for base in bases)
-    if sites and not named:
+    if sites and not (named or _begin_with_visits(bases)):
         return False  # 01-001, 02-001 are patients of two sites
     counts = {unit: units.count(unit) for unit in units}
     shared = all(any(counts[unit] > 1 for unit in found) for found in several)
     return shared and len(counts) <= max(_FEW, len(bases))
+
+
+def _begin_with_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
+    """Whether what stands before are visits, and people behind them: `V1_P1`, `V2_P1`."""
+    behind = {unit for units in bases.values() for unit in units}
+    return all(VISIT_LETTER.fullmatch(base[-1]) for base in bases) and not any(
+        VISIT_LETTER.fullmatch(unit) or not re.match(r"[^\W\d_]", unit) for unit in behind
+    )
 
 
 def _are_long_ids(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:

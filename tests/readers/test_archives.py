@@ -173,6 +173,10 @@ class TestVisits:
             ("<p>/MR_<v>_brain/T1.nii", ("02.01.2019", "09.07.2019")),
             ("<p>/<v>/NIFTI/T1.nii", ("Zeitpunkt1", "Zeitpunkt2")),
             ("<p>/<v>/T1.nii", ("术前", "术后")),
+            ("<p>/<v>/T1.nii", ("2019年01月02日", "第2次")),
+            ("<p>/<v>/T1.nii", ("pré-opératoire", "post-opératoire")),
+            ("<v>_<p>_T1.nii", ("V1", "V2")),
+            ("<p>_<v>/mri/T1.mgz", ("tp1", "tp2.long.x_base")),
         ],
         ids=lambda value: value if isinstance(value, str) else ",".join(value),
     )
@@ -351,6 +355,10 @@ class TestPatients:
         assert all(len(scan.files) == 1 or "T1" not in scan.modalities for scan in listing.scans)
         assert MASK not in roles(listing).values()
 
+    def test_zeros_before_a_number_make_nobody_else(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "P001/P1_T1.nii", "P001/1_FLAIR.nii", "P002/p-2_T1.nii")
+        assert visits(listing) == {"P001": {"1"}, "P002": {"1"}}
+
     def test_a_word_before_the_whole_name_of_another(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "NICU_010_T1.nii", "NICU_012_T1.nii", "Zmap_NICU_010_ADC.nii")
         assert [scan.modalities for scan in listing.scans] == [("T1", "ADC"), ("T1",)]
@@ -510,6 +518,7 @@ class TestModalities:
             ("3DFLAIR", "FLAIR"), ("3DT1GADO", "T1ce"), ("t2_tirm_tra_dark-fluid_4", "FLAIR"), ("t2f", "FLAIR"),
             ("dark_fluid", "FLAIR"), ("fla", "FLAIR"), ("ceT1", "T1ce"), ("hrT2", "T2"),
             ("T1WKS", "T1ce"), ("t1_mpr_post", "T1ce"), ("mpr_c", "T1ce"), ("T1CWI", "T1ce"), ("ФЛАИР", "FLAIR"),
+            ("FL_to_SRI_brain", "FLAIR"),
             ("Т1_с_контрастом", "T1ce"), ("Т2", "T2"),  # with Cyrillic letters
             ("t1_mprage_sag_p2_iso_KM_9", "T1ce"), ("T1_to_FLAIR", "T1"), ("T1_N4_brain_regtoMNI", "T1"),
         ],

@@ -400,6 +400,8 @@ def _own(text: str, chain: Chain) -> str:
     for name in reversed(chain):
         if text.isdecimal() and (number := re.search(r"\d+$", name)) and int(number[0]) == int(text):
             return ""
+        if _unpadded(text) == _unpadded(name):
+            return ""
         if (end := _covers(text, name)) is not None:
             return text[end:].lstrip(_SEPARATORS)
         if _covers(name, text) is not None:
@@ -421,6 +423,11 @@ def _visits(above: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
         return above
     known = {_plain(visit) for visit in above}
     return (*above, *(visit for visit in dict.fromkeys(own) if _plain(visit) not in known))
+
+
+def _unpadded(text: str) -> str:
+    """A name as it is the same in `P001` and `p-1`."""
+    return _LEADING_ZEROS.sub("", _plain(text))
 
 
 def _plain(text: str) -> str:
