@@ -9,7 +9,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,26 @@ def main() -> None:
 
 
 def generate(folder: Path, count: int) -> None:
-    """Files in folders of one series each, by filling numbers into one template."""
+    """Files in folders of one series each, as `instances` has them."""
+    for path, content in instances(count):
+        place = folder / path
+        if path.endswith("/0000.dcm"):
+            place.parent.mkdir(parents=True)
+        place.write_bytes(content)
+
+
+def instances(count: int) -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of files of `SLICES` a series, by filling numbers into one template."""
     template = _template()
     for series in range(-(-count // SLICES)):
-        place = folder / f"{series % 97:02d}" / f"{series:06d}"
-        place.mkdir(parents=True)
         for number in range(min(SLICES, count - series * SLICES)):
             content = template.replace(_UID.format(0, 0).encode(), _UID.format(series, number).encode())
             content = content.replace(_UID.format(0, 999999).encode(), _UID.format(series, 999999).encode())
             content = content.replace(_UID.format(0, 888888).encode(), _UID.format(series // 10, 888888).encode())
-            (place / f"{number:04d}.dcm").write_bytes(content.replace(b"0000.0", f"{number:04d}.0".encode()))
+            yield (
+                f"{series % 97:02d}/{series:06d}/{number:04d}.dcm",
+                content.replace(b"0000.0", f"{number:04d}.0".encode()),
+            )
 
 
 def _template() -> bytes:

@@ -7,14 +7,14 @@ import itertools
 import math
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import BadInput, NotFound, UsageError
+from segpipe.errors import BadInput, NotFound, Reason, UsageError
 from segpipe.pipelines import attempts, baselines, cohort_key, identities, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
@@ -22,12 +22,15 @@ from segpipe.pipelines.ingest_task import (
     Job,
     PartOutcome,
     PartTask,
+    bad_fingerprint,
     quarantine_row,
     write_part,
 )
 from segpipe.pipelines.listing import listing as listed
 from segpipe.readers import scan as scan_reader
-from segpipe.readers.naming import naming_of, refuse_key_in_conf
+from segpipe.readers.archive import packed_file
+from segpipe.readers.dicom_index import Series
+from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
 from segpipe.readers.plan import ignored_line
 from segpipe.readers.series import Options
 from segpipe.readers.sources import Listing, Rejected, ScanSource
@@ -45,6 +48,12 @@ if TYPE_CHECKING:
 
 _TABLE_BYTES_PER_SOURCE_BYTE = 0.85
 """What a byte of a gzipped source takes in `slices`, measured on BraTS 2021; only the size of parts depends on it."""
+
+_PIXELS = {
+    str(reason)
+    for reason in (Reason.TRUNCATED, Reason.CORRUPT, Reason.UNSUPPORTED, Reason.NOT_FINITE, Reason.BAD_GEOMETRY)
+}
+"""Reasons that lie in a series alone: another series of its modality may do in its place."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ def ingest(
     with run.stage("list"):
         naming = naming_of(settings.subject_key_file, settings.hash_subjects)
         wanted = series_rows.options(settings, warehouse, settings.cohort)
+        wanted = replace(wanted, unusable=_unusable(warehouse, settings, naming))
         listing = listed(spark, settings, naming, wanted, run)
     with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
         job = Job(settings, rule, fence, naming)
@@ -105,6 +115,22 @@ def ingest(
             merges.finish(warehouse, run.run_id)
         _tell(listing, run)
         return _account(plan, outcomes, run)
+
+
+def _unusable(warehouse: Store, settings: IngestSettings, naming: Naming) -> Callable[[Series], bool] | None:
+    """Whether an earlier run has rejected the pixels of a DICOM series as it lies there now; None if it has rejected
+    none.
+    """
+    if not warehouse.exists():
+        return None
+    reasons = dict(quarantine.reported(warehouse, "ingest", settings.cohort))
+    bad = {fingerprint for fingerprint, reason in reasons.items() if reason in _PIXELS}
+
+    def is_bad(series: Series) -> bool:
+        source = ScanSource("", "", (packed_file("", series.entries()),), "dicom")
+        return any(bad_fingerprint(settings, naming, one) in bad for one in scan_reader.fingerprints(source))
+
+    return is_bad if bad else None
 
 
 def _planned(warehouse: Store, job: Job, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:

@@ -63,14 +63,22 @@ class Job:
 
     def bad_fingerprint(self, one: ScanSource | Rejected) -> str:
         """What must be equal for a bad input to be as bad again: the input, all that judges it, and this version."""
-        settings, input_fingerprint = self.settings, self.input_fingerprint(one)
-        judged_by = (settings.axis, settings.resample_to, settings.layout, settings.max_voxels, segpipe.__version__)
-        return _hash(input_fingerprint, *judged_by, *self._preparing)
+        return bad_fingerprint(self.settings, self.naming, one)
 
     @property
     def _preparing(self) -> tuple[str, ...]:
-        """What a preparation adds to a fingerprint; nothing without one, so that older fingerprints stay."""
-        return ("prepare",) if self.settings.prepare else ()
+        return _preparing(self.settings)
+
+
+def bad_fingerprint(settings: IngestSettings, naming: Naming, one: ScanSource | Rejected) -> str:
+    """`Job.bad_fingerprint`, before there is a job."""
+    judged_by = (settings.axis, settings.resample_to, settings.layout, settings.max_voxels, segpipe.__version__)
+    return _hash(naming.fingerprint(one), *judged_by, *_preparing(settings))
+
+
+def _preparing(settings: IngestSettings) -> tuple[str, ...]:
+    """What a preparation adds to a fingerprint; nothing without one, so that older fingerprints stay."""
+    return ("prepare",) if settings.prepare else ()
 
 
 @dataclass(frozen=True)

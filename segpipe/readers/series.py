@@ -40,13 +40,17 @@ _HEAD = re.findall(
 
 @dataclass(frozen=True)
 class Options:
-    """How series become scans: `session` groups them, `prefer` and `also` select, `overrides` names by text or UID."""
+    """How series become scans: `session` groups them, `prefer` and `also` select, `overrides` names by text or UID.
+
+    `unusable` says whether an earlier run could not use the pixels of a series; None if no run has met any.
+    """
 
     session: str = "study"
     prefer: str = "2d-axial"
     also: tuple[str, ...] = ()
     overrides: Mapping[str, str] = field(default_factory=dict)
     earlier: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)  # series_id: subject, session, role
+    unusable: Callable[[Series], bool] | None = None
 
 
 @dataclass
@@ -437,7 +441,7 @@ def _select(session: list[Judged], options: Options) -> None:
             by_role.setdefault(one.role, []).append(one)
     frames = Counter(one.facts.frame for of in by_role.values() for one in {o.facts.frame: o for o in of}.values())
     for of in by_role.values():
-        kept = _last_repeats(of)
+        kept = _last_repeats(_usable(of, options))
         longest = max(_coverage(one) for one in kept)
         ranked = sorted(kept, key=lambda one: _rank(one, longest, frames, options), reverse=True)
         best = ranked[0]
@@ -450,6 +454,16 @@ def _select(session: list[Judged], options: Options) -> None:
             if one is not best and one.decision == OVERRIDE:
                 one.decision = NOT_SELECTED
     _keep_earlier(session, options)
+
+
+def _usable(candidates: list[Judged], options: Options) -> list[Judged]:
+    """The series of one role without those whose pixels cannot be used, as long as any is left."""
+    bad = [] if options.unusable is None else [one for one in candidates if options.unusable(one.series)]
+    if len(bad) == len(candidates):
+        return candidates
+    for one in bad:
+        one.reason = "its pixels cannot be used, see `quarantine`: the next series took its place"
+    return [one for one in candidates if one not in bad] if bad else candidates
 
 
 def _keep_earlier(session: Sequence[Judged], options: Options) -> None:

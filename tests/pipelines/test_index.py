@@ -160,7 +160,7 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
            if (one.role, one.decision) == ("T2", "selected")}  # fmt: skip
     john, jane = (t2s[name] for name in ("Doe_John", "Doe_Jane"))
     good = cut(source / john.series.first)
-    outcome, run = run_ingest(spark, source, tmp_path / "w", layout="dicom")
+    outcome, run = run_ingest(spark, source, tmp_path / "w", resample_to="FLAIR")  # it is DICOM by its content
     warehouse = Store(str(tmp_path / "w"))
     scans = {row["subject"]: row for row in warehouse.scans(COHORT).to_pylist()}
     assert scans[jane.facts.subject]["modalities"] == list(MODALITIES)
@@ -173,14 +173,22 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
     assert "quarantine" in rows[john.facts.series]["reason"]
     assert run.counts["headers_read"] > 0
 
-    outcome, run = run_ingest(spark, source, tmp_path / "w")  # it is DICOM by its content
+    outcome, run = run_ingest(spark, source, tmp_path / "w", resample_to="FLAIR")
+    assert (outcome.skipped, outcome.replaced) == (1, (scans[john.facts.subject]["scan_id"],))
+    scans = {row["subject"]: row for row in warehouse.scans(COHORT).to_pylist()}
+    assert scans[john.facts.subject]["modalities"] == list(MODALITIES)
+    assert "the next series took its place" in series_of(warehouse)[john.facts.series]["reason"]
+    of_john = [one for one in series_of(warehouse).values() if one["subject"] == john.facts.subject]
+    (second,) = (one for one in of_john if (one["role"], one["decision"]) == ("T2", "selected"))
+    assert (second["scan_id"], second["plane"]) == (scans[john.facts.subject]["scan_id"], "coronal")
+    outcome, run = run_ingest(spark, source, tmp_path / "w", resample_to="FLAIR")
     assert (outcome.skipped, run.counts["headers_read"], run.counts["series_changed"]) == (2, 0, 0)
 
     (source / john.series.first).write_bytes(good)
     cut(source / jane.series.first)
     write_brats(source / "other", subjects=1, seed=0, shape=(8, 12, 10))
     monkeypatch.setattr("segpipe.pipelines.listing._FEW", 0)
-    outcome, run = run_ingest(spark, source, tmp_path / "w")
+    outcome, run = run_ingest(spark, source, tmp_path / "w", resample_to="FLAIR")
     assert run.counts["headers_read"] == john.series.count + jane.series.count
     assert outcome.replaced == (scans[john.facts.subject]["scan_id"],)
     scans = {row["subject"]: row for row in warehouse.scans(COHORT).to_pylist()}
@@ -190,7 +198,7 @@ def test_hospital_studies_become_scans_and_every_series_a_row(
         assert series_of(warehouse)[one.facts.series]["scan_id"] == scans[one.facts.subject]["scan_id"]
     assert "quarantine" in series_of(warehouse)[jane.facts.series]["reason"]
     before = {name: row["scan_id"] for name, row in series_of(warehouse).items()}
-    run_ingest(spark, source, tmp_path / "w", layout="dicom", plan=True)
+    run_ingest(spark, source, tmp_path / "w", layout="dicom", plan=True, resample_to="FLAIR")
     assert {name: row["scan_id"] for name, row in series_of(warehouse).items()} == before
 
 

@@ -115,6 +115,17 @@ def told(*found: Series, options: Options | None = None) -> list[tuple[str | Non
     return [(one.role, one.decision) for one in judge(found, options or Options())]
 
 
+def test_the_next_series_takes_the_place_of_one_whose_pixels_cannot_be_used() -> None:
+    old, new, thick = series(series="1", moment=1.0), series(series="2", moment=2.0), series(10, series="3", moment=3.0)
+    assert told(old, new, thick) == [("T1", "not selected"), ("T1", "selected"), ("T1", "not selected")]
+    bad = Options(unusable=lambda one: one.facts.series == "2")
+    found = judge([old, new, thick], bad)
+    assert [one.decision for one in found] == ["selected", "not selected", "not selected"]
+    assert "took its place" in found[1].reason
+    nothing = Options(unusable=lambda one: True)  # nobody could take its place
+    assert told(old, new, thick, options=nothing) == told(old, new, thick)
+
+
 EXCLUDED = {
     "not MR": {"modality": "CT"},
     "not head": {"body": "KNEE"},
