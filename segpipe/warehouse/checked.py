@@ -33,6 +33,7 @@ REPLACED = "_replaced"
 _EMPTY = b"0" * 64
 _MAGIC = b"PAR1"
 _TAIL = 1 << 16  # footers of most parts are smaller: one read
+_MOST_FOOTERS = 1000  # that a dataset keeps, some 0.2 MB each: a second question then costs a third less
 _REMEDY = "run `verify`, which names all damaged parts, put them back from a copy, or ingest them into a new warehouse"
 
 
@@ -268,7 +269,11 @@ class Dataset(ds.FileSystemDataset):
         now = self._now()
         if now is not self:
             return now.scanner(*arguments, **options)
-        return super().scanner(*arguments, **(options if self.threads else options | {"use_threads": False}))
+        if not self.threads:
+            options |= {"use_threads": False}
+        if len(self.files) > _MOST_FOOTERS:
+            options |= {"cache_metadata": False}
+        return super().scanner(*arguments, **options)
 
     def to_table(self, *arguments: Any, **options: Any) -> pa.Table:
         with _arrow(self.files[0].rpartition("/")[0] if self.files else "a table"):

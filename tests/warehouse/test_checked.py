@@ -141,3 +141,12 @@ def test_spark_notices_a_flipped_bit_as_well(warehouse, spark):
         crc.unlink()
     with pytest.raises((PySparkException, Py4JJavaError), match="CRC checksum"):
         voxels.collect()
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_dataset_gives_the_same_rows_whether_it_keeps_footers_or_not(warehouse, monkeypatch, most):
+    monkeypatch.setattr(checked, "_MOST_FOOTERS", most)
+    dataset = warehouse.table("slices")
+    (fragment,) = dataset.get_fragments()
+    assert dataset.to_table().equals(dataset.to_table())
+    assert dataset.count_rows() == dataset.to_table().num_rows == fragment.count_rows() == 8
