@@ -47,7 +47,17 @@ def is_resampled(row: Mapping[str, Any]) -> bool:
 
 def _raw(frame: Frame, orientation: str) -> Raw:
     frames = int(np.prod(frame.row["shape"][3:], dtype=int))
-    return Raw(frame.role, frame.path, frame.array, frame.affine, orientation, frame.slope, frame.inter, frames)
+    return Raw(
+        frame.role,
+        frame.path,
+        frame.array,
+        frame.affine,
+        orientation,
+        frame.slope,
+        frame.inter,
+        frames,
+        frame.drawn_on,
+    )
 
 
 def _on(found: Prepared, frame: Frame, array: np.ndarray) -> Frame:

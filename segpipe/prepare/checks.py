@@ -52,7 +52,8 @@ BOUNDS = {
 * `moved_mm`: how far a modality lay from where its header says.
 * `atlas_overlap`: Dice of the brain and the atlas's, turned onto each other but not scaled.
 * `size_of_atlas`: the cube root of the ratio of their volumes.
-* `mask_has_host`: 1 if the mask has the grid of a modality; 0 if it lies where its own header says, with the reference.
+* `mask_has_host`: 1 if the mask refers to a modality or has voxels of its grid; 0 if it lies where its own header says,
+  with the reference.
 * `mask_in_brain`: share of what it labels that is brain.
 * `baseline_overlap`: Dice of the brain and that of the patient's baseline, once laid onto it.
 * `baseline_metric`: mutual information of the two references inside the baseline's brain, negative.
@@ -139,7 +140,7 @@ def brain_at_edge(brain: np.ndarray) -> float:
 
 
 def of_mask(labels: np.ndarray, brain: np.ndarray, has_host: bool) -> list[Check]:
-    """The checks of a label map beside the brain, bool, on one grid; `has_host` if its grid was that of a modality."""
+    """The checks of a label map beside the brain, bool, on one grid; `has_host` if it was drawn on a known modality."""
     labelled = labels != 0
     inside = float(brain[labelled].mean()) if labelled.any() else 1.0
     return [check("mask_has_host", float(has_host)), check("mask_in_brain", inside)]

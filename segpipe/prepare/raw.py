@@ -27,6 +27,7 @@ _BORDER_SHARE = 0.95
 _LEAST_ML, _MOST_ML = 500.0, 2200.0
 _LEAST_OVERLAP = 0.95
 _LEAST_MAIN = 0.9
+_SAME_VOXEL = 0.01  # of a voxel
 _STEP = 3
 """Voxels from one to the next where parts are counted: a tenth of the work, the same answer."""
 
@@ -36,6 +37,7 @@ class Raw:
     """One modality, or a mask, of a scan: stored voxels (3 axes along `orientation`) and where they lie.
 
     A voxel means `voxels * slope + inter`; `name` is what messages call it; `frames` are those of its file.
+    `drawn_on` is the role of the modality that a mask refers to, where it says so.
     """
 
     role: str
@@ -46,6 +48,7 @@ class Raw:
     slope: float = 1.0
     inter: float = 0.0
     frames: int = 1
+    drawn_on: str | None = None
 
     @property
     def ras(self) -> np.ndarray:
@@ -105,6 +108,26 @@ def stripped_brain(raw: Raw) -> np.ndarray | None:
         return None
     coarse = foreground[::_STEP, ::_STEP, ::_STEP]
     return foreground if largest_component(coarse).sum() >= _LEAST_MAIN * coarse.sum() else None
+
+
+def host(mask: Raw, raws: Sequence[Raw]) -> Raw | None:
+    """The modality that a mask was drawn on: the one that it refers to, else one whose voxels it has; None without.
+
+    It may have some of them alone: SEG objects leave out slices without a label.
+    """
+    named = [one for one in raws if one.role == mask.drawn_on]
+    alike = [one for one in raws if _has_voxels_of(mask, one)]
+    whole = [one for one in alike if one.voxels.shape == mask.voxels.shape]
+    return next(iter([*named, *whole, *alike]), None)
+
+
+def _has_voxels_of(mask: Raw, one: Raw) -> bool:
+    start = np.linalg.solve(one.affine, mask.affine[:, 3])[:3]
+    corner = np.rint(start)
+    inside = (corner >= 0).all() and (corner + mask.voxels.shape <= one.voxels.shape).all()
+    moved = one.affine.copy()
+    moved[:3, 3] = mask.affine[:3, 3]
+    return bool(inside and np.abs(start - corner).max() <= _SAME_VOXEL and same_grid(mask.affine, moved))
 
 
 def is_prepared(raws: Sequence[Raw], brains: Sequence[np.ndarray | None]) -> bool:

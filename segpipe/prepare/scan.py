@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import segpipe
-from segpipe.core.orientation import reorient, reorient_affine, same_grid
+from segpipe.core.orientation import reorient, reorient_affine
 from segpipe.core.volume import scale
 from segpipe.errors import BadInput, Reason
 from segpipe.prepare import atlas, checks, raw
@@ -91,8 +90,8 @@ def prepare(
     Every modality's brain is found on its own image. The others are registered to the reference, and it to the atlas,
     rigidly; then each is resampled once, linearly, with both transforms chained. Where the patient has a `baseline`,
     the reference is registered to that instead, so that visits lie on each other; if that cannot be trusted, the scan
-    stands on its own and is flagged. A mask goes with the modality whose
-    grid it has, else with the reference. Raises BadInput if a volume cannot be prepared, shows no brain, or where
+    stands on its own and is flagged. A mask goes with the modality that it
+    was drawn on, else with the reference. Raises BadInput if a volume cannot be prepared, shows no brain, or where
     the result cannot be trusted.
     """
     for one in raws:
@@ -119,7 +118,7 @@ def prepare(
     ]
     labels = []
     for mask in masks:
-        host = next((one for one in raws if _on_one_grid(one, mask)), None)
+        host = raw.host(mask, raws)
         matrix = matrices[(host or reference).role]
         labels.append(resample(mask.ras, mask.grid, space, matrix, nearest=True))
         transforms.append(_transform_row(mask.role, matrix, None, 0.0))
@@ -197,20 +196,14 @@ def _checks(
 
 
 def _atlas_checks(turned: Rigid) -> list[Check]:
-    return [
-        check("atlas_metric", turned.metric),
-        check("turned", math.nan if turned.turned is None else turned.turned),
-    ]
+    made = [check("atlas_metric", turned.metric)]
+    return made if turned.turned is None else [*made, check("turned", turned.turned)]
 
 
 def _masked(one: Raw, space: Grid, matrix: np.ndarray, brain: np.ndarray) -> np.ndarray:
     outside = -one.inter / one.slope
     stored = np.nan_to_num(one.ras.astype(np.float32), nan=outside, posinf=outside, neginf=outside)
     return np.where(brain, resample(stored, one.grid, space, matrix, outside=outside), np.float32(outside))
-
-
-def _on_one_grid(one: Raw, other: Raw) -> bool:
-    return one.voxels.shape == other.voxels.shape and same_grid(one.affine, other.affine)
 
 
 def _turned(array: np.ndarray, orientation: str) -> np.ndarray:

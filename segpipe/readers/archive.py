@@ -72,7 +72,8 @@ class SourceFile:
 
     `channel` counts the 3D frames of the file. `companion` is the `.img` file of a `.hdr`, or, for a DICOM series, its
     other files separated by newlines, compressed where `is_packed`; `bytes` and `modified` speak of all of them.
-    `volume` is the only one that is wanted of an enhanced DICOM file with several.
+    `volume` is the only one that is wanted of an enhanced DICOM file with several. `drawn_on` is the modality whose
+    series a mask refers to, where it says so.
     """
 
     role: str
@@ -83,6 +84,7 @@ class SourceFile:
     companion: str | None = None
     is_packed: bool = False
     volume: int | None = None
+    drawn_on: str | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:

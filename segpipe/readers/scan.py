@@ -123,7 +123,7 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One 3D frame of a file, in canonical orientation."""
+    """One 3D frame of a file, in canonical orientation; `drawn_on` is the modality that a mask refers to."""
 
     role: str
     path: str
@@ -132,6 +132,7 @@ class Frame:
     slope: float
     inter: float
     row: dict[str, Any]
+    drawn_on: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +286,7 @@ def _frames(
     for role, channel, file in _channels(files, stack.shape[3]):
         row = _file_row(file, role, channel, volume, codes, digest, blanked, first=not frames)
         array = reorient(stack[..., channel], codes, orientation)
-        frames.append(Frame(role, path, array, affine, volume.slope, volume.inter, row))
+        frames.append(Frame(role, path, array, affine, volume.slope, volume.inter, row, file.drawn_on))
     return frames
 
 

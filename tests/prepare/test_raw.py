@@ -9,7 +9,7 @@ import pytest
 from segpipe.core.orientation import axis_codes, reorient, reorient_affine
 from segpipe.errors import BadInput, Reason
 from segpipe.prepare import raw
-from segpipe.prepare.raw import Raw
+from segpipe.prepare.raw import Raw, host
 from segpipe.prepare.scan import recognised
 
 
@@ -114,3 +114,31 @@ def test_the_glioma_scans_of_the_challenge_are_recognised_all_sixteen(real_data)
 def test_raw_scans_are_not_recognised(real_data):
     path = real_data / "open_ms" / "long_patient01" / "study1_FLAIR.nii.gz"
     assert raw.stripped_brain(_read(path, "FLAIR")) is None
+
+
+class TestHost:
+    """Which modality's transform a mask gets."""
+
+    def of(self, role: str, shift_mm: float = 0.0, slices: slice = slice(None), **changes) -> Raw:
+        one = _raw()
+        affine = one.affine.copy()
+        affine[:3, 3] = (one.affine @ [slices.start or 0, 0, 0, 1])[:3] + np.array([shift_mm, 0, 0])
+        return replace(one, role=role, voxels=one.voxels[slices], affine=affine, **changes)
+
+    def test_a_mask_with_empty_slices_left_out_goes_with_the_grid_that_it_is_part_of(self):
+        t1ce, flair = self.of("T1ce", 1.5), self.of("FLAIR")
+        assert host(self.of("mask"), [t1ce, flair]) is flair
+        assert host(self.of("mask", slices=slice(5, 15)), [t1ce, flair]) is flair
+        assert host(self.of("mask", 1.5, slice(5, 15)), [t1ce, flair]) is t1ce
+        assert host(self.of("mask", 0.7, slice(5, 15)), [t1ce, flair]) is None
+
+    def test_the_whole_grid_is_preferred_to_a_part_of_one(self):
+        part, whole = self.of("T2", slices=slice(5, 18)), self.of("FLAIR")
+        assert host(self.of("mask", slices=slice(5, 18)), [whole, part]) is part
+        assert host(self.of("mask"), [part, whole]) is whole
+
+    def test_the_series_that_a_mask_refers_to_decides(self):
+        t1ce, flair = self.of("T1ce"), self.of("FLAIR")
+        assert host(self.of("mask", slices=slice(5, 15), drawn_on="FLAIR"), [t1ce, flair]) is flair
+        assert host(self.of("mask", drawn_on="T1ce"), [flair, t1ce]) is t1ce
+        assert host(self.of("mask", drawn_on="T2"), [t1ce, flair]) is t1ce

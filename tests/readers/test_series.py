@@ -10,6 +10,7 @@ import pytest
 from segpipe.errors import BadInput
 from segpipe.readers.archive import Entry
 from segpipe.readers.dicom_index import Facts, Member, Series, merged
+from segpipe.readers.layouts import dicom
 from segpipe.readers.recognise import recognise
 from segpipe.readers.scan import load
 from segpipe.readers.series import Options, judge
@@ -124,6 +125,14 @@ def test_the_next_series_takes_the_place_of_one_whose_pixels_cannot_be_used() ->
     assert "took its place" in found[1].reason
     nothing = Options(unusable=lambda one: True)  # nobody could take its place
     assert told(old, new, thick, options=nothing) == told(old, new, thick)
+
+
+@pytest.mark.parametrize("refers_to", ["1", "2"])
+def test_a_seg_object_says_which_modality_it_was_drawn_on(refers_to: str) -> None:
+    seg = series(1, series="9", kind="segmentation", modality="SEG", refers_to=(refers_to,), volumes=1)
+    images = [series(series="1", text="T1"), series(series="2-a", text="T2")]
+    (scan,) = dicom._scans(judge([*images, seg], Options()))
+    assert {one.role: one.drawn_on for one in scan.files} == {"T1": None, "T2": None, "mask": f"T{refers_to}"}
 
 
 EXCLUDED = {

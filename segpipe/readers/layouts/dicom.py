@@ -20,6 +20,7 @@ from segpipe.readers.archive import (
     Entry,
     Rejected,
     ScanSource,
+    SourceFile,
     is_image,
     kind_of,
     members,
@@ -250,5 +251,15 @@ def _scans(series: Iterable[Judged]) -> Iterator[ScanSource]:
     for (subject, session), of in visits.items():
         if any(one.role != MASK for one in of):
             of.sort(key=lambda one: role_order(one.role or ""))
-            files = [replace(packed_file(one.role or "", one.series.entries()), volume=one.volume) for one in of]
-            yield ScanSource(subject, session, tuple(files), "dicom")
+            yield ScanSource(subject, session, tuple(_file(one, of) for one in of), "dicom")
+
+
+def _file(one: Judged, visit: Sequence[Judged]) -> SourceFile:
+    packed_series = packed_file(one.role or "", one.series.entries())
+    return replace(packed_series, volume=one.volume, drawn_on=_drawn_on(one, visit))
+
+
+def _drawn_on(mask: Judged, visit: Sequence[Judged]) -> str | None:
+    """The modality whose series a SEG object refers to; None if it is none, or refers to several."""
+    found = [one.role for one in visit if one.facts.series.partition("-")[0] in mask.facts.refers_to]
+    return found[0] if len(found) == 1 else None
