@@ -9,6 +9,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,20 +118,19 @@ def ingest(
         return _account(plan, outcomes, run)
 
 
-def _unusable(warehouse: Store, settings: IngestSettings, naming: Naming) -> Callable[[Series], bool] | None:
-    """Whether an earlier run has rejected the pixels of a DICOM series as it lies there now; None if it has rejected
-    none.
-    """
-    if not warehouse.exists():
-        return None
-    reasons = dict(quarantine.reported(warehouse, "ingest", settings.cohort))
-    bad = {fingerprint for fingerprint, reason in reasons.items() if reason in _PIXELS}
+def _unusable(warehouse: Store, settings: IngestSettings, naming: Naming) -> Callable[[Series], bool]:
+    """Whether an earlier run has rejected the pixels of a DICOM series as it lies there now."""
+
+    @cache  # read if a series is asked about, for an archive without DICOM asks about none
+    def bad() -> frozenset[str]:
+        reported = quarantine.reported(warehouse, "ingest", settings.cohort) if warehouse.exists() else []
+        return frozenset(fingerprint for fingerprint, reason in reported if reason in _PIXELS)
 
     def is_bad(series: Series) -> bool:
         source = ScanSource("", "", (packed_file("", series.entries()),), "dicom")
-        return any(bad_fingerprint(settings, naming, one) in bad for one in scan_reader.fingerprints(source))
+        return any(bad_fingerprint(settings, naming, one) in bad() for one in scan_reader.fingerprints(source))
 
-    return is_bad if bad else None
+    return lambda series: bool(bad()) and is_bad(series)
 
 
 def _planned(warehouse: Store, job: Job, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:

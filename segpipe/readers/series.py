@@ -42,7 +42,7 @@ _HEAD = re.findall(
 class Options:
     """How series become scans: `session` groups them, `prefer` and `also` select, `overrides` names by text or UID.
 
-    `unusable` says whether an earlier run could not use the pixels of a series; None if no run has met any.
+    `unusable` says whether an earlier run could not use the pixels of a series; None if that is not known.
     """
 
     session: str = "study"
@@ -458,12 +458,14 @@ def _select(session: list[Judged], options: Options) -> None:
 
 def _usable(candidates: list[Judged], options: Options) -> list[Judged]:
     """The series of one role without those whose pixels cannot be used, as long as any is left."""
-    bad = [] if options.unusable is None else [one for one in candidates if options.unusable(one.series)]
-    if len(bad) == len(candidates):
+    if options.unusable is None or len(candidates) < 2:
         return candidates
-    for one in bad:
+    are_bad = [options.unusable(one.series) for one in candidates]
+    if all(are_bad):
+        return candidates
+    for one in itertools.compress(candidates, are_bad):
         one.reason = "its pixels cannot be used, see `quarantine`: the next series took its place"
-    return [one for one in candidates if one not in bad] if bad else candidates
+    return [one for one, is_bad in zip(candidates, are_bad, strict=True) if not is_bad]
 
 
 def _keep_earlier(session: Sequence[Judged], options: Options) -> None:
