@@ -1,6 +1,7 @@
 """The real scans that benchmarks read; they are no part of the project."""
 
 import os
+import shutil
 from pathlib import Path
 
 from segpipe.errors import NotFound
@@ -23,3 +24,13 @@ def real_folders(archive: str) -> list[Path]:
     if not subjects:
         raise NotFound(f"No real scans in {real}", f"set SEGPIPE_REAL_DATA to the folder that holds {archive}/")
     return subjects
+
+
+def link_or_copy(path: Path, place: Path) -> None:
+    """The same file at another place, as a hard link where that is possible; one that is there is left."""
+    if place.exists():
+        return
+    try:
+        os.link(path, place)
+    except OSError:
+        shutil.copyfile(path, place)

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._real import brats_subjects
+from benchmarks._real import brats_subjects, link_or_copy
 from segpipe.errors import SegpipeError
 from segpipe.models.bundle import Bundle
 from segpipe.settings import IngestSettings, SegmentSettings, TrainSettings
@@ -159,11 +159,7 @@ def copy_scans(target: Path, count: int) -> None:
         source, copy = subjects[number % len(subjects)], f"Copy_{number:03d}"
         (target / copy).mkdir(parents=True)
         for path in source.glob("*.nii.gz"):
-            place = target / copy / path.name.replace(source.name, copy)
-            try:
-                os.link(path, place)
-            except OSError:
-                shutil.copyfile(path, place)
+            link_or_copy(path, target / copy / path.name.replace(source.name, copy))
 
 
 def benchmark_app(bundle: Bundle, size: Sequence[int], precision: str | None = None) -> float:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 VALIDATION_SCANS = 8
+LEARNT_SCANS = 12
 CALIBRATION_SCANS = 16
 
 
@@ -30,19 +31,41 @@ def run(settings: ExportSettings, context: Context) -> int:
         trained = Bundle.load(settings.model, settings.expect_model)
         with record.stage("plan"):
             validation = scans(settings, trained, "validation", VALIDATION_SCANS)
+            decides = settings.clean or settings.cut
+            learnt = scans(settings, trained, "train", LEARNT_SCANS) if decides else []
             calibration = scans(settings, trained, "train", CALIBRATION_SCANS) if settings.int8 else None
         with record.stage("convert and measure"):
-            bundle = export(settings.model, validation, calibration, settings.expect_model, settings.clean)
+            bundle = export(
+                settings.model,
+                validation,
+                calibration,
+                settings.expect_model,
+                settings.clean,
+                learnt,
+                settings.cut,
+            )
         record.model_id = bundle.model_id
         record.lines.append(bundle.seal_line)
         record.count("validation_scans", len(validation))
-        if bundle.cleaning:
-            told = ", ".join(f"{region} below {least:g} ml" for region, least in bundle.cleaning.items())
-            record.lines.append(f"left out as too small: {told}")
+        record.lines += decisions(bundle)
         record.lines.append(f"precision {bundle.inference['precision']}: {bundle.inference['reason']}")
         if int8 := bundle.inference.get("int8"):
             record.lines.append(f"INT8 {'published' if int8['published'] else 'not published'}: {int8['reason']}")
     return DONE
+
+
+def decisions(bundle: Bundle) -> list[str]:
+    """What the export chose, in lines."""
+    told = [
+        ("cut where the probability is above", "{} {:g}", bundle.thresholds),
+        ("left out as too small", "{} below {:g} ml", bundle.cleaning),
+        ("none at all where there is less", "{} below {:g} ml", bundle.presence),
+    ]
+    return [
+        f"{what}: {', '.join(how.format(region, number) for region, number in values.items())}"
+        for what, how, values in told
+        if values
+    ]
 
 
 def scans(settings: ExportSettings, model: Bundle, split: str, most: int) -> list[Sample]:

@@ -212,11 +212,16 @@ class NetworkSettings:
     )
     upsampling: str = option("how the decoder doubles the resolution", "transposed", choices=("transposed", "resized"))
     precision: str = option("compute precision", "float32", choices=("float32", "bfloat16"))
-    mirror: bool = option(
+    mirror: bool | None = option(
         "segment by the mean of a slice's four mirror images; without, by one look: four times as fast, and worse on"
-        " scans that differ from those of the training; a finished training takes it over without another step",
-        True,
+        " scans that differ from those of the training; when not given on, but off with --pool, which gains next to"
+        " nothing by it; a finished training takes it over without another step"
     )
+
+    @property
+    def sees_mirror_images(self) -> bool:
+        """Whether it segments by the mean of four mirror images; a network that sees a whole head need not."""
+        return self.pool == 1 if self.mirror is None else self.mirror
 
     @property
     def axes(self) -> int:
@@ -301,8 +306,13 @@ class ExportSettings:
         " export recorded in `runs`; float32 when not given"
     )
     clean: bool = option(
-        "let segment leave out what is too small to be a lesion: the least volume per region is chosen on the"
-        " validation scans, none where that does not help; needs --warehouse",
+        "let segment leave out what is too small to be a lesion: the least volumes per region are chosen on labelled"
+        " scans of the training, none where that does not help; needs --warehouse",
+        True,
+    )
+    cut: bool = option(
+        "let each region have a threshold of its own: chosen on labelled scans of the training, that of train where"
+        " another does not help; needs --warehouse",
         True,
     )
 

@@ -148,7 +148,7 @@ def _option(setting: "Field[Any]", kind: Any) -> tuple[str, ...]:
         value += f", {bounds}"
     default = "required" if rules["required"] else "" if setting.default is None else f"`{_shown(setting.default)}`"
     flag = f"`{flag_of(setting)}`"
-    if kind is bool and setting.default:
+    if kind is bool and setting.default is not False:
         flag += f", `--no-{flag_of(setting)[2:]}`"
     return flag, value, default, rules["help"]
 

@@ -79,8 +79,8 @@ class Parser(argparse.ArgumentParser):
 
 def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any], kind: Any, site: Mapping[str, Any]) -> None:
     required = setting.metadata["required"] and setting.name not in site
-    if kind is bool:
-        action = argparse.BooleanOptionalAction if setting.default else "store_true"
+    if plain_type(kind) is bool:
+        action = "store_true" if setting.default is False else argparse.BooleanOptionalAction
         parser.add_argument(flag_of(setting), action=action, help=_escaped(setting))
         return
     value_type = plain_type(kind)

@@ -54,7 +54,7 @@ def lesion_wise(
     Raises ValueError for masks that are not bool or not of one shape.
     """
     pred, truth = pair(pred, truth)
-    lesion_of, members = _lesions(pred, truth, reach)
+    lesion_of, members = lesion_members(pred, truth, reach)
     _, true_run, overlap = shared(pred, truth)
     hits = np.bincount(truth.components.of_run[true_run], overlap, len(truth.components.sizes)).astype(np.int64)
     scores = []
@@ -77,7 +77,7 @@ def mean_dice(scores: Sequence[LesionScore], false_voxels: Sequence[int], least_
     return sum(kept) / (len(kept) + false) if kept or false else float("nan")
 
 
-def _lesions(pred: Runs, truth: Runs, reach: int) -> tuple[np.ndarray, np.ndarray]:
+def lesion_members(pred: Runs, truth: Runs, reach: int = REACH) -> tuple[np.ndarray, np.ndarray]:
     """Which components of the truth, and which of the prediction, belong to each true lesion: bool (lesions, n) each.
 
     Lesions are in the order of their first voxels.

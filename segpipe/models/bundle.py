@@ -59,6 +59,10 @@ class Bundle:
     """What `export` measured and chose: `precision`, `reason`, and the figures behind it; empty before the export."""
     cleaning: dict[str, float] = field(default_factory=dict)
     """The least volume of each region's components, ml; smaller ones are left out. `export` chooses it."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """The probability above which a voxel belongs to a region, where that is not `threshold`. `export` chooses it."""
+    presence: dict[str, float] = field(default_factory=dict)
+    """The least volume of a whole region, ml; where there is less, there is none. `export` chooses it."""
     space: str = AS_INGESTED
     """What its scans were prepared to be, such as `brain-1mm`; `as ingested` where they were not, or nobody knows."""
     origin: str = TRAINED
@@ -68,18 +72,37 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the model computes: weights, network, input, regions, cleaning, the card of an adopted one."""
+        """A hash of what the model computes: weights, network, input, regions, decisions, an adopted one's card."""
         parts = (self.weights_sha256, self.network, self.modalities, self.orientation, self.crop, self.multiple)
         more = (self.label_convention, self.regions, self.normalisation, self.threshold)
         later: list[Any] = [] if self.origin == TRAINED else [self.adopted.get("card")]
         later += [self.cleaning] if self.cleaning else []
         later += [self.space] if self.space != AS_INGESTED else []
+        later += [{"thresholds": self.thresholds}] if self.thresholds else []
+        later += [{"presence": self.presence}] if self.presence else []
         return hashlib.sha256(json.dumps([*parts, *more, *later], sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def trained_as(self) -> str:
-        """The `model_id` that it had when it was trained, before it was exported with cleaning."""
-        return replace(self, cleaning={}).fingerprint
+        """The `model_id` that it had when it was trained, before it was exported with decisions of its own."""
+        return self.undecided.fingerprint
+
+    @property
+    def undecided(self) -> "Bundle":
+        """The bundle as it was trained, without what `export` chose; its `model_id` is as it was."""
+        return replace(self, cleaning={}, thresholds={}, presence={})
+
+    @property
+    def cut(self) -> float | tuple[float, ...]:
+        """Where the regions' probabilities are cut: one threshold for all, or one for each, outermost first."""
+        if not self.thresholds:
+            return self.threshold
+        return tuple(self.thresholds.get(region, self.threshold) for region in self.regions)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether it leaves out what is too small."""
+        return bool(self.cleaning or self.presence)
 
     @property
     def seal(self) -> str:
@@ -152,19 +175,19 @@ class Bundle:
         *names: str,
         without: tuple[str, ...] = (),
         inference: Mapping[str, Any] | None = None,
-        cleaning: Mapping[str, float] | None = None,
+        **decisions: Mapping[str, float],
     ) -> "Bundle":
         """The bundle with these files of its directory hashed again and listed, on disk too; for `export`.
 
-        Files `without` are no longer listed; `inference` and `cleaning` replace what was recorded, where given.
-        Other cleaning makes another model of it, with another `model_id`.
+        Files `without` are no longer listed; `inference` and `decisions` (`cleaning`, `thresholds`, `presence`) replace
+        what was recorded, where given. Other decisions make another model of it, with another `model_id`.
         """
         fs, folder = _open_folder(self.url)
         kept = {name: known for name, known in self.files.items() if name not in without}
         hashes = {name: _sha256(fs, f"{folder}/{name}") for name in names}
         recorded = self.inference if inference is None else dict(inference)
-        cleaned = self.cleaning if cleaning is None else dict(cleaning)
-        bundle = replace(self, files={**kept, **hashes}, inference=recorded, cleaning=cleaned)
+        decided = {name: dict(values) for name, values in decisions.items()}
+        bundle = replace(self, files={**kept, **hashes}, inference=recorded, **decided)  # type: ignore[arg-type]
         bundle = replace(bundle, model_id=bundle.fingerprint)
         _write_index(bundle)
         return bundle
@@ -274,10 +297,12 @@ def _parse(url: str, raw: Any) -> Bundle:
     for name, value in (
         ("inference", {}),
         ("cleaning", {}),
+        ("thresholds", {}),
+        ("presence", {}),
         ("space", AS_INGESTED),
         ("origin", TRAINED),
         ("adopted", {}),
-    ):  # earlier versions wrote none
+    ):
         raw.setdefault(name, value)  # earlier versions wrote none
     names = {f.name for f in fields(Bundle)} - {"url"}
     if set(raw) != names:

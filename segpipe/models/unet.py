@@ -159,7 +159,7 @@ def to_segment(network: tf.keras.Model, settings: NetworkSettings) -> tf.keras.M
 
     By one look or `mirrored`, and where it was trained on `pooled` voxels, from voxels to voxels.
     """
-    network = mirrored(network) if settings.mirror else network
+    network = mirrored(network) if settings.sees_mirror_images else network
     return pooled(network, settings.pool) if settings.pool > 1 else network
 
 

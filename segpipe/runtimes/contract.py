@@ -80,13 +80,13 @@ class PackedPredictor:
         if key not in _OPEN:
             _OPEN.clear()  # a worker serves one model at a time: the memory of the last one is given back
             found = registry.module(RUNTIMES[self.spec.runtime]).predictor(self, threads)
-            _OPEN[key] = CleanedPredictor(found, self.bundle) if self.bundle.cleaning else found
+            _OPEN[key] = CleanedPredictor(found, self.bundle) if self.bundle.leaves_out else found
         return _OPEN[key]
 
 
 @dataclass(frozen=True, eq=False)
 class CleanedPredictor:
-    """A predictor whose label maps lack the components that its bundle calls too small.
+    """A predictor whose label maps lack the components, and the whole regions, that its bundle calls too small.
 
     Probabilities stay those of the voxels as they were predicted, but for regions of which nothing is left.
     """
@@ -98,7 +98,8 @@ class CleanedPredictor:
         """See `Predictor.segment`. A scan whose spacing nobody states is left as it is."""
         found = self.predictor.segment(scan, batches)
         convention = CONVENTIONS[self.bundle.label_convention]
-        labels = clean(found.labels, convention, self.bundle.cleaning, math.prod(scan.spacing_mm) / 1000)
+        voxel_ml = math.prod(scan.spacing_mm) / 1000
+        labels = clean(found.labels, convention, self.bundle.cleaning, voxel_ml, self.bundle.presence)
         left = region_runs(labels, convention.regions)
         means = {name: mean if left[name].voxels else None for name, mean in found.mean_probability.items()}
         return Segmented(labels, means, found.max_probability)

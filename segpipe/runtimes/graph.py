@@ -13,15 +13,16 @@ def segmenter(
     convention: LabelConvention,
     channels: int,
     multiple: int,
-    threshold: float = 0.5,
+    threshold: float | tuple[float, ...] = 0.5,
     with_probability: bool = False,
 ) -> Any:
     """A `tf.function` that does what `slicewise.Network` asks for: the same inputs, `slicewise.Outputs` by name.
 
     `model` is a Keras model from (N, h, w, C) to region probabilities (N, h, w, R), outermost region first. Any h and w
-    do: the image is padded with stored zeros to a `multiple` of pixels, and the results are cropped again. A region's
-    pixels are those whose painted label belongs to it, as in `segpipe.core.regions.to_labels`. What the network says of
-    each pixel, (N, h, w, R), is among the outputs where it is asked for.
+    do: the image is padded with stored zeros to a `multiple` of pixels, and the results are cropped again. `threshold`
+    is one for all regions, or one for each. A region's pixels are those whose painted label belongs to it, as in
+    `segpipe.core.regions.to_labels`. What the network says of each pixel, (N, h, w, R), is among the outputs where it
+    is asked for.
     """
     import tensorflow as tf
 

@@ -32,13 +32,13 @@ MIRRORS = ((2, 3),)
 """The mirror images that are looked at where in doubt: one, turned by half a circle."""
 
 
-def in_doubt(probability: np.ndarray, threshold: float, margin: float = MARGIN) -> np.ndarray:
+def in_doubt(probability: np.ndarray, threshold: float | tuple[float, ...], margin: float = MARGIN) -> np.ndarray:
     """How many pixels of each slice some region is undecided about: (N, h, w, R) to (N,) int.
 
     >>> in_doubt(np.array([0.1, 0.45, 0.9]).reshape(1, 1, 3, 1), threshold=0.5).tolist()
     [1]
     """
-    near: np.ndarray = (np.abs(probability - threshold) < margin).any(axis=-1)
+    near: np.ndarray = (np.abs(probability - np.asarray(threshold, np.float32)) < margin).any(axis=-1)
     return near.sum(axis=(1, 2))
 
 
@@ -61,7 +61,7 @@ class DoubtfulPredictor(SlicewisePredictor):
     """
 
     convention: LabelConvention
-    threshold: float
+    threshold: float | tuple[float, ...]
     share: float = SHARE
     mirrors: tuple[tuple[int, ...], ...] = MIRRORS
 
@@ -128,7 +128,7 @@ class DoubtfulPredictor(SlicewisePredictor):
 
     def _decided(self, probability: np.ndarray, inside: tuple[slice, slice]) -> Outputs:
         """What the network itself tells of slices, from the mean of its looks (N, h, w, R)."""
-        labels = to_labels(probability > self.threshold, self.convention)
+        labels = to_labels(probability > np.asarray(self.threshold, np.float32), self.convention)
         counted = probability[:, inside[0], inside[1]]
         members = to_regions(labels, self.convention)[:, inside[0], inside[1]]
         return Outputs(
@@ -139,7 +139,9 @@ class DoubtfulPredictor(SlicewisePredictor):
         )
 
 
-def doubtful(predictor: SlicewisePredictor, convention: LabelConvention, threshold: float) -> DoubtfulPredictor:
+def doubtful(
+    predictor: SlicewisePredictor, convention: LabelConvention, threshold: float | tuple[float, ...]
+) -> DoubtfulPredictor:
     """The predictor of the same one-look network that looks again where in doubt."""
     same = {name: getattr(predictor, name) for name in ("network", "regions", "crop", "multiple", "batch_size")}
     return DoubtfulPredictor(**same, convention=convention, threshold=threshold)

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,15 @@ def export(
     calibration: Sequence[Sample] | None = None,
     expected: str | None = None,
     clean: bool = True,
+    learnt: Sequence[Sample] = (),
+    cut: bool = True,
 ) -> Bundle:
     """Convert a Keras model to an IR from int16 slices to uint8 labels, in its bundle, whose new index is given back.
 
     The precision that `segment` shall use is measured on the scans of `validation`, see `judge.choose`; without any it
-    is float32. What is too small to be a lesion is chosen there too if `clean` says so, see `judge.choose_cleaning`;
-    the model then has another `model_id`. With scans for `calibration` an INT8 model is made too and published where
-    `judge.judge_int8` lets it.
+    is float32. Where each region is cut is chosen on these and on the `learnt` ones of the training if `cut` says so,
+    and what is too small to be a lesion if `clean` says so, see `judge.choose_decisions`; the model then has another
+    `model_id`. With scans for `calibration` an INT8 model is made too and published where `judge.judge_int8` lets it.
     The index is written last and names the hashes of the new files, so that a half-written export is refused as damaged
     and the next one puts it right. Raises ModelError for a network that cannot be converted, and for one whose float32
     masks are not those of Keras, and for a model of another seal than `expected`.
@@ -62,14 +64,16 @@ def export(
 
     bundle = Bundle.load(bundle_url, expected)
     bundle.must_be_trained_here("convert")
+    bundle = bundle.undecided  # what an earlier export chose is chosen again
     contents = convert(load_keras(bundle), bundle)
-    chosen, trial = judge.choose(bundle, contents, validation)
-    choices = judge.choose_cleaning(bundle, trial, validation) if clean else {}
-    if choices:
-        chosen["cleaning"] = {region: asdict(choice) for region, choice in choices.items()}
-    cleaning = {region: choice.least_ml for region, choice in choices.items() if choice.least_ml}
-    if cleaning:
+    chosen, _ = judge.choose(bundle, contents, validation)
+    decided = judge.choose_decisions(bundle, contents, chosen["precision"], validation, learnt, cut, clean)
+    chosen |= decided.told
+    if any(decided.fields.values()):
         chosen["trained_as"] = bundle.trained_as
+    if decided.thresholds:
+        bundle = replace(bundle, thresholds=decided.thresholds)
+        contents = convert(load_keras(bundle), bundle)
     int8, published = None, False
     if calibration is not None and bundle.network["dimensions"] == 3:
         chosen["int8"] = {"published": False, "reason": "3D networks are not quantised in this version"}
@@ -88,11 +92,21 @@ def export(
     for name, data in written.items():
         _put(fs, f"{folder.rstrip('/')}/{name}", data)
     gone = tuple(name for name in (*INT8_FILES, *LOOK_FILES) if name not in written)
-    return bundle.with_files(*written, without=gone, inference=chosen, cleaning=cleaning)
+    return bundle.with_files(*written, without=gone, inference=chosen, **decided.fields)
 
 
 def _sees_mirror_images(bundle: Bundle) -> bool:
     return bundle.network["dimensions"] != 3 and bool(bundle.network.get("mirror"))
+
+
+def _looks_alike(bundle: Bundle) -> str:
+    """Why a model cannot look where in doubt; empty if it can."""
+    if bundle.origin == ADOPTED:
+        return "looks everywhere as its card says"
+    if bundle.network["dimensions"] == 3:
+        often = "four times" if bundle.network.get("mirror") else "once"
+        return f"sees volumes and no slices, and looks at all of each {often}"
+    return "" if _sees_mirror_images(bundle) else "looks at every slice once anyway"
 
 
 def precision(bundle: Bundle) -> str:
@@ -106,8 +120,8 @@ def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str
     Raises ModelError for looks that the model does not have.
     """
     if looks == "doubt":
-        if bundle.origin == ADOPTED or not _sees_mirror_images(bundle):
-            raise ModelError(f"Model {bundle.url} looks at every slice once anyway", "leave out --looks")
+        if why := _looks_alike(bundle):
+            raise ModelError(f"Model {bundle.url} {why}", "leave out --looks")
         if precision == "int8":
             raise ModelError(f"Model {bundle.url} in INT8 looks at every slice as often", "give another --precision")
         return LOOK_FILES, "run `export` on it with this version"
@@ -195,14 +209,14 @@ def network_function(model: Any, bundle: Bundle, with_probability: bool = False)
     if bundle.network["dimensions"] == 3:
         return tiler(model, len(bundle.modalities))
     channels, multiple = len(bundle.modalities), bundle.multiple
-    return segmenter(model, convention(bundle), channels, multiple, bundle.threshold, with_probability)
+    return segmenter(model, convention(bundle), channels, multiple, bundle.cut, with_probability)
 
 
 def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
     """The predictor of a network that does what `network_function` does."""
     if bundle.network["dimensions"] == 3:
         overlap = bundle.training.get("tile_overlap", OVERLAP)
-        return TiledPredictor(network, convention(bundle), bundle.crop, overlap, bundle.threshold)
+        return TiledPredictor(network, convention(bundle), bundle.crop, overlap, bundle.cut)
     return SlicewisePredictor(network, tuple(bundle.regions), bundle.crop, bundle.multiple, batch_size)
 
 
@@ -213,7 +227,18 @@ def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     found = on_ir((xml, weights), bundle, threads, spec.precision, spec.batch_size)
     if spec.looks == "doubt":
         assert isinstance(found, SlicewisePredictor)  # `files` has seen to it
-        return doubtful(found, convention(bundle), bundle.threshold)
+        return doubtful(found, convention(bundle), bundle.cut)
+    return found
+
+
+def prober(
+    contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int
+) -> TiledPredictor | SlicewisePredictor:
+    """A predictor that tells probabilities, of a bundle whose IR is `contents`; a 2D one is converted anew for it."""
+    if bundle.network["dimensions"] != 3:
+        contents = convert(load_keras(bundle), bundle, with_probability=True)
+    found = on_ir(contents, bundle, threads, precision, batch_size)
+    assert isinstance(found, TiledPredictor | SlicewisePredictor)  # adopted networks are not exported
     return found
 
 

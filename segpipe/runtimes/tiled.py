@@ -40,10 +40,15 @@ class TiledPredictor:
     convention: LabelConvention
     tile: tuple[int, ...]
     overlap: float = OVERLAP
-    threshold: float = 0.5
+    threshold: float | tuple[float, ...] = 0.5
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`. Voxels outside the brain box are labelled 0 without asking the network."""
+        box, probability = self.probability(scan, batches)
+        return self._decide(scan, probability, box)
+
+    def probability(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> tuple[tuple[slice, ...], np.ndarray]:
+        """The brain's box, and what the network says of its voxels: float32 (slices, rows, columns, R)."""
         box = [slice(scan.brain_box[2 * axis], scan.brain_box[2 * axis + 1]) for axis in range(3)]
         shape = tuple(side.stop - side.start for side in box)
         regions = len(self.convention.regions)
@@ -55,11 +60,11 @@ class TiledPredictor:
                 tile = cut(volume, origin, self.tile)[None]
                 self.network.start(tile, mean, inverse_std, blended.sink(number, origin))
             self.network.wait()
-        return self._decide(scan, blended.blender.result(), tuple(box))
+        return tuple(box), blended.blender.result()
 
     def _decide(self, scan: ScanInput, probability: np.ndarray, box: tuple[slice, ...]) -> Segmented:
         labels = np.zeros(scan.shape, np.uint8)
-        labels[box] = to_labels(probability > self.threshold, self.convention)
+        labels[box] = to_labels(probability > np.asarray(self.threshold, np.float32), self.convention)
         inside = to_regions(labels[box], self.convention).astype(bool)
         means, highest = {}, {}
         for place, region in enumerate(self.convention.region_names):

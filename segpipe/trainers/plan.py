@@ -90,7 +90,13 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     least_steps = LEAST_STEPS if settings.pool == 1 else LEAST_POOLED_STEPS
     epochs = settings.epochs or max(LEAST_EPOCHS, math.ceil(least_steps / steps))
     return TrainPlan(
-        settings=replace(settings, epochs=epochs, batch_size=batch, patch_size=longest_patch(settings)),
+        settings=replace(
+            settings,
+            epochs=epochs,
+            batch_size=batch,
+            patch_size=longest_patch(settings),
+            mirror=settings.sees_mirror_images,
+        ),
         modalities=tuple(modalities),
         orientation=orientation,
         convention_name=convention,

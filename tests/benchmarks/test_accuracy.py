@@ -1,8 +1,11 @@
 """Cross-validation by patient: who is tested when, and what is told of them."""
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.accuracy import FOLDS, fold_rule, judged
+from benchmarks.accuracy import FOLDS, fold_rule, judged, kept
+from segpipe.errors import UsageError
 
 SUBJECTS = [f"BraTS_{number:05d}" for number in range(9)]
 
@@ -16,6 +19,20 @@ def test_every_patient_is_tested_once_and_some_validate():
         assert 1 <= splits.count("validation") <= 2
         assert splits.count("train") >= 4
     assert sorted(tested) == SUBJECTS
+
+
+def test_few_patients_to_learn_from_are_among_more_and_the_others_stay():
+    subjects = [Path("archive") / name for name in SUBJECTS]
+    rule = fold_rule(SUBJECTS, 0)
+    learnt = [[path for path in kept(subjects, rule, count) if rule.of(path.name) == "train"] for count in (1, 3, 4)]
+    assert [len(one) for one in learnt] == [1, 3, 4]
+    assert set(learnt[0]) < set(learnt[1]) < set(learnt[2])
+    for count in (1, 4):
+        others = [path for path in kept(subjects, rule, count) if rule.of(path.name) != "train"]
+        assert others == [path for path in subjects if rule.of(path.name) != "train"]
+    assert kept(subjects, rule, None) == subjects
+    with pytest.raises(UsageError, match="not 99: give a smaller PATIENTS"):
+        kept(subjects, rule, 99)
 
 
 def test_errors_are_told_in_ml_and_false_lesions_count_as_nothing():

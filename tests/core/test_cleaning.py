@@ -84,7 +84,32 @@ TRUE, SPECKS = blob((1, 1, 1, 8)), blob((1, 1, 1, 8), (1, 20, 20, 4), (8, 20, 1,
 
 def test_specks_are_left_out_by_the_least_volume_that_helps() -> None:
     chosen = choose([pair(SPECKS, TRUE)] * 3, candidates_ml=(2.0, 0.06, 0.1, 0.5))
-    assert chosen == Choice(0.1, pytest.approx(2 * 512 / (512 + 640)), 1.0, 3)
+    assert chosen == Choice(0.1, pytest.approx(2 * 512 / (512 + 640)), 1.0, 3, 0.0, pytest.approx(1 / 3), 1.0)
+
+
+def test_a_speck_that_hardly_changes_dice_is_a_false_lesion() -> None:
+    chosen = choose([pair(blob((1, 1, 1, 8), (8, 20, 20, 1)), TRUE)] * 3, (0.01,))
+    assert (chosen.least_ml, chosen.lesion_dice_before, chosen.lesion_dice_after) == (0.01, 0.5, 1.0)
+    assert chosen.dice_before > 0.999
+
+
+def test_a_region_of_which_there_is_little_is_none() -> None:
+    nothing, scattered = np.zeros_like(TRUE), blob((1, 1, 1, 4), (1, 20, 20, 4), (8, 20, 1, 4))  # 3 x 64 voxels
+    pairs = [pair(TRUE, TRUE), pair(TRUE, TRUE), pair(scattered, nothing)]
+    chosen = choose(pairs, (0.05,), (0.1, 0.2, 0.4))
+    assert (chosen.least_ml, chosen.presence_ml, chosen.dice_after) == (0, 0.2, 1.0)
+    assert chosen.dice_before == pytest.approx(2 / 3)
+    assert choose([*pairs, pair(scattered, scattered)], (0.05,), (0.2,)).presence_ml == 0, "someone has as little"
+
+
+def test_little_of_an_inner_region_becomes_what_holds_it() -> None:
+    labels = blob((0, 0, 0, 10))
+    labels[1:3, 1:3, 1:3] = labels[6:8, 6:8, 6:8] = 4  # 2 x 8 voxels that enhance
+    assert clean(labels, BRATS, {}, 1.0, {"enhancing_tumour": 16.0}) is labels
+    found = clean(labels, BRATS, {}, 1.0, {"enhancing_tumour": 16.001})
+    assert (found[1:3, 1:3, 1:3] == 1).all()
+    assert (found == 4).sum() == 0
+    assert (clean(labels, BRATS, {"enhancing_tumour": 9.0}, 1.0) == found).all()
 
 
 def test_small_true_lesions_are_not_given_up_for_the_specks_of_others() -> None:
@@ -105,5 +130,5 @@ def test_few_patients_say_nothing(count: int) -> None:
 
 
 def test_a_gain_that_is_noise_is_none() -> None:
-    almost = blob((1, 1, 1, 8), (8, 20, 20, 1))
+    almost = blob((1, 1, 1, 8), (8, 10, 1, 1))  # so near that it is part of the lesion
     assert choose([pair(almost, TRUE)] * 4, (0.01,)).least_ml == 0

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segpipe.core.prediction import Sample, ScanInput
+from segpipe.core.cutting import Levels, grid_with
+from segpipe.core.prediction import ScanInput
+from segpipe.core.regions import CONVENTIONS, to_regions
 from segpipe.models.bundle import Bundle
-from segpipe.runtimes.judge import Trial, choose_cleaning
+from segpipe.runtimes.judge import Labelled, decisions
 from tests.runtimes.onnx_networks import network
 from tests.runtimes.test_adopt import SOFT, adopted, card, segmented
 
 Scan = tuple[list[np.ndarray], ScanInput]
 SHAPE = (8, 24, 24)
-
-
-class Held:
-    """Slices of which only the truth is asked for."""
-
-    def __init__(self, truth: np.ndarray | None):
-        self.truth = truth
-
-
-def sample(number: int, truth: np.ndarray | None, convention: str | None = "brats") -> Sample:
-    scan = ScanInput(SHAPE, (0.0,), (1.0,), (1.0,), (0.0,), (0, 8, 0, 24, 0, 24), (1.0, 1.0, 1.0))
-    return Sample(f"c:{number}:1", scan, Held(truth), convention)  # type: ignore[arg-type]
+BRATS = CONVENTIONS["brats"]
 
 
 def maps() -> tuple[np.ndarray, np.ndarray]:
@@ -45,20 +37,24 @@ def bundle(tmp_path: Path) -> Bundle:
     return adopted(network(tmp_path / "n.onnx", SOFT), card())
 
 
-def test_the_least_volume_is_chosen_on_labelled_scans(bundle: Bundle) -> None:
+def labelled(truth: np.ndarray, found: np.ndarray, voxel_ml: float = 0.001) -> Labelled:
+    """A scan in which a network is sure of `found`."""
+    sure = to_regions(found, BRATS).astype(np.float32)
+    levels = Levels.of(SHAPE, tuple(slice(0, length) for length in SHAPE), sure, grid_with(0.5))
+    return Labelled.of(levels, truth, BRATS, BRATS, voxel_ml, unseen=False)
+
+
+def test_the_least_volume_is_chosen_on_labelled_scans() -> None:
     truth, found = maps()
-    samples = [*(sample(number, truth) for number in range(3)), sample(8, None), sample(9, truth, "unheard of")]
-    trial = Trial({one.scan_id: found for one in samples})
-    chosen = choose_cleaning(bundle, trial, samples)
-    assert {region: choice.least_ml for region, choice in chosen.items()} == {
-        "whole_tumour": 0.05,
-        "tumour_core": 0,
-        "enhancing_tumour": 0,
-    }
-    assert chosen["whole_tumour"].patients == 3
-    assert (chosen["whole_tumour"].dice_before, chosen["whole_tumour"].dice_after) == (pytest.approx(800 / 854), 1.0)
-    assert choose_cleaning(bundle, trial, samples[:2])["whole_tumour"].least_ml == 0
-    assert choose_cleaning(bundle, Trial(), []) == {}
+    chosen = decisions([labelled(truth, found)] * 3, BRATS, 0.5)
+    assert (chosen.thresholds, chosen.cleaning, chosen.presence) == ({}, {"whole_tumour": 0.05}, {})
+    told = chosen.told["cleaning"]["whole_tumour"]
+    assert (told["patients"], told["dice_before"], told["dice_after"]) == (3, pytest.approx(800 / 854), 1.0)
+    assert told["lesion_dice_before"] == pytest.approx(1 / 3)
+    assert not decisions([labelled(truth, found)] * 2, BRATS, 0.5).cleaning
+    assert not decisions([labelled(truth, found, voxel_ml=0.0)] * 3, BRATS, 0.5).cleaning
+    assert not decisions([labelled(truth, found)] * 3, BRATS, 0.5, clean=False).told.get("cleaning")
+    assert not decisions([], BRATS, 0.5).cleaning
 
 
 def test_a_bundle_that_cleans_is_another_model(bundle: Bundle) -> None:
@@ -67,6 +63,18 @@ def test_a_bundle_that_cleans_is_another_model(bundle: Bundle) -> None:
     assert cleaned.model_id != bundle.model_id
     assert cleaned.trained_as == bundle.model_id
     assert cleaned.with_files(cleaning={}).model_id == bundle.model_id
+    decided = [bundle.with_files(**{name: {"whole_tumour": 0.6}}) for name in ("thresholds", "presence")]
+    assert len({bundle.model_id, cleaned.model_id, *(one.model_id for one in decided)}) == 4
+    assert {one.trained_as for one in decided} == {bundle.model_id}
+
+
+def test_a_bundle_of_an_earlier_version_knows_of_no_decisions(bundle: Bundle) -> None:
+    index = Path(bundle.url) / "bundle.json"
+    content = json.loads(index.read_text())
+    for name in ("thresholds", "presence"):
+        assert content.pop(name) == {}
+    index.write_text(json.dumps(content))
+    assert Bundle.load(bundle.url) == bundle
 
 
 def test_masks_lack_what_is_too_small(bundle: Bundle, scan: Scan) -> None:
@@ -80,5 +88,7 @@ def test_masks_lack_what_is_too_small(bundle: Bundle, scan: Scan) -> None:
     np.testing.assert_array_equal(cleaned.labels, np.where(raw.labels == 4, 1, raw.labels))
     assert cleaned.mean_probability["enhancing_tumour"] is None
     assert cleaned.mean_probability["whole_tumour"] == raw.mean_probability["whole_tumour"]
+    bundle.with_files(cleaning={}, presence={"enhancing_tumour": least})
+    np.testing.assert_array_equal(segmented(bundle, channels, spaced).labels, cleaned.labels)
     unknown = segmented(bundle, channels, described)
     np.testing.assert_array_equal(unknown.labels, raw.labels)

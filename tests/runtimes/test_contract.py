@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from segpipe.core.regions import CONVENTIONS, to_labels, to_regions
 from segpipe.errors import ModelError, UsageError
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.contract import RUNTIMES, PredictorSpec
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.openvino import convert, export, on_ir, prober
 from segpipe.runtimes.slicewise import window
 from tests.runtimes.models import scan_input, tiny_bundle
 
@@ -73,6 +74,28 @@ def test_masks_are_those_of_keras(exported: Make, scan: Scan, runtime: str, netw
         if inside[..., place].any():
             mean = probability[..., place][inside[..., place]].mean()
             assert found.mean_probability[region] == pytest.approx(mean, abs=1e-2)
+
+
+@pytest.mark.parametrize("network", [{}, {"dimensions": 3, "crop": (8, 32, 32)}], ids=["2D", "3D"])
+def test_each_region_has_a_threshold_of_its_own(tmp_path: Path, scan: Scan, network: dict[str, Any]) -> None:
+    """In Keras and in OpenVINO; what is in an inner region is in the outer ones, however these are cut."""
+    trained = tiny_bundle(str(tmp_path / "m"), normalisation="instance", **network)
+    ir = convert(load_keras(trained), trained)
+    box, probability = prober(ir, trained, 1, "float32", 4).probability(scan[1], batches(scan[0], 3))
+    whole, _, enhancing = np.median(probability.reshape(-1, 3), axis=0).tolist()
+    bundle = trained.with_files(thresholds={"whole_tumour": whole, "enhancing_tumour": enhancing})
+    assert bundle.cut == (whole, 0.5, enhancing)
+    ours = predict(bundle, scan, "keras")
+    ir = convert(load_keras(bundle), bundle)
+    told = on_ir(ir, bundle, 1, "float32", 4).segment(scan[1], batches(scan[0], 3))
+    assert (told.labels == ours.labels).mean() >= 0.999
+    cut = to_labels(probability > np.array(bundle.cut, np.float32), CONVENTIONS["brats"])
+    assert (ours.labels[box] == cut).mean() >= 0.999
+    one = to_labels(probability > 0.5, CONVENTIONS["brats"])
+    assert (one != cut).mean() > 0.01, "thresholds that change nothing show nothing"
+    alone = (probability[..., 2] > enhancing) & (probability[..., 0] <= whole)
+    assert alone.any()
+    assert to_regions(ours.labels, CONVENTIONS["brats"])[box][alone].mean() >= 0.999
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

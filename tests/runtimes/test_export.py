@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ import pytest
 
 from segpipe.core.prediction import Sample, SliceBatch
 from segpipe.errors import ModelError
-from segpipe.models.bundle import Bundle
+from segpipe.models.bundle import Bundle, load_keras, save_bundle
 from segpipe.readers.synthetic import glioma
 from segpipe.runtimes import judge, openvino
-from segpipe.runtimes.contract import PredictorSpec
+from segpipe.runtimes.contract import RUNTIMES, PredictorSpec
 from segpipe.runtimes.openvino import FILES, INT8_FILES, convert, export, quantise
 from tests.runtimes.models import MODALITIES, scan_input, tiny_bundle
 
@@ -78,6 +78,37 @@ def test_what_was_measured_is_recorded(bundle: Bundle, samples: list[Sample], mo
     assert (found["precision"] == "bfloat16") == (min(shares) >= 0.999 and "times as fast as" in found["reason"])
     assert PredictorSpec(bundle.url).pack().spec.precision == found["precision"]
     assert Bundle.load(bundle.url) == exported
+
+
+def test_each_region_is_cut_where_labelled_scans_say(bundle: Bundle, samples: list[Sample]) -> None:
+    """A network that believes in too much, by what it said before; without a spacing nothing is too small."""
+    before_it = PredictorSpec(bundle.url, "keras").open(1)
+    true = [before_it.segment(one.scan, one.slices).labels for one in samples]
+    samples = [replace(one, slices=replace(one.slices, truth=truth)) for one, truth in zip(samples, true, strict=True)]
+    network = load_keras(bundle)
+    bias = network.get_layer("logits").bias
+    bias.assign(bias + 1.2)  # what was 0.5 is 0.77 now
+    eager = save_bundle(bundle, network)
+    before = export(bundle.url, samples, cut=False)
+    assert (before.thresholds, before.model_id) == ({}, eager.model_id)
+    after = export(bundle.url, samples[:1], learnt=samples[1:])
+    assert set(after.thresholds.values()) <= {0.6, 0.7, 0.8}
+    assert after.thresholds
+    told = after.inference["thresholds"]
+    for region, threshold in after.thresholds.items():
+        assert (told[region]["threshold"], told[region]["patients"], told[region]["unseen"]) == (threshold, 3, 1)
+    keras, openvino = (PredictorSpec(bundle.url, runtime, precision="float32").open(1) for runtime in RUNTIMES)
+    trial = judge.Trial({one.scan_id: keras.segment(one.scan, one.slices).labels for one in samples})
+    for one in samples:
+        assert (openvino.segment(one.scan, one.slices).labels == trial.labels[one.scan_id]).mean() >= 0.999
+    dice = judge.mean_dice(after, trial, samples)
+    for region, value in dice.items():
+        assert value == pytest.approx(told[region]["dice_after"], abs=0.002)
+        assert value >= told[region]["dice_before"]
+    assert after.trained_as == eager.model_id
+    again = export(bundle.url, samples[:1], learnt=samples[1:])
+    assert again.model_id == after.model_id, "what was chosen is chosen again"
+    assert export(bundle.url).thresholds == {}
 
 
 def test_bfloat16_is_not_tried_where_the_processor_lacks_it(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from segpipe.core.augment import augment_shares, surroundings
+from segpipe.errors import ModelError
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import ScanPlan
 from segpipe.trainers.plan import fitted, make_plan
@@ -38,6 +39,8 @@ def test_dimensions_fit_the_scans_where_none_are_asked_for(rows, dimensions: int
     assert (found.dimensions, found.pool) == (dimensions, pool)
     asked = TrainSettings(dimensions=5 - dimensions)
     assert fitted(asked, rows) == asked
+    assert found.sees_mirror_images == (pool == 1), "a whole head gains next to nothing by it"
+    assert replace(found, mirror=True).sees_mirror_images
 
 
 def test_a_cube_is_its_mean_and_an_outline_keeps_its_place():
@@ -91,7 +94,7 @@ def test_examples_are_pooled_shared_out_and_repeatable(settings):
 def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp_path):
     """Trained for two steps; OpenVINO says what Keras says, and validation asks for whole brains."""
     from segpipe.models.bundle import Bundle, load_keras
-    from segpipe.runtimes.openvino import convert
+    from segpipe.runtimes import openvino
     from segpipe.trainers import train
     from segpipe.warehouse.runs import record_run
 
@@ -101,10 +104,12 @@ def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp
         bundle = train(asked, None, run)
     assert bundle.crop == tile_shape(plan)
     assert bundle.multiple == 8
-    assert bundle.network["pool"] == 2
+    assert (bundle.network["pool"], bundle.network["mirror"]) == (2, False)
+    with pytest.raises(ModelError, match=r"sees volumes and no slices, .* each once: leave out --looks"):
+        openvino.files(bundle, "float32", "doubt")
     network = load_keras(Bundle.load(bundle.url))
     image = np.random.default_rng(0).normal(size=(1, 8, 16, 16, 4)).astype(np.float32)
     assert network(image).shape == (1, 8, 16, 16, 3)
-    xml, weights = convert(network, bundle)
+    xml, weights = openvino.convert(network, bundle)
     assert xml
     assert weights

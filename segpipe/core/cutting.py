@@ -1,0 +1,154 @@
+"""Where a region's probabilities are cut: one threshold per region, chosen on patients whose labels are known.
+
+A network that was trained on places with lesions more often than there are any believes in too much, in inner regions
+more than in outer ones. Which threshold is right is found on a coarse grid, and few patients say little, so a region
+leaves the threshold that it was trained with only where the gain is plain over many of them, and then as little as
+gives most of it. Patients whom the network has learnt from count, because most of what it believes in too much it
+believes in there too; those it has not learnt from can only forbid a move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segpipe.core.metrics import dice
+from segpipe.core.regions import LabelConvention, to_labels, to_regions
+
+GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Thresholds that may be chosen, besides that of the training. Beyond, a few voxels decide."""
+
+LEAST_GAIN = 0.01
+"""What the mean Dice over patients must gain."""
+
+LEAST_PATIENTS = 3
+"""Fewer patients than these say nothing."""
+
+ENOUGH = 0.5
+"""Share of the best gain for which the threshold nearest to that of the training is taken."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The threshold of a region; mean Dice with that of the training and with it, over `patients`.
+
+    Of these, `unseen` are such as the network has not learnt from.
+    """
+
+    threshold: float
+    dice_before: float
+    dice_after: float
+    patients: int
+    unseen: int
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """How many thresholds of `grid`, ascending, each probability of a scan of `shape` exceeds.
+
+    `levels` (n, R) uint8 at the flat indices `places` (n,) int64; no probability elsewhere exceeds any.
+    """
+
+    shape: tuple[int, int, int]
+    grid: tuple[float, ...]
+    places: np.ndarray
+    levels: np.ndarray
+
+    @classmethod
+    def of(
+        cls, shape: tuple[int, int, int], box: tuple[slice, ...], probability: np.ndarray, grid: Sequence[float]
+    ) -> Levels:
+        """Those of the probabilities float32 (slices, rows, columns, R) of a box in a scan."""
+        levels = np.zeros(probability.shape, np.uint8)
+        for threshold in grid:
+            levels += probability > np.float32(threshold)
+        inside = np.nonzero(levels.any(axis=-1))
+        whole = [places + side.start for places, side in zip(inside, box, strict=True)]
+        return cls(shape, tuple(grid), np.ravel_multi_index(whole, shape), levels[inside])
+
+    def labels(self, cut: Sequence[float], convention: LabelConvention) -> np.ndarray:
+        """The label map uint8 of the scan, with a threshold of the grid for each region."""
+        labels = np.zeros(self.shape, np.uint8)
+        labels.reshape(-1)[self.places] = to_labels(self.levels > self._indices(cut), convention)
+        return labels
+
+    def tally(self, truth: np.ndarray, unseen: bool = False) -> Tally:
+        """What must be known to choose by, with the true regions bool (slices, rows, columns, R)."""
+        true = truth.reshape(-1, truth.shape[-1])
+        missed = true.any(axis=-1)
+        missed[self.places] = False
+        there = np.concatenate([self.levels, np.zeros((int(missed.sum()), true.shape[-1]), np.uint8)])
+        both = np.concatenate([there, np.concatenate([true[self.places], true[missed]]).astype(np.uint8)], axis=1)
+        kinds, voxels = np.unique(both, axis=0, return_counts=True)
+        regions = true.shape[-1]
+        return Tally(kinds[:, :regions], kinds[:, regions:].astype(bool), voxels, unseen)
+
+    def _indices(self, cut: Sequence[float]) -> np.ndarray:
+        return np.array([self.grid.index(threshold) for threshold in cut])
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """How many `voxels` (n,) of a patient have these levels (n, R) and lie in these true regions (n, R)."""
+
+    levels: np.ndarray
+    truth: np.ndarray
+    voxels: np.ndarray
+    unseen: bool = False
+
+    def dice(self, place: int, cut: Sequence[int], convention: LabelConvention) -> float:
+        """Dice of the region at `place`, with indices of thresholds for all; 1 where neither mask has a voxel."""
+        found = to_regions(to_labels(self.levels > np.array(cut), convention), convention)[:, place].astype(bool)
+        true = self.truth[:, place]
+        tp, fp, fn = (int(self.voxels[kind].sum()) for kind in (found & true, found & ~true, ~found & true))
+        return dice(tp, fp, fn) if tp + fp + fn else 1.0
+
+
+def grid_with(threshold: float) -> tuple[float, ...]:
+    """The thresholds that may be chosen, ascending, where the training had this one."""
+    return tuple(sorted({*GRID, threshold}))
+
+
+def choose(
+    tallies: Sequence[Tally], convention: LabelConvention, trained: float, grid: Sequence[float] | None = None
+) -> dict[str, Cut]:
+    """The threshold of each region, by patients whose levels are those of `grid`; `trained` where nothing is gained.
+
+    The innermost region is chosen first: what is in it is in those around it as well, whatever their thresholds, so a
+    region's Dice hangs on its own threshold and on those of later regions alone. A threshold must gain `LEAST_GAIN`,
+    and one standard error of the gain over patients, and lose nothing on those `unseen`; of such the one nearest to
+    `trained` is taken that has `ENOUGH` of the best gain. Fewer than `LEAST_PATIENTS` change nothing.
+    """
+    grid = tuple(grid or grid_with(trained))
+    base = grid.index(trained)
+    cut = [base] * len(convention.regions)
+    found: dict[str, Cut] = {}
+    unseen = np.array([tally.unseen for tally in tallies], bool)
+    for place, region in reversed(list(enumerate(convention.regions))):
+        ways = [[*cut[:place], index, *cut[place + 1 :]] for index in range(len(grid))]
+        table = np.array([[tally.dice(place, way, convention) for way in ways] for tally in tallies])
+        table = table.reshape(len(tallies), len(grid))
+        cut[place] = _best(table, base, unseen)
+        means = table.mean(axis=0) if len(tallies) else np.full(len(grid), np.nan)
+        after = grid[cut[place]], float(means[base]), float(means[cut[place]])
+        found[region] = Cut(*after, len(tallies), int(unseen.sum()))
+    return {region: found[region] for region in convention.regions}
+
+
+def _best(table: np.ndarray, base: int, unseen: np.ndarray) -> int:
+    """The index of the threshold to take, by Dice of patients and thresholds (n, G)."""
+    patients = len(table)
+    if patients < LEAST_PATIENTS:
+        return base
+    gains = table - table[:, [base]]
+    mean = gains.mean(axis=0)
+    error = gains.std(axis=0, ddof=1) / np.sqrt(patients)
+    allowed = (mean >= LEAST_GAIN) & (mean >= error)
+    if unseen.any():
+        allowed &= gains[unseen].mean(axis=0) >= 0
+    if not allowed.any():
+        return base
+    enough = np.flatnonzero(allowed & (mean >= ENOUGH * mean[allowed].max()))
+    return int(enough[np.argmin(np.abs(enough - base))])
