@@ -130,13 +130,19 @@ def _assigned(labels: np.ndarray, values: list[int], spacing_mm: np.ndarray, sam
     free = _fullest(total, _owners(lesions, number, spacing_mm, sampled.centres, total > 0), wanted)
     found = np.zeros(len(total), np.uint8)
     rest = total.copy()
-    for place in np.argsort([counts.sum() for _, counts in parts], kind="stable"):
+    order = np.argsort([counts.sum() for _, counts in parts], kind="stable")
+    for place in order:
         (owners, counts), share = parts[place], shares[place]
         of_rest = share / np.maximum(np.maximum(rest, share), np.finfo(np.float32).tiny)
         taken = _fullest(of_rest, np.where(free, owners, 0), counts)
         found[taken] = values[place]
         free &= ~taken
         rest -= share
+    for place in order:  # what a part found no room for goes to where its label lies beside
+        missing = parts[place][1].sum() - np.count_nonzero(found == values[place])
+        taken = _fullest(shares[place], (free & (shares[place] > 0)).astype(int), np.array([0, missing]))
+        found[taken] = values[place]
+        free &= ~taken
     found[free] = np.array(values, np.uint8)[shares[:, free].argmax(axis=0)]
     return found
 

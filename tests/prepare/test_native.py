@@ -105,6 +105,17 @@ def test_no_voxel_gets_a_label_that_does_not_reach_it():
         assert np.count_nonzero(native == label) * 5 == pytest.approx(np.count_nonzero(labels == label), rel=0.1)
 
 
+def test_noise_keeps_its_volume_as_well():
+    """A voxel in seven has a label, at random, as an untrained network gives."""
+    rng = np.random.default_rng(7)
+    labels = np.where(rng.random(SPACE.shape) < 0.15, rng.choice([1, 2, 4], SPACE.shape), 0).astype(np.uint8)
+    target = _grid((80, 70, 24), (1, 1.2, 4), (-10, -12, -15))
+    native = to_native(labels, SPACE, target, _turn(6, (0, 0, 0)))
+    for region in ((1,), (2,), (4,), (1, 2, 4)):
+        volume = np.isin(labels, region).sum() * SPACE.voxel_ml
+        assert np.isin(native, region).sum() * target.voxel_ml == pytest.approx(volume, rel=0.02)
+
+
 @pytest.mark.parametrize("spacing", [(0.9, 0.9, 6.0), (0.5, 0.5, 3.3)], ids=str)
 def test_nested_labels_have_no_holes_and_stay_in_the_middle(spacing):
     labels, matrix = _labels(), _turn(12, (3.3, -8.1, 4.7))
