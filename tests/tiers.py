@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy.testing  # noqa: F401  its first import asks `lscpu`, which shall not count for the test that causes it
 import pytest
 
 ROOMS_WITH_PROCESSES = frozenset({"hadoop", "jobs", "models", "notebooks", "runtimes", "trainers"})

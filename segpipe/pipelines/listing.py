@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _FEW = 2000  # files whose headers the driver reads before tasks have started
 
 
-def is_dicom(settings: IngestSettings, naming: Naming) -> bool:
+def is_dicom(settings: IngestSettings | SegmentSettings, naming: Naming) -> bool:
     """Whether the source is a DICOM archive, as its layout or its content says."""
     if settings.layout != "auto" or naming.secret is None:
         return settings.layout == "dicom"
-    fs, path = files.filesystem(settings.source)
+    fs, path = files.filesystem(settings.source or "")
     return bool(fs.isdir(path)) and index.looks_like_dicom(fs, path)
 
 
@@ -57,7 +57,6 @@ def listing(
             return dicom.read(archive, entries, key, overrides)
         return index.among(gathered(), entries)
 
-    named = settings.layout == "dicom"
-    if named or (index.looks_like_dicom(fs, path) and not gathered().images):
+    if is_dicom(settings, naming) and (settings.layout == "dicom" or not gathered().images):
         return index.listing(job, gathered(), options)
     return sources.find(source, settings.layout, naming.secret, naming.every, options, read)

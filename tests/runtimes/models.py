@@ -27,7 +27,10 @@ def tiny_bundle(
     bias: float = 0.0,
     **network: Any,
 ) -> Bundle:
-    """Write a model of 4 filters and depth 2; `bias` 0 leaves random weights undecided about every voxel."""
+    """Write a model of 4 filters and depth 2; `bias` 0 leaves random weights undecided about every voxel.
+
+    It is trained in float32, also one that will compute in bfloat16, which most processors take ten times as long for.
+    """
     import tensorflow as tf
 
     from segpipe.models.unet import build_unet, to_segment
@@ -37,7 +40,10 @@ def tiny_bundle(
     model = build_unet(settings, len(modalities), len(labels.regions), seed=3)
     model.get_layer("logits").bias.assign(np.full(len(labels.regions), bias, np.float32))
     if trained_steps:
-        _train(tf, model, trained_steps)
+        learner = build_unet(replace(settings, precision="float32"), len(modalities), len(labels.regions), seed=3)
+        learner.set_weights(model.get_weights())
+        _train(tf, learner, trained_steps)
+        model.set_weights(learner.get_weights())
     model = to_segment(model, settings)
     bundle = Bundle(
         url=url,
