@@ -661,6 +661,7 @@ def _with_frames(
         refers_to = tuple(sorted(_referred(dataset, key))) if len(drawn) == len(segments) else ()
         return replace(facts, refers_to=refers_to, volumes=len(segments)), ()
     frames = [_Frame.of(group, dataset) for group in dataset.get("PerFrameFunctionalGroupsSequence") or ()]
+    facts = _with_pulses(facts, dataset)
     if not frames:
         return facts, ()
     first = frames[0]
@@ -677,6 +678,7 @@ def _with_frames(
         acquisition_contrast=facts.acquisition_contrast or _contrast_word(first.contrast),
         component="magnitude" if len({f.component for f in frames}) > 1 else first.component or facts.component,
         volumes=len({(f.echo_time, f.b_value, f.component, f.stack, f.inversion_time) for f in frames}),
+        agent=facts.agent if first.agent is None else first.agent,
     )
     if len({(f.b_value, f.stack, f.inversion_time) for f in frames}) == 1:
         parts = {(f.echo_time or 0.0, f.component or "magnitude") for f in frames}
@@ -684,6 +686,26 @@ def _with_frames(
     normal = np.cross(direction[:3], direction[3:]) if direction else np.zeros(3)
     heights = [float(np.dot(frame.position, normal)) for frame in frames if len(frame.position) == 3]
     return facts, tuple(sorted(heights))
+
+
+def _with_pulses(facts: Facts, dataset: Any) -> Facts:
+    """The facts with what enhanced images say in words of their own, where others have ScanningSequence and so on:
+    the kinds of echo and pulse (PS3.3 C.8.13.4), and the agent (C.7.6.4b).
+    """
+    echo = str(dataset.get("EchoPulseSequence") or "").upper()
+    is_planar = str(dataset.get("EchoPlanarPulseSequence") or "").upper() == "YES"
+    sequence = ("SE",) * (echo in ("SPIN", "BOTH")) + ("GR",) * (echo in ("GRADIENT", "BOTH"))
+    sequence += ("IR",) * (str(dataset.get("InversionRecovery") or "").upper() == "YES") + ("EP",) * is_planar
+    is_spoiled = str(dataset.get("Spoiling") or "NONE").upper() != "NONE"
+    agents = [str(one.get("CodeMeaning") or "?") for one in dataset.get("ContrastBolusAgentSequence") or ()]
+    agent = any(name.upper().strip(" .-") not in _NO_AGENT for name in agents) if agents else None
+    return replace(
+        facts,
+        sequence=facts.sequence or sequence,
+        variant=facts.variant or ("SP",) * is_spoiled,
+        echo_planar=facts.echo_planar or is_planar,
+        agent=agent if facts.agent is None else facts.agent,
+    )
 
 
 @dataclass(frozen=True)
@@ -701,6 +723,7 @@ class _Frame:
     component: str
     contrast: str
     stack: str
+    agent: bool | None  # whether it had been given by then
 
     @classmethod
     def of(cls, group: Any, dataset: Any) -> "_Frame":
@@ -731,6 +754,7 @@ class _Frame:
             component=component if component in COMPONENTS else "",
             contrast=text("AcquisitionContrast"),
             stack=text("StackID"),
+            agent={"YES": True, "NO": False}.get(text("ContrastBolusAgentAdministered").upper()),
         )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from segpipe.errors import BadInput
 from segpipe.readers.archive import Entry
-from segpipe.readers.dicom_index import Facts, Member, Series, merged
+from segpipe.readers.dicom_index import ENHANCED, Facts, Member, Series, merged
 from segpipe.readers.layouts import dicom
 from segpipe.readers.recognise import recognise
 from segpipe.readers.scan import load
@@ -133,6 +138,61 @@ def test_a_seg_object_says_which_modality_it_was_drawn_on(refers_to: str) -> Non
     images = [series(series="1", text="T1"), series(series="2-a", text="T2")]
     (scan,) = dicom._scans(judge([*images, seg], Options()))
     assert {one.role: one.drawn_on for one in scan.files} == {"T1": None, "T2": None, "mask": f"T{refers_to}"}
+
+
+def many_frames(number: int, echo: float, repetition: float, inversion: float | None, **words: object) -> bytes:
+    """An enhanced image of twelve slices that has no description; its value is ten times its number."""
+    image, shared = Dataset(), Dataset()
+    plane, measures, timing, echoes, modifier, agent = (Dataset() for _ in range(6))
+    plane.ImageOrientationPatient, measures.PixelSpacing, timing.RepetitionTime = [1, 0, 0, 0, 1, 0], [1, 1], repetition
+    echoes.EffectiveEchoTime, agent.CodeMeaning = echo, words.pop("agent", "None")
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
+    shared.MRTimingAndRelatedParametersSequence, shared.MREchoSequence = [timing], [echoes]
+    if inversion is not None:
+        modifier.InversionTimes, image.InversionRecovery = inversion, "YES"
+        shared.MRModifierSequence = [modifier]
+    frames = [Dataset() for _ in range(12)]
+    for place, frame in enumerate(frames):
+        frame.PlanePositionSequence = [Dataset()]
+        frame.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 6 * place]
+    image.SOPClassUID, image.SOPInstanceUID, image.SeriesInstanceUID = ENHANCED[0], f"1.2.{number}.1", f"1.2.{number}"
+    image.StudyInstanceUID, image.FrameOfReferenceUID, image.PatientID, image.Modality = "1.2", "1.3", "P", "MR"
+    image.StudyDate, image.AcquisitionDateTime, image.SeriesNumber = "20240102", f"2024010209{number:02d}00", number
+    image.EchoPulseSequence, image.ContrastBolusAgentSequence = "SPIN", [agent]
+    for name, value in words.items():
+        setattr(image, name, value)
+    image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence = [shared], frames
+    image.NumberOfFrames, image.Rows, image.Columns, image.SamplesPerPixel = 12, 6, 5, 1
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
+    pixels = np.full((12, 6, 5), 10 * number, "<u2")
+    pixels[:, 0] = 0
+    image.PhotometricInterpretation, image.PixelData, image.file_meta = (
+        "MONOCHROME2",
+        pixels.tobytes(),
+        FileMetaDataset(),
+    )
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.file_meta.MediaStorageSOPClassUID, image.file_meta.MediaStorageSOPInstanceUID = ENHANCED[0], f"1.2.{number}.1"
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, image, enforce_file_format=True)
+    return file.getvalue()
+
+
+def test_enhanced_images_without_a_name_are_known_by_their_pulses_and_their_agent(tmp_path: Path) -> None:
+    images = [
+        many_frames(1, 9, 520, None),
+        many_frames(2, 95, 4500, None),
+        many_frames(3, 110, 9000, 2500),
+        many_frames(4, 80, 5000, None, EchoPlanarPulseSequence="YES"),
+        many_frames(5, 9, 520, None, agent="Gadobutrol"),
+        many_frames(6, 20, 600, None, EchoPulseSequence="GRADIENT"),
+    ]
+    for number, content in enumerate(images):
+        (tmp_path / f"IM{number}").write_bytes(content)
+    listing = find(str(tmp_path), "dicom", KEY)
+    loaded = load(listing.root, listing.scans[0])
+    wanted = {"FLAIR": 30, "T1": 10, "T1ce": 50, "T2": 20}
+    assert {name: int(image.max()) for name, image in loaded.images.items()} == wanted
 
 
 EXCLUDED = {
