@@ -29,7 +29,8 @@ LEASE_SECONDS = 120.0
 
 _HEARTBEAT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
-_NUMBERED = re.compile(r"(\d{8,})\.json")
+_NUMBERED = re.compile(r"\d{8,}\.json")
+_OWN = re.compile(r"\.?(\d{8,})\.json(?:\..*\.draft)?")  # drafts of killed writers too
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class _Folder:
             files.remove(self.fs, self._file(number))
             return None
         for name in files.names(self.fs, self.path):
-            match = _NUMBERED.search(name)  # drafts of killed writers too
+            match = _OWN.fullmatch(name)
             if match and int(match[1]) < number:
                 files.remove(self.fs, files.join(self.path, name))
         return holder

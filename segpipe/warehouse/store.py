@@ -87,16 +87,15 @@ class Store:
 
     def sizes(self, table_name: str) -> dict[str, int]:
         """Bytes of the file of each part of a table."""
-        folder, names = self.path(table_name), self.parts(table_name)
-        if not names:
-            return {}
+        names = self.parts(table_name)
         if files.is_local(self.fs):
-            with os.scandir(folder) as entries:
-                found = {entry.name: entry.stat().st_size for entry in entries}
-        else:
+            found = {name: state.st_size for name, state in self._states(table_name).items()}
+        elif names:
+            folder = self.path(table_name)
             self.fs.invalidate_cache(folder)
-            found = {one["name"].rpartition("/")[2]: one["size"] or 0 for one in self.fs.ls(folder, detail=True)}
-        return {name: found[f"{name}.parquet"] for name in names if f"{name}.parquet" in found}
+            listed = {one["name"].rpartition("/")[2]: one["size"] or 0 for one in self.fs.ls(folder, detail=True)}
+            found = {name.removesuffix(".parquet"): size for name, size in listed.items() if name.endswith(".parquet")}
+        return {name: found[name] for name in names if name in found}
 
     def versions(self, table_name: str) -> dict[str, tuple[int, int]]:
         """What tells whether each part's file is the same: its bytes, and when it was changed, ns, where that is local.
@@ -105,12 +104,18 @@ class Store:
         """
         if not files.is_local(self.fs):
             return {name: (size, 0) for name, size in self.sizes(table_name).items()}
-        names = set(self.parts(table_name))
-        if not names:
-            return {}
-        with os.scandir(self.path(table_name)) as entries:
-            found = {entry.name.removesuffix(".parquet"): entry.stat() for entry in entries}
-        return {name: (found[name].st_size, found[name].st_mtime_ns) for name in names & found.keys()}
+        names, found = self.parts(table_name), self._states(table_name)
+        return {name: (found[name].st_size, found[name].st_mtime_ns) for name in names if name in found}
+
+    def _states(self, table_name: str) -> dict[str, os.stat_result]:
+        """What a local disk tells of each file in a table's folder, those left out that are moved aside meanwhile."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path(table_name)) as entries:
+            for entry in entries:
+                if entry.name.endswith(".parquet"):
+                    with contextlib.suppress(FileNotFoundError):
+                        found[entry.name.removesuffix(".parquet")] = entry.stat()
+        return found
 
     def rows(self, table: Table, columns: Sequence[str], cohort: str | None = None) -> pa.Table:
         """Columns of a table, and `part`, the name of the part that a row stands in; of one cohort or of all.

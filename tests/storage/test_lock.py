@@ -132,9 +132,10 @@ def test_a_lock_that_a_power_cut_left_half_written_is_named(warehouse, content):
 def test_files_of_others_in_the_folder_of_a_lock_are_left_alone(warehouse):
     folder = Path(warehouse.path("_locks", "c"))
     folder.mkdir(parents=True)
-    for name in ("x.json", "desktop.ini", ".DS_Store"):
+    others = {"x.json", "desktop.ini", ".DS_Store", "copy of 00000001.json"}
+    for name in others:
         (folder / name).touch()
     for run in ("first", "second"):
         with lock(warehouse.url, "c", 0, run):
             assert live_runs(warehouse.url) == {run}
-    assert {path.name for path in folder.iterdir()} == {"x.json", "desktop.ini", ".DS_Store", "00000002.json"}
+    assert {path.name for path in folder.iterdir()} == {*others, "00000002.json"}

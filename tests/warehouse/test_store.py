@@ -1,6 +1,8 @@
 """Readers get tables that they can trust, or an error that says what is wrong."""
 
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -199,3 +201,16 @@ def test_a_part_of_an_earlier_version_has_nulls_where_columns_came_later(tmp_pat
     row = scan_rows(made, "c.1", ["c:anna:1"])["c:anna:1"]
     assert (row["space"], row["preparation"], row["flags"]) == (None, None, None)
     assert made.scans("c", ("scan_id", "space")).to_pylist() == [{"scan_id": "c:anna:1", "space": None}]
+
+
+def test_sizes_and_versions_leave_out_what_is_moved_aside_between_listing_and_asking(warehouse):
+    """As a link does that leads nowhere: its name is listed, and there is nothing to ask."""
+    before = warehouse.versions("scans")
+    assert set(before) == set(warehouse.sizes("scans")) == set(warehouse.parts("scans"))
+    os.symlink("nowhere", warehouse.path("scans", "x.parquet"))
+    Path(warehouse.path("scans", next(iter(before)))).touch()  # no part, though it is called like one
+    assert "x" in warehouse.parts("scans")
+    assert warehouse.versions("scans") == before
+    assert set(warehouse.sizes("scans")) == set(before)
+    with pytest.raises(TableError, match=r"x\.parquet is missing"):
+        warehouse.table("scans")
