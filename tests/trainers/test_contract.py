@@ -1,8 +1,12 @@
 """One suite for every trainer: the same losses, the same files, and training goes on where it was left."""
 
+import functools
 import json
+import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ from segpipe.storage.model_directory import read_history
 from segpipe.trainers.checkpoints import positions
 from segpipe.trainers.records import take_failure
 from segpipe.warehouse.runs import RunRecord, record_run
+from tests.trainers.conftest import TINY
+from tests.trainers.listeners import Listeners
 
 pytestmark = pytest.mark.slow
 EVERY = pytest.mark.parametrize("trainer", ["local", "orca", "horovod"])
@@ -74,20 +80,47 @@ def newest(model: str) -> tuple[int, int]:
     return positions(model)[-1]
 
 
-@pytest.fixture(scope="session")
-def reference(tables: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Two epochs by trainer local."""
-    from tests.trainers.conftest import TINY
+@dataclass(frozen=True)
+class Trained:
+    """A training that ran once for all tests that look at it, and what listened meanwhile."""
 
-    model = str(tmp_path_factory.mktemp("reference") / "model")
-    return run(TrainSettings(warehouse=tables, cohort="tiny", model=model, trainer="local", **TINY), None)[0]
+    bundle: Bundle
+    record: RunRecord
+    listeners: Listeners
+
+
+@pytest.fixture(scope="session")
+def trained(tables: str, spark, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """Two epochs by a trainer, done once each. Tests leave the model directory as it is, or take a copy."""
+
+    @functools.cache
+    def by(trainer: str) -> Trained:
+        model = str(tmp_path_factory.mktemp(trainer) / "model")
+        asked = TrainSettings(**{"warehouse": tables, "cohort": "tiny", "model": model, "trainer": trainer, **TINY})
+        with Listeners() as listeners:
+            return Trained(*run(asked, spark), listeners)
+
+    return by
+
+
+@pytest.fixture(scope="session")
+def reference(trained: Callable[[str], Trained]) -> Bundle:
+    """Two epochs by trainer local."""
+    return trained("local").bundle
+
+
+@pytest.fixture
+def copy_of_reference(reference: Bundle, settings) -> Bundle:
+    """The reference as the model of `settings`, to be changed."""
+    shutil.copytree(reference.url, settings().model)
+    return Bundle.load(settings().model)
 
 
 @EVERY
 def test_trains_the_same_network_whatever_the_trainer_and_the_same_bits_twice(
-    settings, spark, reference: Bundle, trainer: str
+    settings, spark, reference: Bundle, trained: Callable[[str], Trained], trainer: str
 ):
-    bundle, record = run(settings(trainer=trainer), spark)
+    bundle, record = trained(trainer).bundle, trained(trainer).record
 
     np.testing.assert_allclose(losses(bundle), losses(reference), atol=1e-4)
     assert losses(bundle)[1] < losses(bundle)[0]
@@ -99,8 +132,16 @@ def test_trains_the_same_network_whatever_the_trainer_and_the_same_bits_twice(
     assert load_keras(bundle)(np.zeros((1, *bundle.crop, 4), np.float32)).shape == (1, *bundle.crop, 3)
     assert record.model_id == bundle.model_id
     json.dumps(bundle.metrics, allow_nan=False)
-    again, _ = run(settings(trainer=trainer, model=f"{bundle.url}-again"), spark)
+    again, _ = run(settings(trainer=trainer), spark)
     assert again.weights_sha256 == bundle.weights_sha256
+
+
+@pytest.mark.parametrize("trainer", ["orca", "horovod"])
+def test_a_training_on_one_machine_listens_on_loopback_alone(trained: Callable[[str], Trained], trainer: str):
+    listeners = trained(trainer).listeners
+    assert listeners.looks > 10
+    assert listeners.seen, "Spark itself listens: whoever sees nothing has not looked"
+    assert not listeners.beyond_loopback
 
 
 @pytest.mark.parametrize("stops", [[(0, 1), (0, 2), (1, 1)], [(1, 0)]], ids=["inside epochs", "between epochs"])
@@ -171,16 +212,16 @@ def test_a_damaged_checkpoint_is_named(settings):
         run(settings(), None)
 
 
-def test_a_finished_training_is_not_done_twice(settings):
-    first, _ = run(settings(), None)
+def test_a_finished_training_is_not_done_twice(settings, copy_of_reference: Bundle):
+    first = copy_of_reference
     checkpoint = max(Path(first.url).glob("checkpoints/*")).stat()
     again, _ = run(settings(), None)
     assert again == first
     assert max(Path(first.url).glob("checkpoints/*")).stat() == checkpoint
 
 
-def test_a_lost_bundle_is_made_again_from_the_checkpoints(settings):
-    first, _ = run(settings(), None)
+def test_a_lost_bundle_is_made_again_from_the_checkpoints(settings, copy_of_reference: Bundle):
+    first = copy_of_reference
     (Path(first.url) / "bundle.json").unlink()
     (Path(first.url) / "weights.npz").write_bytes(b"half")
     again, _ = run(settings(), None)

@@ -1,16 +1,10 @@
-"""On one machine nothing of a training listens beyond loopback, whatever the trainer."""
+"""What a process and all below it listen at, for tests that want nothing of it to be reached from elsewhere."""
 
 import ipaddress
 import os
 import threading
 
 import psutil
-import pytest
-
-from segpipe import trainers
-from segpipe.warehouse.runs import record_run
-
-pytestmark = pytest.mark.slow
 
 
 class Listeners:
@@ -54,13 +48,3 @@ def _is_loopback(text):
     address = ipaddress.ip_address(text.partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
-
-
-@pytest.mark.parametrize("trainer", ["orca", "horovod"])
-def test_a_training_on_one_machine_listens_on_loopback_alone(settings, spark, trainer):
-    wanted = settings(trainer=trainer, epochs=1)
-    with Listeners() as listeners, record_run(None, "train", wanted) as record:
-        trainers.train(wanted, spark, record)
-    assert listeners.looks > 10
-    assert listeners.seen, "Spark itself listens: whoever sees nothing has not looked"
-    assert not listeners.beyond_loopback
