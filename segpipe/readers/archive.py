@@ -33,6 +33,7 @@ _COPY = re.compile(
 _LONGEST_NAME = 120
 _LONGEST_FILE = 255
 _READ = (*NIFTI, *itk.SUFFIXES)
+_MOST_READ = (".nii.gz", ".nii")
 _UNREAD = {
     # formats of images and packed folders that are told, not passed over
     **dict.fromkeys(
@@ -66,8 +67,7 @@ class Entry(NamedTuple):
         return self.path.rpartition("/")[2]
 
 
-@dataclass(frozen=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """One volume of a scan: `role` is a modality or `mask`, `path` is relative to the root of the source.
 
     `channel` counts the 3D frames of the file. `companion` is the `.img` file of a `.hdr`, or, for a DICOM series, its
@@ -129,7 +129,9 @@ class ScanSource:
     @property
     def is_dicom(self) -> bool:
         """Whether one of its volumes is a DICOM series: then its files may be named for patients."""
-        return self.layout == "dicom" or not all(is_image(file.path) for file in self.files)
+        if self.layout == "dicom":
+            return True
+        return any([not path.endswith(_MOST_READ) and not is_image(path) for _, path, *_ in self.files])
 
     @property
     def bytes(self) -> int:

@@ -6,6 +6,7 @@ Labels of one mask alone tell nothing: a mask without label 4 is read as those b
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.errors import UsageError
@@ -34,6 +35,7 @@ _NAMED: tuple[tuple[str, str], ...] = (
 )
 _RULES = tuple((re.compile(pattern, re.IGNORECASE), convention) for pattern, convention in _NAMED)
 _NEWER_WORDS = re.compile(r"(?<![a-z0-9])(?:t1n|t2f)(?![a-z0-9])", re.IGNORECASE)
+_LONG_NUMBER = re.compile(r"\d{5,}")
 _INFERRED = ("binary", "brats")  # conventions that labels alone can tell
 _NEWER = ("binary", "brats2023", "brats2024")  # where modalities are called as in BraTS since 2023
 _BY_FOLDER = ("brats2023", "brats2024", "brats-ped")  # that the name of an archive's folder is believed for
@@ -49,13 +51,25 @@ def stated(scan: ScanSource, archive: str = "") -> str | None:
     >>> stated(ScanSource("BraTS-GLI-02060", "100", (), "brats")), stated(ScanSource("P7", "1", (), "plain"))
     ('brats2024', None)
     """
-    texts = [f"{scan.subject}-{scan.session}", *(file.path for file in scan.files[:1])]
+    first = scan.files[0].path if scan.files else ""
+    found = _named_for(_LONG_NUMBER.sub("00000", f"{scan.subject}-{scan.session}\n{first}"), archive)
+    newer = found == "brats" and _has_newer_words("\n".join(scan.paths))
+    return "brats2023" if newer else found  # `t1n` and `t2f` are words of BraTS since 2023
+
+
+def _has_newer_words(text: str) -> bool:
+    lower = text.lower()
+    return ("t1n" in lower or "t2f" in lower) and _NEWER_WORDS.search(lower) is not None
+
+
+@lru_cache(maxsize=1 << 12)
+def _named_for(text: str, archive: str) -> str | None:
+    """The convention that a scan's name or its first file's tell; no rule asks which number of five digits it is."""
+    texts = text.split("\n", 1)
     rules = (
         (rule, convention, [*texts, archive] if convention in _BY_FOLDER else texts) for rule, convention in _RULES
     )
-    found = next((convention for rule, convention, names in rules if any(map(rule.search, names))), None)
-    newer = found == "brats" and any(map(_NEWER_WORDS.search, scan.paths))
-    return "brats2023" if newer else found  # `t1n` and `t2f` are words of BraTS since 2023
+    return next((convention for rule, convention, names in rules if any(map(rule.search, names))), None)
 
 
 def settled(scans: Sequence[ScanSource], labels: Mapping[tuple[str, str], Iterable[int]]) -> list[ScanSource]:

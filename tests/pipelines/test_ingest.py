@@ -277,7 +277,7 @@ def test_a_small_cohort_keeps_all_cores_busy(source, cores, count):
 
 def test_a_large_cohort_is_cut_into_parts_of_the_wanted_size(source):
     scan = sources.find(str(source)).scans[0]
-    large = replace(scan, files=tuple(replace(file, bytes=2_000_000) for file in scan.files))
+    large = replace(scan, files=tuple(file._replace(bytes=2_000_000) for file in scan.files))
     many = [replace(large, subject=f"s{number:04d}") for number in range(1000)]
     settings = IngestSettings(source=str(source), warehouse="w", cohort=COHORT, part_mb=192)
     parts = plan_parts(many, settings, cores=2)

@@ -256,7 +256,7 @@ def _scans(series: Iterable[Judged]) -> Iterator[ScanSource]:
 
 def _file(one: Judged, visit: Sequence[Judged]) -> SourceFile:
     packed_series = packed_file(one.role or "", one.series.entries())
-    return replace(packed_series, volume=one.volume, drawn_on=_drawn_on(one, visit))
+    return packed_series._replace(volume=one.volume, drawn_on=_drawn_on(one, visit))
 
 
 def _drawn_on(mask: Judged, visit: Sequence[Judged]) -> str | None:

@@ -198,10 +198,19 @@ def _pattern(path: str, place: Place, inside: list[Entry], by_folder: Mapping[st
     if not size or place.visits or place.said or place.weak or place.timepoint or above in by_folder:
         return None
     tails = tuple([entry.name[size:] for entry in inside if entry.name.startswith(name)])
-    if len(tails) < len(inside) or any(tail[:1] not in _SEPARATORS for tail in tails):
+    if len(tails) < len(inside) or not _are_tails(tails):
         return None
-    lower = name.lower()
-    return above, any(lower.startswith(known.lower()) for known in _place(above).names), place.channels, tails
+    return above, name.lower().startswith(_names_above(above)), place.channels, tails
+
+
+@lru_cache(maxsize=1 << 10)
+def _are_tails(tails: tuple[str, ...]) -> bool:
+    return all(tail[:1] in _SEPARATORS for tail in tails)
+
+
+@lru_cache(maxsize=1 << 10)
+def _names_above(path: str) -> tuple[str, ...]:
+    return tuple(known.lower() for known in _place(path).names)
 
 
 def _without_maps(reads: list[Read], by_folder: Mapping[str, list[Entry]]) -> list[Read]:
@@ -577,10 +586,13 @@ def _shown(found: list[_Item]) -> list[_Item]:
 def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
     """`pat01` is `Pat01`, and `P1` is `P01`, unless both have the same image of the same visit; either is told."""
     spelled: dict[str, dict[str, set[tuple[tuple[str, ...], str | None]]]] = defaultdict(lambda: defaultdict(set))
+    of: dict[str, set[tuple[tuple[str, ...], str | None]]] = {}
     for item in found:
-        images = spelled[_LEADING_ZEROS.sub("", item.subject.lower())][item.subject]
+        subject = item.subject
+        if subject not in of:
+            of[subject] = spelled[_LEADING_ZEROS.sub("", subject.lower())][subject]
         if item.said.role != MASK:
-            images.add((item.visits, item.said.role))
+            of[subject].add((item.visits, item.said.role))
     alias: dict[str, str] = {}
     apart: list[str] = []
     for names in spelled.values():
@@ -600,6 +612,8 @@ def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
         for some, reading in readings
         if some
     ]
+    if not alias:
+        return found, told
     return [item._replace(subject=alias.get(item.subject, item.subject)) for item in found], told
 
 
