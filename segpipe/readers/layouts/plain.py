@@ -679,10 +679,12 @@ def _without_parts(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
     """Without the masks of scans that have one for each part of a lesion and none of all: nobody knows their sum."""
     masks: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
     for item in found:
-        if item.said.role == MASK and not is_by_program(item.entry.path):
+        if item.said.role == MASK:
             masks[item.subject, item.visits].append(item)
-    rejected = []
-    for items in masks.values():
+    rejected: list[Rejected] = []
+    gone: set[str] = set()
+    for every in masks.values():
+        items = [item for item in every if not is_by_program(item.entry.path)] if len(every) > 1 else []
         parts = [regions_of(item.said.label) for item in items]
         if len(items) < 2 or not all(parts) or len({*parts}) < 2:
             continue
@@ -691,8 +693,8 @@ def _without_parts(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
             message = f"{item.entry.path} is the mask of one part of a lesion beside others ({named})"
             remedy = "put them into one file with a number for each part, or name one of them in a manifest"
             rejected.append(reject([item.entry], Reason.UNKNOWN_LABELS, message, remedy))
-    gone = {path for one in rejected for path in one.paths}
-    return [item for item in found if item.entry.path not in gone], rejected
+            gone.add(item.entry.path)
+    return [item for item in found if item.entry.path not in gone] if gone else found, rejected
 
 
 def _one_per_role(found: Iterable[_Item]) -> list[Found]:
