@@ -13,6 +13,17 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Turns RAS+ points into those of ITK and DICOM, and back."""
 
 
+def one_thread() -> Any:
+    """SimpleITK on one thread a process, as Spark's tasks want it and as the same bits twice need it.
+
+    `SetNumberOfThreads` of a registration does not reach the parts of it that scale its steps; this does.
+    """
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    return sitk
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Where the voxels of an array (i, j, k) lie: `affine` (4, 4) float64 maps indices to RAS+ mm.
@@ -40,8 +51,7 @@ class Grid:
 
     def image(self, array: np.ndarray) -> Any:
         """A SimpleITK image of an array on this grid."""
-        import SimpleITK as sitk
-
+        sitk = one_thread()
         image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
         lps = LPS @ self.affine
         image.SetSpacing(self.spacing_mm.tolist())
@@ -63,8 +73,7 @@ def resample(
     `matrix` (4, 4) maps points of `target` to points of `source`, RAS+ mm; the identity where it is None. Voxels beyond
     the source get `outside`.
     """
-    import SimpleITK as sitk
-
+    sitk = one_thread()
     lps = LPS @ (np.eye(4) if matrix is None else matrix) @ LPS
     transform = sitk.AffineTransform(lps[:3, :3].ravel().tolist(), lps[:3, 3].tolist())
     kept = array if nearest else np.asarray(array, np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.prepare.grids import LPS, Grid, box_grid, resample
+from segpipe.prepare.grids import LPS, Grid, box_grid, one_thread, resample
 
 SEED = 20
 _BINS = 40
@@ -288,8 +288,7 @@ class _Pair:
         )
 
     def _method(self) -> Any:
-        import SimpleITK as sitk
-
+        sitk = one_thread()
         method = sitk.ImageRegistrationMethod()
         method.SetNumberOfThreads(1)
         method.SetMetricAsMattesMutualInformation(_BINS)

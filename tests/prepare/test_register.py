@@ -65,6 +65,12 @@ def test_the_nearest_pose_is_among_the_first() -> None:
     assert found[-1] < found[:-1].min() - 0.1
 
 
+def test_a_registration_gives_the_same_bits_twice() -> None:
+    pair = _Pair.of(atlas.head(), other(np.eye(4)), 4.0)
+    found = [pair.optimise(off_by((3, 2, 1), (2, 3, 4)), step_mm=2.0).matrix for _ in range(4)]
+    assert all(np.array_equal(found[0], one) for one in found[1:])
+
+
 def test_a_pose_that_shows_nothing_tells_nothing() -> None:
     pair = _Pair.of(atlas.head(), other(np.eye(4)), 4.0)
     assert pair.evaluate([off_by((0, 0, 0), (500, 0, 0))])[0] == pytest.approx(0, abs=1e-6)
