@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 INSTANCES = int(os.environ.get("BENCH_INSTANCES", "100000"))
 WRITERS = 32
+_PUBLISHED_SECONDS = 11  # the name node counts at once, and tells its counts every ten seconds
 # What data nodes and Spark's own clients ask, whatever is indexed.
 _NOT_OURS = ("SendHeartbeat", "BlockReport", "BlockReceivedAndDeleted", "VersionRequest", "RegisterDatanode")
 
@@ -92,6 +93,7 @@ def _chunks(count: int, size: int = 2000) -> list[list[tuple[str, bytes]]]:
 
 def calls(cluster: Cluster) -> Counter[str]:
     """How often each method of the name node has been called, without what its data nodes ask of it."""
+    time.sleep(_PUBLISHED_SECONDS)
     port, rpc = cluster.ports["namenode.http"], cluster.ports["namenode.rpc"]
     bean = f"Hadoop:service=NameNode,name=RpcDetailedActivityForPort{rpc}"
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/jmx?qry={bean}", timeout=30) as answer:

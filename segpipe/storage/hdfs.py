@@ -127,8 +127,11 @@ class Hdfs(HdfsFileSystem):
             )
             return _Writer(self.client, self._strip_protocol(path), options)
         with _one_line(path):
-            file = super()._open(path, mode, block_size=block_size)
-        return _Reader(path, file) if isinstance(file, FileReader) else file
+            file = super()._open(path, mode)
+        if not isinstance(file, FileReader):
+            return file
+        reader = _Reader(path, file)
+        return io.BufferedReader(reader, block_size) if block_size else reader
 
 
 class _Reader(FileReader):
@@ -146,6 +149,12 @@ class _Reader(FileReader):
     def read(self, size: int = -1) -> bytes:
         with _one_line(self._path):
             return super().read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the file goes: what reading in steps asks for."""
+        content = self.read(memoryview(buffer).nbytes)
+        memoryview(buffer)[: len(content)] = content
+        return len(content)
 
     def read_range(self, offset: int, len: int) -> bytes:
         with _one_line(self._path):

@@ -51,6 +51,17 @@ def test_what_is_written_is_read_back_across_blocks(hdfs_folder: str) -> None:
     assert middle == data[(1 << 20) - 5 : (1 << 20) + 5]
 
 
+def test_a_file_is_read_in_steps(hdfs_folder: str) -> None:
+    fs, path = files.filesystem(f"{hdfs_folder}/steps")
+    content = bytes(range(256)) * 50
+    fs.pipe_file(path, content)
+    with fs.open(path, "rb", block_size=1 << 10) as file:  # as headers of DICOM files are
+        assert (file.read(3), file.tell()) == (content[:3], 3)
+        assert file.seek(2000) == 2000
+        assert file.read(5000) == content[2000:7000]
+        assert file.read() == content[7000:]
+
+
 def test_every_file_has_a_copy_on_both_data_nodes(cluster: hadoop.Cluster, hdfs_folder: str) -> None:
     fs, folder = files.filesystem(hdfs_folder)
     files.replace(fs, files.join(folder, "file"), b"x")
