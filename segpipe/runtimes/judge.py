@@ -105,14 +105,17 @@ def choose_decisions(
     """Where each region is cut, if `cut`, and what is too small, if `clean`, by the labelled scans.
 
     Each scan goes through the network once; see `segpipe.core.cutting` and `segpipe.core.cleaning` for the rules. Scans
-    whose labels do not tell of all regions of the model are left out.
+    whose labels do not tell of all regions of the model are left out. Where there are too few to choose by, none goes.
     """
     from segpipe.runtimes.openvino import convention, prober
 
     mine = convention(bundle)
     seen = [(sample, known) for sample in (*validation, *learnt) if (known := _tells(sample, mine)) is not None]
-    if not seen or not (cut or clean):
+    if not (cut or clean):
         return Decisions()
+    least = min(cutting.LEAST_PATIENTS, cleaning.LEAST_PATIENTS)
+    if len(seen) < least:
+        return Decisions(told={"undecided": f"{len(seen)} labelled scans to choose by, fewer than {least}"})
     network = prober(contents, bundle, len(os.sched_getaffinity(0)), precision, _BATCH)
     grid = cutting.grid_with(bundle.threshold)
     unseen = {sample.scan_id for sample in validation}

@@ -108,7 +108,9 @@ def test_each_region_is_cut_where_labelled_scans_say(bundle: Bundle, samples: li
     assert after.trained_as == eager.model_id
     again = export(bundle.url, samples[:1], learnt=samples[1:])
     assert again.model_id == after.model_id, "what was chosen is chosen again"
-    assert export(bundle.url).thresholds == {}
+    few = export(bundle.url, samples[:2])
+    assert (few.thresholds, few.model_id) == ({}, eager.model_id)
+    assert few.inference["undecided"] == "2 labelled scans to choose by, fewer than 3"
 
 
 def test_bfloat16_is_not_tried_where_the_processor_lacks_it(
