@@ -38,12 +38,13 @@ _WEAK = re.compile(
     r"l(?:ae|a|e)si(?:on(?:e[ns]?|i|s)?|es?)|lesao|lesoes|tumou?r(?:e[ns]?|i|s)?|tumeurs?|guz|wmhs?|wml|infarcts?|core"
     r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|\w*(?:病灶|肿瘤)"
 )
-_REGIONS = {
-    "oedema": re.compile(r"(?<![a-z])o?edema|(?<![a-z])oe?dem(?![a-z])|ödem"),
-    "enhancing": re.compile(r"(?<![a-z])(?:enhancing|et)(?![a-z])"),
-    "necrosis": re.compile(r"(?<![a-z])(?:necro\w*|ncr|net)(?![a-z])"),
+_REGIONS = {  # of a lesion, by words of their own in names in lower case
+    "oedema": re.compile(r"(?<![a-z])(?:o?edema|oe?dem|ed|snfh|flairabnormality)(?![a-z])"),
+    "enhancing": re.compile(r"(?<![a-z])(?<!non_)(?:enhancing|enhancement|enh|et)(?![a-z])"),
+    "necrosis": re.compile(r"(?<![a-z])(?:necro[a-z]*|ncr|netc?|non_?enhancing|nonenh)(?![a-z])"),
     "core": re.compile(r"(?<![a-z])(?:core|tc)(?![a-z])"),
-    "cavity": re.compile(r"(?<![a-z])(?:cavity|resection)(?![a-z])"),
+    "cavity": re.compile(r"(?<![a-z])(?:cavity|resection|rc)(?![a-z])"),
+    "cyst": re.compile(r"(?<![a-z])cysts?(?![a-z])"),
 }
 _ANATOMY = re.compile(
     r"(?:^|_)(?:brain|skull|head|(?:de)?face|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
@@ -505,13 +506,15 @@ def is_by_program(path: str) -> bool:
     return bool(_PROGRAM.search(words) or re.search(r"(?<![a-z])pred(?:icted|ictions?|s)?(?![a-z])", folders))
 
 
-def regions_of(label: str) -> frozenset[str]:
-    """The parts of a lesion that a mask's words name: of each one word, whatever it is called.
+@lru_cache(maxsize=1 << 12)
+def regions_of(name: str) -> frozenset[str]:
+    """The parts of a lesion that a mask's name tells of: of each one word, whatever it is called.
 
-    >>> sorted(regions_of("p1-oedema")), sorted(regions_of("tumour-seg"))
-    (['oedema'], [])
+    >>> sorted(regions_of("P1_non-enhancing_mask")), sorted(regions_of("segED")), sorted(regions_of("tumour-seg"))
+    (['necrosis'], ['oedema'], [])
     """
-    return frozenset(name for name, words in _REGIONS.items() if words.search(label))
+    words = "_".join(_pieces(name))
+    return frozenset(region for region, pattern in _REGIONS.items() if pattern.search(words))
 
 
 def is_map_of(stem: str, others: Collection[str]) -> bool:

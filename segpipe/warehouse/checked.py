@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -263,6 +264,25 @@ class Dataset(ds.FileSystemDataset):
     threads = True
     fs: AbstractFileSystem | None = None
     """Where the files are, to look for those that were moved aside since the dataset was made."""
+    condition: pc.Expression | None = None
+    """What rows were asked for by `filter`."""
+
+    def filter(self, expression: pc.Expression) -> Dataset:
+        """The same parts, of whose rows only those are read that fit, as `pyarrow.dataset.Dataset.filter`."""
+        found = super().filter(expression)
+        found.threads, found.fs = self.threads, self.fs
+        found.condition = expression if self.condition is None else self.condition & expression
+        return found
+
+    def sort_by(self, sorting: str | list[tuple[str, str]], **options: Any) -> ds.InMemoryDataset:
+        """The rows in order, in memory, as `pyarrow.dataset.Dataset.sort_by`."""
+        return ds.InMemoryDataset(self.to_table().sort_by(sorting, **options))
+
+    def _at(self, paths: Sequence[str]) -> Dataset:
+        """This dataset with its files at other paths."""
+        assert self.fs is not None, "a dataset that looks for its files knows their file system"
+        found = dataset(self.fs, paths, self.schema)
+        return found if self.condition is None else found.filter(self.condition)
 
     def scanner(self, *arguments: Any, **options: Any) -> ds.Scanner:
         """How all that reads the dataset begins, DuckDB too: at the files as they are named now."""
@@ -295,7 +315,7 @@ class Dataset(ds.FileSystemDataset):
             path if name in there[folder] else whereabouts(self.fs, path)
             for path, (folder, _, name) in zip(self.files, places, strict=True)
         ]
-        return self if moved == self.files else dataset(self.fs, moved, self.schema)
+        return self if moved == self.files else self._at(moved)
 
     def _asked(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:
@@ -305,7 +325,7 @@ class Dataset(ds.FileSystemDataset):
             if moved == self.files:
                 raise
         # a file is moved aside once and never back, so this ends
-        return dataset(self.fs, moved, self.schema)._asked(method, *arguments, **options)
+        return self._at(moved)._asked(method, *arguments, **options)
 
 
 def dataset(fs: AbstractFileSystem, paths: Sequence[str], schema: pa.Schema) -> Dataset:

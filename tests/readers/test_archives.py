@@ -44,6 +44,12 @@ def expand(*patterns: str, **words: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
+def test_who_is_seen_at_two_sites_is_one_subject_unless_anybody_may_be_called_so(tmp_path: Path) -> None:
+    for subject, count in (("sub-1234567", 1), ("sub-01", 2)):
+        paths = [f"site{s}/{subject}/ses-{n}/anat/{subject}_ses-{n}_T1w.nii" for s, n in (("A", 1), ("B", 2))]
+        assert len(visits(read(tmp_path / subject, *paths))) == count
+
+
 class TestCopies:
     """Windows calls a copy `P4 (1)` or `P4 - Copy`; the original stays."""
 
@@ -53,6 +59,10 @@ class TestCopies:
         assert set(visits(listing)) == {"GB03", "GB04"}
         assert set(roles(listing)) == {path for path in paths if path[4] == "/"}
         assert {str(one.reason) for one in listing.rejected} == {"duplicate"}
+
+    def test_folders_with_other_files_are_somebody_else(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "Patient/T1.nii", "Patient (2)/FLAIR.nii", "Patient (3)/T2.nii")
+        assert set(visits(listing)) == {"Patient", "Patient (2)", "Patient (3)"}
 
     def test_numbers_in_brackets_are_patients_where_nobody_else_is_called_so(self, tmp_path: Path) -> None:
         listing = read(tmp_path, *expand("<p>/<w>.nii", p=("Patient (1)", "Patient (2)"), w=("T1", "FLAIR")))
@@ -147,6 +157,16 @@ class TestWhoseMask:
         found = read(tmp_path, "P1/t1ce.nii", *(f"P1/{part}.nii" for part in ("edema", "enhancing", "necrosis")))
         assert roles(found) == {"P1/t1ce.nii": "T1ce"}
         assert [str(one.reason) for one in found.rejected] == ["unknown_labels"] * 3
+
+    @pytest.mark.parametrize(
+        "names",
+        ["seg_NCR seg_ED seg_ET", "mask_NETC mask_SNFH mask_ET mask_RC", "ET_mask ED_mask NCR_mask",
+         "oedema_mask cavity_mask", "nonenhancing_mask enhancing_mask", "core_pred_seg edema_pred_seg"],
+    )  # fmt: skip
+    def test_however_parts_are_called(self, tmp_path: Path, names: str) -> None:
+        found = read(tmp_path, "P1/t1ce.nii", *(f"P1/{name}.nii" for name in names.split()))
+        assert roles(found) == {"P1/t1ce.nii": "T1ce"}
+        assert {str(one.reason) for one in found.rejected} == {"unknown_labels"}
 
     def test_a_mask_of_all_goes_before_those_of_parts(self, tmp_path: Path) -> None:
         found = read(tmp_path, "P1/t1ce.nii", "P1/tumour.nii", "P1/edema.nii")

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -150,3 +151,16 @@ def test_a_dataset_gives_the_same_rows_whether_it_keeps_footers_or_not(warehouse
     (fragment,) = dataset.get_fragments()
     assert dataset.to_table().equals(dataset.to_table())
     assert dataset.count_rows() == dataset.to_table().num_rows == fragment.count_rows() == 8
+
+
+def test_a_dataset_that_was_filtered_reads_on_after_a_merge(warehouse):
+    write_part(warehouse, "q", ["cleo"])
+    dataset = warehouse.table("scans")
+    some = dataset.filter(pc.field("subject") != "anna").filter(pc.field("subject") != "cleo")
+    path = Path(dataset.files[0])
+    aside = path.parents[1] / "_replaced" / "scans"
+    aside.mkdir(parents=True)
+    path.rename(aside / path.name)
+    assert some.to_table().column("subject").to_pylist() == ["bert"]
+    assert some.scanner(columns=["subject"]).to_table().num_rows == 1
+    assert dataset.sort_by("subject").to_table().column("subject").to_pylist() == ["anna", "bert", "cleo"]

@@ -283,7 +283,7 @@ def _people(
     for subject, persons in by_subject.items():
         clash = any(files[one] & files[other] for one in persons for other in persons if one < other)
         clash = clash or sum(root in datasets for root, _ in persons) > 1
-        clash = clash or len({site for root, _ in persons if (site := _site_of(root))}) == len(persons) > 1
+        clash = clash or (_is_short(subject) and _at_sites(root for root, _ in persons))
         if len(persons) > 1:
             (parted if clash else joined).append(subject)
         for root, _ in persons:
@@ -298,6 +298,17 @@ def _people(
         if some
     ]
     return result, told
+
+
+def _at_sites(roots: Iterable[str]) -> bool:
+    """Whether each of several data sets lies in a folder of another hospital or site."""
+    places = [_site_of(root) for root in roots]
+    return len(places) > 1 and all(places) and len({*places}) == len(places)
+
+
+def _is_short(subject: str) -> bool:
+    """Whether every site may have a subject of that name, as `sub-01`."""
+    return re.fullmatch(r"sub-[a-z]{0,3}\d{1,3}", subject, re.IGNORECASE) is not None
 
 
 def _site_of(root: str) -> str:

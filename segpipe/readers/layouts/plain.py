@@ -522,19 +522,24 @@ def _masks_by_folder(reads: list[Read]) -> set[str]:
 
 
 def _of_originals(reads: list[Read]) -> list[Read]:
-    """`P4 (1)` beside `P4` is what an explorer calls a copy of it; `Patient (1)` without `Patient` is a patient."""
-    chains = {read.chain for read in reads}
-    copies = {chain for chain in chains if any(name.endswith(")") for name in chain)}
+    """`P4 (1)` beside `P4` is what an explorer calls a copy of it, if it has images of the same kinds alone.
+
+    `Patient (2)` beside `Patient` is somebody else, unless sizes are the same too, and so is `Patient (1)` without it.
+    """
+    copies = {read.chain for read in reads if any(name.endswith(")") for name in read.chain)}
     if not copies:
         return reads
-    known = {chain[:length] for chain in chains for length in range(1, len(chain) + 1)}
+    held: dict[Chain, set[tuple[str | None, int]]] = defaultdict(set)
+    for read in reads:
+        held[read.chain].add((read.said.role, read.entry.bytes))
     whose = {}
     for chain in copies:
-        whole: Chain = ()
-        for name in chain:
-            match = _COPY.fullmatch(name)
-            whole = (*whole, match["name"] if match and (*whole, match["name"]) in known else name)
-        whose[chain] = whole
+        matches = [_COPY.fullmatch(name) for name in chain]
+        whole = tuple(match["name"] if match else name for match, name in zip(matches, chain, strict=True))
+        there = held.get(whole, set())
+        kinds = {role for role, _ in held[chain]} <= {role for role, _ in there}
+        if held[chain] <= there or (kinds and has_digit(whole[-1])):
+            whose[chain] = whole
     return [read._replace(chain=whose.get(read.chain, read.chain)) for read in reads]
 
 
@@ -684,12 +689,12 @@ def _without_parts(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
     rejected: list[Rejected] = []
     gone: set[str] = set()
     for every in masks.values():
-        items = [item for item in every if not is_by_program(item.entry.path)] if len(every) > 1 else []
-        parts = [regions_of(item.said.label) for item in items]
-        if len(items) < 2 or not all(parts) or len({*parts}) < 2:
+        drawn = [item for item in every if not is_by_program(item.entry.path)] if len(every) > 1 else []
+        parts = [regions_of(stem(item.entry.name)) for item in drawn or every]
+        if len(parts) < 2 or not all(parts) or len({*parts}) < 2:
             continue
         named = ", ".join(sorted({name for one in parts for name in one}))
-        for item in items:
+        for item in every:
             message = f"{item.entry.path} is the mask of one part of a lesion beside others ({named})"
             remedy = "put them into one file with a number for each part, or name one of them in a manifest"
             rejected.append(reject([item.entry], Reason.UNKNOWN_LABELS, message, remedy))
@@ -731,7 +736,7 @@ def _together(items: list[_Item], place: int) -> Iterator[Found]:
 def _precedence(item: _Item) -> tuple[int, int, int, str]:
     """The best mask first, of parts late, a program's last; of images that whose words for its weight are fewest."""
     if item.said.role == MASK:
-        whole = not regions_of(item.said.label)
+        whole = not regions_of(stem(item.entry.name))
         return is_by_program(item.entry.path), not whole, item.said.rank, item.entry.path
     words = item.said.label.lower()
     weight = {"T1ce": "t1", "FLAIR": "fl"}.get(item.said.role or "", (item.said.role or "").lower())
