@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from segpipe.pipelines.progress import Progress
 
-_UNMEASURED = ("run_id", "model_id")
+_UNMEASURED = ("run_id", "model_id", "placed", "brain")
 _SHOWN = 3
 _LEAST_PAIRS = 6
 _EMPTY_RULES = {

@@ -107,8 +107,11 @@ def test_verbose_adds_the_stack_trace(place: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("job", ["segment", "export", "evaluate"])
 def test_another_model_than_the_expected_one_is_refused(
-    job: str, place: Path, capsys: pytest.CaptureFixture[str]
+    job: str, place: Path, capsys: pytest.CaptureFixture[str], spark
 ) -> None:
+    from segpipe import settings
+    from segpipe.cli import execute
+
     (place / "model").mkdir()
     bundle = bundle_at(place / "model").with_files()
     tables = () if job == "export" else ("--warehouse", str(place / "tables"), "--cohort", "c")
@@ -116,7 +119,9 @@ def test_another_model_than_the_expected_one_is_refused(
     told = capsys.readouterr().err
     assert f"has the seal {bundle.seal}, not {'0' * 32}: get it again from whom you had the seal" in told
     assert told.count("\n") == 1
-    run(job, *tables, "--model", bundle.url, "--expect-model", bundle.seal)  # then something else is wrong with it
+    flags = [*tables, "--model", bundle.url, "--expect-model", bundle.seal]
+    work = importlib.import_module(f"jobs.{job}").run, flags, Context(job, spark)  # a session of its own would end ours
+    assert execute(job, getattr(settings, f"{job.title()}Settings"), *work) == 1  # something else is wrong with it
     assert "has the seal" not in capsys.readouterr().err
 
 
