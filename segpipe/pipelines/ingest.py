@@ -245,7 +245,7 @@ def make_plan(warehouse: Store, job: Job, listing: Listing, known: Mapping[str, 
         else:
             new.append(source)
     vanished = tuple(sorted(set(known) - {job.scan_id(source) for source in listing.scans}))
-    new, renamed = identities.renamed(warehouse, job, new, vanished)
+    new, renamed = identities.renamed(warehouse, job, new, vanished, listing.series)
     unusable = [*listing.rejected, *renamed]
     rejected = [one for one in unusable if job.bad_fingerprint(one) not in reported]
     taken = frozenset((*warehouse.files(SLICES.name), *warehouse.files(SCANS.name), *merges.names_in_use(warehouse)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,16 @@ from segpipe.core.prediction import AS_INGESTED, Model, PredictorFactory
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, ModelError
-from segpipe.pipelines import attempts, baselines, cohort_key, ingest_task, meanings, quarantine, series_rows
+from segpipe.pipelines import (
+    attempts,
+    baselines,
+    cohort_key,
+    identities,
+    ingest_task,
+    meanings,
+    quarantine,
+    series_rows,
+)
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.follow_up import follow_up
 from segpipe.pipelines.listing import listing as listed
@@ -29,7 +38,7 @@ from segpipe.pipelines.segment_task import (
     quarantine_row,
     segment_part,
 )
-from segpipe.readers.archive import Listing, ScanSource
+from segpipe.readers.archive import Listing, Rejected, ScanSource
 from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.storage.lock import lock
@@ -118,7 +127,9 @@ def segment(
                 listing = baselines.settled(warehouse, reader, listing)
             masks = any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr))
             job = replace(job, reader=reader, reported=frozenset(known), masks=masks)
-            plan = make_plan(warehouse, job, listing, known, settings.overwrite, spark.sparkContext.defaultParallelism)
+            vanished = set(index) - {job.scan_id(scan) for scan in (listing.scans if listing is not None else ())}
+            cores = spark.sparkContext.defaultParallelism
+            plan = make_plan(warehouse, job, listing, known, settings.overwrite, cores, vanished)
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
             pairs = {task.name: [task.replaces] for task in plan.tasks if task.replaces is not None}
@@ -217,11 +228,13 @@ def make_plan(
     known: Mapping[str, str],
     overwrite: bool,
     cores: int,
+    vanished: Collection[str] = (),
 ) -> Plan:
     """Sort the scans of a cohort, or of an archive's `listing`, into done, unfit and to do.
 
     What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
     quarantine: an unchanged scan of an archive is looked at again only where the fault need not lie in it.
+    `vanished` are the scan_ids in the tables that the archive no longer gives.
     """
     done = _done(warehouse, job)
     skipped = known_bad = 0
@@ -241,12 +254,15 @@ def make_plan(
             again[old["part"]].append(one.scan)
         else:
             new.append(one.scan)
+    renamed: list[Rejected] = []
+    if listing is not None:
+        new, renamed = _known_again(warehouse, job, listing, new, vanished)
     rewrites = [
         SegmentTask(f"{_prefix(job)}.r{number:05d}", tuple(group), replaces=name)
         for number, (name, group) in enumerate(sorted(again.items()))
     ]
     rows = _unfit_rows(warehouse, unfit, job)
-    for rejected in listing.rejected if listing is not None else ():
+    for rejected in (*listing.rejected, *renamed) if listing is not None else ():
         assert job.reader is not None  # there is a listing where there is a source
         fingerprint, naming = job.reader.input_fingerprint(rejected), job.reader.naming
         if job.bad_fingerprint(fingerprint) in known:
@@ -259,6 +275,16 @@ def make_plan(
             paths = naming.paths(rejected.paths, rejected.is_dicom)
             rows.append(quarantine_row(job, None, paths, fingerprint, error))
     return Plan(rewrites + _additions(new, job, cores), rows, skipped, known_bad)
+
+
+def _known_again(
+    warehouse: Store, job: Job, listing: Listing, new: Sequence[ScanPlace | ScanSource], vanished: Collection[str]
+) -> tuple[list[ScanPlace | ScanSource], list[Rejected]]:
+    """What is new without the scans of patients who are in the tables under another name, and these; as in ingest."""
+    assert job.reader is not None  # there is a listing where there is a source
+    scans = [one for one in new if isinstance(one, ScanSource)]
+    kept, renamed = identities.renamed(warehouse, job.reader, scans, vanished, listing.series)
+    return list(kept), renamed
 
 
 def _stored(warehouse: Store, job: Job) -> list[_Candidate]:

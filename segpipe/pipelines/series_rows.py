@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from segpipe.storage import url_to_fs
 from segpipe.storage.lock import Fence
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Store, cohort_slug
-from segpipe.warehouse.tables import SERIES
+from segpipe.warehouse.tables import SEGMENTATIONS, SERIES
 
 _OF_A_RUN = ("run_id",)  # columns that do not make a row another one
 
@@ -35,8 +36,10 @@ def options(settings: SeriesSettings, warehouse: Store | None = None, cohort: st
     wrong = [word for word in also if word not in ALSO]
     if wrong:
         raise UsageError(f"--also names {', '.join(wrong)}", f"choose of {', '.join(ALSO)}")
-    earlier = {} if warehouse is None else _selected(warehouse, cohort)
-    return Options(settings.session, settings.prefer, also, series_map(settings.series_map), earlier)
+    if warehouse is None:
+        return Options(settings.session, settings.prefer, also, series_map(settings.series_map))
+    earlier, visits = selected(warehouse, cohort), partial(_segmented, warehouse, cohort)
+    return Options(settings.session, settings.prefer, also, series_map(settings.series_map), earlier, visits=visits)
 
 
 def series_map(url: str | None) -> dict[str, str]:
@@ -159,7 +162,7 @@ def _known(warehouse: Store, cohort: str) -> dict[str, dict[str, Any]]:
     return {row["series_id"]: row for row in table.to_pylist()}
 
 
-def _selected(warehouse: Store, cohort: str) -> dict[str, tuple[str, str, str]]:
+def selected(warehouse: Store, cohort: str) -> dict[str, tuple[str, str, str]]:
     """Subject, session and role of every series that is in a scan."""
     if not warehouse.exists() or not warehouse.parts(SERIES.name):
         return {}
@@ -167,6 +170,17 @@ def _selected(warehouse: Store, cohort: str) -> dict[str, tuple[str, str, str]]:
     columns = ["series_id", "subject", "session", "role"]
     table = warehouse.table(SERIES.name).to_table(columns, filter=wanted)
     return {row["series_id"]: (row["subject"], row["session"], row["role"]) for row in table.to_pylist()}
+
+
+def _segmented(warehouse: Store, cohort: str) -> dict[str, str]:
+    """The subject of every session in `segmentations` that one subject alone has: `segment` writes no `series`."""
+    if not warehouse.exists() or not warehouse.parts(SEGMENTATIONS.name):
+        return {}
+    rows = warehouse.rows(SEGMENTATIONS, ["session", "subject"], cohort).group_by(["session", "subject"]).aggregate([])
+    found: dict[str, set[str]] = {}
+    for row in rows.to_pylist():
+        found.setdefault(row["session"], set()).add(row["subject"])
+    return {session: next(iter(subjects)) for session, subjects in found.items() if len(subjects) == 1}
 
 
 def _content(row: Mapping[str, Any]) -> str:

@@ -121,7 +121,7 @@ class Facts:
         tuple[float, str], ...
     ] = ()  # echo time, ms, and component of each, where nothing else tells them apart
     refers_to: tuple[str, ...] = ()
-    person: tuple[str, ...] = ()  # birth date, sex, name, issuer of the ID; empty where not said
+    person: tuple[str, ...] = ()  # birth date, sex, words of the name, issuer of the ID; empty where not said
     nameless: bool = False  # the patient's ID is a placeholder
 
     @property
@@ -509,7 +509,10 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         protocol_said=recognise(protocol),
         text=keyed(key, "text", f"{description}\0{protocol}"),
         override=_override(overrides, (description, protocol, series), vendor),
-        person=tuple(keyed(key, "person", f"{subject} {mark}") if mark else "" for mark in patients.marks(elements)),
+        person=tuple(
+            " ".join(keyed(key, "person", f"{subject} {word}") for word in mark.split())
+            for mark in patients.marks(elements)
+        ),
         nameless=patients.is_placeholder(patient),
     )
 

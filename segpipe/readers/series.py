@@ -21,7 +21,7 @@ from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"3.{recognise.RULES_VERSION}"
+RULES_VERSION = f"4.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -43,6 +43,7 @@ class Options:
     """How series become scans: `session` groups them, `prefer` and `also` select, `overrides` names by text or UID.
 
     `unusable` says whether an earlier run could not use the pixels of a series; None if that is not known.
+    `visits` gives the subject of each session that was segmented, where one alone has it.
     """
 
     session: str = "study"
@@ -51,6 +52,7 @@ class Options:
     overrides: Mapping[str, str] = field(default_factory=dict)
     earlier: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)  # series_id: subject, session, role
     unusable: Callable[[Series], bool] | None = None
+    visits: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.readers.patients import Study, is_placeholder, subjects
+from segpipe.readers.dicom_tags import Elements
+from segpipe.readers.patients import Shared, Study, is_placeholder, marks, subjects
+from segpipe.readers.series import Options
 from segpipe.readers.sources import find
 from tests.readers.hospital import studies, write
 
@@ -18,11 +20,17 @@ SLIP, BLANK = ("1951", "F", "anna", "a"), ("", "", "", "")
 
 def whose(*people: tuple[str, ...], placeholder: bool = False, earlier: dict[str, str] | None = None) -> list[str]:
     """The subject of each of some studies of one ID; the n-th study has the one series `n`."""
+    return told(*people, placeholder=placeholder, earlier=earlier)[0]
+
+
+def told(
+    *people: tuple[str, ...], placeholder: bool = False, earlier: dict[str, str] | None = None
+) -> tuple[list[str], Shared]:
     found = [Study(f"study {n}") for n in range(len(people))]
     for place, (one, person) in enumerate(zip(found, people, strict=True)):
         one.add(str(place), person)
-    named, _ = subjects("plain", found, placeholder, earlier or {})
-    return [named[f"study {n}"] for n in range(len(people))]
+    named, shared = subjects("plain", found, placeholder, earlier or {})
+    return [named[f"study {n}"] for n in range(len(people))], shared
 
 
 @pytest.mark.parametrize(
@@ -32,6 +40,9 @@ def whose(*people: tuple[str, ...], placeholder: bool = False, earlier: dict[str
         ([ANNA, SLIP], True),
         ([ANNA, BLANK], True),
         ([BLANK, BLANK], True),
+        ([("1950", "F", "anna meier", ""), ("1951", "F", "anna maria meier", "")], True),
+        ([("1950", "F", "anna", "site a"), ("1950", "M", "anna", "site b")], True),
+        ([("1950", "F", "anna meier", ""), ("1951", "F", "paula kurz", "")], False),
         ([ANNA, PAUL], False),
         ([("1950", "F", "", ""), ("1999", "M", "", "")], False),
         ([("1950", "M", "", "site a"), ("1999", "M", "", "site b")], False),
@@ -77,6 +88,52 @@ def test_a_subject_of_the_tables_stays() -> None:
     assert whose(ANNA, ANNA_LATER, placeholder=True, earlier={"1": "plain"}) == ["plain", "plain"]
 
 
+def test_subjects_of_the_tables_whom_a_later_study_joins_keep_their_names() -> None:
+    people = [("b1", "F", "n1", ""), ("b2", "M", "n2", ""), ("", "", "n1", ""), ("b2", "", "", "")]
+    names, shared = told(*people, earlier={"0": "X", "1": "Y"})
+    assert names == ["X", "Y", "X", "Y"]
+    assert (shared.alike, "keeps its name" in shared.sentences[-1]) == (1, True)
+    people = [("b1", "F", "n1", ""), ("b2", "F", "n2", ""), ("b1", "F", "n2", "")]
+    names, shared = told(*people, placeholder=True, earlier={"0": "X", "1": "Y"})
+    assert (names[:2], names[2] in "XY", shared.alike) == (["X", "Y"], True, 1)
+    assert told(*people[:2], placeholder=True, earlier={"0": "X", "1": "Y"})[1].alike == 0
+
+
+def test_a_few_studies_of_a_placeholder_are_one_subject_unless_they_tell_of_several() -> None:
+    names, shared = told(BLANK, BLANK, placeholder=True)
+    assert (names, shared.silent, shared.alone) == (["plain", "plain"], 1, 0)
+    assert len(set(whose(ANNA, BLANK, ANNA_LATER, placeholder=True))) == 1
+    names, shared = told(*[BLANK] * 30, placeholder=True)
+    assert (len(set(names)), shared.alone) == (30, 30)
+
+
+def test_more_studies_than_a_patient_has_are_told() -> None:
+    shared = told(*[ANNA] * 30, PAUL, placeholder=True)[1]
+    assert shared.crowded == 1
+    assert any("1 subjects whose PatientID is a placeholder have more than" in line for line in shared.sentences)
+    assert told(*[ANNA] * 20, PAUL, placeholder=True)[1].crowded == 0
+
+
+@pytest.mark.parametrize(
+    ("date", "says"), [("19600515", True), ("19600101", False), ("19600000", False), ("1960", False)]
+)
+def test_a_birth_date_without_a_day_is_no_mark(date: str, says: bool) -> None:
+    assert bool(marks(Elements({"PatientBirthDate": date.encode()}))[0]) == says
+
+
+@pytest.mark.parametrize("text", ["ANONKXQZ", "ANONABCD", "deidB", "1234567", "Pseudo-Q", "case", "9999"])
+def test_pseudonyms_are_no_placeholders(text: str) -> None:
+    assert not is_placeholder(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ANON", "Anonymous^Patient", "Anonymisé", "anonimizzato", "De-identified", "pseudonymized", "anoniem", "AnonID"],
+)
+def test_whole_words_that_hide_a_person_are_placeholders(text: str) -> None:
+    assert is_placeholder(text)
+
+
 @pytest.mark.parametrize("text", ["Anonymous", "anonymisiert", "N/A", "XXXX", "0000", "^^", "Unknown", "PATIENT^"])
 def test_words_that_stand_for_nobody(text: str) -> None:
     assert is_placeholder(text)
@@ -96,3 +153,28 @@ def test_two_patients_of_one_placeholder_are_two_subjects_and_told_without_a_nam
     (told,) = listing.told
     assert told.startswith("PatientID is a placeholder in 2 studies: these are 2 subjects")
     assert not any(word in repr((listing.told, listing.series)) for word in ("ANONYMOUS", "1950", "Meier", "meier"))
+
+
+def test_a_middle_name_and_an_unknown_day_of_birth_tear_no_patient(tmp_path: Path) -> None:
+    said = (("Meier^Anna", "19600515"), ("Meier^Anna Maria", "19600101"))
+    for study, (name, birth) in zip(studies()[:2], said, strict=True):
+        extra = {"PatientID": "4711", "PatientName": name, "PatientBirthDate": birth, "PatientSex": "F"}
+        write(tmp_path / study.name, replace(study, extra={**study.extra, **extra}).only("t1 ax", "flair"))
+    listing = find(str(tmp_path), "dicom", KEY)
+    assert (len(listing.scans), len({scan.subject for scan in listing.scans})) == (2, 1)
+    assert not listing.told
+
+
+def test_a_subject_that_was_segmented_without_ingest_keeps_its_name(tmp_path: Path) -> None:
+    """The table `series` knows nothing of it, and a second person has come under its ID."""
+    people = (("Meier^Anna", "19600515", "F"), ("Kurz^Paul", "19700203", "M"))
+    for number, (study, (name, birth, sex)) in enumerate(zip(studies()[:2], people, strict=True)):
+        extra = {"PatientID": "4711", "PatientName": name, "PatientBirthDate": birth, "PatientSex": sex}
+        write(tmp_path / study.name, replace(study, extra={**study.extra, **extra}).only("t1 ax", "flair"))
+        if number == 0:
+            (before,) = find(str(tmp_path), "dicom", KEY).scans
+    fresh = {scan.session: scan.subject for scan in find(str(tmp_path), "dicom", KEY).scans}
+    assert before.subject not in fresh.values()
+    options = Options(visits=lambda: {before.session: before.subject})
+    later = {scan.session: scan.subject for scan in find(str(tmp_path), "dicom", KEY, options=options).scans}
+    assert later == {**fresh, before.session: before.subject}

@@ -78,10 +78,35 @@ def claim(
 
 def claimed(found: Read, options: Options) -> Claim:
     """A claim of what was read: the visits' scans, and every series with what became of it."""
-    told = told_apart(found.series, {series: subject for series, (subject, _, _) in options.earlier.items()})
+    told = told_apart(found.series, _known(found.series, options))
     series = judge(found.series, options)
     scans, inside = list(_scans(series)), Counter(found.inside)
     return Claim(scans, found.rejected, found.taken, told=told, series=series, inside=inside)
+
+
+def _known(series: Sequence[Series], options: Options) -> dict[str, str]:
+    """The subject of each series whose scan is in the tables, as ingest or segment wrote it.
+
+    A UID that two PatientIDs have tells neither. A day or an accession number tells a visit only where the ID tells a
+    patient.
+    """
+    visits = options.visits()
+    if not options.earlier and not visits:
+        return {}
+    owners: dict[str, set[str]] = {}
+    for facts in (one.facts for one in series):
+        for uid in (facts.series, facts.study):
+            owners.setdefault(uid, set()).add(facts.subject)
+    found = {}
+    for facts in (one.facts for one in series):
+        visit = (facts.study,) if facts.nameless else (facts.study, facts.accession, facts.day)
+        segmented = next((visits[one] for one in visit if one is not None and one in visits), None)
+        ingested = options.earlier.get(facts.series, ("", "", ""))[0]
+        if ingested and (len(owners[facts.series]) == 1 or ingested == facts.subject):
+            found[facts.series] = ingested
+        elif segmented is not None and len(owners[facts.study]) == 1:
+            found[facts.series] = segmented
+    return found
 
 
 def told_apart(series: Sequence[Series], earlier: Mapping[str, str]) -> list[str]:
