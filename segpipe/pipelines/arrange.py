@@ -13,11 +13,15 @@ from segpipe.prepare.raw import Raw
 from segpipe.prepare.scan import PREPARED, Baseline, Prepared, prepare, recognised
 from segpipe.readers.scan import Arrange, Arranged, Frame
 
+NO_BASELINE = "baseline_missing"
+"""The flag of a scan that has earlier visits, none of which can be followed."""
 
-def preparing(name: str, orientation: str, baseline: Callable[[], Baseline | None] = lambda: None) -> Arrange:
+
+def preparing(name: str, orientation: str, baseline: Callable[[], Baseline | None] | None = None) -> Arrange:
     """What the reader calls with the frames, along `orientation`, of the scan that messages call `name`.
 
-    `baseline` gives the visit that the scan is to follow, if there is one; it is asked only for what is prepared.
+    `baseline` gives the visit that the scan is to follow; it is asked only for what is prepared, and where it has none
+    to give, the scan is flagged.
     Frames of a scan that is prepared already are left as they are. Raises BadInput if a scan cannot be prepared.
     """
 
@@ -26,14 +30,16 @@ def preparing(name: str, orientation: str, baseline: Callable[[], Baseline | Non
         record = recognised(raws)
         if record is not None:
             return Arranged(images, masks, space=atlas.SPACE, preparation=record, flags=[])
-        found = prepare(name, raws, [_raw(frame, orientation) for frame in masks], orientation, baseline())
+        followed = None if baseline is None else baseline()
+        found = prepare(name, raws, [_raw(frame, orientation) for frame in masks], orientation, followed)
+        alone = [NO_BASELINE] if baseline is not None and followed is None else []
         return Arranged(
             [_on(found, frame, found.images[frame.role]) for frame in images],
             [_on(found, frame, labels) for frame, labels in zip(masks, found.masks, strict=True)],
             found.brain,
             atlas.SPACE,
             found.record,
-            found.flags,
+            [*found.flags, *alone],
             found.follows,
         )
 

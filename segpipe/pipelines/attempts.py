@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segpipe.errors import BadInput, Reason
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 DEADLY = 2
 """A scan on which this many workers died in one run is quarantined."""
 
-LOCAL_TRIES = DEADLY + 2
+LOCAL_TRIES = 2 * DEADLY + 1
+"""A scan may be worked on in two parts, for visits in the next one may be laid onto it: none of both ends the run."""
 
 RETRIED = (Reason.UNREADABLE, Reason.CRASHED)
 """Reasons that need not lie in the input itself, so that an unchanged input is tried again by the next run."""
@@ -111,6 +112,7 @@ class Watch:
         self._file = files.join(self._folder, uuid.uuid4().hex)
         self._deaths: Counter[str] = Counter()
         self._job = job
+        self._at: str | None = None
 
     def __enter__(self) -> Watch:
         self._fs.makedirs(self._folder, exist_ok=True)
@@ -125,6 +127,21 @@ class Watch:
             problem = f"Scan {scan_id} killed {self._deaths[scan_id]} workers, most likely for want of memory"
             raise BadInput(Reason.CRASHED, problem, f"give the workers more memory and run {self._job} again")
         self._fs.pipe_file(self._file, scan_id.encode())
+        self._at = scan_id
+
+    @contextlib.contextmanager
+    def aside(self, scan_id: str) -> Iterator[None]:
+        """Work on another scan that the one at hand needs: what kills a worker meanwhile is that scan.
+
+        Raises BadInput as `enter` does.
+        """
+        was = self._at
+        self.enter(scan_id)
+        try:
+            yield
+        finally:
+            if was is not None:
+                self.enter(was)
 
     def __exit__(self, *error: object) -> None:
         files.remove(self._fs, self._file)

@@ -6,8 +6,10 @@ the tables and what the archive has, and no run ever moves a scan that stands:
 * A patient's baseline is the visit that the others on record follow. If there is none yet, it is the archive's first.
 * A visit that is not in the tables as the archive has it now is prepared again, as far as that takes, in whichever task
   wants it. As a preparation gives the same bits twice, the tables do not depend on which task is first.
-* A visit that cannot be prepared is no baseline: the next one is. One that cannot be laid onto its baseline is flagged
-  and stands on its own.
+* A visit that cannot be prepared, or that kills its workers, is no baseline: the next one is. A scan that cannot be
+  laid onto its baseline, or whose earlier visits are no baselines, is flagged and stands on its own.
+* A fault that need not lie in a visit, as of a disk, settles nothing at once: what is to follow the visit waits for the
+  next run, and only then goes on without it. For a damaged part of the tables it waits until that is mended.
 * If the files of a baseline change, it is laid onto the visits that follow it, and the run says so.
 """
 
@@ -17,12 +19,15 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segpipe.core.follow_up import in_order
 from segpipe.errors import BadInput, NotFound, Reason, TableError
+from segpipe.pipelines.attempts import RETRIED, Watch
 from segpipe.prepare.scan import PREPARED, REFERENCES, Baseline, baseline_of
 from segpipe.readers.archive import Earlier, Listing, ScanSource
 from segpipe.readers.scan import Scan
@@ -111,23 +116,45 @@ class _Patient:
     def earlier(self, source: ScanSource) -> tuple[Earlier, ...]:
         """What a scan may follow, the best first; nothing for a baseline."""
         mine = (source.session, self.prints[source.session])
-        for visit in self.stays:
-            if visit.key == mine:  # it is on record and comes to the same place again
-                return () if visit.follows is None else self._wanted([visit.follows, mine])
-        if any(visit.follows == mine for visit in self.stays):
+        visit = self._by_key.get(mine)
+        if visit is not None:  # it is on record and comes to the same place again
+            return () if visit.follows is None else self._wanted([visit.follows, mine])
+        if mine in self._followed:
             return ()
-        roots = [visit.key for visit in self.stays if visit.follows is None]
-        followed = [visit.follows for visit in self.stays if visit.follows is not None]
-        before = list(self.prints.items())[: list(self.prints).index(source.session)]
-        return self._wanted(dict.fromkeys([*roots, *followed, *before, *(visit.key for visit in self.stays)]))
+        before = islice(self.prints.items(), self._rank[source.session])
+        return self._wanted(chain(self._roots, self._followed, before, (one.key for one in self.stays)))
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, str], _Visit]:
+        """The visits that stay; the best where several are the same."""
+        return {visit.key: visit for visit in reversed(self.stays)}
+
+    @cached_property
+    def _roots(self) -> list[tuple[str, str]]:
+        return [visit.key for visit in self.stays if visit.follows is None]
+
+    @cached_property
+    def _followed(self) -> dict[tuple[str, str], None]:
+        return dict.fromkeys(visit.follows for visit in self.stays if visit.follows is not None)
+
+    @cached_property
+    def _rank(self) -> dict[str, int]:
+        return {session: rank for rank, session in enumerate(self.prints)}
 
     def _wanted(self, keys: Iterable[tuple[str, str]]) -> tuple[Earlier, ...]:
-        found = (self._place(*key) for key in keys)
-        return tuple(one for one in found if one is not None)[:_MOST]
+        """Where the first of these visits can be had from; no more are looked at than are taken."""
+        found: dict[tuple[str, str], Earlier] = {}
+        for key in keys:
+            place = self._place(*key)
+            if place is not None:
+                found[key] = place
+            if len(found) == _MOST:
+                break
+        return tuple(found.values())
 
     def _place(self, session: str, fingerprint: str) -> Earlier | None:
         """Where a visit can be had from as its fingerprint says."""
-        visit = next((one for one in self.stays if one.key == (session, fingerprint)), None)
+        visit = self._by_key.get((session, fingerprint))
         if visit is not None and visit.part is not None:
             return Earlier(visit.scan_id, session, fingerprint, part=visit.part)
         on_its_own = visit is None or visit.follows is None
@@ -138,8 +165,7 @@ class _Patient:
     @property
     def baseline_changed(self) -> bool:
         """Whether visits on record follow one whose files are others now."""
-        followed = {visit.follows for visit in self.stays if visit.follows is not None}
-        return any(self.prints.get(session, print_) != print_ for session, print_ in followed)
+        return any(self.prints.get(session, print_) != print_ for session, print_ in self._followed)
 
 
 def _recorded(warehouse: Store, cohort: str) -> dict[str, list[_Visit]]:
@@ -208,10 +234,18 @@ def remember(warehouse: str, scan_id: str, fingerprint: str, scan: Scan) -> None
         _keep(warehouse, Earlier(scan_id, scan.source.session, fingerprint), scan)
 
 
-def first(warehouse: Store, wanted: Sequence[Earlier], read: Callable[[ScanSource], Scan]) -> Baseline | None:
+def first(
+    warehouse: Store,
+    wanted: Sequence[Earlier],
+    read: Callable[[ScanSource], Scan],
+    watch: Watch | None = None,
+    waited: bool = False,
+) -> Baseline | None:
     """The first of these visits that can be followed, or None; `read` prepares one from its files.
 
-    Raises BadInput if the table that one stands in is damaged.
+    `watch` sees which visit a worker dies on. `waited` says that the scan which is to follow has waited for a run
+    already, so that it goes on without a visit that cannot be read. Raises BadInput, with a reason that is tried again
+    by the next run, if it has not, or if the part of the tables that a visit stands in is damaged.
     """
     for one in wanted:
         key = (warehouse.url, one.scan_id, one.fingerprint)
@@ -220,9 +254,9 @@ def first(warehouse: Store, wanted: Sequence[Earlier], read: Callable[[ScanSourc
                 if one.part is not None:
                     _from_table(warehouse, one)
                 elif one.source is not None:
-                    _from_files(warehouse, one, one.source, read)
-            except TableError as error:
-                raise BadInput(Reason.CORRUPT, error.problem, error.remedy) from error
+                    _from_files(warehouse, one, one.source, read, watch, waited)
+            except TableError as error:  # the scan is good, and the tables may be mended or at rest by the next run
+                raise BadInput(Reason.UNREADABLE, error.problem, error.remedy) from error
         if key in _kept:
             return _kept[key].baseline()
     return None
@@ -241,15 +275,40 @@ def _from_table(warehouse: Store, one: Earlier) -> None:
         _put(warehouse.url, one, image, row["orientation"], file["slope"], file["inter"])
 
 
-def _from_files(warehouse: Store, one: Earlier, source: ScanSource, read: Callable[[ScanSource], Scan]) -> None:
-    """Prepare its reference alone, which takes a third of the time; all of it where that does not do."""
+def _from_files(
+    warehouse: Store,
+    one: Earlier,
+    source: ScanSource,
+    read: Callable[[ScanSource], Scan],
+    watch: Watch | None,
+    waited: bool,
+) -> None:
+    """Have it prepared from its files, if it can be and has not killed too many workers."""
+    with contextlib.ExitStack() as watched:
+        if watch is not None:
+            try:
+                watched.enter_context(watch.aside(one.scan_id))
+            except BadInput:  # it is given up here, and told where its own row would be written
+                return
+        failed = _prepare(warehouse, one, source, read)
+    if failed is not None and failed.reason in RETRIED and not waited:
+        problem = f"{one.scan_id}, which this scan is to follow, is not to be had: {failed.problem}"
+        raise BadInput(failed.reason, problem, failed.remedy) from failed
+
+
+def _prepare(warehouse: Store, one: Earlier, source: ScanSource, read: Callable[[ScanSource], Scan]) -> BadInput | None:
+    """Prepare its reference alone, which takes a third of the time; all of it where that does not do, or why not."""
     roles = [file.role for file in source.files]
     role = next((role for role in REFERENCES if role in roles), roles[0])
     alone = replace(source, files=tuple(file for file in source.files if file.role == role), earlier=())
+    failed = None
     for each in (alone, replace(source, earlier=())):
-        with contextlib.suppress(BadInput):
+        try:
             if _keep(warehouse.url, one, read(each)):
-                return
+                return None
+        except BadInput as error:
+            failed = error
+    return failed
 
 
 def _keep(warehouse: str, one: Earlier, scan: Scan) -> bool:

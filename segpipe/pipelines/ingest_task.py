@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -114,7 +115,7 @@ class PartOutcome:
 
 
 def write_part(task: PartTask, job: Job) -> PartOutcome:
-    """Read the scans of a part and commit them, with one scan in memory at a time.
+    """Read the scans of a part and commit them, with one scan in memory at a time, and the one that it is laid onto.
 
     What an earlier attempt of the same run has committed, or has begun to, is not done again. Raises WarehouseBusy
     where the run has lost its lock; bad inputs raise nothing.
@@ -158,7 +159,9 @@ def _write_part(warehouse: Store, task: PartTask, job: Job, given_up: Mapping[st
                     if job.scan_id(source) in given_up:
                         raise given_up[job.scan_id(source)]
                     needed = stored.get(job.scan_id(source), ())
-                    row, table, dropped = _write_scan(part, source, job, seconds, needed)
+                    waited = job.bad_fingerprint(source) in task.reported
+                    read = partial(load, source, job, needed, watch, waited)
+                    row, table, dropped = _write_scan(part, source, job, seconds, read)
                     rows.append(row)
                     told.append(table)
                     rejected += [quarantine_row(job, one, one.paths, _error(one)) for one in dropped]
@@ -202,11 +205,11 @@ def _error(one: Rejected) -> BadInput:
 
 
 def _write_scan(
-    part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float], needed: Collection[str]
+    part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float], read: Callable[[], Scan]
 ) -> tuple[dict[str, Any], pa.Table, tuple[Rejected, ...]]:
     """Add a scan's slices to a part: its row of `scans`, the same as Arrow has it, and its files that fit no others."""
     start = time.perf_counter()
-    scan = load(source, job, needed)
+    scan = read()  # in here, so that it is let go of before the next one is read
     seconds["read"] += time.perf_counter() - start
     remember(scan, job)
     start = time.perf_counter()
@@ -242,22 +245,24 @@ def _crashed(source: ScanSource, job: Job, error: Exception) -> BadInput:
     return BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the file")
 
 
-def load(source: ScanSource, job: Job, needed: Collection[str] = ()) -> Scan:
+def load(
+    source: ScanSource, job: Job, needed: Collection[str] = (), watch: Watch | None = None, waited: bool = False
+) -> Scan:
     """The scan, or BadInput whatever is wrong with it: an input must never stop the others.
 
-    No damaged file drops out of it whose role is `needed`.
+    No damaged file drops out of it whose role is `needed`. For `watch` and `waited` see `baselines.first`.
 
     Where the source itself does not answer any more, the run stops instead: no scan is to blame for that. The text of a
     foreign exception may quote the file, so only its type is told, and names only as far as they may be.
     """
     try:
-        return _load(source, job, needed)
+        return _load(source, job, needed, watch, waited)
     except BadInput as error:
         told = [job.naming.message(text, source.paths, source.is_dicom) for text in (error.problem, error.remedy)]
         raise BadInput(error.reason, *told) from None
 
 
-def _load(source: ScanSource, job: Job, needed: Collection[str]) -> Scan:
+def _load(source: ScanSource, job: Job, needed: Collection[str], watch: Watch | None, waited: bool) -> Scan:
     settings = job.settings
     try:
         return scan_reader.load(
@@ -267,7 +272,7 @@ def _load(source: ScanSource, job: Job, needed: Collection[str]) -> Scan:
             settings.resample_to,
             settings.max_voxels,
             settings.keep_header_text,
-            _arranging(source, job) if settings.prepare else None,
+            _arranging(source, job, watch, waited) if settings.prepare else None,
             needed,
         )
     except BadInput as error:
@@ -284,13 +289,15 @@ def _load(source: ScanSource, job: Job, needed: Collection[str]) -> Scan:
         raise _crashed(source, job, error) from error
 
 
-def _arranging(source: ScanSource, job: Job) -> Arrange:
+def _arranging(source: ScanSource, job: Job, watch: Watch | None, waited: bool) -> Arrange:
     """What prepares a scan, and lays it onto an earlier visit of its patient if it has one."""
 
     def baseline() -> Baseline | None:
-        return baselines.first(Store(job.settings.warehouse), source.earlier, lambda other: load(other, job))
+        warehouse = Store(job.settings.warehouse)
+        return baselines.first(warehouse, source.earlier, lambda other: load(other, job), watch, waited)
 
-    return arrange.preparing(f"Scan {job.scan_id(source)}", CANONICAL[job.settings.axis], baseline)
+    name, orientation = f"Scan {job.scan_id(source)}", CANONICAL[job.settings.axis]
+    return arrange.preparing(name, orientation, baseline if source.earlier else None)
 
 
 def remember(scan: Scan, job: Job) -> None:

@@ -136,7 +136,7 @@ class ScanOutcome:
 
 
 def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[ScanOutcome]:
-    """Segment the scans of a part and commit them, with one scan in memory at a time.
+    """Segment the scans of a part and commit them, with one scan in memory at a time, and the one it is laid onto.
 
     What an earlier attempt of the same run has committed is not done again. Raises WarehouseBusy if the run has lost
     its lock; a scan that cannot be segmented becomes a row of `quarantine`.
@@ -157,7 +157,7 @@ def segment_part(task: SegmentTask, job: Job, predictor: Predictor) -> list[Scan
             for scan in opened(warehouse, task.scans, job):
                 try:
                     watch.enter(scan.scan_id)
-                    outcomes.append(_segment_scan(part, measured, scan, job, predictor))
+                    outcomes.append(_segment_scan(part, measured, scan, job, predictor, watch))
                 except BadInput as error:
                     outcomes.append(ScanOutcome(scan.scan_id, reason=str(error.reason)))
                     rejected.append(quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error))
@@ -198,8 +198,11 @@ class OpenedScan(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def read(self) -> tuple[dict[str, Any], Slices]:
-        """Its row of `scans` and its slices. Raises BadInput if it cannot be read or the model cannot take it."""
+    def read(self, watch: Watch) -> tuple[dict[str, Any], Slices]:
+        """Its row of `scans` and its slices. Raises BadInput if it cannot be read or the model cannot take it.
+
+        `watch` sees which scan a worker dies on: reading one may mean to read another one first.
+        """
         ...
 
     def dropped(self) -> list[dict[str, Any]]:
@@ -243,7 +246,7 @@ class _StoredScan:
     def fingerprint(self) -> str:
         return str(self.row["fingerprint"])
 
-    def read(self) -> tuple[dict[str, Any], Slices]:
+    def read(self, watch: Watch) -> tuple[dict[str, Any], Slices]:
         self.job.fit(self.scan_id, self.row["modalities"], self.row["orientation"], self.row["space"])
         return self.row, ScanSlices(self.warehouse, self.place, self.row, self.job.modalities)
 
@@ -272,8 +275,9 @@ class _ArchivedScan:
     def fingerprint(self) -> str:
         return self.reader.fingerprint(self.source)
 
-    def read(self) -> tuple[dict[str, Any], Slices]:
-        scan = ingest_task.load(self.source, self.reader)
+    def read(self, watch: Watch) -> tuple[dict[str, Any], Slices]:
+        waited = self.job.bad_fingerprint(self.fingerprint) in self.job.reported
+        scan = ingest_task.load(self.source, self.reader, watch=watch, waited=waited)
         self.lost.extend(scan.dropped)
         try:
             self.job.fit(self.scan_id, scan.modalities, scan.orientation, scan.space)
@@ -332,11 +336,16 @@ class _LoadedSlices:
 
 
 def _segment_scan(
-    part: PartWriter, measured: list[pa.Table], opened_scan: OpenedScan, job: Job, predictor: Predictor
+    part: PartWriter,
+    measured: list[pa.Table],
+    opened_scan: OpenedScan,
+    job: Job,
+    predictor: Predictor,
+    watch: Watch,
 ) -> ScanOutcome:
     """Write a scan's predictions to the part, and add its measures to `measured` once they are written."""
     start = time.perf_counter()
-    scan, slices = opened_scan.read()
+    scan, slices = opened_scan.read(watch)
     with _no_scan_stops_others(opened_scan.scan_id):
         found = predictor.segment(scan_input(scan, job.modalities), slices)
         inferred = time.perf_counter()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import TableError
+from segpipe.errors import BadInput, Reason, TableError
 from segpipe.pipelines import baselines
+from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.baselines import _Patient, _Visit, settled
 from segpipe.pipelines.ingest_task import Job, PartTask, load, write_part
 from segpipe.pipelines.restore import restore
@@ -18,7 +23,8 @@ from segpipe.prepare import atlas
 from segpipe.prepare.grids import Grid, resample
 from segpipe.prepare.register import moved_mm, rotation
 from segpipe.readers import sources
-from segpipe.readers.archive import ScanSource
+from segpipe.readers.archive import Earlier, ScanSource, SourceFile
+from segpipe.readers.scan import Scan
 from segpipe.settings import IngestSettings, RestoreSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse.scan_slices import read_channel, scan_rows
@@ -100,6 +106,80 @@ def test_what_stands_in_the_tables_is_known_with_what_it_follows(tmp_path: Path)
         np.testing.assert_array_equal(read_channel(warehouse, "part", row, modality), image)
 
 
+class Counted(list[_Visit]):
+    """Counts how often it is gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[_Visit]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_visits_on_record_are_not_gone_through_for_each_that_a_scan_may_follow() -> None:
+    stays = Counted([stored(f"{number:03}", ("x", "gone")) for number in range(200)])
+    new = {f"{number:03}": f"print of {number:03}" for number in range(300)}
+    of = replace(patient(new, []), stays=stays)
+    assert wanted(of, "250") == [(f"{number:03}", "table") for number in range(4)]
+    stays.passes = 0
+    for session in new:
+        of.earlier(of.sources[session])
+    assert stays.passes <= len(new)
+
+
+# A visit that cannot be had
+
+
+def from_files(session: str) -> Earlier:
+    files = (SourceFile("T1", f"{session}.nii.gz", 1, ""),)
+    return Earlier(f"c:p:{session}", session, f"print of {session}", source=ScanSource("p", session, files, "manifest"))
+
+
+def reader(**faults: Reason) -> Callable[[ScanSource], Scan]:
+    """Reads visits as if they were prepared already, or finds these faults in them, by session."""
+
+    def read(source: ScanSource) -> Scan:
+        if source.session in faults:
+            raise BadInput(faults[source.session], f"Scan {source.session} is bad", "mend it")
+        image = np.zeros(atlas.grid().shape, np.float32)
+        image[60:120, 60:120, 60:120] = 1
+        how = {"how": "prepared", "reference": "T1"}
+        return cast(
+            Scan, SimpleNamespace(preparation=how, images={"T1": image}, orientation="RAS", slopes={"T1": (1.0, 0.0)})
+        )
+
+    return read
+
+
+@pytest.mark.parametrize("reason", RETRIED)
+def test_a_fault_that_may_pass_is_waited_for_once(tmp_path: Path, reason: Reason) -> None:
+    warehouse, visits, read = Store(str(tmp_path)), [from_files("v1"), from_files("v2")], reader(v1=reason)
+    with pytest.raises(BadInput, match=r"c:p:v1, which this scan is to follow, .* Scan v1 is bad: mend it") as told:
+        baselines.first(warehouse, visits, read)
+    assert told.value.reason in RETRIED
+    found = baselines.first(warehouse, visits, read, waited=True)
+    assert found is not None
+    assert found.session == "v2"
+
+
+def test_a_visit_that_cannot_be_prepared_is_not_waited_for(tmp_path: Path) -> None:
+    visits = [from_files("v1"), from_files("v2")]
+    found = baselines.first(Store(str(tmp_path)), visits, reader(v1=Reason.BAD_PREPARATION))
+    assert found is not None
+    assert found.session == "v2"
+
+
+def test_a_damaged_part_of_the_tables_blames_no_visit_for_good(tmp_path: Path) -> None:
+    warehouse = Store(str(tmp_path))
+    write_rows(warehouse, "part", ["p"], space="brain-1mm")
+    (tmp_path / "scans" / "part.parquet").write_bytes(b"damaged")
+    earlier = Earlier("c:p:1", "1", "print of p", part="part")
+    for waited in (False, True):
+        with pytest.raises(BadInput, match=r"part.parquet is damaged .*run `verify`") as told:
+            baselines.first(warehouse, [earlier], reader(), waited=waited)
+        assert told.value.reason in RETRIED
+
+
 # Real arrays
 
 
@@ -141,7 +221,7 @@ def matrix(row: dict) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # four scans are prepared
+@pytest.mark.timeout(600)  # five scans are prepared
 @pytest.mark.process
 def test_a_follow_up_lies_on_its_baseline_wherever_that_is_read_from(tmp_path: Path) -> None:
     write_visit(tmp_path / "archive", "1")
@@ -165,6 +245,8 @@ def test_a_follow_up_lies_on_its_baseline_wherever_that_is_read_from(tmp_path: P
         from_table = load(second, job)
         for role, image in from_files.images.items():
             np.testing.assert_array_equal(image, from_table.images[role])
+        alone = load(replace(second, earlier=(Earlier(job.scan_id(first), "1", "of other files"),)), job)
+        assert (alone.follows, alone.flags) == (None, ["baseline_missing"])
     (row,) = warehouse.scans("c").to_pylist()
     assert row["follows"] is None
     truth = np.linalg.inv(VISITS["2"][0]) @ VISITS["1"][0]  # points of the first visit to points of the second

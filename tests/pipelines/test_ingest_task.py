@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 
 from segpipe.core.splits import SplitRule
-from segpipe.pipelines import ingest_task
-from segpipe.pipelines.attempts import DEADLY
+from segpipe.errors import BadInput
+from segpipe.pipelines import baselines, ingest_task
+from segpipe.pipelines.attempts import DEADLY, LOCAL_TRIES, Watch
 from segpipe.pipelines.ingest_task import Job, PartTask, write_part
 from segpipe.readers import sources
+from segpipe.readers.archive import Earlier, ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse.store import Store
@@ -63,6 +65,67 @@ def test_a_scan_that_kills_its_workers_is_quarantined_and_the_others_are_written
     (row,) = tables(tmp_path / "w")["quarantine"]
     assert (row["reason"], row["scan_id"]) == ("crashed", f"c:{DEADLY_SUBJECT}:1")
     assert f"killed {DEADLY} workers" in row["message"]
+
+
+@pytest.fixture
+def follower(task, job) -> tuple[PartTask, Job, ScanSource]:
+    """A visit, too small to be prepared, that follows the deadly scan, which is in another part."""
+    baseline, visit = task.sources[1], task.sources[2]
+    earlier = Earlier(job.scan_id(baseline), "1", "print", source=baseline)
+    return (
+        replace(task, sources=(replace(visit, earlier=(earlier,)),)),
+        replace(job, settings=replace(job.settings, prepare=True)),
+        baseline,
+    )
+
+
+@pytest.mark.process
+def test_a_baseline_that_kills_workers_is_given_up_and_not_the_visit_that_follows_it(follower, tmp_path):
+    part, job, _ = follower
+    assert [dies_of(part, job, DEADLY_SUBJECT) for _ in range(DEADLY)] == [True] * DEADLY
+    assert not dies_of(part, job, DEADLY_SUBJECT)
+    (row,) = tables(tmp_path / "w")["quarantine"]
+    assert (row["reason"], row["scan_id"]) == ("unpreparable", "c:Synthetic_00_002:1")
+
+
+@pytest.mark.process
+def test_a_visit_that_kills_workers_after_its_baseline_is_itself_to_blame(job, tmp_path):
+    warehouse = Store(job.settings.warehouse)
+
+    def dies() -> bool:
+        child = os.fork()
+        if child:
+            return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        with Watch(warehouse, "r1", "part", "ingest") as watch:
+            watch.enter("c:p:2")
+            with watch.aside("c:p:1"):
+                pass
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert [dies() for _ in range(DEADLY)] == [True] * DEADLY
+    with Watch(warehouse, "r1", "part", "ingest") as watch:
+        watch.enter("c:p:1")
+        with pytest.raises(BadInput, match=f"c:p:2 killed {DEADLY} workers"):
+            watch.enter("c:p:2")
+
+
+def test_a_baseline_in_two_parts_that_kills_workers_in_both_leaves_the_run_a_try():
+    assert LOCAL_TRIES > 2 * DEADLY
+
+
+def test_a_visit_waits_a_run_for_a_baseline_that_cannot_be_read(follower, tmp_path, monkeypatch):
+    part, job, baseline = follower
+    for file in baseline.files:
+        (tmp_path / "source" / file.path).unlink()
+    write_part(part, job)
+    (row,) = tables(tmp_path / "w")["quarantine"]
+    assert (row["reason"], row["scan_id"]) == ("unreadable", "c:Synthetic_00_002:1")
+    assert f"{DEADLY_SUBJECT}:1, which this scan is to follow, is not to be had" in row["message"]
+    found = []
+    first = baselines.first
+    monkeypatch.setattr(baselines, "first", lambda *arguments: found.append(first(*arguments)))
+    write_part(replace(part, reported=frozenset({row["fingerprint"]})), job)  # as the next run plans it
+    assert found == [None]
 
 
 @pytest.mark.process
