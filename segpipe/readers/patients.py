@@ -157,7 +157,7 @@ def subjects(
         silent = not any(study.tells for study in group)
         plain = (len(groups) == 1 and (silent or not nobody)) or (silent and not nobody)
         name = subject if plain else _named(subject, group, marks)
-        known = [study for study in group if study.name in own]
+        known = list({(_signature(study), own[study.name]): study for study in group if study.name in own}.values())
         for study in group:
             found[study.name] = own.get(study.name) or (own[_likest(study, known, own).name] if known else name)
     people = len(set(found.values()))
