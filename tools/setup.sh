@@ -11,7 +11,7 @@ LOG=$VENV/setup.log
 STAMP=$VENV/.segpipe-packages         # the key of the lock file that is installed as a whole
 HOROVOD_STAMP=$VENV/.segpipe-horovod  # the same for the Horovod build
 PROJECT_STAMP=$VENV/.segpipe-project  # the same for the project itself
-CLASSES_STAMP=$VENV/.segpipe-classes  # the same for the class data of Spark's JVM
+CLASSES_STAMP=$VENV/.segpipe-classes  # the same for the class data of Spark's JVM, a line for each Java
 UNFINISHED=$VENV/.segpipe-unfinished  # an installation was begun and not ended
 NEEDED_MB=6000
 
@@ -151,19 +151,30 @@ project_key() { # the folder is in what is installed, and what the packages are
 }
 
 write_class_data() { # segpipe/launch/class_data.py says what for
-    [[ $(cat "$CLASSES_STAMP" 2>/dev/null) == "$(classes_key)" ]] && return
-    say "$(PYTHONPATH=$ROOT "$PYTHON" -P -m segpipe.launch.class_data 2>>"$LOG" | tail -n 1)"
-    classes_key >"$CLASSES_STAMP"
+    local key told
+    key=$(classes_key)
+    grep -qxF "$key" "$CLASSES_STAMP" 2>/dev/null && return
+    if told=$(PYTHONPATH=$ROOT "$PYTHON" -P -m segpipe.launch.class_data 2>>"$LOG" | tail -n 1); then
+        printf '%s\n' "$key" >>"$CLASSES_STAMP"
+    fi
+    say "$told"
 }
 
-classes_key() { # Spark's version, and the Java that runs it
-    { grep '^pyspark==' requirements.lock; printf '%s\n' "${JAVA_HOME:-}"; readlink -f -- "$(command -v java)" || true; } |
-        sha256sum | cut -c 1-16
+classes_key() { # Spark's version, and the Java that runs it: one line in the stamp for each Java that set-up has met
+    local java
+    {
+        grep '^pyspark==' requirements.lock
+        for java in "${JAVA_HOME:-/none}/bin/java" "$(command -v java || true)"; do
+            java=$(readlink -f -- "$java" || true)
+            printf '%s\n' "$java"
+            stat -c '%s %Y' -- "${java%/bin/java}/lib/server/libjvm.so" 2>/dev/null || true
+        done
+    } | sha256sum | cut -c 1-16
 }
 
 is_current() {
     [[ $(cat "$PROJECT_STAMP" 2>/dev/null) == "$(project_key)" ]] || return 1
-    [[ $(cat "$CLASSES_STAMP" 2>/dev/null) == "$(classes_key)" ]] || return 1
+    grep -qxF "$(classes_key)" "$CLASSES_STAMP" 2>/dev/null || return 1
     [[ -x $PYTHON && $(cat "$STAMP" 2>/dev/null) == $(key_of requirements.lock requirements-data.lock) ]] || return 1
     [[ $(cat "$HOROVOD_STAMP" 2>/dev/null) == $(horovod_key) ]] || [[ -n $(missing_for_horovod) ]]
 }

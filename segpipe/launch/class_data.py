@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,18 @@ from segpipe.launch.java import java_home, version
 from segpipe.launch.project import CONF
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pandas import DataFrame
     from pyspark.sql import SparkSession
 
 _FIRST_JAVA = 13  # that writes such a file for the classes of a program
 _SILENT = "-Xlog:cds=off -Xlog:cds+dynamic=off"
+_USE = "-XX:SharedArchiveFile="
+_JAVA = ".java"  # of the file beside it, which names the Java
+_LOCAL = re.compile(r"local(\[.*\])?")
+_SPACE = re.compile(r"\s")
+_PROFILE = re.compile(r"spark-(?!defaults\.).+\.conf")
 _EXIT_SECONDS = 600
 
 
@@ -33,19 +42,45 @@ def archive(home: Path) -> Path:
     return Path(sys.prefix, "share", "segpipe", f"spark-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.jsa")
 
 
-def share(home: Path) -> None:
-    """Let the JVM that starts from here use the file, where it is there and no administrator's own folder is named.
+def share(home: Path, master: str) -> None:
+    """Let the JVM that starts from here use the file, where it is there and costs nothing of the conf folder.
 
-    No folder may stand ahead of the jars, so Spark's conf folder, which holds its log settings, comes behind them.
+    No folder may stand ahead of the jars, so the conf folder comes behind them, from where log settings are found and
+    nothing else is. It stays ahead where it holds more, and where other machines take part (their class path too has
+    SPARK_DIST_CLASSPATH). The folder that somebody else names in SPARK_CONF_DIR stays in force.
     """
-    if os.environ.get("SPARK_CONF_DIR"):
+    unshare()
+    if _writes() or (os.environ.get("SPARK_CONF_DIR") or str(CONF)) != str(CONF):
         return
+    os.environ["SPARK_CONF_DIR"] = str(CONF)
     found = archive(home)
-    if not found.is_file():
-        os.environ["SPARK_CONF_DIR"] = str(CONF)
+    if _LOCAL.fullmatch(master) and found.is_file() and not _SPACE.search(str(found)) and _only_ours(CONF):
+        _conf_folder_last()
+        _add_option(f"{_USE}{found} {_SILENT}")
+
+
+def unshare() -> None:
+    """Take back what `share` named, so that no other program that is started from here gets it."""
+    if os.environ.get("SPARK_CONF_DIR") != str(CONF / "none") or _writes():
         return
-    _conf_folder_last()
-    _add_option(f"-XX:SharedArchiveFile={found} {_SILENT}")
+    os.environ["SPARK_CONF_DIR"] = str(CONF)
+    entries = os.environ.get("SPARK_DIST_CLASSPATH", "").split(":")
+    _set("SPARK_DIST_CLASSPATH", ":".join(entry for entry in entries if entry != str(CONF)))
+    words = os.environ.get("SPARK_SUBMIT_OPTS", "").split(" ")
+    ours = {f"{_USE}{file}" for file in archive(Path()).parent.glob("spark-*.jsa")} | set(_SILENT.split())
+    _set("SPARK_SUBMIT_OPTS", " ".join(word for word in words if word not in ours))
+
+
+def _writes() -> bool:
+    return "-XX:ArchiveClassesAtExit" in os.environ.get("SPARK_SUBMIT_OPTS", "")
+
+
+def _only_ours(conf: Path) -> bool:
+    """Whether Spark itself reads nothing in the folder but log settings: profiles and segpipe.toml are ours."""
+    if not conf.is_dir():
+        return False
+    names = {entry.name for entry in conf.iterdir()} - {"log4j2.properties", "segpipe.toml"}
+    return all(_PROFILE.fullmatch(name) for name in names)
 
 
 def _conf_folder_last() -> None:
@@ -58,10 +93,22 @@ def _add_option(option: str) -> None:
     os.environ["SPARK_SUBMIT_OPTS"] = f"{option} {os.environ.get('SPARK_SUBMIT_OPTS', '')}".strip()
 
 
+def _set(name: str, value: str) -> None:
+    if value:
+        os.environ[name] = value
+    else:
+        os.environ.pop(name, None)
+
+
+def keeps(home: Path) -> bool:
+    """Whether the Java in `home` writes such a file, and its path can be named to Spark, which splits at spaces."""
+    return (version(home) or 0) >= _FIRST_JAVA and not _SPACE.search(str(archive(home)))
+
+
 def write() -> Path | None:
-    """Write the file by a run of Spark that does what jobs do; None if this machine's Java cannot."""
+    """Write the file by a run of Spark that does what jobs do; None where none is kept."""
     home = java_home()
-    if (version(home) or 0) < _FIRST_JAVA:
+    if not keeps(home):
         return None
     target = archive(home)
     draft = target.with_suffix(f".{os.getpid()}.draft")
@@ -71,14 +118,22 @@ def write() -> Path | None:
     try:
         _exercise()
         if not draft.is_file():
-            return None
+            raise RuntimeError(f"{home} left no {draft.name}")
+        target.with_suffix(_JAVA).write_text(str(home))
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
-    for other in target.parent.glob("spark-*.jsa"):  # of a Java that was here before
-        if other != target:
-            other.unlink()
+    _remove_old(target.parent)
     return target
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove the files of Javas that are gone or were updated; another Java that is still there keeps its own."""
+    for file in folder.glob("spark-*.jsa"):
+        about = file.with_suffix(_JAVA)
+        if not about.is_file() or archive(Path(about.read_text())) != file:
+            file.unlink(missing_ok=True)
+            about.unlink(missing_ok=True)
 
 
 def _exercise() -> None:
@@ -104,18 +159,22 @@ def _use(session: SparkSession) -> None:
 
     session.sparkContext.parallelize([1, 2], 2).map(str).collect()
     with tempfile.TemporaryDirectory() as folder:
-        session.range(4).mapInPandas(iter, "id long").write.parquet(f"{folder}/part")
+        session.range(4).mapInPandas(_same, "id long").write.parquet(f"{folder}/part")
         session.read.parquet(f"{folder}/part").groupBy("id").count().collect()
 
 
+def _same(frames: Iterator[DataFrame]) -> Iterator[DataFrame]:
+    yield from frames
+
+
 def main() -> int:
-    """What `make setup` calls; without the file all works, only slower."""
+    """What `make setup` calls: the last line says what became of it, exit code 1 that it is to be tried again."""
     try:
         found = write()
     except Exception as error:
-        print(f"class data of Spark were not written ({error}): jobs start a little slower", file=sys.stderr)
-        return 0
-    print("class data of Spark are written" if found else "this Java keeps no class data: jobs start a little slower")
+        print(f"class data of Spark were not written ({' '.join(str(error).split())}): jobs start a little slower")
+        return 1
+    print("class data of Spark are written" if found else "no class data are kept here: jobs start a little slower")
     return 0
 
 

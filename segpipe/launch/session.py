@@ -45,7 +45,7 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         settings["spark.master"] = master
     if in_process:
         _find_java()
-        class_data.share(Path(os.environ["JAVA_HOME"]))
+        class_data.share(Path(os.environ["JAVA_HOME"]), _wanted(settings, "spark.master") or "")
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if ROOT.is_dir() and not _runs_on_yarn():
         settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))
@@ -73,6 +73,8 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         raise SegpipeError(
             f"Spark did not start ({root_cause(error)})", f"see `{command()} doctor` for what this machine lacks"
         ) from error
+    finally:
+        class_data.unshare()
     _ship_code(session)
     return session
 
