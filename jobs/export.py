@@ -48,6 +48,8 @@ def run(settings: ExportSettings, context: Context) -> int:
         record.lines.append(bundle.seal_line)
         record.count("validation_scans", len(validation))
         record.lines += decisions(bundle)
+        record.lines += taken_back(trained, bundle)
+        record.lines += undecided(settings, bundle)
         record.lines.append(f"precision {bundle.inference['precision']}: {bundle.inference['reason']}")
         if int8 := bundle.inference.get("int8"):
             record.lines.append(f"INT8 {'published' if int8['published'] else 'not published'}: {int8['reason']}")
@@ -66,6 +68,29 @@ def decisions(bundle: Bundle) -> list[str]:
         for what, how, values in told
         if values
     ]
+
+
+def taken_back(earlier: Bundle, bundle: Bundle) -> list[str]:
+    """What an earlier export had chosen and this one has not, in a line: the model decides as it was trained there."""
+    fields = (
+        ("threshold", "{:g}", earlier.thresholds, bundle.thresholds),
+        ("least component", "{:g} ml", earlier.cleaning, bundle.cleaning),
+        ("least volume", "{:g} ml", earlier.presence, bundle.presence),
+    )
+    gone = [
+        f"{what} {how.format(number)} of {region}"
+        for what, how, before, now in fields
+        for region, number in before.items()
+        if region not in now
+    ]
+    return [f"taken back, for this export did not choose it: {', '.join(gone)}"] if gone else []
+
+
+def undecided(settings: ExportSettings, bundle: Bundle) -> list[str]:
+    """Why nothing was chosen, in a line."""
+    why = bundle.inference.get("undecided")
+    remedy = "; give --warehouse the tables that it was trained on" if settings.warehouse is None else ""
+    return [f"undecided: {why}{remedy}"] if why else []
 
 
 def scans(settings: ExportSettings, model: Bundle, split: str, most: int) -> list[Sample]:

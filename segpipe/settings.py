@@ -214,8 +214,9 @@ class NetworkSettings:
     precision: str = option("compute precision", "float32", choices=("float32", "bfloat16"))
     mirror: bool | None = option(
         "segment by the mean of a slice's four mirror images; without, by one look: four times as fast, and worse on"
-        " scans that differ from those of the training; when not given on, but off with --pool, which gains next to"
-        " nothing by it; a finished training takes it over without another step"
+        " scans that differ from those of the training; when not given as the model looks that"
+        " stands, else on, but off with --pool, which gains next to nothing by it; a finished training takes it over"
+        " without another step"
     )
 
     @property

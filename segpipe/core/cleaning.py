@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.core.lesions import lesion_members
+from segpipe.core.lesions import REACH, lesion_members
 from segpipe.core.metrics import dice
+from segpipe.core.patients import by_patient
 from segpipe.core.regions import LabelConvention
 from segpipe.core.runs import Runs, region_runs, shared
 
@@ -28,7 +29,7 @@ LEAST_GAIN = 0.005
 """What the mean over patients must gain, or nothing is left out: less is noise."""
 
 MOST_LOSS = 0.01
-"""What a single patient's Dice may lose: whoever has small lesions must not pay for the others' specks."""
+"""What Dice may lose in any region of a scan: whoever has small lesions must not pay for the others' specks."""
 
 LEAST_PATIENTS = 3
 """Fewer patients than these say nothing."""
@@ -38,7 +39,7 @@ LEAST_PATIENTS = 3
 class Choice:
     """The least volume of a region's components, ml, 0 for none, and of the whole region, `presence_ml`.
 
-    Mean Dice and lesion-wise Dice without and with them, over `patients`.
+    Mean Dice and lesion-wise Dice over `patients`, where nothing is left out and where all that was chosen is.
     """
 
     least_ml: float
@@ -96,75 +97,135 @@ def _outer(convention: LabelConvention) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found in a scan, a label map uint8 (slices, rows, columns), beside its true regions.
+
+    Scans of one `patient` count as one; a scan without a name is of a patient of its own.
+    """
+
+    labels: np.ndarray
+    truth: Mapping[str, Runs]
+    voxel_ml: float
+    patient: str = ""
+
+    @classmethod
+    def of(cls, labels: np.ndarray, truth: Mapping[str, Runs], voxel_ml: float, patient: str = "") -> Found:
+        """The part of a scan in which something is found or true, and what its lesions reach: all that is judged."""
+        masks = [Runs.of(labels > 0), *truth.values()]
+        shown = [mask for mask in masks if mask.voxels]
+        first = np.min([mask.first.min(axis=1) for mask in shown], axis=0) if shown else np.zeros(3, np.int64)
+        last = np.max([mask.last.max(axis=1) for mask in shown], axis=0) if shown else np.zeros(3, np.int64)
+        first, stop = np.maximum(first - REACH, 0), np.minimum(last + 1 + REACH, labels.shape)
+        part = labels[tuple(slice(*ends) for ends in zip(first.tolist(), stop.tolist(), strict=True))].copy()
+        return cls(part, {name: mask.moved(-first, part.shape) for name, mask in truth.items()}, voxel_ml, patient)
+
+    def scores(self, labels: np.ndarray, convention: LabelConvention) -> list[tuple[float, float]]:
+        """Dice and lesion-wise Dice of each region of a label map that is to be judged by the truth of this one."""
+        found = region_runs(labels, convention.regions)
+        return [_scores(found[region], self.truth[region]) for region in convention.regions]
+
+
 def choose(
-    pairs: Sequence[tuple[Runs, Runs, float]],
+    scans: Sequence[Found],
+    convention: LabelConvention,
     candidates_ml: Sequence[float] = CANDIDATES_ML,
     presence_ml: Sequence[float] = PRESENCE_ML,
-) -> Choice:
-    """The least volumes for one region, from predicted and true masks of patients and the volume of their voxels, ml.
+) -> dict[str, Choice]:
+    """The least volumes of each region, chosen on label maps that are cleaned as `clean` does it, outermost first.
 
     First of components, then of what is left as a whole: the smallest of the candidates whose mean of Dice and
-    lesion-wise Dice over the patients is the best, or 0 where that gains less than `LEAST_GAIN`, where a patient's Dice
-    loses more than `MOST_LOSS`, or where there are fewer than `LEAST_PATIENTS`. A patient with neither a true nor a
-    predicted voxel counts as 1, so that leaving out what is false where nothing is true is worth something.
+    lesion-wise Dice over the patients is the best, or 0 where that gains less than `LEAST_GAIN`, or where there are
+    fewer than `LEAST_PATIENTS`. None is chosen by which any region of any scan loses more than `MOST_LOSS` of Dice,
+    inner regions that go with what held them included. A scan with neither a true nor a predicted voxel of a region
+    counts as 1, so that leaving out what is false where nothing is true is worth something.
     """
-    patients = [_Patient.of(*pair) for pair in pairs]
-    if len(pairs) < LEAST_PATIENTS:
-        means = np.mean([one.scores(0.0, 0.0) for one in patients], axis=0) if patients else np.full(2, np.nan)
-        dices, lesions = (float(mean) for mean in means)
-        return Choice(0.0, dices, dices, len(pairs), 0.0, lesions, lesions)
-    least, before, _ = _best(patients, [(size, 0.0) for size in (0.0, *sorted(candidates_ml))])
-    presence, _, after = _best(patients, [(least[0], size) for size in (0.0, *sorted(presence_ml))])
-    return Choice(least[0], before[0], after[0], len(pairs), presence[1], before[1], after[1])
+    patients = [scan.patient for scan in scans]
+    now = _State.of(scans, [scan.labels for scan in scans], convention)
+    before = now.scores
+    number = len(by_patient(before, patients))
+    volumes: dict[str, list[float]] = {}
+    for place, region in enumerate(convention.regions):
+        volumes[region] = []
+        for whole, sizes in enumerate((candidates_ml, presence_ml)):
+            tried = [(0.0, now)]
+            for size in sorted(sizes) if number >= LEAST_PATIENTS else ():
+                least: list[dict[str, float]] = [{}, {}]
+                least[whole][region] = size
+                tried.append((size, now.cleaned(scans, convention, least[0], least[1], tried[-1][1])))
+            size, now = tried[_best(np.array([state.scores for _, state in tried]), before, place, patients)]
+            volumes[region].append(size)
+    means = [
+        by_patient(scores, patients).mean(axis=0) if number else np.full(scores.shape[1:], np.nan)
+        for scores in (before, now.scores)
+    ]
+    return {
+        region: Choice(
+            volumes[region][0],
+            float(means[0][place, 0]),
+            float(means[1][place, 0]),
+            number,
+            volumes[region][1],
+            float(means[0][place, 1]),
+            float(means[1][place, 1]),
+        )
+        for place, region in enumerate(convention.regions)
+    }
 
 
-_Way = tuple[float, float]
-
-
-def _best(patients: Sequence[_Patient], ways: Sequence[_Way]) -> tuple[_Way, _Way, _Way]:
-    """The best of ways to leave something out, of which the first is the one before; both measures with either."""
-    table = np.array([[one.scores(*way) for way in ways] for one in patients])  # patients, ways, measures
-    means = table.mean(axis=0)
-    both = means.mean(axis=1)
-    allowed = (table[..., 0] >= table[:, :1, 0] - MOST_LOSS).all(axis=0) & (both >= both[0] + LEAST_GAIN)
-    best = int(np.argmax(np.where(allowed, both, -1.0))) if allowed.any() else 0
-    return ways[best], (float(means[0, 0]), float(means[0, 1])), (float(means[best, 0]), float(means[best, 1]))
+def _best(table: np.ndarray, before: np.ndarray, place: int, patients: Sequence[str]) -> int:
+    """The best way for the region at `place`, by scores of ways, scans, regions and both measures; 0 is the one now."""
+    both = np.array([by_patient(scores, patients)[:, place].mean() for scores in table]) if len(patients) else [0.0]
+    lost = (before - table)[..., 0].max(axis=(1, 2), initial=0.0)
+    allowed = (lost <= MOST_LOSS) & (np.array(both) >= both[0] + LEAST_GAIN)
+    return int(np.argmax(np.where(allowed, both, -1.0))) if allowed.any() else 0
 
 
 @dataclass(frozen=True, eq=False)
-class _Patient:
-    """Predicted and true components of a region: sizes, which belong to which lesion, and what they share.
+class _State:
+    """Label maps of scans that were cleaned so far, and their scores (scans, regions, measures)."""
 
-    `hits` (lesions, predicted) counts the voxels that a predicted component shares with the true ones of a lesion.
-    """
-
-    sizes: np.ndarray
-    members: np.ndarray
-    true_sizes: np.ndarray
-    hits: np.ndarray
-    voxel_ml: float
+    labels: list[np.ndarray]
+    scores: np.ndarray
 
     @classmethod
-    def of(cls, predicted: Runs, true: Runs, voxel_ml: float) -> _Patient:
-        lesion_of, members = lesion_members(predicted, true)
-        run, true_run, overlap = shared(predicted, true)
-        both = np.zeros((len(true.components.sizes), len(predicted.components.sizes)), np.int64)
-        np.add.at(both, (true.components.of_run[true_run], predicted.components.of_run[run]), overlap)
-        lesions = lesion_of.astype(np.int64)
-        return cls(predicted.components.sizes, members, lesions @ true.components.sizes, lesions @ both, voxel_ml)
+    def of(cls, scans: Sequence[Found], labels: list[np.ndarray], convention: LabelConvention) -> _State:
+        scores = [scan.scores(one, convention) for scan, one in zip(scans, labels, strict=True)]
+        return cls(labels, np.array(scores).reshape(len(scans), len(convention.regions), 2))
 
-    def scores(self, least_ml: float, presence_ml: float) -> tuple[float, float]:
-        """Dice, and the mean Dice of true lesions and false ones, without what is smaller; 1 where there is nothing."""
-        kept = _kept(self.sizes, self.voxel_ml, least_ml, presence_ml)
-        found, true = int(self.sizes[kept].sum()), int(self.true_sizes.sum())
-        if not found and not true:
-            return 1.0, 1.0
-        tp = self.hits[:, kept].sum(axis=1)
-        voxels = self.members[:, kept] @ self.sizes[kept]
-        false = int((kept & ~self.members.any(axis=0)).sum())
-        by_lesion = float((2 * tp / (voxels + self.true_sizes)).sum()) / (len(self.true_sizes) + false)
-        hit = int(tp.sum())
-        return dice(hit, found - hit, true - hit), by_lesion
+    def cleaned(
+        self,
+        scans: Sequence[Found],
+        convention: LabelConvention,
+        least_ml: Mapping[str, float],
+        presence_ml: Mapping[str, float],
+        like: _State,
+    ) -> _State:
+        """The maps without what is smaller; the scores of those that are as in `like` are not computed again."""
+        labels, scores = [], like.scores.copy()
+        for place, (scan, one, known) in enumerate(zip(scans, self.labels, like.labels, strict=True)):
+            cleaned = clean(one, convention, least_ml, scan.voxel_ml, presence_ml)
+            same = np.array_equal(cleaned, known)
+            labels.append(known if same else cleaned)
+            if not same:
+                scores[place] = scan.scores(cleaned, convention)
+        return _State(labels, scores)
+
+
+def _scores(predicted: Runs, true: Runs) -> tuple[float, float]:
+    """Dice, and the mean Dice of true lesions and false ones; 1 where there is nothing."""
+    if not predicted.voxels and not true.voxels:
+        return 1.0, 1.0
+    lesion_of, members = lesion_members(predicted, true)
+    run, true_run, overlap = shared(predicted, true)
+    sizes, true_sizes = predicted.components.sizes, lesion_of.astype(np.int64) @ true.components.sizes
+    both = np.zeros((len(true.components.sizes), len(sizes)), np.int64)
+    np.add.at(both, (true.components.of_run[true_run], predicted.components.of_run[run]), overlap)
+    hits = (lesion_of.astype(np.int64) @ both).sum(axis=1)
+    false = int((~members.any(axis=0)).sum())
+    by_lesion = float((2 * hits / (members @ sizes + true_sizes)).sum()) / (len(true_sizes) + false)
+    hit = int(hits.sum())
+    return dice(hit, predicted.voxels - hit, true.voxels - hit), by_lesion
 
 
 def _kept(sizes: np.ndarray, voxel_ml: float, least_ml: float, presence_ml: float) -> np.ndarray:

@@ -4,7 +4,8 @@ A network that was trained on places with lesions more often than there are any 
 more than in outer ones. Which threshold is right is found on a coarse grid, and few patients say little, so a region
 leaves the threshold that it was trained with only where the gain is plain over many of them, and then as little as
 gives most of it. Patients whom the network has learnt from count, because most of what it believes in too much it
-believes in there too; those it has not learnt from can only forbid a move.
+believes in there too; those it has not learnt from can only forbid a move, and without any nothing moves. What an inner
+region gains is part of the regions around it as well: these must not pay for it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segpipe.core.metrics import dice
+from segpipe.core.patients import by_patient
 from segpipe.core.regions import LabelConvention, to_labels, to_regions
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -22,6 +24,9 @@ GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 LEAST_GAIN = 0.01
 """What the mean Dice over patients must gain."""
+
+MOST_LOSS = 0.005
+"""What the mean Dice of another region may lose by it, over all patients. Over those who are unseen, nothing."""
 
 LEAST_PATIENTS = 3
 """Fewer patients than these say nothing."""
@@ -32,7 +37,7 @@ ENOUGH = 0.5
 
 @dataclass(frozen=True)
 class Cut:
-    """The threshold of a region; mean Dice with that of the training and with it, over `patients`.
+    """The threshold of a region; its mean Dice over `patients` where all regions are cut as trained, and as chosen.
 
     Of these, `unseen` are such as the network has not learnt from.
     """
@@ -74,7 +79,7 @@ class Levels:
         labels.reshape(-1)[self.places] = to_labels(self.levels > self._indices(cut), convention)
         return labels
 
-    def tally(self, truth: np.ndarray, unseen: bool = False) -> Tally:
+    def tally(self, truth: np.ndarray, unseen: bool = False, patient: str = "") -> Tally:
         """What must be known to choose by, with the true regions bool (slices, rows, columns, R)."""
         true = truth.reshape(-1, truth.shape[-1])
         missed = true.any(axis=-1)
@@ -83,7 +88,7 @@ class Levels:
         both = np.concatenate([there, np.concatenate([true[self.places], true[missed]]).astype(np.uint8)], axis=1)
         kinds, voxels = np.unique(both, axis=0, return_counts=True)
         regions = true.shape[-1]
-        return Tally(kinds[:, :regions], kinds[:, regions:].astype(bool), voxels, unseen)
+        return Tally(kinds[:, :regions], kinds[:, regions:].astype(bool), voxels, unseen, patient)
 
     def _indices(self, cut: Sequence[float]) -> np.ndarray:
         return np.array([self.grid.index(threshold) for threshold in cut])
@@ -91,19 +96,23 @@ class Levels:
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """How many `voxels` (n,) of a patient have these levels (n, R) and lie in these true regions (n, R)."""
+    """How many `voxels` (n,) of a scan have these levels (n, R) and lie in these true regions (n, R).
+
+    Scans of one `patient` count as one; a scan without a name is of a patient of its own.
+    """
 
     levels: np.ndarray
     truth: np.ndarray
     voxels: np.ndarray
     unseen: bool = False
+    patient: str = ""
 
-    def dice(self, place: int, cut: Sequence[int], convention: LabelConvention) -> float:
-        """Dice of the region at `place`, with indices of thresholds for all; 1 where neither mask has a voxel."""
-        found = to_regions(to_labels(self.levels > np.array(cut), convention), convention)[:, place].astype(bool)
-        true = self.truth[:, place]
-        tp, fp, fn = (int(self.voxels[kind].sum()) for kind in (found & true, found & ~true, ~found & true))
-        return dice(tp, fp, fn) if tp + fp + fn else 1.0
+    def dice(self, cut: Sequence[int], convention: LabelConvention) -> list[float]:
+        """Dice of each region, with an index of a threshold for each; 1 where neither mask has a voxel."""
+        found = to_regions(to_labels(self.levels > np.array(cut), convention), convention).astype(bool)
+        kinds = found & self.truth, found & ~self.truth, ~found & self.truth
+        counts = np.stack([self.voxels @ kind for kind in kinds], axis=1).tolist()
+        return [dice(*of_region) if any(of_region) else 1.0 for of_region in counts]
 
 
 def grid_with(threshold: float) -> tuple[float, ...]:
@@ -118,36 +127,46 @@ def choose(
 
     The innermost region is chosen first: what is in it is in those around it as well, whatever their thresholds, so a
     region's Dice hangs on its own threshold and on those of later regions alone. A threshold must gain `LEAST_GAIN`,
-    and one standard error of the gain over patients, and lose nothing on those `unseen`; of such the one nearest to
-    `trained` is taken that has `ENOUGH` of the best gain. Fewer than `LEAST_PATIENTS` change nothing.
+    and one standard error of the gain over patients, and lose nothing on those `unseen`. Nor may any other region lose
+    by it on those, or more than `MOST_LOSS` over all since the training. Of such thresholds the one nearest to
+    `trained` is taken that has `ENOUGH` of the best gain. Fewer than `LEAST_PATIENTS`, or none unseen, change nothing.
     """
     grid = tuple(grid or grid_with(trained))
     base = grid.index(trained)
-    cut = [base] * len(convention.regions)
-    found: dict[str, Cut] = {}
-    unseen = np.array([tally.unseen for tally in tallies], bool)
-    for place, region in reversed(list(enumerate(convention.regions))):
-        ways = [[*cut[:place], index, *cut[place + 1 :]] for index in range(len(grid))]
-        table = np.array([[tally.dice(place, way, convention) for way in ways] for tally in tallies])
-        table = table.reshape(len(tallies), len(grid))
-        cut[place] = _best(table, base, unseen)
-        means = table.mean(axis=0) if len(tallies) else np.full(len(grid), np.nan)
-        after = grid[cut[place]], float(means[base]), float(means[cut[place]])
-        found[region] = Cut(*after, len(tallies), int(unseen.sum()))
-    return {region: found[region] for region in convention.regions}
+    regions, patients = list(convention.regions), [tally.patient for tally in tallies]
+    unseen = by_patient(np.array([tally.unseen for tally in tallies], np.float64), patients) == 1
+
+    def table(cut: Sequence[int]) -> np.ndarray:
+        """Dice of patients and regions."""
+        scans = np.array([tally.dice(cut, convention) for tally in tallies]).reshape(len(tallies), len(regions))
+        return by_patient(scans, patients)
+
+    cut = [base] * len(regions)
+    before = table(cut)
+    for place in reversed(range(len(regions)) if len(before) >= LEAST_PATIENTS and unseen.any() else ()):
+        ways = [table([*cut[:place], index, *cut[place + 1 :]]) for index in range(len(grid))]
+        cut[place] = _best(np.stack(ways, axis=1), place, base, unseen, before)
+    means = [one.mean(axis=0) if len(one) else np.full(len(regions), np.nan) for one in (before, table(cut))]
+    return {
+        region: Cut(grid[cut[place]], float(means[0][place]), float(means[1][place]), len(before), int(unseen.sum()))
+        for place, region in enumerate(regions)
+    }
 
 
-def _best(table: np.ndarray, base: int, unseen: np.ndarray) -> int:
-    """The index of the threshold to take, by Dice of patients and thresholds (n, G)."""
-    patients = len(table)
-    if patients < LEAST_PATIENTS:
-        return base
+def _best(table: np.ndarray, place: int, base: int, unseen: np.ndarray, before: np.ndarray) -> int:
+    """The index of the threshold to take for the region at `place`.
+
+    `table` is Dice of patients, thresholds and regions (n, G, R), `before` (n, R) that with all as they were trained.
+    """
     gains = table - table[:, [base]]
-    mean = gains.mean(axis=0)
-    error = gains.std(axis=0, ddof=1) / np.sqrt(patients)
+    own = gains[..., place]
+    mean = own.mean(axis=0)
+    error = own.std(axis=0, ddof=1) / np.sqrt(len(table))
     allowed = (mean >= LEAST_GAIN) & (mean >= error)
-    if unseen.any():
-        allowed &= gains[unseen].mean(axis=0) >= 0
+    allowed &= (gains[unseen].mean(axis=0) >= 0).all(axis=-1)
+    lost = (before[:, None] - table).mean(axis=0)
+    lost[:, place] = 0.0
+    allowed &= (lost <= MOST_LOSS).all(axis=-1)
     if not allowed.any():
         return base
     enough = np.flatnonzero(allowed & (mean >= ENOUGH * mean[allowed].max()))

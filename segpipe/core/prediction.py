@@ -70,12 +70,16 @@ class Slices(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A scan to judge a model by; `slices.truth` (slices, rows, columns) is in `label_convention`, None without one."""
+    """A scan to judge a model by; `slices.truth` (slices, rows, columns) is in `label_convention`, None without one.
+
+    Scans of one `subject` count as one patient; a scan without is of a patient of its own.
+    """
 
     scan_id: str
     scan: ScanInput
     slices: Slices
     label_convention: str | None
+    subject: str = ""
 
 
 class Predictor(Protocol):

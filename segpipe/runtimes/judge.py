@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from segpipe.core import cleaning, cutting, metrics
-from segpipe.core.cleaning import Choice
+from segpipe.core.cleaning import Choice, Found
 from segpipe.core.cutting import Cut, Levels, Tally
+from segpipe.core.patients import groups
 from segpipe.core.prediction import Predictor, Sample
 from segpipe.core.regions import CONVENTIONS, LabelConvention, to_regions
 from segpipe.core.runs import Runs, region_runs
@@ -105,7 +106,8 @@ def choose_decisions(
     """Where each region is cut, if `cut`, and what is too small, if `clean`, by the labelled scans.
 
     Each scan goes through the network once; see `segpipe.core.cutting` and `segpipe.core.cleaning` for the rules. Scans
-    whose labels do not tell of all regions of the model are left out. Where there are too few to choose by, none goes.
+    whose labels do not tell of all regions of the model are left out. Where there are too few patients to choose by,
+    none goes, and `told` says so under `undecided`; so too where no labelled patient is of the validation.
     """
     from segpipe.runtimes.openvino import convention, prober
 
@@ -114,8 +116,8 @@ def choose_decisions(
     if not (cut or clean):
         return Decisions()
     least = min(cutting.LEAST_PATIENTS, cleaning.LEAST_PATIENTS)
-    if len(seen) < least:
-        return Decisions(told={"undecided": f"{len(seen)} labelled scans to choose by, fewer than {least}"})
+    if (number := len(set(groups([sample.subject for sample, _ in seen]).tolist()))) < least:
+        return Decisions(told={"undecided": f"{number} labelled patients to choose by, fewer than {least}"})
     network = prober(contents, bundle, len(os.sched_getaffinity(0)), precision, _BATCH)
     grid = cutting.grid_with(bundle.threshold)
     unseen = {sample.scan_id for sample in validation}
@@ -125,7 +127,7 @@ def choose_decisions(
         if (truth := sample.slices.truth) is not None:
             levels = Levels.of(sample.scan.shape, box, probability, grid)
             voxel_ml = math.prod(sample.scan.spacing_mm) / 1000
-            found.append(Labelled.of(levels, truth, known, mine, voxel_ml, sample.scan_id in unseen))
+            found.append(Labelled.of(levels, truth, known, mine, voxel_ml, sample.scan_id in unseen, sample.subject))
     return decisions(found, mine, bundle.threshold, cut, clean)
 
 
@@ -147,10 +149,11 @@ class Labelled:
         mine: LabelConvention,
         voxel_ml: float,
         unseen: bool,
+        patient: str = "",
     ) -> Labelled:
         """`truth` (slices, rows, columns) is in the convention `known`, which tells of the regions of `mine`."""
         places = [known.region_names.index(region) for region in mine.regions]
-        tally = levels.tally(to_regions(truth, known)[..., places].astype(bool), unseen)
+        tally = levels.tally(to_regions(truth, known)[..., places].astype(bool), unseen, patient)
         return cls(levels, tally, region_runs(truth, known.regions), voxel_ml)
 
 
@@ -160,18 +163,23 @@ def decisions(
     """What is chosen on these scans for a model that was trained with one threshold."""
     cuts = cutting.choose([scan.tally for scan in scans], mine, trained) if cut and scans else {}
     at = [cuts[region].threshold if cuts else trained for region in mine.regions]
-    spaced = [(scan, region_runs(scan.levels.labels(at, mine), mine.regions)) for scan in scans if scan.voxel_ml]
     choices: dict[str, Choice] = {}
-    for region in mine.regions if clean and spaced else ():
-        choices[region] = cleaning.choose(
-            [(found[region], scan.truth[region], scan.voxel_ml) for scan, found in spaced]
-        )
+    if clean and (spaced := [scan for scan in scans if scan.voxel_ml]):
+        found = [
+            Found.of(scan.levels.labels(at, mine), scan.truth, scan.voxel_ml, scan.tally.patient) for scan in spaced
+        ]
+        choices = cleaning.choose(found, mine)
     told: dict[str, Mapping[str, Cut | Choice]] = {"thresholds": cuts, "cleaning": choices}
+    figures: dict[str, Any] = {
+        name: {region: asdict(one) for region, one in many.items()} for name, many in told.items() if many
+    }
+    if cuts and not any(scan.tally.unseen for scan in scans):
+        figures["undecided"] = "no labelled patient of the validation, so that each region is cut as it was trained"
     return Decisions(
         {region: one.threshold for region, one in cuts.items() if one.threshold != trained},
         {region: one.least_ml for region, one in choices.items() if one.least_ml},
         {region: one.presence_ml for region, one in choices.items() if one.presence_ml},
-        {name: {region: asdict(one) for region, one in many.items()} for name, many in told.items() if many},
+        figures,
     )
 
 

@@ -296,7 +296,7 @@ class _Requests:
         """Begin a request, whose end `deliver` is told of; blocks while all requests are busy."""
         # the inputs are shared, not copied, and live as long as the request holds them as its user data
         image = inputs["image"]
-        self._queue(image.shape, image.dtype).start_async(inputs, (deliver, inputs), share_inputs=True)
+        self._queue(image.shape, image.dtype).start_async(inputs, [deliver, inputs], share_inputs=True)
 
     def wait(self) -> None:
         """Return when all requests are done; raises what a request raised."""
@@ -328,22 +328,15 @@ class _Requests:
 class OpenVinoNetwork(_Requests):
     """A `slicewise.Network` on an IR."""
 
-    _told: tuple[str, ...] = ()
-
     def start(self, image: np.ndarray, constants: Constants, done: Callable[[Outputs], None]) -> None:
         """See `slicewise.Network`."""
 
         def deliver(request: Any) -> None:
-            told = {name: request.get_tensor(name).data for name in self._names(request)}
+            known = {name for port in request.model_outputs for name in port.get_names()}
+            told = {name: request.get_tensor(name).data for name in (*OUTPUTS, PROBABILITY) if name in known}
             done(Outputs(**told))
 
         self._submit({"image": image, **vars(constants)}, deliver)
-
-    def _names(self, request: Any) -> tuple[str, ...]:
-        if not self._told:
-            known = {name for port in request.model_outputs for name in port.get_names()}
-            self._told = tuple(name for name in (*OUTPUTS, PROBABILITY) if name in known)
-        return self._told
 
 
 class OpenVinoTiles(_Requests):
@@ -365,8 +358,10 @@ class OpenVinoWindows(_Requests):
         self._submit({"image": windows}, lambda request: done(request.get_tensor("output").data))
 
 
-def _deliver(request: Any, data: tuple[Callable[[Any], None], Any]) -> None:
-    data[0](request)
+def _deliver(request: Any, data: list[Any]) -> None:
+    """Tell who waits for it, and let go of them: what they hold may hold the queue, which would never be freed."""
+    deliver, data[0] = data[0], None
+    deliver(request)
 
 
 def _in_float32(model: Any, bundle: Bundle) -> Any:

@@ -49,7 +49,7 @@ def train(
     if on_spark and spark is None:
         raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
     with run.stage("plan"):
-        planned = make_plan(settings)
+        planned = make_plan(_as_it_stands(settings))
         plan = resumed(planned)
     session: Any = None
     if on_spark and not plan.finished:
@@ -68,6 +68,22 @@ def train(
         run.lines.append(f"{len(plan.left_out)} scans that lack a modality were left out, such as {plan.left_out[0]}")
     run.count("slices_seen", _slices_seen(bundle))
     return bundle
+
+
+def _as_it_stands(settings: "TrainSettings") -> "TrainSettings":
+    """The settings, and where nobody says how the network looks, as the model does that stands already.
+
+    Another version has another default: a command that is given again must not make another model of a finished one.
+    """
+    from segpipe.models.bundle import Bundle
+
+    if settings.mirror is not None:
+        return settings
+    try:
+        standing = Bundle.load(settings.model)
+    except SegpipeError:
+        return settings  # none yet, or one that is refused or made again below
+    return replace(settings, mirror=standing.network.get("mirror"))
 
 
 def resumed(plan: "TrainPlan") -> "TrainPlan":

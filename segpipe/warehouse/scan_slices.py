@@ -167,4 +167,5 @@ def _sample(warehouse: Store, place: ScanPlace, row: Mapping[str, Any], model: M
         scan=scan_input(row, model.modalities),
         slices=ScanSlices(warehouse, place, row, model.modalities),
         label_convention=row["label_convention"],
+        subject=row["subject"],
     )

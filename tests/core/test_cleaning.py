@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from segpipe.core.cleaning import Choice, choose, clean
+from segpipe.core.cleaning import MOST_LOSS, Choice, Found, clean
+from segpipe.core.cleaning import choose as choose_all
 from segpipe.core.regions import CONVENTIONS, to_regions
-from segpipe.core.runs import Runs
+from segpipe.core.runs import Runs, region_runs
 
-BRATS = CONVENTIONS["brats"]
+BRATS, BINARY = CONVENTIONS["brats"], CONVENTIONS["binary"]
 
 
 def blob(*boxes: tuple[int, int, int, int], label: int = 2) -> np.ndarray:
@@ -75,8 +76,12 @@ def test_cleaning_twice_is_cleaning_once(seed: int) -> None:
     assert sizes.min() >= 3
 
 
-def pair(predicted: np.ndarray, true: np.ndarray, voxel_ml: float = 0.001) -> tuple[Runs, Runs, float]:
-    return Runs.of(predicted > 0), Runs.of(true > 0), voxel_ml
+def pair(predicted: np.ndarray, true: np.ndarray, voxel_ml: float = 0.001, patient: str = "") -> Found:
+    return Found.of((predicted > 0).astype(np.uint8), {"lesion": Runs.of(true > 0)}, voxel_ml, patient)
+
+
+def choose(pairs: list[Found], *sizes: tuple[float, ...], **named: tuple[float, ...]) -> Choice:
+    return choose_all(pairs, BINARY, *sizes, **named)["lesion"]
 
 
 TRUE, SPECKS = blob((1, 1, 1, 8)), blob((1, 1, 1, 8), (1, 20, 20, 4), (8, 20, 1, 4))  # 512 and 2 x 64 voxels
@@ -132,3 +137,84 @@ def test_few_patients_say_nothing(count: int) -> None:
 def test_a_gain_that_is_noise_is_none() -> None:
     almost = blob((1, 1, 1, 8), (8, 10, 1, 1))  # so near that it is part of the lesion
     assert choose([pair(almost, TRUE)] * 4, (0.01,)).least_ml == 0
+
+
+def test_scans_of_one_patient_are_one_patient() -> None:
+    visits = [pair(SPECKS, TRUE, patient="a")] * 3
+    assert (choose(visits).least_ml, choose(visits).patients) == (0, 1)
+    others = [pair(SPECKS, TRUE, patient=name) for name in "bc"]
+    chosen = choose([*visits, *others])
+    assert (chosen.least_ml, chosen.patients) == (0.1, 3)
+
+
+def test_a_mean_is_of_patients_not_of_scans() -> None:
+    almost = [pair(TRUE, TRUE, patient="a")] * 6
+    chosen = choose([*almost, *[pair(SPECKS, TRUE, patient=name) for name in "bcd"]])
+    assert chosen.dice_before == pytest.approx((1 + 3 * 2 * 512 / (512 + 640)) / 4)
+
+
+def scan(found: np.ndarray, true: np.ndarray) -> Found:
+    return Found.of(found, region_runs(true, BRATS.regions), 0.001)
+
+
+def test_an_inner_lesion_is_not_given_up_for_the_specks_of_an_outer_region() -> None:
+    """A metastasis that enhances is little of the whole tumour of a patient and all that enhances in it."""
+    metastasis = blob((1, 1, 1, 11))
+    metastasis[2:5, 25:28, 25:28] = 4
+    tumour = blob((1, 1, 1, 11))
+    tumour[3:9, 3:9, 3:9] = 4
+    speckled = np.maximum(tumour, blob((1, 20, 20, 3), (8, 20, 1, 3)))
+    scans = [scan(speckled, tumour)] * 3
+    without = choose_all(scans, BRATS)
+    assert without["whole_tumour"].least_ml == 0.05, "three specks that are no lesions"
+    chosen = choose_all([*scans, scan(metastasis, metastasis)], BRATS)
+    least = {region: one.least_ml for region, one in chosen.items()}
+    presence = {region: one.presence_ml for region, one in chosen.items()}
+    np.testing.assert_array_equal(clean(metastasis, BRATS, least, 0.001, presence), metastasis)
+    assert set(least.values()) | set(presence.values()) == {0.0}
+
+
+def test_what_an_outer_region_takes_with_it_need_not_be_cleaned_again() -> None:
+    tumour = blob((1, 1, 1, 11))
+    tumour[3:9, 3:9, 3:9] = 4
+    speckled = tumour.copy()
+    speckled[1:4, 20:23, 20:23] = 4
+    chosen = choose_all([scan(speckled, tumour)] * 3, BRATS)
+    assert {region: one.least_ml for region, one in chosen.items()} == {
+        "whole_tumour": 0.05,
+        "tumour_core": 0.0,
+        "enhancing_tumour": 0.0,
+    }
+    enhancing = chosen["enhancing_tumour"]
+    assert (enhancing.dice_before, enhancing.dice_after) == (pytest.approx(2 * 216 / (2 * 216 + 27)), 1.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_region_of_any_scan_loses_by_what_is_chosen(seed: int) -> None:
+    """Figures are those of the maps that `clean` makes, whole heads and not what was cut out of them."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(4):
+        truth = blob((1, 1, 1, 10))
+        truth[3:9, 3:9, 3:9] = 4
+        found = truth.copy()
+        for _ in range(4):
+            label, edge = int(rng.choice([1, 2, 4])), int(rng.integers(2, 5))
+            place = tuple(slice(at, at + edge) for at in (int(rng.integers(8)), *rng.integers(13, 26, 2).tolist()))
+            found[place] = label
+            if rng.random() < 0.3:
+                truth[place] = label
+        pairs.append((found, truth))
+    chosen = choose_all([scan(*one) for one in pairs], BRATS, (0.01, 0.03, 0.07), (0.01, 0.1))
+    least = {region: one.least_ml for region, one in chosen.items()}
+    presence = {region: one.presence_ml for region, one in chosen.items()}
+    after = []
+    for found, truth in pairs:
+        both = [to_regions(one, BRATS).astype(bool) for one in (clean(found, BRATS, least, 0.001, presence), truth)]
+        raw = to_regions(found, BRATS).astype(bool)
+        before, now = (
+            2 * (one & both[1]).sum((0, 1, 2)) / (one.sum((0, 1, 2)) + both[1].sum((0, 1, 2))) for one in (raw, both[0])
+        )
+        assert (before - now <= MOST_LOSS + 1e-12).all()
+        after.append(now)
+    np.testing.assert_allclose([one.dice_after for one in chosen.values()], np.mean(after, axis=0))

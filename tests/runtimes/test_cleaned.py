@@ -57,6 +57,16 @@ def test_the_least_volume_is_chosen_on_labelled_scans() -> None:
     assert not decisions([], BRATS, 0.5).cleaning
 
 
+def test_visits_of_one_patient_decide_nothing() -> None:
+    truth, found = maps()
+    visits = [replace(one, tally=replace(one.tally, patient="a", unseen=True)) for one in [labelled(truth, found)] * 3]
+    assert decisions(visits, BRATS, 0.5).fields == {"thresholds": {}, "cleaning": {}, "presence": {}}
+    told = decisions([labelled(truth, found)] * 3, BRATS, 0.5).told
+    assert told["undecided"] == "no labelled patient of the validation, so that each region is cut as it was trained"
+    unseen = [replace(one, tally=replace(one.tally, unseen=True)) for one in [labelled(truth, found)] * 3]
+    assert "undecided" not in decisions(unseen, BRATS, 0.5).told
+
+
 def test_a_bundle_that_cleans_is_another_model(bundle: Bundle) -> None:
     cleaned = bundle.with_files(cleaning={"whole_tumour": 0.05})
     assert Bundle.load(bundle.url).cleaning == {"whole_tumour": 0.05}

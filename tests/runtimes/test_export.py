@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segpipe.cli import Context
 from segpipe.core.prediction import Sample, SliceBatch
 from segpipe.errors import ModelError
 from segpipe.models.bundle import Bundle, load_keras, save_bundle
@@ -17,6 +18,7 @@ from segpipe.readers.synthetic import glioma
 from segpipe.runtimes import judge, openvino
 from segpipe.runtimes.contract import RUNTIMES, PredictorSpec
 from segpipe.runtimes.openvino import FILES, INT8_FILES, convert, export, quantise
+from segpipe.settings import ExportSettings
 from tests.runtimes.models import MODALITIES, scan_input, tiny_bundle
 
 
@@ -110,7 +112,33 @@ def test_each_region_is_cut_where_labelled_scans_say(bundle: Bundle, samples: li
     assert again.model_id == after.model_id, "what was chosen is chosen again"
     few = export(bundle.url, samples[:2])
     assert (few.thresholds, few.model_id) == ({}, eager.model_id)
-    assert few.inference["undecided"] == "2 labelled scans to choose by, fewer than 3"
+    assert few.inference["undecided"] == "2 labelled patients to choose by, fewer than 3"
+    visits = [replace(one, subject="a") for one in samples]
+    assert export(bundle.url, visits).inference["undecided"] == "1 labelled patients to choose by, fewer than 3"
+    learnt = export(bundle.url, learnt=samples)
+    assert (learnt.thresholds, learnt.inference["thresholds"]["whole_tumour"]["unseen"]) == ({}, 0)
+    assert learnt.inference["undecided"].startswith("no labelled patient of the validation")
+
+
+def test_decisions_that_are_taken_back_are_told(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    """An export without scans to choose by makes the model decide as it was trained: nobody may learn it later."""
+    from jobs.export import run
+
+    bundle.with_files(thresholds={"tumour_core": 0.7}, cleaning={"whole_tumour": 0.5}, presence={"whole_tumour": 1.0})
+    run(ExportSettings(model=bundle.url), Context("export"))
+    exported = Bundle.load(bundle.url)
+    assert (exported.thresholds, exported.cleaning, exported.presence) == ({}, {}, {})
+    said = capsys.readouterr().out
+    gone = "threshold 0.7 of tumour_core, least component 0.5 ml of whole_tumour, least volume 1 ml of whole_tumour"
+    assert f"taken back, for this export did not choose it: {gone}" in said
+    why = (
+        "undecided: 0 labelled patients to choose by, fewer than 3; give --warehouse the tables that it was trained on"
+    )
+    assert why in said
+    run(ExportSettings(model=bundle.url), Context("export"))
+    said = capsys.readouterr().out
+    assert why in said
+    assert "taken back" not in said
 
 
 def test_bfloat16_is_not_tried_where_the_processor_lacks_it(

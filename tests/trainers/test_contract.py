@@ -248,6 +248,14 @@ def test_a_finished_training_decides_otherwise_without_another_step(settings):
     np.testing.assert_allclose(turned, load_keras(again)(image).numpy(), atol=1e-6)
 
 
+def test_the_same_command_keeps_how_a_finished_model_looks(settings, copy_of_reference: Bundle):
+    """Where a later version looks otherwise when nobody says how, nothing of the model changes."""
+    assert copy_of_reference.network["mirror"], "as is the default"
+    first, _ = run(settings(mirror=False), None)
+    again, _ = run(settings(), None)
+    assert (again, again.network["mirror"]) == (first, False)
+
+
 @pytest.mark.parametrize(("coarse_share", "epochs"), [(0.0, 3), (0.5, 6)], ids=["full size", "4 coarse epochs"])
 def test_stops_early_when_nothing_gets_better(settings, coarse_share: float, epochs: int):
     """With a learning rate of nearly nothing, Dice stays what it was; coarse epochs do not try anybody's patience."""
