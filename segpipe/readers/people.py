@@ -7,7 +7,7 @@ readings remain, the one is taken that cannot put one patient into two splits, a
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from segpipe.readers.names import (
@@ -72,8 +72,8 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     read = {chain: _Reading(chain) for chain in uses}
     prefixes, unclear = _visit_prefixes(uses)
     if unclear:
-        shown = ", ".join(unclear[:4]) + ", …" * (len(unclear) > 4)
-        told.append(f"names ({shown}) were read as patients; if they begin with a visit, name them in a manifest")
+        some = examples(unclear)
+        told.append(f"names ({some}) were read as patients; if they begin with a visit, name them in a manifest")
     for first in (_visit_folders(uses), prefixes):
         read |= {chain: _Reading(base, (visit,)) for chain, (base, visit) in first.items()}
         if first:
@@ -471,7 +471,15 @@ def _last_digits(text: str) -> int:
     return len(found[-1]) if found else 0
 
 
+def examples(names: Sequence[str]) -> str:
+    """The first names of several, for a sentence.
+
+    >>> examples(["a", "b"]), examples(["a", "b", "c", "d", "e"])
+    ('a, b', 'a, b, c, d, …')
+    """
+    return ", ".join(names[:4]) + ", …" * (len(names) > 4)
+
+
 def _sentence(words: Iterable[str], where: str) -> str:
-    shown = sorted(set(words))
-    some = ", ".join(shown[:4]) + (", …" if len(shown) > 4 else "")
+    some = examples(sorted(set(words)))
     return f"{where} ({some}) were read as visits of one patient each; if they are patients, name them in a manifest"

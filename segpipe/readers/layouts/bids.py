@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, ScanSource, gather, is_image, pairs, stem
 from segpipe.readers.labels import stated
 from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, is_site, modality
+from segpipe.readers.people import examples
 from segpipe.readers.recognise import recognise
 
 _SES = r"ses(?:s|sion)?"
@@ -293,7 +294,7 @@ def _people(
         (joined, "were read as one patient each; if they are several"),
     )
     told = [
-        f"subjects of several data sets ({', '.join(some[:4])}{', …' * (len(some) > 4)}) {reading}, write a manifest"
+        f"subjects of several data sets ({examples(some)}) {reading}, write a manifest"
         for some, reading in readings
         if some
     ]

@@ -51,7 +51,7 @@ from segpipe.readers.names import (
     kind_of,
     regions_of,
 )
-from segpipe.readers.people import Chain, Person, Use, owns, people
+from segpipe.readers.people import Chain, Person, Use, examples, owns, people
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
@@ -612,11 +612,7 @@ def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
         (sorted(alias), "that differ from others in case or zeros were read as theirs; if not"),
         (sorted(apart), "that differ in case or zeros alone were read as several patients; if they are one"),
     )
-    told = [
-        f"names ({', '.join(some[:4])}{', …' * (len(some) > 4)}) {reading}, write a manifest"
-        for some, reading in readings
-        if some
-    ]
+    told = [f"names ({examples(some)}) {reading}, write a manifest" for some, reading in readings if some]
     if not alias:
         return found, told
     return [item._replace(subject=alias.get(item.subject, item.subject)) for item in found], told
