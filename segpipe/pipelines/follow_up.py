@@ -36,7 +36,7 @@ from segpipe.warehouse.tables import CHANGES, SEGMENTATIONS, SERIES, SLICES
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from segpipe.pipelines.segment_task import Job
+    from segpipe.pipelines.segment_job import SegmentJob
     from segpipe.warehouse.runs import RunRecord
 
 LEAST_BRAINS_DICE = 0.9
@@ -78,7 +78,7 @@ Compared = tuple[list[dict[str, Any]], str | None]
 """Rows of a patient, or why there are none."""
 
 
-def follow_up(spark: SparkSession, job: Job, run: RunRecord) -> None:
+def follow_up(spark: SparkSession, job: SegmentJob[Any], run: RunRecord) -> None:
     """Bring the rows of a cohort and model in `changes` up to date, and tell which patients cannot be compared."""
 
     def on_cluster(work: Callable[[Patient], Compared], patients: Sequence[Patient]) -> list[Compared]:
@@ -89,7 +89,9 @@ def follow_up(spark: SparkSession, job: Job, run: RunRecord) -> None:
 
 
 def bring_up_to_date(
-    job: Job, run: RunRecord, do: Callable[[Callable[[Patient], Compared], Sequence[Patient]], Iterable[Compared]]
+    job: SegmentJob[Any],
+    run: RunRecord,
+    do: Callable[[Callable[[Patient], Compared], Sequence[Patient]], Iterable[Compared]],
 ) -> None:
     """What `follow_up` does; `do` calls a function for each patient, wherever that is."""
     warehouse = Store(job.warehouse)
@@ -189,7 +191,7 @@ def _row(
     }
 
 
-def _patients(warehouse: Store, job: Job) -> tuple[dict[str, list[Visit]], list[str]]:
+def _patients(warehouse: Store, job: SegmentJob[Any]) -> tuple[dict[str, list[Visit]], list[str]]:
     """Patients with several visits that can be compared, these in order; and why others cannot be."""
     scans = _stored(warehouse, job.cohort)
     measured = _measured(warehouse, job)
@@ -257,7 +259,7 @@ def _on_one_grid(visits: Sequence[Visit]) -> bool:
     )
 
 
-def _measured(warehouse: Store, job: Job) -> dict[str, list[dict[str, Any]]]:
+def _measured(warehouse: Store, job: SegmentJob[Any]) -> dict[str, list[dict[str, Any]]]:
     """Rows of `segmentations` by scan."""
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in warehouse.rows(SEGMENTATIONS, (*_MEASURES, *_IDENTITY, "model_id", "placed"), job.cohort).to_pylist():
@@ -278,14 +280,14 @@ def _moments(warehouse: Store, cohort: str) -> dict[str, float]:
     return found
 
 
-def _known(warehouse: Store, job: Job) -> list[dict[str, Any]]:
+def _known(warehouse: Store, job: SegmentJob[Any]) -> list[dict[str, Any]]:
     if not warehouse.parts(CHANGES.name):
         return []
     wanted = (ds.field("cohort") == job.cohort) & (ds.field("model_id") == job.model_id)
     return list(warehouse.table(CHANGES.name).to_table(filter=wanted).to_pylist())
 
 
-def _write(warehouse: Store, job: Job, rows: Iterable[Mapping[str, Any]]) -> None:
+def _write(warehouse: Store, job: SegmentJob[Any], rows: Iterable[Mapping[str, Any]]) -> None:
     name = f"{cohort_slug(job.cohort)}.{job.model_id}"
     ordered = sorted(rows, key=lambda row: (row["subject"], row["region"], row["session"]))
     if not ordered:

@@ -11,20 +11,18 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
 from segpipe.core.regions import CONVENTIONS, LabelConvention, recode
 from segpipe.errors import BadInput, Reason, TableError
-from segpipe.pipelines import attempts, ingest_task, ways
+from segpipe.pipelines import attempts, ways
 from segpipe.pipelines.arrange import is_resampled
-from segpipe.pipelines.segment_task import Job
+from segpipe.pipelines.segment_job import Candidate, Place, SegmentJob, StoredJob
 from segpipe.prepare.native import on_source_grid
-from segpipe.readers import dicom_objects, dicom_seg, dicom_sr, mask_files, packed
-from segpipe.readers.archive import Listing, ScanSource
+from segpipe.readers import dicom_objects, dicom_seg, dicom_sr, mask_files
 from segpipe.readers.names import MASK
-from segpipe.readers.sources import open_root
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.predicted import PredictedPlace, label_map, measured, predicted_places
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places, scan_rows
@@ -38,16 +36,15 @@ if TYPE_CHECKING:
 
 _START_BYTES = 1 << 14
 _TASK_SCANS = 16
-_DICOM = "dicom"
 
 
 @dataclass(frozen=True)
-class MaskScan:
-    """A scan whose mask is wanted as a file: its prediction, and where it stands in the tables or the archive."""
+class MaskScan(Generic[Place]):
+    """A scan whose mask is wanted as a file: its prediction, where the run has it from, and its place in the tables."""
 
     predicted: PredictedPlace
-    stored: ScanPlace | None
-    source: ScanSource | None
+    place: Place
+    stored: ScanPlace | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,17 @@ class MaskOutcome:
 
 
 def write_masks(
-    spark: SparkSession, settings: SegmentSettings, job: Job, listing: Listing | None, progress: Progress | None
+    spark: SparkSession,
+    settings: SegmentSettings,
+    job: SegmentJob[Place],
+    candidates: Sequence[Candidate[Place]],
+    progress: Progress | None,
 ) -> list[MaskOutcome]:
-    """Write the files that `settings` ask for, of all scans at hand that the model has segmented.
+    """Write the files that `settings` ask for, of all candidates that the model has segmented.
 
-    Those at hand are the scans of the tables or, with a source, of its `listing`, unless they have changed since.
+    Those that have changed since are left out.
     """
-    scans = _at_hand(Store(settings.warehouse), job, listing)
+    scans = _at_hand(Store(settings.warehouse), job, candidates)
     if not scans:
         return []
     wanted = {"nifti": settings.nifti, "seg": settings.dicom_seg, "sr": settings.dicom_sr}
@@ -76,7 +77,7 @@ def write_masks(
     def work(bar: Bar) -> list[MaskOutcome]:
         told = attempts.tally(spark, bar)
 
-        def write(group: Sequence[MaskScan]) -> list[MaskOutcome]:
+        def write(group: Sequence[MaskScan[Place]]) -> list[MaskOutcome]:
             outcomes = list(write_group(group, job, wanted))
             told.add((len(outcomes), 0))
             return outcomes
@@ -86,24 +87,26 @@ def write_masks(
     return attempts.collect(spark, job.run_id, len(scans), "write masks", progress, work)
 
 
-def _at_hand(warehouse: Store, job: Job, listing: Listing | None) -> list[MaskScan]:
+def _at_hand(warehouse: Store, job: SegmentJob[Place], candidates: Sequence[Candidate[Place]]) -> list[MaskScan[Place]]:
     index = warehouse.index(job.cohort)
     stored = scan_places(warehouse, job.cohort) if index else {}
-    sources = {job.scan_id(scan): scan for scan in listing.scans} if listing is not None else {}
+    by_id = {one.scan_id: one for one in candidates}
     found = []
     for scan_id, predicted in sorted(predicted_places(warehouse, job.cohort, job.model_id).items()):
-        source = sources.get(scan_id)
-        if source is not None and job.reader is not None and job.reader.fingerprint(source) != predicted.fingerprint:
-            source = None
-        place = stored.get(scan_id)
-        if place is not None and index[scan_id]["fingerprint"] != predicted.fingerprint:
-            place = None
-        if source is not None or (listing is None and place is not None):
-            found.append(MaskScan(predicted, place, source))
+        one, row = by_id.get(scan_id), stored.get(scan_id)
+        if one is None or one.fingerprint != predicted.fingerprint:
+            continue
+        if row is not None and index[scan_id]["fingerprint"] != predicted.fingerprint:
+            row = None
+        if row is None and isinstance(job, StoredJob):
+            continue  # it has left the tables, or was ingested anew, since the plan was made
+        found.append(MaskScan(predicted, one.place, row))
     return found
 
 
-def write_group(scans: Sequence[MaskScan], job: Job, wanted: Mapping[str, str | None]) -> Iterator[MaskOutcome]:
+def write_group(
+    scans: Sequence[MaskScan[Place]], job: SegmentJob[Place], wanted: Mapping[str, str | None]
+) -> Iterator[MaskOutcome]:
     """Write the files of some scans, one scan in memory at a time; `wanted` are the folders of the kinds of files."""
     warehouse = Store(job.warehouse)
     by_part: defaultdict[str, list[str]] = defaultdict(list)
@@ -116,22 +119,26 @@ def write_group(scans: Sequence[MaskScan], job: Job, wanted: Mapping[str, str | 
 
 
 def _write_scan(
-    warehouse: Store, scan: MaskScan, row: dict[str, Any] | None, job: Job, wanted: Mapping[str, str | None]
+    warehouse: Store,
+    scan: MaskScan[Place],
+    row: Mapping[str, Any] | None,
+    job: SegmentJob[Place],
+    wanted: Mapping[str, str | None],
 ) -> MaskOutcome:
     scan_id, run_id = scan.predicted.scan_id, scan.predicted.run_id
     stamp = mask_files.stamp(job.model_id, run_id)
     _, subject, session = scan_id.split(":")
     name = files.join(cohort_slug(job.cohort), cohort_slug(subject), cohort_slug(session), job.model_id)
-    is_dicom = scan.source is not None and scan.source.layout == _DICOM
+    is_dicom = job.is_dicom(scan.place)
     usable = {kind: folder for kind, folder in wanted.items() if folder and (is_dicom or kind == "nifti")}
     folders = _Folders(usable, name, stamp)
-    for views in _possible_views(scan, scan_id, row):
+    for views in _possible_views(scan, job, row):
         if not any(folders.missing(view) for view in views):
             return MaskOutcome(scan_id, kept=sum(len(folders.wanted(view)) for view in views))
     written = kept = 0
     problems = []
     try:
-        row = row or ways.kept(warehouse, job.run_id, scan_id) or _read_row(scan, job)
+        row = row or ways.kept(warehouse, job.run_id, scan_id) or job.row(scan.place)
         labels, convention = _in_source_labels(warehouse, scan.predicted, row)
         for view in _views(scan_id, row):
             missing = folders.missing(view)
@@ -158,8 +165,8 @@ class _Drawing:
     """A label map on the grid that it is wanted on, with all that its files need."""
 
     warehouse: Store
-    scan: MaskScan
-    job: Job
+    scan: MaskScan[Any]
+    job: SegmentJob[Any]
     labels: np.ndarray
     row: dict[str, Any]
     convention: LabelConvention
@@ -215,12 +222,12 @@ def _native_views(scan_id: str, roles: Sequence[str]) -> list[_View]:
     return [_View(f"{scan_id}:{role}", f"_{role}", role, role == found[0]) for role in found]
 
 
-def _possible_views(scan: MaskScan, scan_id: str, row: Mapping[str, Any] | None) -> list[list[_View]]:
+def _possible_views(scan: MaskScan[Place], job: SegmentJob[Place], row: Mapping[str, Any] | None) -> list[list[_View]]:
     """The views that the scan may turn out to have; of one that must be read first, both kinds."""
+    scan_id = scan.predicted.scan_id
     if row is not None:
         return [_views(scan_id, row)]
-    assert scan.source is not None
-    return [[_View(scan_id)], _native_views(scan_id, [file.role for file in scan.source.files])]
+    return [[_View(scan_id)], _native_views(scan_id, job.roles(scan.place))]
 
 
 @dataclass(frozen=True)
@@ -265,13 +272,6 @@ def _native(labels: np.ndarray, row: Mapping[str, Any], view: _View) -> tuple[np
     return native, dict(row) | changes
 
 
-def _read_row(scan: MaskScan, job: Job) -> dict[str, Any]:
-    """The row that `scans` would have, from the archive."""
-    assert scan.source is not None  # a scan is at hand in one or the other
-    assert job.reader is not None
-    return ingest_task.scan_row(ingest_task.load(scan.source, job.reader), job.reader)
-
-
 def _in_source_labels(
     warehouse: Store, place: PredictedPlace, row: Mapping[str, Any]
 ) -> tuple[np.ndarray, LabelConvention]:
@@ -283,15 +283,9 @@ def _in_source_labels(
     return recode(labels, known, wanted), wanted
 
 
-def _series(job: Job, scan: MaskScan, row: Mapping[str, Any]) -> list[bytes]:
+def _series(job: SegmentJob[Place], scan: MaskScan[Place], row: Mapping[str, Any]) -> list[bytes]:
     """The files of the series whose grid the scan has."""
-    assert scan.source is not None
-    assert job.reader is not None
-    role = mask_files.source_file(row)["role"].partition(".")[0]
-    paths = next(file.paths for file in scan.source.files if file.role == role)
-    fs, root, _ = open_root(job.reader.settings.source)
-    unpacked = packed.contents(fs, root, paths)
-    return [unpacked[path] if path in unpacked else fs.cat_file(files.join(root, path)) for path in paths]
+    return job.series(scan.place, mask_files.source_file(row)["role"].partition(".")[0])
 
 
 def _start(folder: str, name: str) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,14 +30,8 @@ from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.follow_up import follow_up
 from segpipe.pipelines.listing import listing as listed
 from segpipe.pipelines.masks import MaskOutcome, write_masks
-from segpipe.pipelines.segment_task import (
-    Job,
-    ScanOutcome,
-    SegmentTask,
-    opened,
-    quarantine_row,
-    segment_part,
-)
+from segpipe.pipelines.segment_job import ArchivedJob, Candidate, Place, SegmentJob, StoredJob, quarantine_row
+from segpipe.pipelines.segment_task import ScanOutcome, SegmentTask, segment_part
 from segpipe.readers.archive import Listing, Rejected, ScanSource
 from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
 from segpipe.settings import IngestSettings, SegmentSettings
@@ -104,32 +98,30 @@ def segment(
         raise ModelError(f"Label convention {model.label_convention!r} is unknown", "train with this version")
     warehouse = Store(settings.warehouse)
     run.model_id = model.model_id
-    listing, naming = None, Naming()
+    archive = None
     if settings.source is not None:
         with run.stage("list"):
             refuse_key_in_conf(spark.sparkContext.getConf().getAll())
             naming = naming_of(settings.subject_key_file, settings.hash_subjects)
             wanted = series_rows.options(settings, warehouse, settings.cohort)
-            listing = listed(spark, settings, naming, wanted, run)
+            archive = _Archive(settings.source, naming, listed(spark, settings, naming, wanted, run))
     name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
     with lock(warehouse.url, name, settings.lock_wait_seconds, run.run_id) as fence:
-        job = Job.of(settings.warehouse, settings.cohort, model, fence)
         with run.stage("plan"):
             warehouse.recover()
-            index = warehouse.index(settings.cohort) if listing is not None else {}
-            if listing is not None:
-                cohort_key.check(warehouse, settings.cohort, naming, listing, index.values())
-            known = dict(quarantine.reported(warehouse, "segment", job.cohort))
-            reader = _reader(warehouse, settings, model, fence, naming)
-            if listing is not None and reader is not None:
-                listing = meanings.settled(spark, warehouse, reader, listing)
-                reader = as_ingested(reader, listing, index)
-                listing = baselines.settled(warehouse, reader, listing)
+            known = dict(quarantine.reported(warehouse, "segment", settings.cohort))
             masks = any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr))
-            job = replace(job, reader=reader, reported=frozenset(known), masks=masks)
-            vanished = set(index) - {job.scan_id(scan) for scan in (listing.scans if listing is not None else ())}
+            about: dict[str, Any] = {"reported": frozenset(known), "masks": masks}
             cores = spark.sparkContext.defaultParallelism
-            plan = make_plan(warehouse, job, listing, known, settings.overwrite, cores, vanished)
+            job: SegmentJob[Any]
+            if archive is None:
+                job = stored = StoredJob.of(settings.warehouse, settings.cohort, model, fence, **about)
+                plan = plan_stored(warehouse, stored, known, settings.overwrite, cores)
+            else:
+                reader, listing = _reader(spark, settings, model, fence, archive)
+                about["reader"] = reader
+                job = archived = ArchivedJob.of(settings.warehouse, settings.cohort, model, fence, **about)
+                plan = plan_archived(warehouse, archived, listing, known, settings.overwrite, cores)
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
             pairs = {task.name: [task.replaces] for task in plan.tasks if task.replaces is not None}
@@ -140,7 +132,7 @@ def segment(
         masks_failed = 0
         if masks:
             with run.stage("write masks"):
-                masks_failed = _tell_masks(write_masks(spark, settings, job, listing, progress), run)
+                masks_failed = _tell_masks(write_masks(spark, settings, job, plan.candidates, progress), run)
         with run.stage("tidy up"):
             parts.settle_attempts(warehouse, run.run_id)
             merges.finish(warehouse, run.run_id)
@@ -157,20 +149,30 @@ def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> int:
     return len(problems)
 
 
+@dataclass(frozen=True)
+class _Archive:
+    """What a run with a source has found there, and how it names it."""
+
+    source: str
+    naming: Naming
+    listing: Listing
+
+
 def _reader(
-    warehouse: Store, settings: SegmentSettings, model: Model, fence: Fence, naming: Naming
-) -> ingest_task.Job | None:
-    """What reads scans straight from the source as ingest does; None without one.
+    spark: SparkSession, settings: SegmentSettings, model: Model, fence: Fence, archive: _Archive
+) -> tuple[ingest_task.Job, Listing]:
+    """What reads scans straight from the source as ingest does, and the listing with all that a plan settles.
 
     The split of a scan follows the rule of the cohort where it stands in the tables, else that of the model's training,
-    so that what a model has learnt from is never called test.
+    so that what a model has learnt from is never called test. Raises what `cohort_key.check` does.
     """
-    if settings.source is None:
-        return None
-    rules = [row["split_rule"] for row in warehouse.index(settings.cohort).values()] + [model.split_rule]
+    warehouse = Store(settings.warehouse)
+    index = warehouse.index(settings.cohort)
+    cohort_key.check(warehouse, settings.cohort, archive.naming, archive.listing, index.values())
+    rules = [row["split_rule"] for row in index.values()] + [model.split_rule]
     axis = next(name for name, codes in CANONICAL.items() if codes == model.orientation)
     reading = IngestSettings(
-        source=settings.source,
+        source=archive.source,
         warehouse=settings.warehouse,
         cohort=settings.cohort,
         layout=settings.layout,
@@ -184,7 +186,10 @@ def _reader(
         rule = SplitRule.parse(rules[0])
     except ValueError:
         rule = SplitRule(reading.split_salt, reading.train_fraction, reading.validation_fraction)
-    return ingest_task.Job(reading, rule, fence, naming)
+    reader = ingest_task.Job(reading, rule, fence, archive.naming)
+    listing = meanings.settled(spark, warehouse, reader, archive.listing)
+    reader = as_ingested(reader, listing, index)
+    return reader, baselines.settled(warehouse, reader, listing)
 
 
 def as_ingested(reader: ingest_task.Job, listing: Listing, index: Mapping[str, Mapping[str, str]]) -> ingest_task.Job:
@@ -203,91 +208,95 @@ def as_ingested(reader: ingest_task.Job, listing: Listing, index: Mapping[str, M
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do: tasks, rows of `quarantine` for scans that are unfit at sight; and what is done already."""
+    """What a run has to do: tasks, rows of `quarantine` for scans that are unfit at sight; and what is done already.
 
-    tasks: list[SegmentTask]
+    `candidates` are all scans of the cohort.
+    """
+
+    tasks: list[SegmentTask[Any]]
     unfit: list[dict[str, Any]]
+    skipped: int
+    known_bad: int
+    candidates: Sequence[Candidate[Any]]
+
+
+def plan_stored(warehouse: Store, job: StoredJob, known: Mapping[str, str], overwrite: bool, cores: int) -> Plan:
+    """Sort the scans of the tables into done, unfit and to do.
+
+    What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
+    quarantine; a scan that the model could take is tried again all the same.
+    """
+
+    def is_known_bad(one: Candidate[ScanPlace]) -> bool:
+        return one.unfit is not None and job.bad_fingerprint(one.fingerprint) in known
+
+    candidates = _stored(warehouse, job)
+    found = _sorted(candidates, _done(warehouse, job), overwrite, is_known_bad)
+    tasks = _rewrites(found.again, job) + _additions(found.new, job, cores)
+    return Plan(tasks, _unfit_rows(warehouse, found.unfit, job), found.skipped, found.known_bad, candidates)
+
+
+def plan_archived(
+    warehouse: Store, job: ArchivedJob, listing: Listing, known: Mapping[str, str], overwrite: bool, cores: int
+) -> Plan:
+    """Sort the scans of an archive's `listing` into done, unfit and to do; whether one fits is seen when it is read.
+
+    What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
+    quarantine: an unchanged scan is looked at again only where the fault need not lie in it. Scans of patients who are
+    in the tables under another name are unfit, as they are for ingest.
+    """
+
+    def is_known_bad(one: Candidate[ScanSource]) -> bool:
+        reason = known.get(job.bad_fingerprint(one.fingerprint))
+        return reason is not None and reason not in RETRIED
+
+    candidates = [Candidate(job.scan_id(scan), job.reader.fingerprint(scan), scan) for scan in listing.scans]
+    found = _sorted(candidates, _done(warehouse, job), overwrite, is_known_bad)
+    vanished = warehouse.index(job.cohort).keys() - {one.scan_id for one in candidates}
+    new, renamed = identities.renamed(warehouse, job.reader, found.new, vanished, listing.series)
+    tasks = _rewrites(found.again, job) + _additions(new, job, cores)
+    rejected = [*listing.rejected, *renamed]
+    rows = _rejected_rows(rejected, job, known)
+    return Plan(tasks, rows, found.skipped, found.known_bad + len(rejected) - len(rows), candidates)
+
+
+@dataclass(frozen=True)
+class _Sorted(Generic[Place]):
+    """Scans by what is to become of them; `again` are those to segment again, by the part that holds them."""
+
+    again: dict[str, list[Place]]
+    new: list[Place]
+    unfit: list[Candidate[Place]]
     skipped: int
     known_bad: int
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A scan that could be segmented; `unfit` says why the model cannot take it, where that is seen at sight."""
-
-    scan_id: str
-    fingerprint: str
-    scan: ScanPlace | ScanSource
-    unfit: BadInput | None = None
-
-
-def make_plan(
-    warehouse: Store,
-    job: Job,
-    listing: Listing | None,
-    known: Mapping[str, str],
+def _sorted(
+    candidates: Iterable[Candidate[Place]],
+    done: Mapping[str, Mapping[str, str]],
     overwrite: bool,
-    cores: int,
-    vanished: Collection[str] = (),
-) -> Plan:
-    """Sort the scans of a cohort, or of an archive's `listing`, into done, unfit and to do.
-
-    What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
-    quarantine: an unchanged scan of an archive is looked at again only where the fault need not lie in it.
-    `vanished` are the scan_ids in the tables that the archive no longer gives.
-    """
-    done = _done(warehouse, job)
+    is_known_bad: Callable[[Candidate[Place]], bool],
+) -> _Sorted[Place]:
     skipped = known_bad = 0
-    again: defaultdict[str, list[ScanPlace | ScanSource]] = defaultdict(list)
-    new: list[ScanPlace | ScanSource] = []
-    unfit: list[_Candidate] = []
-    for one in _stored(warehouse, job) if listing is None else _archived(listing, job):
+    again: defaultdict[str, list[Place]] = defaultdict(list)
+    new: list[Place] = []
+    unfit: list[Candidate[Place]] = []
+    for one in candidates:
         old = done.get(one.scan_id)
-        reason = known.get(job.bad_fingerprint(one.fingerprint))
         if old is not None and old["fingerprint"] == one.fingerprint and not overwrite:
             skipped += 1
-        elif reason is not None and (one.unfit or (listing is not None and reason not in RETRIED)):
+        elif is_known_bad(one):
             known_bad += 1
         elif one.unfit is not None:
             unfit.append(one)
         elif old is not None:
-            again[old["part"]].append(one.scan)
+            again[old["part"]].append(one.place)
         else:
-            new.append(one.scan)
-    renamed: list[Rejected] = []
-    if listing is not None:
-        new, renamed = _known_again(warehouse, job, listing, new, vanished)
-    rewrites = [
-        SegmentTask(f"{_prefix(job)}.r{number:05d}", tuple(group), replaces=name)
-        for number, (name, group) in enumerate(sorted(again.items()))
-    ]
-    rows = _unfit_rows(warehouse, unfit, job)
-    for rejected in (*listing.rejected, *renamed) if listing is not None else ():
-        assert job.reader is not None  # there is a listing where there is a source
-        fingerprint, naming = job.reader.input_fingerprint(rejected), job.reader.naming
-        if job.bad_fingerprint(fingerprint) in known:
-            known_bad += 1
-        else:
-            told = [
-                naming.message(text, rejected.named, rejected.is_dicom) for text in (rejected.message, rejected.remedy)
-            ]
-            error = BadInput(rejected.reason, *told)
-            paths = naming.paths(rejected.paths, rejected.is_dicom)
-            rows.append(quarantine_row(job, None, paths, fingerprint, error))
-    return Plan(rewrites + _additions(new, job, cores), rows, skipped, known_bad)
+            new.append(one.place)
+    return _Sorted(again, new, unfit, skipped, known_bad)
 
 
-def _known_again(
-    warehouse: Store, job: Job, listing: Listing, new: Sequence[ScanPlace | ScanSource], vanished: Collection[str]
-) -> tuple[list[ScanPlace | ScanSource], list[Rejected]]:
-    """What is new without the scans of patients who are in the tables under another name, and these; as in ingest."""
-    assert job.reader is not None  # there is a listing where there is a source
-    scans = [one for one in new if isinstance(one, ScanSource)]
-    kept, renamed = identities.renamed(warehouse, job.reader, scans, vanished, listing.series)
-    return list(kept), renamed
-
-
-def _stored(warehouse: Store, job: Job) -> list[_Candidate]:
+def _stored(warehouse: Store, job: StoredJob) -> list[Candidate[ScanPlace]]:
     """The scans of the tables, neighbours in `slices` beside each other."""
     scans = {row["scan_id"]: row for row in warehouse.scans(job.cohort, _SCAN_COLUMNS).to_pylist()}
     places = scan_places(warehouse, job.cohort).values()
@@ -299,17 +308,23 @@ def _stored(warehouse: Store, job: Job) -> list[_Candidate]:
             job.fit(place.scan_id, row["modalities"], row["orientation"], row["space"])
         except BadInput as error:
             unfit = error
-        found.append(_Candidate(place.scan_id, row["fingerprint"], place, unfit))
+        found.append(Candidate(place.scan_id, row["fingerprint"], place, unfit))
     return found
 
 
-def _archived(listing: Listing, job: Job) -> list[_Candidate]:
-    """The scans of an archive; whether the model can take one is seen when it is read."""
-    assert job.reader is not None  # there is a listing where there is a source
-    return [_Candidate(job.scan_id(scan), job.reader.fingerprint(scan), scan) for scan in listing.scans]
+def _rejected_rows(rejected: Iterable[Rejected], job: ArchivedJob, known: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows of `quarantine` for what forms no scan that may be segmented, unless `known` has them."""
+    naming, rows = job.reader.naming, []
+    for one in rejected:
+        fingerprint = job.reader.input_fingerprint(one)
+        if job.bad_fingerprint(fingerprint) not in known:
+            told = [naming.message(text, one.named, one.is_dicom) for text in (one.message, one.remedy)]
+            paths = naming.paths(one.paths, one.is_dicom)
+            rows.append(quarantine_row(job, None, paths, fingerprint, BadInput(one.reason, *told)))
+    return rows
 
 
-def _done(warehouse: Store, job: Job) -> dict[str, Mapping[str, str]]:
+def _done(warehouse: Store, job: SegmentJob[Any]) -> dict[str, Mapping[str, str]]:
     """What this model has segmented: scan_id to `part` and `fingerprint`."""
     if not warehouse.parts(SEGMENTATIONS.name):
         return {}
@@ -318,29 +333,36 @@ def _done(warehouse: Store, job: Job) -> dict[str, Mapping[str, str]]:
     return {row["scan_id"]: row for row in mine.to_pylist()}
 
 
-def _unfit_rows(warehouse: Store, unfit: Sequence[_Candidate], job: Job) -> list[dict[str, Any]]:
+def _unfit_rows(warehouse: Store, unfit: Sequence[Candidate[ScanPlace]], job: StoredJob) -> list[dict[str, Any]]:
     errors = {one.scan_id: one.unfit for one in unfit}
-    rows = []
-    for scan in opened(warehouse, [one.scan for one in unfit], job):
-        error = errors[scan.scan_id]
-        assert error is not None
-        rows.append(quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error))
-    return rows
+    return [
+        quarantine_row(job, scan.scan_id, scan.paths, scan.fingerprint, error)
+        for scan in job.opened(warehouse, [one.place for one in unfit])
+        if (error := errors[scan.scan_id]) is not None
+    ]
 
 
-def _additions(new: Sequence[ScanPlace | ScanSource], job: Job, cores: int) -> list[SegmentTask]:
+def _rewrites(again: Mapping[str, Sequence[Place]], job: SegmentJob[Place]) -> list[SegmentTask[Place]]:
+    """Parts that take the place of those that hold scans which are segmented again."""
+    return [
+        SegmentTask(f"{_prefix(job)}.r{number:05d}", tuple(group), replaces=name)
+        for number, (name, group) in enumerate(sorted(again.items()))
+    ]
+
+
+def _additions(new: Sequence[Place], job: SegmentJob[Place], cores: int) -> list[SegmentTask[Place]]:
     """New parts, of scans that are neighbours: several per core, for scans differ in how long they take."""
     size = min(MOST_SCANS, -(-len(new) // (cores * _TASKS_PER_CORE))) or 1
     groups = [tuple(new[start : start + size]) for start in range(0, len(new), size)]
     return [SegmentTask(f"{_prefix(job)}.{number:05d}", group) for number, group in enumerate(groups)]
 
 
-def _prefix(job: Job) -> str:
+def _prefix(job: SegmentJob[Any]) -> str:
     return f"{cohort_slug(job.cohort)}.{job.model_id}.{job.run_id}"
 
 
 def _run_tasks(
-    spark: SparkSession, plan: Plan, job: Job, predictor: PredictorFactory, progress: Progress | None
+    spark: SparkSession, plan: Plan, job: SegmentJob[Any], predictor: PredictorFactory, progress: Progress | None
 ) -> list[ScanOutcome]:
     """One partition, and so one Spark task, per part."""
     if not plan.tasks:
@@ -364,7 +386,7 @@ def _run_tasks(
 
 
 def segment_udf(
-    predictor: Broadcast[PredictorFactory], job: Job, threads: int, told: Accumulator[tuple[int, int]]
+    predictor: Broadcast[PredictorFactory], job: SegmentJob[Any], threads: int, told: Accumulator[tuple[int, int]]
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function that mapInArrow calls in each Python worker: rows of tasks in, one row per scan out."""
 

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from segpipe.pipelines.follow_up import bring_up_to_date, follow_up, packed
 from segpipe.pipelines.measures import region_rows
-from segpipe.pipelines.segment_task import Job
+from segpipe.pipelines.segment_job import StoredJob
 from segpipe.storage.lock import Fence, lock
 from segpipe.warehouse import slices
 from segpipe.warehouse.parts import PartWriter
@@ -76,8 +76,8 @@ def write(
         part.write("segmentations", pa.Table.from_pylist(found, SEGMENTATIONS.schema))
 
 
-def job(warehouse: Store, fence: Fence) -> Job:
-    return Job(warehouse.url, "c", MODEL, ("flair",), "SPL", "brats", fence)
+def job(warehouse: Store, fence: Fence) -> StoredJob:
+    return StoredJob(warehouse.url, "c", MODEL, ("flair",), "SPL", "brats", fence)
 
 
 def record() -> RunRecord:

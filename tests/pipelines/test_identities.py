@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import Reason
-from segpipe.pipelines import ingest, segment, segment_task, series_rows
+from segpipe.pipelines import ingest, segment, segment_job, series_rows
 from segpipe.pipelines.ingest_task import Job
 from segpipe.readers.archive import Listing
 from segpipe.readers.naming import Naming, SubjectKey
@@ -63,11 +63,10 @@ def test_a_visit_whose_patient_id_was_changed_is_not_written_beside_its_old_rows
 def test_nor_is_it_segmented(tmp_path: Path) -> None:
     warehouse, before, after = ingested(tmp_path)
     fence = Fence(warehouse.url, "predictions-c-m", 1, "r2")
-    job = segment_task.Job(warehouse.url, "c", "m", (), "SPL", "brats", fence, reader=reader(warehouse))
-    vanished = warehouse.index("c").keys()
-    plan = segment.make_plan(warehouse, job, after, {}, False, 1, vanished)
+    job = segment_job.ArchivedJob(warehouse.url, "c", "m", (), "SPL", "brats", fence, reader=reader(warehouse))
+    plan = segment.plan_archived(warehouse, job, after, {}, False, 1)
     assert (plan.tasks, [row["reason"] for row in plan.unfit]) == ([], [Reason.DUPLICATE])
-    assert len(segment.make_plan(warehouse, job, before, {}, False, 1).tasks) == 1
+    assert len(segment.plan_archived(warehouse, job, before, {}, False, 1).tasks) == 1
 
 
 def test_sessions_that_were_segmented_tell_their_subject(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, Reason, UsageError
-from segpipe.pipelines import masks, segment, segment_task
+from segpipe.pipelines import masks, segment, segment_job
 from segpipe.pipelines.ingest_task import Job
 from segpipe.readers.naming import KEY_FILE_VARIABLE, KEY_VARIABLE, Naming, SubjectKey, refuse_key_in_conf, subject_key
 from segpipe.readers.sources import find
@@ -224,8 +224,8 @@ def test_a_file_that_vanishes_before_its_mask_is_written_costs_that_mask_and_tel
     job = Job(reading, SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"), Naming(KEY))
     row = {"files": [{"role": scan.modalities[0]}], "resampled_to": None, "scan_id": job.scan_id(scan)}
     shutil.rmtree(source / NAMES[0])
-    asked = segment_task.Job("w", COHORT, "m", (), "SPL", "brats", job.fence, reader=job)
-    wanted = masks.MaskScan(PredictedPlace(row["scan_id"], "p", (), "f", "r"), None, scan)
+    asked = segment_job.ArchivedJob("w", COHORT, "m", (), "SPL", "brats", job.fence, reader=job)
+    wanted = masks.MaskScan(PredictedPlace(row["scan_id"], "p", (), "f", "r"), scan)
     with pytest.raises(BadInput) as told, masks._no_scan_stops_others(row["scan_id"]):
         masks._series(asked, wanted, row)
     assert told.value.reason is Reason.UNREADABLE

@@ -8,9 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from segpipe.core.splits import SplitRule
 from segpipe.pipelines import masks, ways
-from segpipe.pipelines.segment_task import Job
+from segpipe.pipelines.ingest_task import Job
+from segpipe.pipelines.segment_job import ArchivedJob
 from segpipe.readers.archive import ScanSource, SourceFile
+from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse.predicted import predicted_places
 from segpipe.warehouse.store import Store
@@ -21,7 +24,7 @@ from tests.warehouse.examples import scan_row
 
 @pytest.mark.process  # a lock asks the machine for its name
 def test_a_scan_is_not_prepared_again_for_its_masks(tmp_path: Path) -> None:
-    """Without a reader, a scan whose row was not kept could not be read at all."""
+    """Its source is gone: a scan whose row was not kept could not be read at all."""
     warehouse = Store(str(tmp_path / "w"))
     labels = tumour((3, 4))
     file = dict.fromkeys(FILE.names) | {
@@ -42,10 +45,12 @@ def test_a_scan_is_not_prepared_again_for_its_masks(tmp_path: Path) -> None:
     with lock(warehouse.url, "predictions-c", 5, "r1") as fence:
         write(warehouse, fence, "p", "1", labels)
         ways.keep(warehouse, fence.run_id, row)
-        job = Job(warehouse.url, "c", MODEL, ("flair",), "SPL", "brats", fence)
+        reading = IngestSettings(source=str(tmp_path / "gone"), warehouse=warehouse.url, cohort="c", prepare=True)
+        reader = Job(reading, SplitRule("s", 0.7, 0.15), fence)
+        job = ArchivedJob(warehouse.url, "c", MODEL, ("flair",), "SPL", "brats", fence, reader=reader)
         place = predicted_places(warehouse, "c", MODEL)["c:p:1"]
         source = ScanSource("p", "1", (SourceFile("flair", "p_flair.nii.gz", 1, ""),), "brats")
-        scan = masks.MaskScan(place, None, source)
+        scan = masks.MaskScan(place, source)
         (outcome,) = masks.write_group([scan], job, {"nifti": str(tmp_path / "out")})
         assert (outcome.problems, outcome.written) == ((), 1)
         (path,) = (tmp_path / "out").rglob("*_flair.nii.gz")
