@@ -296,7 +296,7 @@ class ExportSettings:
 
     model: str = option("model directory", "", required=True)
     expect_model: str | None = option(
-        "seal that the model directory must have, as train, export and adopt print it; not asked for when not given"
+        "seal that the model directory must have, as train, export and adopt print it; not checked when not given"
     )
     int8: bool = option(
         "also quantise to INT8 with training scans; published where it is faster and Dice drops by at most 0.002",
@@ -346,7 +346,7 @@ class SegmentSettings(SeriesSettings):
     cohort: str = option("name of the cohort to segment", "", required=True, name=True)
     model: str = option("model directory, exported", "", required=True)
     expect_model: str | None = option(
-        "seal that the model directory must have, as train, export and adopt print it; not asked for when not given"
+        "seal that the model directory must have, as train, export and adopt print it; not checked when not given"
     )
     runtime: str = option("what runs the network", "openvino", choices=RUNTIMES)
     batch_size: int = option("slices per inference request", 8, least=1)
@@ -399,7 +399,7 @@ class EvaluateSettings:
     cohort: str = option("name of the cohort to judge", "", required=True, name=True)
     model: str = option("model directory, or the model_id of rows in `predictions`", "", required=True)
     expect_model: str | None = option(
-        "seal that the model directory must have, as train, export and adopt print it; not asked for when not given"
+        "seal that the model directory must have, as train, export and adopt print it; not checked when not given"
     )
     split: str = option("which patients to report", "test", choices=("train", "validation", "test", "all"))
     other: str | None = option("model directory or model_id to compare with, on the scans that both have segmented")

@@ -38,7 +38,7 @@ ENVIRONMENT = {
     "SEGPIPE_SUBJECT_KEY": "secret of at least 16 bytes to hash names of patients with; keep it, another is refused",
     "SEGPIPE_SUBJECT_KEY_FILE": "file or URL that holds that secret; goes before SEGPIPE_SUBJECT_KEY",
     "SEGPIPE_SPARK_SECRET_FILE": "file with the secret of a standalone cluster, see docs/security.md",
-    "SPARK_LOCAL_IP": "where Spark's web page listens, should one be asked for; loopback on local masters when not set",
+    "SPARK_LOCAL_IP": "where Spark's web page listens, if there is one; loopback on local masters when not set",
     "SEGPIPE_UMASK": "umask of what jobs write, in octal: 027 for owner and group; that of the shell when not set",
     "SEGPIPE_STAGING": "folder on HDFS for what travels to the nodes once; .segpipe in the user's home when not set",
     "SEGPIPE_REAL_DATA": "folder of real scans for the tests that read them",

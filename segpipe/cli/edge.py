@@ -24,8 +24,8 @@ S = TypeVar("S")
 
 DONE, FAILED, QUARANTINED, INTERRUPTED, TERMINATED = 0, 1, 3, 130, 143
 _JVM_ENDED = (
-    "Spark's Java process was killed or ended, most often for want of memory: run the same command again to go on, "
-    "with fewer cores (--master 'local[1]') should it happen again"
+    "Spark's Java process was killed or ended, most often because memory ran out: run the same command again to go on, "
+    "with fewer cores (--master 'local[1]') if it happens again"
 )
 
 

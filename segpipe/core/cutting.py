@@ -126,7 +126,7 @@ def choose(
     """The threshold of each region, by patients whose levels are those of `grid`; `trained` where nothing is gained.
 
     The innermost region is chosen first: what is in it is in those around it as well, whatever their thresholds, so a
-    region's Dice hangs on its own threshold and on those of later regions alone. A threshold must gain `LEAST_GAIN`,
+    region's Dice depends only on its own threshold and on those of later regions. A threshold must gain `LEAST_GAIN`,
     and one standard error of the gain over patients, and lose nothing on those `unseen`. Nor may any other region lose
     by it on those, or more than `MOST_LOSS` over all since the training. Of such thresholds the one nearest to
     `trained` is taken that has `ENOUGH` of the best gain. Fewer than `LEAST_PATIENTS`, or none unseen, change nothing.

@@ -30,7 +30,7 @@ class SplitRule:
         shares = (self.train, self.validation)
         if not all(math.isfinite(share) and share >= 0 for share in shares) or sum(shares) > 1 + 1e-9:
             raise UsageError(
-                f"Split shares train {self.train} and validation {self.validation} are no shares of one whole",
+                f"Split shares train {self.train} and validation {self.validation} are not shares of one whole",
                 "give two numbers from 0 to 1 whose sum is at most 1",
             )
 

@@ -301,7 +301,7 @@ def room(answer: Mapping[str, Any], asked: Asked) -> Iterator[Finding]:
         if free >= asked.executors:
             yield Finding("Containers", "ok", f"{wanted} fit")
         else:
-            detail = f"{wanted} fit, but now only {free}, for others are at work"
+            detail = f"{wanted} would fit, but only {free} now, because other jobs are running"
             yield Finding("Containers", "note", detail, "the job waits in the queue until they end")
         return
     detail = f"{wanted} do not fit: {fitting} do, into {len(nodes)} nodes with {whole_mb} MB"

@@ -29,7 +29,7 @@ def listeners(conf: Mapping[str, str], training_ports: str, web_address: str | N
         "ok",
         f"a worker at one address, ports {training_ports.replace('-', ' to ')} until all have met, if they are on"
         f" several machines; with Horovod Gloo listens as well, at ports of the kernel ({_kernel_ports()}), takes no"
-        " others and asks nobody who he is: where the network is not the workers' own, use --trainer orca",
+        " others and does not check who connects: where the network is not the workers' own, use --trainer orca",
     )
     yield _traffic(conf)
 
@@ -54,7 +54,7 @@ def _spark(conf: Mapping[str, str], label: str, keys: tuple[str, ...], more: str
         return Finding(
             label,
             "note",
-            f"at ports of the kernel ({_kernel_ports()}), for {' and '.join(loose)} is not set{more}",
+            f"at ports of the kernel ({_kernel_ports()}), because {' and '.join(loose)} is not set{more}",
             "set it where a firewall has to know, as conf/spark-yarn.conf does",
         )
     ranges = " and ".join(f"{port} to {port + tries}" for port in sorted(ports.values()))
@@ -73,7 +73,7 @@ def _page(conf: Mapping[str, str]) -> str:
 def _traffic(conf: Mapping[str, str]) -> Finding:
     label = "Traffic"
     wanted = {
-        "spark.authenticate": "nobody is asked who he is",
+        "spark.authenticate": "who connects is not checked",
         "spark.network.crypto.enabled": "anybody may read along",
     }
     missing = {key: what for key, what in wanted.items() if conf.get(key, "false") != "true"}

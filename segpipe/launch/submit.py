@@ -162,7 +162,7 @@ def _prepare_spark(line: CommandLine) -> None:
     names = ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
     if line.master.startswith("local"):
         os.environ |= dict.fromkeys(names, _python())
-        # where Spark's web page listens, should one be asked for
+        # where Spark's web page listens, if there is one
         os.environ["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP") or "127.0.0.1"
     elif line.master != "yarn" and line.deploy_mode != "cluster":
         os.environ |= {name: os.environ.get(name) or _python() for name in names}

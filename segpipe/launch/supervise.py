@@ -125,7 +125,7 @@ def _speak_for(job: str, pid_file: Path, talk: Path | None) -> None:
     if word := pid_file.read_text():
         _await_end(int(word))  # where the JVM was killed, the job is about to say so
     if pid_file.read_text():
-        reason = "the job was killed, most often for want of memory: run the same command again to go on"
+        reason = "the job was killed, most often because memory ran out: run the same command again to go on"
         print(f"segpipe {job}: {reason}", file=sys.stderr, flush=True)
 
 

@@ -366,7 +366,7 @@ def _modalities(names: Sequence[str], draft: Draft) -> list[str]:
         word = re.sub(r"[^0-9a-z]+", "_", name.casefold()).strip("_")
         known = next((kind for kind, pattern in _MODALITIES.items() if re.fullmatch(pattern, word)), None)
         if known is None:
-            draft.remarks.append(f"the channel {name!r} is none of {', '.join(_MODALITIES)}: CHECK its name")
+            draft.remarks.append(f"the channel {name!r} is not one of {', '.join(_MODALITIES)}: CHECK its name")
         found.append(known or name)
     return found
 

@@ -124,7 +124,7 @@ class Watch:
     def enter(self, scan_id: str) -> None:
         """Work on a scan begins. Raises BadInput if too many workers died on it."""
         if self._deaths[scan_id] >= DEADLY:
-            problem = f"Scan {scan_id} killed {self._deaths[scan_id]} workers, most likely for want of memory"
+            problem = f"Scan {scan_id} killed {self._deaths[scan_id]} workers, most likely because memory ran out"
             raise BadInput(Reason.CRASHED, problem, f"give the workers more memory and run {self._job} again")
         self._fs.pipe_file(self._file, scan_id.encode())
         self._at = scan_id

@@ -88,7 +88,9 @@ def metastore_folder(settings: RegisterSettings) -> Path | None:
     if settings.metastore is not None:
         fs, path = url_to_fs(settings.metastore)
         if not files.is_local(fs):
-            raise UsageError(f"--metastore is {settings.metastore}, no local folder", "give a folder of this machine")
+            raise UsageError(
+                f"--metastore is {settings.metastore}, which is not a local folder", "give a folder of this machine"
+            )
         return Path(path)
     if _hive_is_configured():
         return None

@@ -49,7 +49,7 @@ def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warnin
         name = path
         if not rows[0]["header"]:
             name = f"{cohort_slug(settings.scan)}_{rows[0]['role']}.nii.gz"
-            tell(f"{rows[0]['role']} was no NIfTI file and is not rebuilt: {name} holds its voxels as NIfTI")
+            tell(f"{rows[0]['role']} was not a NIfTI file and is not rebuilt: {name} holds its voxels as NIfTI")
         target, whole = _write(settings.output, name, rows, planes, row["orientation"])
         written.append(target)
         tell(f"{name} {whole}")

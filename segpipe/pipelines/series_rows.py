@@ -58,7 +58,7 @@ def series_map(url: str | None) -> dict[str, str]:
     found = {}
     for number, row in enumerate(rows, start=2):
         if not row.get("text") or row.get("role", "").casefold() not in allowed:
-            message = f"--series-map {url} line {number} has no text, or a role that is none"
+            message = f"--series-map {url} line {number} lacks its text, or its role is not a known one"
             raise UsageError(message, f"write a text and one of {', '.join(allowed.values())}")
         vendor = f"{row['vendor'].casefold()}\t" if row.get("vendor") else ""
         found[f"{vendor}{row['text'].casefold()}"] = allowed[row["role"].casefold()]

@@ -65,7 +65,7 @@ def subject_key(file: str | None = None) -> SubjectKey | None:
     where = f"in {file}" if file else f"in {KEY_VARIABLE}"
     secret = (_content(file) if file else os.environ[KEY_VARIABLE].encode(errors="surrogateescape")).strip()
     if len(secret) < LEAST_KEY_BYTES:
-        raise UsageError(f"The subject key {where} has {len(secret)} bytes, so that it can be guessed", KEY_REMEDY)
+        raise UsageError(f"The subject key {where} has {len(secret)} bytes and could be guessed", KEY_REMEDY)
     return SubjectKey(secret)
 
 

@@ -19,7 +19,7 @@ def follow_setting() -> None:
     if not re.fullmatch(r"0?[0-7]{3}", value) or int(value, 8) & 0o700:
         raise UsageError(
             f"{VARIABLE} is {value!r}",
-            "give three octal digits, the first 0: 027 lets the group read, 077 nobody but you",
+            "give three octal digits, the first 0: 027 lets the group read, 077 only you",
         )
     os.umask(int(value, 8))
 

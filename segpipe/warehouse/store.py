@@ -262,7 +262,7 @@ class Store:
         if (metadata.metadata or {}).get(parts.STAMP) != (index.metadata or {}).get(parts.STAMP):
             raise TableError(
                 f"Part {name} in {self.url} is being replaced, or was left so by a killed run",
-                "try again, and where that does not help, run ingest again",
+                "try again; if that does not help, run ingest again",
             )
         SLICES.check(metadata.schema.to_arrow_schema(), path)
         found = group_rows(metadata)

@@ -80,7 +80,7 @@ FILE = _struct(
     ("path", _STR, "relative to the source given at ingest; of a DICOM series a hash of its voxels"),
     ("bytes", _I64, "size of the file"),
     ("modified", _STR, "what the file system says of the version: mtime, etag or checksum"),
-    ("sha256", _STR, "of the file's bytes; of a DICOM series of its voxels, for its files name the patient"),
+    ("sha256", _STR, "of the file's bytes; of a DICOM series of its voxels, because its files name the patient"),
     ("dtype", _STR, "as stored in the file, numpy notation with byte order"),
     ("shape", pa.list_(_I32), "of the file, index order of the file"),
     ("channel", _I32, "flat index over the axes behind the third; 0 for 3D files"),

@@ -133,7 +133,7 @@ def _read(archive: Archive, description: Entry) -> _Dataset:
     if len(set(names)) < len(names) or MASK in names:
         raise ValueError("channels share a name")
     if not all(map(is_safe_name, names)):
-        raise ValueError("a channel's name is no name")
+        raise ValueError("a channel has no usable name")
     return _Dataset(tuple(names), convention_of(content.get("labels") or {}))
 
 

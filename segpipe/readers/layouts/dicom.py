@@ -67,7 +67,7 @@ def claim(
     """
     key = archive.subject_key
     if named and not key:
-        raise UsageError("DICOM needs a key, for patients appear in tables as keyed hashes only", KEY_REMEDY)
+        raise UsageError("DICOM needs a key, because patients appear in tables as keyed hashes only", KEY_REMEDY)
     options = options or Options()
     found = (reader or read)(archive, candidates(entries.values()), key or b"none", options.overrides)
     if not key:
