@@ -18,12 +18,12 @@ from segpipe.doctor.finding import Finding
 from segpipe.doctor.network import listeners
 from segpipe.errors import SegpipeError
 from segpipe.launch import interpreter
-from segpipe.launch.project import ROOT
+from segpipe.launch.project import FROM_WHEEL, ROOT
 from segpipe.models import TENSORFLOW_ENVIRONMENT
 from segpipe.settings import TrainSettings
 
 GB = 1 << 30
-SETUP = "run `make setup`"
+SETUP = "run `make setup` in a checkout, which pip cannot do" if FROM_WHEEL else "run `make setup`"
 
 LOCKS = ("requirements.lock", "requirements-data.lock", "requirements-horovod.lock")
 
@@ -92,7 +92,11 @@ def compiler() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """Every package of the lock files is installed in its version."""
+    """Every package of the lock files is installed in its version; the wheel brings no lock files."""
+    if FROM_WHEEL:
+        detail = "installed by pip, perhaps in other versions than the tested ones"
+        yield Finding("Packages", "note", detail, "`make setup` in a checkout installs the tested ones")
+        return
     for lock in (ROOT / name for name in LOCKS):
         if not lock.is_file():
             yield Finding(lock.name, "fault", "not found beside segpipe", "get the whole repository")
@@ -204,20 +208,41 @@ for name, module in (
         print(f"{name}|bad|{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", flush=True)
 """
 
-_SPARK_ROWS = {"Spark session": SETUP, "Python worker": "see the message; SEGPIPE_PYTHON must run on every node"}
-_IMPORT_ROWS = {
-    "TensorFlow": SETUP,
-    "Keras": SETUP,
-    "Orca": SETUP,
-    "OpenVINO": SETUP,
-    "Horovod": f"install g++ and make, then {SETUP}; all other trainers work without it",
-    "Horovod on Spark": f"install g++ and make, then {SETUP}; all other trainers work without it",
-}
-_OPTIONAL = ("Horovod", "Horovod on Spark")
+_BUILT = f"install g++ and make, then {SETUP}; all other trainers work without it"
+
+
+def _brought_by(extra: str) -> str:
+    """What installs the packages of an extra: pip where it has installed the wheel, set-up in a checkout."""
+    return f"pip install 'segpipe[{extra}]'" if FROM_WHEEL else SETUP
+
+
+def _spark_rows() -> dict[str, str]:
+    """What is looked at in a Spark session, and the remedies."""
+    return {
+        "Spark session": _brought_by("spark"),
+        "Python worker": "see the message; SEGPIPE_PYTHON must run on every node",
+    }
+
+
+def _import_rows() -> dict[str, str]:
+    """What is imported, and the remedies."""
+    return {
+        "TensorFlow": _brought_by("train"),
+        "Keras": _brought_by("train"),
+        "Orca": SETUP,
+        "OpenVINO": _brought_by("openvino"),
+        "Horovod": _BUILT,
+        "Horovod on Spark": _BUILT,
+    }
+
+
+def _is_optional(name: str) -> bool:
+    """Whether it is no fault that something is missing: whoever installs the wheel chooses the extras."""
+    return name.startswith("Horovod") or (FROM_WHEEL and name in _import_rows())
 
 
 def _probe_spark(timeout_seconds: float) -> list[Finding]:
-    return _probe(_SPARK_PROBE, _SPARK_ROWS, timeout_seconds)
+    return _probe(_SPARK_PROBE, _spark_rows(), timeout_seconds)
 
 
 def _probe_yarn(conf: Mapping[str, str], workers: int | None) -> list[Finding]:
@@ -227,7 +252,7 @@ def _probe_yarn(conf: Mapping[str, str], workers: int | None) -> list[Finding]:
 
 
 def _probe_imports(timeout_seconds: float) -> list[Finding]:
-    return _probe(_IMPORT_PROBE, _IMPORT_ROWS, timeout_seconds)
+    return _probe(_IMPORT_PROBE, _import_rows(), timeout_seconds)
 
 
 def _probe(code: str, rows: dict[str, str], timeout_seconds: float) -> list[Finding]:
@@ -246,7 +271,7 @@ def _probe(code: str, rows: dict[str, str], timeout_seconds: float) -> list[Find
     findings = []
     for name, remedy in rows.items():
         state, detail = found.get(name, ("bad", last))
-        bad = "note" if name in _OPTIONAL else "fault"
+        bad = "note" if _is_optional(name) else "fault"
         findings.append(Finding(name, "ok", detail) if state == "ok" else Finding(name, bad, detail, remedy))
     return findings
 

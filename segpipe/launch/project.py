@@ -7,10 +7,12 @@ import pkgutil
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-_INSTALLED = PACKAGE / "_project"  # where the wheel puts jobs and conf, see setup.py
+_BROUGHT = PACKAGE / "_project"  # where the wheel puts jobs and conf, see setup.py
+FROM_WHEEL = _BROUGHT.is_dir()
+"""Whether pip has installed segpipe from its wheel, so that there is no checkout."""
 
 # A checkout, what the wheel brought of one, or on a node of a cluster the zip that holds the code.
-ROOT = _INSTALLED if _INSTALLED.is_dir() else PACKAGE.parent
+ROOT = _BROUGHT if FROM_WHEEL else PACKAGE.parent
 JOBS, CONF = ROOT / "jobs", ROOT / "conf"
 
 
@@ -21,4 +23,4 @@ def job_names() -> list[str]:
 
 def command() -> str:
     """What a person types to run a job from here."""
-    return os.environ.get("SEGPIPE_COMMAND") or ("segpipe" if _INSTALLED.is_dir() else "./spark-submit.sh")
+    return os.environ.get("SEGPIPE_COMMAND") or ("segpipe" if FROM_WHEEL else "./spark-submit.sh")

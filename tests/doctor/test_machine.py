@@ -32,6 +32,15 @@ def test_every_pinned_package_is_in_the_table() -> None:
     assert set(pinned) <= {finding.check for finding in doctor.packages()}
 
 
+def test_what_pip_has_installed_names_extras_and_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "FROM_WHEEL", True)
+    assert [finding.state for finding in doctor.packages()] == ["note"]
+    remedies = doctor._spark_rows() | doctor._import_rows()
+    assert remedies["Spark session"] == "pip install 'segpipe[spark]'"
+    assert remedies["OpenVINO"] == "pip install 'segpipe[openvino]'"
+    assert (doctor._is_optional("OpenVINO"), doctor._is_optional("Spark session")) == (True, False)
+
+
 @pytest.mark.process
 def test_no_java_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
