@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from segpipe.core.splits import SplitRule
-from segpipe.pipelines.ingest_task import Job
+from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.readers.archive import ScanSource, SourceFile
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import Fence
@@ -26,11 +26,11 @@ MODEL = "0123456789abcdef"
 _SHAPE = (1, 2, 2)
 
 
-def job_of(warehouse: Store) -> Job:
+def job_of(warehouse: Store) -> IngestJob:
     """The ingest that would have written the cohort."""
     settings = IngestSettings(source="archive", warehouse=warehouse.url, cohort=COHORT)
     rule = SplitRule(settings.split_salt, settings.train_fraction, settings.validation_fraction)
-    return Job(settings, rule, Fence(warehouse.url, "made", 1, "made"))
+    return IngestJob(settings, rule, Fence(warehouse.url, "made", 1, "made"))
 
 
 def sources(count: int) -> list[ScanSource]:
@@ -81,7 +81,7 @@ def _slices_of(row: dict[str, Any]) -> Iterator[pa.RecordBatch]:
     return slices.row_groups(row, [channel] * len(MODALITIES), channel.astype(np.uint8), channel == 1, 1 << 20)
 
 
-def _scan_row(source: ScanSource, job: Job) -> dict[str, Any]:
+def _scan_row(source: ScanSource, job: IngestJob) -> dict[str, Any]:
     """The row of a scan that BraTS 2021 could have had."""
     statistics = dict.fromkeys(("mean", "std", "min", "p01", "median", "p99", "max"), 1.5)
     return {

@@ -28,11 +28,11 @@ from segpipe.core.prediction import Predictor, SliceBatch
 from segpipe.core.splits import SplitRule
 from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle
-from segpipe.pipelines.ingest_task import Job, load, scan_row
+from segpipe.pipelines.ingest_task import IngestJob, load, scan_row
 from segpipe.prepare import atlas
 from segpipe.prepare.grids import Grid, resample
 from segpipe.readers import sources
-from segpipe.readers.scan import Scan
+from segpipe.readers.scan import LoadedScan
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import Fence
@@ -106,31 +106,31 @@ def write_cut(folder: Path, target: Path, rng: np.random.Generator) -> dict[str,
     return moves
 
 
-def _read(root: Path, subject: str, prepare: bool) -> Scan:
+def _read(root: Path, subject: str, prepare: bool) -> LoadedScan:
     settings = IngestSettings(source=str(root), warehouse=str(root), cohort="cut", prepare=prepare)
     source = next(one for one in sources.find(str(root)).scans if one.files[0].path.startswith(f"{subject}/"))
-    return load(source, Job(settings, SplitRule("segpipe", 0.7, 0.15), Fence(str(root), "cut", 1, "cut")))
+    return load(source, IngestJob(settings, SplitRule("segpipe", 0.7, 0.15), Fence(str(root), "cut", 1, "cut")))
 
 
-def _whole(predictor: Predictor, bundle: Bundle, scan: Scan) -> np.ndarray:
+def _whole(predictor: Predictor, bundle: Bundle, scan: LoadedScan) -> np.ndarray:
     """The whole tumour that the model finds, bool along R, A, S."""
     row: dict[str, Any] = {**_row(scan), "scan_id": "cut"}
     labels = predictor.segment(scan_input(row, bundle.modalities), _slices(scan, bundle)).labels
     return reorient(np.isin(labels, WHOLE_TUMOUR), scan.orientation, "RAS")
 
 
-def _row(scan: Scan) -> dict[str, Any]:
+def _row(scan: LoadedScan) -> dict[str, Any]:
     settings = IngestSettings(source="", warehouse="", cohort="cut")
-    return scan_row(scan, Job(settings, SplitRule("segpipe", 0.7, 0.15), Fence("", "cut", 1, "cut")))
+    return scan_row(scan, IngestJob(settings, SplitRule("segpipe", 0.7, 0.15), Fence("", "cut", 1, "cut")))
 
 
-def _slices(scan: Scan, bundle: Bundle) -> Iterator[SliceBatch]:
+def _slices(scan: LoadedScan, bundle: Bundle) -> Iterator[SliceBatch]:
     brain = np.flatnonzero(scan.brain_pixels)
     for start in range(0, len(brain), _BATCH):
         chosen = brain[start : start + _BATCH]
         yield chosen.tolist(), [scan.images[name][chosen] for name in bundle.modalities]
 
 
-def _matrix(scan: Scan, role: str) -> np.ndarray:
+def _matrix(scan: LoadedScan, role: str) -> np.ndarray:
     assert scan.preparation is not None  # it was asked for
     return np.reshape(next(one["matrix"] for one in scan.preparation["transforms"] if one["role"] == role), (4, 4))

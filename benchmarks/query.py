@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import _cohort, report
 from segpipe.pipelines import compact
-from segpipe.pipelines.ingest import make_plan
+from segpipe.pipelines.ingest import plan_ingest
 from segpipe.readers.archive import Listing
 from segpipe.storage.lock import Fence
 from segpipe.warehouse.store import Store
@@ -109,7 +109,7 @@ def plan_seconds(warehouse: Store, listing: Listing) -> float:
     start, processor = time.perf_counter(), time.process_time()
     job = _cohort.job_of(warehouse)
     warehouse.recover()
-    plan = make_plan(warehouse, job, listing, warehouse.index(_cohort.COHORT), os.cpu_count() or 1)
+    plan = plan_ingest(warehouse, job, listing, warehouse.index(_cohort.COHORT), os.cpu_count() or 1)
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
     if plan.tasks or plan.skipped != len(listing.scans):
         raise AssertionError(f"{len(plan.tasks)} parts are planned, where there is nothing to do")

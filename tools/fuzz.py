@@ -32,7 +32,7 @@ import numpy as np  # noqa: E402
 
 from segpipe.core.splits import SplitRule  # noqa: E402
 from segpipe.errors import BadInput, NotFound, UsageError  # noqa: E402
-from segpipe.pipelines.ingest_task import Job, PartTask, quarantine_row, write_part  # noqa: E402
+from segpipe.pipelines.ingest_task import IngestJob, PartTask, quarantine_row, write_part  # noqa: E402
 from segpipe.pipelines.verify import verify_part  # noqa: E402
 from segpipe.readers.generate import write_brats  # noqa: E402
 from segpipe.readers.naming import Naming, SubjectKey  # noqa: E402
@@ -104,7 +104,7 @@ def _ingest(source: Path, url: Path, fates: Counter[str]) -> str | None:
     settings = IngestSettings(source=str(source), warehouse=str(url), cohort="c", max_voxels=1 << 24)
     listing = find(settings.source, subject_key=KEY)
     with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
-        job = Job(settings, SplitRule("segpipe", 0.7, 0.15), fence, Naming(SubjectKey(KEY)))
+        job = IngestJob(settings, SplitRule("segpipe", 0.7, 0.15), fence, Naming(SubjectKey(KEY)))
         for one in listing.rejected:
             row = quarantine_row(job, one, one.paths, BadInput(one.reason, one.message, one.remedy))
             json.dumps(row, default=str).encode()

@@ -30,13 +30,13 @@ from segpipe.errors import BadInput, NotFound, Reason, TableError
 from segpipe.pipelines.attempts import RETRIED, Watch
 from segpipe.prepare.scan import PREPARED, REFERENCES, Baseline, baseline_of
 from segpipe.readers.archive import Earlier, Listing, ScanSource
-from segpipe.readers.scan import Scan
+from segpipe.readers.scan import LoadedScan
 from segpipe.warehouse.scan_slices import read_channel, scan_rows
 from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS, SEGMENTATIONS, Table
 
 if TYPE_CHECKING:
-    from segpipe.pipelines.ingest_task import Job
+    from segpipe.pipelines.ingest_task import IngestJob
 
 _IDENTITY = ("scan_id", "subject", "session", "fingerprint")
 _MOST = 4
@@ -59,7 +59,7 @@ class _Visit:
         return self.session, self.fingerprint
 
 
-def settled(warehouse: Store, job: Job, listing: Listing) -> Listing:
+def settled(warehouse: Store, job: IngestJob, listing: Listing) -> Listing:
     """The listing with, for every scan of a patient with several visits, those that it may follow."""
     if not job.settings.prepare:
         return listing
@@ -100,7 +100,7 @@ class _Patient:
     @classmethod
     def of(
         cls,
-        job: Job,
+        job: IngestJob,
         sources: Sequence[ScanSource],
         recorded: Sequence[_Visit],
         moments: Mapping[tuple[str, str], float],
@@ -228,7 +228,7 @@ _kept: dict[tuple[str, str, str], _Kept] = {}
 """By warehouse, scan_id and fingerprint; one at most, because a visit of all modalities takes 150 MB."""
 
 
-def remember(warehouse: str, scan_id: str, fingerprint: str, scan: Scan) -> None:
+def remember(warehouse: str, scan_id: str, fingerprint: str, scan: LoadedScan) -> None:
     """Keep a scan that was prepared on its own, for visits that follow it in the same process."""
     if not scan.source.earlier:
         _keep(warehouse, Earlier(scan_id, scan.source.session, fingerprint), scan)
@@ -237,7 +237,7 @@ def remember(warehouse: str, scan_id: str, fingerprint: str, scan: Scan) -> None
 def first(
     warehouse: Store,
     wanted: Sequence[Earlier],
-    read: Callable[[ScanSource], Scan],
+    read: Callable[[ScanSource], LoadedScan],
     watch: Watch | None = None,
     waited: bool = False,
 ) -> Baseline | None:
@@ -279,7 +279,7 @@ def _from_files(
     warehouse: Store,
     one: Earlier,
     source: ScanSource,
-    read: Callable[[ScanSource], Scan],
+    read: Callable[[ScanSource], LoadedScan],
     watch: Watch | None,
     waited: bool,
 ) -> None:
@@ -296,7 +296,9 @@ def _from_files(
         raise BadInput(failed.reason, problem, failed.remedy) from failed
 
 
-def _prepare(warehouse: Store, one: Earlier, source: ScanSource, read: Callable[[ScanSource], Scan]) -> BadInput | None:
+def _prepare(
+    warehouse: Store, one: Earlier, source: ScanSource, read: Callable[[ScanSource], LoadedScan]
+) -> BadInput | None:
     """Prepare its reference alone, which takes a third of the time; all of it where that does not do, or why not."""
     roles = [file.role for file in source.files]
     role = next((role for role in REFERENCES if role in roles), roles[0])
@@ -311,7 +313,7 @@ def _prepare(warehouse: Store, one: Earlier, source: ScanSource, read: Callable[
     return failed
 
 
-def _keep(warehouse: str, one: Earlier, scan: Scan) -> bool:
+def _keep(warehouse: str, one: Earlier, scan: LoadedScan) -> bool:
     if scan.preparation is None or scan.preparation["how"] != PREPARED:
         return False
     role = scan.preparation["reference"]

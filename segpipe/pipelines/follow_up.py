@@ -310,7 +310,7 @@ def _regions(warehouse: Store, visit: Visit) -> dict[str, Any]:
     return region_runs(labels, CONVENTIONS[convention].regions)
 
 
-def packed(brain: np.ndarray) -> bytes:
+def packed_brain(brain: np.ndarray) -> bytes:
     """Every third voxel of a brain, bool (S, H, W), as the column `brain` of `segmentations` holds it."""
     return zlib.compress(np.packbits(brain[_THIRD]).tobytes())
 

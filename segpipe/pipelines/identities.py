@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from segpipe.errors import Reason
 from segpipe.pipelines import series_rows
-from segpipe.pipelines.ingest_task import Job
+from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.readers.archive import Rejected, ScanSource, reject_scan
 from segpipe.readers.series import Judged
 from segpipe.warehouse.store import Store
@@ -25,7 +25,11 @@ _Version = tuple[str, int, str]
 
 
 def renamed(
-    warehouse: Store, job: Job, new: Sequence[ScanSource], vanished: Collection[str], series: Sequence[Judged] = ()
+    warehouse: Store,
+    job: IngestJob,
+    new: Sequence[ScanSource],
+    vanished: Collection[str],
+    series: Sequence[Judged] = (),
 ) -> tuple[list[ScanSource], list[Rejected]]:
     """Scans of `new` that may be written, and those of patients who are in the tables under another name.
 
@@ -80,7 +84,7 @@ def _files_of(warehouse: Store, cohort: str, scan_ids: Collection[str]) -> dict[
     return {(file["path"], file["bytes"], file["modified"]): row["scan_id"] for row in files for file in row["files"]}
 
 
-def _versions(source: ScanSource, job: Job) -> list[_Version]:
+def _versions(source: ScanSource, job: IngestJob) -> list[_Version]:
     """The files of a scan as `scans` tells them; a DICOM series is known by its id instead."""
     if source.layout == "dicom":
         return []

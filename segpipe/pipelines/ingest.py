@@ -20,7 +20,7 @@ from segpipe.pipelines import attempts, baselines, cohort_key, identities, meani
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
     MB,
-    Job,
+    IngestJob,
     PartOutcome,
     PartTask,
     bad_fingerprint,
@@ -96,7 +96,7 @@ def ingest(
         wanted = replace(wanted, unusable=_unusable(warehouse, settings, naming))
         listing = listed(spark, settings, naming, wanted, run)
     with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
-        job = Job(settings, rule, fence, naming)
+        job = IngestJob(settings, rule, fence, naming)
         with run.stage("plan"):
             warehouse.recover()
             known = warehouse.index(settings.cohort)
@@ -104,7 +104,7 @@ def ingest(
             if settings.plan:
                 return _planned(warehouse, job, listing, wanted, run)
             listing = baselines.settled(warehouse, job, meanings.settled(spark, warehouse, job, listing))
-            plan = make_plan(warehouse, job, listing, known, spark.sparkContext.defaultParallelism)
+            plan = plan_ingest(warehouse, job, listing, known, spark.sparkContext.defaultParallelism)
         with run.stage("read and write"):
             _quarantine_listed(job, plan.rejected)
             pairs = {task.name: [task.replaces] for task in plan.tasks if task.replaces is not None}
@@ -133,7 +133,7 @@ def _unusable(warehouse: Store, settings: IngestSettings, naming: Naming) -> Cal
     return lambda series: bool(bad()) and is_bad(series)
 
 
-def _planned(warehouse: Store, job: Job, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:
+def _planned(warehouse: Store, job: IngestJob, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:
     """The table `series` alone: what is in a scan of the tables stays so, whatever would become of it."""
     cohort = job.settings.cohort
     scan_ids = [job.scan_id(source) for source in listing.scans]
@@ -151,7 +151,12 @@ def _planned(warehouse: Store, job: Job, listing: Listing, wanted: Options, run:
 
 
 def _keep_series(
-    warehouse: Store, job: Job, listing: Listing, outcomes: Sequence[PartOutcome], plan: Plan, run: RunRecord
+    warehouse: Store,
+    job: IngestJob,
+    listing: Listing,
+    outcomes: Sequence[PartOutcome],
+    plan: IngestPlan,
+    run: RunRecord,
 ) -> None:
     """Bring the table `series` up to date, and tell what became of the series."""
     if not listing.series:
@@ -210,7 +215,7 @@ def plan_parts(
 
 
 @dataclass(frozen=True)
-class Plan:
+class IngestPlan:
     """What a run has to do, and what it need not do."""
 
     tasks: list[PartTask]
@@ -223,7 +228,9 @@ class Plan:
     faces: frozenset[str] = frozenset()
 
 
-def make_plan(warehouse: Store, job: Job, listing: Listing, known: Mapping[str, Mapping[str, str]], cores: int) -> Plan:
+def plan_ingest(
+    warehouse: Store, job: IngestJob, listing: Listing, known: Mapping[str, Mapping[str, str]], cores: int
+) -> IngestPlan:
     """Sort what the source gives by what is to do about it; `known` are the rows of `scans`, see Store.index."""
     _check_rule(known.values(), job)
     known_inputs = quarantine.reported(warehouse, "ingest", job.settings.cohort)
@@ -254,7 +261,7 @@ def make_plan(warehouse: Store, job: Job, listing: Listing, known: Mapping[str, 
         for name, group in sorted(changed.items())
     ]
     additions = plan_parts(new, job.settings, cores, taken)
-    return Plan(
+    return IngestPlan(
         tasks=[_with_reported(task, job, reported) for task in rewrites + additions],
         rejected=rejected,
         changed=tuple(job.scan_id(source) for group in changed.values() for source in group),
@@ -266,7 +273,7 @@ def make_plan(warehouse: Store, job: Job, listing: Listing, known: Mapping[str, 
     )
 
 
-def _with_reported(task: PartTask, job: Job, reported: set[str]) -> PartTask:
+def _with_reported(task: PartTask, job: IngestJob, reported: set[str]) -> PartTask:
     prints = {job.bad_fingerprint(source) for source in task.sources}
     return replace(task, reported=frozenset(prints & reported))
 
@@ -281,7 +288,7 @@ def _part_name(cohort: str, group: Iterable[ScanSource], taken: frozenset[str]) 
     raise AssertionError("unreachable")
 
 
-def _check_rule(rows: Iterable[Mapping[str, str]], job: Job) -> None:
+def _check_rule(rows: Iterable[Mapping[str, str]], job: IngestJob) -> None:
     found = next((row["split_rule"] for row in rows if row["split_rule"] != str(job.rule)), None)
     if found is not None:
         was = SplitRule.parse(found)
@@ -292,7 +299,7 @@ def _check_rule(rows: Iterable[Mapping[str, str]], job: Job) -> None:
         )
 
 
-def _run_tasks(spark: SparkSession, plan: Plan, job: Job, progress: Progress | None) -> list[PartOutcome]:
+def _run_tasks(spark: SparkSession, plan: IngestPlan, job: IngestJob, progress: Progress | None) -> list[PartOutcome]:
     """Run one Spark task per part; what is committed is not done twice."""
     if not plan.tasks:
         return []
@@ -311,12 +318,12 @@ def _run_tasks(spark: SparkSession, plan: Plan, job: Job, progress: Progress | N
     return attempts.collect(spark, job.run_id, total, "ingest", progress, work)
 
 
-def _quarantine_listed(job: Job, rejected: Sequence[Rejected]) -> None:
+def _quarantine_listed(job: IngestJob, rejected: Sequence[Rejected]) -> None:
     rows = [quarantine_row(job, one, one.paths, BadInput(one.reason, one.message, one.remedy)) for one in rejected]
     quarantine.write(Store(job.settings.warehouse), job.fence, f"{job.run_id}-listing", rows)
 
 
-def _tell_privacy(plan: Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> None:
+def _tell_privacy(plan: IngestPlan, outcomes: Sequence[PartOutcome], run: RunRecord) -> None:
     written = {identity for outcome in outcomes for identity in outcome.written}
     faces = len((plan.faces - written) | {identity for outcome in outcomes for identity in outcome.faces})
     texts = sum(len(outcome.texts) for outcome in outcomes)
@@ -334,7 +341,7 @@ def _tell_privacy(plan: Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -
         )
 
 
-def _account(plan: Plan, outcomes: Sequence[PartOutcome], run: RunRecord) -> IngestOutcome:
+def _account(plan: IngestPlan, outcomes: Sequence[PartOutcome], run: RunRecord) -> IngestOutcome:
     written = {identity for outcome in outcomes for identity in outcome.written}
     quarantined = sum(len(outcome.quarantined) for outcome in outcomes) + len(plan.rejected)
     replaced = tuple(identity for identity in plan.changed if identity in written)

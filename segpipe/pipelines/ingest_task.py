@@ -22,7 +22,7 @@ from segpipe.pipelines.attempts import Watch
 from segpipe.prepare.scan import Baseline
 from segpipe.readers import scan as scan_reader
 from segpipe.readers.naming import Naming
-from segpipe.readers.scan import Arrange, Scan
+from segpipe.readers.scan import Arrange, LoadedScan
 from segpipe.readers.sources import Rejected, ScanSource
 from segpipe.settings import IngestSettings
 from segpipe.storage import filesystem as files
@@ -36,7 +36,7 @@ MB = 1_000_000
 
 
 @dataclass(frozen=True)
-class Job:
+class IngestJob:
     """What every task of a run must know."""
 
     settings: IngestSettings
@@ -72,7 +72,7 @@ class Job:
 
 
 def bad_fingerprint(settings: IngestSettings, naming: Naming, one: ScanSource | Rejected) -> str:
-    """`Job.bad_fingerprint`, before there is a job."""
+    """`IngestJob.bad_fingerprint`, before there is a job."""
     judged_by = (settings.axis, settings.resample_to, settings.layout, settings.max_voxels, segpipe.__version__)
     return _hash(naming.fingerprint(one), *judged_by, *_preparing(settings))
 
@@ -114,7 +114,7 @@ class PartOutcome:
     texts: tuple[str, ...] = ()
 
 
-def write_part(task: PartTask, job: Job) -> PartOutcome:
+def write_part(task: PartTask, job: IngestJob) -> PartOutcome:
     """Read the scans of a part and commit them, with one scan in memory at a time, and the one that it is laid onto.
 
     What an earlier attempt of the same run has committed, or has begun to, is not done again. Raises WarehouseBusy
@@ -145,7 +145,7 @@ class _SpoiledError(Exception):
         self.scan_id, self.reason = scan_id, reason
 
 
-def _write_part(warehouse: Store, task: PartTask, job: Job, given_up: Mapping[str, BadInput]) -> PartOutcome:
+def _write_part(warehouse: Store, task: PartTask, job: IngestJob, given_up: Mapping[str, BadInput]) -> PartOutcome:
     seconds: defaultdict[str, float] = defaultdict(float)
     rows: list[dict[str, Any]] = []
     told: list[pa.Table] = []
@@ -185,7 +185,7 @@ def _stored_roles(warehouse: Store, part_name: str) -> dict[str, frozenset[str]]
     return {row["scan_id"]: frozenset(file["role"].partition(".")[0] for file in row["files"]) for row in rows}
 
 
-def quarantine_row(job: Job, one: ScanSource | Rejected, paths: Sequence[str], error: BadInput) -> dict[str, Any]:
+def quarantine_row(job: IngestJob, one: ScanSource | Rejected, paths: Sequence[str], error: BadInput) -> dict[str, Any]:
     """A row of `quarantine` for an input of this run, which tells names as far as they may be told."""
     named = one.paths if isinstance(one, ScanSource) else one.named
     return quarantine.row(
@@ -205,7 +205,11 @@ def _error(one: Rejected) -> BadInput:
 
 
 def _write_scan(
-    part: PartWriter, source: ScanSource, job: Job, seconds: defaultdict[str, float], read: Callable[[], Scan]
+    part: PartWriter,
+    source: ScanSource,
+    job: IngestJob,
+    seconds: defaultdict[str, float],
+    read: Callable[[], LoadedScan],
 ) -> tuple[dict[str, Any], pa.Table, tuple[Rejected, ...]]:
     """Add a scan's slices to a part: its row of `scans`, the same as Arrow has it, and its files that fit no others."""
     start = time.perf_counter()
@@ -231,7 +235,7 @@ def _write_scan(
     return row, table, scan.dropped
 
 
-def _check_slices(scan: Scan, source: ScanSource, job: Job) -> None:
+def _check_slices(scan: LoadedScan, source: ScanSource, job: IngestJob) -> None:
     """Raise BadInput if a slice is larger than a cell of a table may be."""
     planes = [*scan.images.values(), *([] if scan.mask is None else [scan.mask])]
     size = sum(plane[0].size * plane.dtype.itemsize for plane in planes)
@@ -240,14 +244,14 @@ def _check_slices(scan: Scan, source: ScanSource, job: Job) -> None:
         raise BadInput(Reason.TOO_LARGE, problem, "crop its images, or ingest them along another --axis")
 
 
-def _crashed(source: ScanSource, job: Job, error: Exception) -> BadInput:
+def _crashed(source: ScanSource, job: IngestJob, error: Exception) -> BadInput:
     problem = f"Scan {job.scan_id(source)} made its reader fail ({type(error).__name__})"
     return BadInput(Reason.CRASHED, problem, "report this as a bug of segpipe, with the file")
 
 
 def load(
-    source: ScanSource, job: Job, needed: Collection[str] = (), watch: Watch | None = None, waited: bool = False
-) -> Scan:
+    source: ScanSource, job: IngestJob, needed: Collection[str] = (), watch: Watch | None = None, waited: bool = False
+) -> LoadedScan:
     """The scan, or BadInput whatever is wrong with it: an input must never stop the others.
 
     No damaged file drops out of it whose role is `needed`. For `watch` and `waited` see `baselines.first`.
@@ -262,7 +266,7 @@ def load(
         raise BadInput(error.reason, *told) from None
 
 
-def _load(source: ScanSource, job: Job, needed: Collection[str], watch: Watch | None, waited: bool) -> Scan:
+def _load(source: ScanSource, job: IngestJob, needed: Collection[str], watch: Watch | None, waited: bool) -> LoadedScan:
     settings = job.settings
     try:
         return scan_reader.load(
@@ -289,7 +293,7 @@ def _load(source: ScanSource, job: Job, needed: Collection[str], watch: Watch | 
         raise _crashed(source, job, error) from error
 
 
-def _arranging(source: ScanSource, job: Job, watch: Watch | None, waited: bool) -> Arrange:
+def _arranging(source: ScanSource, job: IngestJob, watch: Watch | None, waited: bool) -> Arrange:
     """What prepares a scan, and lays it onto an earlier visit of its patient if it has one."""
 
     def baseline() -> Baseline | None:
@@ -300,7 +304,7 @@ def _arranging(source: ScanSource, job: Job, watch: Watch | None, waited: bool) 
     return arrange.preparing(name, orientation, baseline if source.earlier else None)
 
 
-def remember(scan: Scan, job: Job) -> None:
+def remember(scan: LoadedScan, job: IngestJob) -> None:
     """Keep a prepared scan for the visits of its patient that this process prepares next."""
     if job.settings.prepare:
         baselines.remember(job.settings.warehouse, job.scan_id(scan.source), job.fingerprint(scan.source), scan)
@@ -313,7 +317,7 @@ def _check_source(url: str) -> None:
     fs.info(root)
 
 
-def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
+def scan_row(scan: LoadedScan, job: IngestJob) -> dict[str, Any]:
     """The row of `scans`."""
     source = scan.source
     return {
@@ -348,7 +352,7 @@ def scan_row(scan: Scan, job: Job) -> dict[str, Any]:
     }
 
 
-def _file_row(row: Mapping[str, Any], job: Job) -> dict[str, Any]:
+def _file_row(row: Mapping[str, Any], job: IngestJob) -> dict[str, Any]:
     """A file as `scans` tells it; a DICOM series is named after its content already."""
     is_dicom = row["container"] == "dicom"
     return {**row, "path": row["path"] if is_dicom else job.naming.paths([row["path"]], False)[0]}
@@ -366,12 +370,12 @@ def _copy_others(part: PartWriter, warehouse: Store, replaced: str, rewritten: s
     return rows.filter(pc.invert(pc.is_in(rows["scan_id"], pa.array(sorted(rewritten))))).cast(SCANS.schema)
 
 
-def _rejected_scan(source: ScanSource, error: BadInput, job: Job) -> dict[str, Any]:
+def _rejected_scan(source: ScanSource, error: BadInput, job: IngestJob) -> dict[str, Any]:
     paths = [file.path for file in source.files]
     return quarantine_row(job, source, paths, error)
 
 
-def _committed(warehouse: Store, task: PartTask, job: Job) -> PartOutcome | None:
+def _committed(warehouse: Store, task: PartTask, job: IngestJob) -> PartOutcome | None:
     """The outcome of this part where an earlier attempt of this run has committed it and died before it could tell."""
     path = warehouse.path(SCANS.name, f"{task.name}.parquet")
     try:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import NotFound
-from segpipe.pipelines.ingest_task import Job
+from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.readers import labels
 from segpipe.readers import scan as scan_reader
 from segpipe.readers.names import MASK
@@ -23,7 +23,7 @@ _TASKS_PER_CORE = 4
 _COLUMNS = ("scan_id", "fingerprint", "label_convention", "label_counts")
 
 
-def settled(spark: SparkSession, warehouse: Store, job: Job, listing: Listing) -> Listing:
+def settled(spark: SparkSession, warehouse: Store, job: IngestJob, listing: Listing) -> Listing:
     """The listing with a label convention for every scan that has a mask.
 
     The user's comes before the data set's; where neither says it, all masks do: of those in the tables their counts
@@ -51,7 +51,9 @@ def _content(wanted: str) -> bytes | None:
     return bytes(fs.cat_file(path))
 
 
-def _in_tables(warehouse: Store, job: Job, pending: Sequence[ScanSource]) -> dict[tuple[str, str], frozenset[int]]:
+def _in_tables(
+    warehouse: Store, job: IngestJob, pending: Sequence[ScanSource]
+) -> dict[tuple[str, str], frozenset[int]]:
     """The labels of masks that have not changed since they were written."""
     if not warehouse.parts(SCANS.name):
         return {}
@@ -65,13 +67,13 @@ def _in_tables(warehouse: Store, job: Job, pending: Sequence[ScanSource]) -> dic
     }
 
 
-def _of(row: Mapping[str, Any] | None, job: Job, scan: ScanSource) -> frozenset[int] | None:
+def _of(row: Mapping[str, Any] | None, job: IngestJob, scan: ScanSource) -> frozenset[int] | None:
     if row is None or row["fingerprint"] != job.fingerprint(replace(scan, label_convention=row["label_convention"])):
         return None
     return frozenset(entry["label"] for entry in row["label_counts"])
 
 
-def _read(spark: SparkSession, job: Job, scans: Sequence[ScanSource]) -> dict[tuple[str, str], frozenset[int]]:
+def _read(spark: SparkSession, job: IngestJob, scans: Sequence[ScanSource]) -> dict[tuple[str, str], frozenset[int]]:
     """The labels of masks, read where the cores are; none of those that cannot be read, as the run will tell."""
     if not scans:
         return {}

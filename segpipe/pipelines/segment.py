@@ -160,7 +160,7 @@ class _Archive:
 
 def _reader(
     spark: SparkSession, settings: SegmentSettings, model: Model, fence: Fence, archive: _Archive
-) -> tuple[ingest_task.Job, Listing]:
+) -> tuple[ingest_task.IngestJob, Listing]:
     """What reads scans straight from the source as ingest does, and the listing with all that a plan settles.
 
     The split of a scan follows the rule of the cohort where it stands in the tables, else that of the model's training,
@@ -186,13 +186,15 @@ def _reader(
         rule = SplitRule.parse(rules[0])
     except ValueError:
         rule = SplitRule(reading.split_salt, reading.train_fraction, reading.validation_fraction)
-    reader = ingest_task.Job(reading, rule, fence, archive.naming)
+    reader = ingest_task.IngestJob(reading, rule, fence, archive.naming)
     listing = meanings.settled(spark, warehouse, reader, archive.listing)
     reader = as_ingested(reader, listing, index)
     return reader, baselines.settled(warehouse, reader, listing)
 
 
-def as_ingested(reader: ingest_task.Job, listing: Listing, index: Mapping[str, Mapping[str, str]]) -> ingest_task.Job:
+def as_ingested(
+    reader: ingest_task.IngestJob, listing: Listing, index: Mapping[str, Mapping[str, str]]
+) -> ingest_task.IngestJob:
     """The reader with the setting of header text that the cohort was ingested with, so that its scans are the same.
 
     Fingerprints tell it. Nothing that is written here holds such text, so nobody need be asked.
@@ -207,7 +209,7 @@ def as_ingested(reader: ingest_task.Job, listing: Listing, index: Mapping[str, M
 
 
 @dataclass(frozen=True)
-class Plan:
+class SegmentPlan:
     """What a run has to do: tasks, rows of `quarantine` for scans that are unfit at sight; and what is done already.
 
     `candidates` are all scans of the cohort.
@@ -220,7 +222,7 @@ class Plan:
     candidates: Sequence[Candidate[Any]]
 
 
-def plan_stored(warehouse: Store, job: StoredJob, known: Mapping[str, str], overwrite: bool, cores: int) -> Plan:
+def plan_stored(warehouse: Store, job: StoredJob, known: Mapping[str, str], overwrite: bool, cores: int) -> SegmentPlan:
     """Sort the scans of the tables into done, unfit and to do.
 
     What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
@@ -233,12 +235,12 @@ def plan_stored(warehouse: Store, job: StoredJob, known: Mapping[str, str], over
     candidates = _stored(warehouse, job)
     found = _sorted(candidates, _done(warehouse, job), overwrite, is_known_bad)
     tasks = _rewrites(found.again, job) + _additions(found.new, job, cores)
-    return Plan(tasks, _unfit_rows(warehouse, found.unfit, job), found.skipped, found.known_bad, candidates)
+    return SegmentPlan(tasks, _unfit_rows(warehouse, found.unfit, job), found.skipped, found.known_bad, candidates)
 
 
 def plan_archived(
     warehouse: Store, job: ArchivedJob, listing: Listing, known: Mapping[str, str], overwrite: bool, cores: int
-) -> Plan:
+) -> SegmentPlan:
     """Sort the scans of an archive's `listing` into done, unfit and to do; whether one fits is seen when it is read.
 
     What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
@@ -257,7 +259,7 @@ def plan_archived(
     tasks = _rewrites(found.again, job) + _additions(new, job, cores)
     rejected = [*listing.rejected, *renamed]
     rows = _rejected_rows(rejected, job, known)
-    return Plan(tasks, rows, found.skipped, found.known_bad + len(rejected) - len(rows), candidates)
+    return SegmentPlan(tasks, rows, found.skipped, found.known_bad + len(rejected) - len(rows), candidates)
 
 
 @dataclass(frozen=True)
@@ -362,7 +364,7 @@ def _prefix(job: SegmentJob[Any]) -> str:
 
 
 def _run_tasks(
-    spark: SparkSession, plan: Plan, job: SegmentJob[Any], predictor: PredictorFactory, progress: Progress | None
+    spark: SparkSession, plan: SegmentPlan, job: SegmentJob[Any], predictor: PredictorFactory, progress: Progress | None
 ) -> list[ScanOutcome]:
     """One partition, and so one Spark task, per part."""
     if not plan.tasks:
@@ -406,7 +408,7 @@ def _outcome_schema() -> pa.Schema:
     return pa.schema([(name, kinds.get(name, pa.float64())) for name in names])
 
 
-def _account(plan: Plan, outcomes: Sequence[ScanOutcome], run: RunRecord) -> SegmentOutcome:
+def _account(plan: SegmentPlan, outcomes: Sequence[ScanOutcome], run: RunRecord) -> SegmentOutcome:
     segmented = tuple(sorted(one.scan_id for one in outcomes if one.reason is None))
     bad = [one.scan_id for one in outcomes if one.reason is not None]
     quarantined = tuple(sorted([*bad, *(row["scan_id"] or ", ".join(row["paths"]) for row in plan.unfit)]))

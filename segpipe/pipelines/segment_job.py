@@ -17,10 +17,10 @@ from segpipe.errors import BadInput, Reason
 from segpipe.pipelines import ingest_task, quarantine, ways
 from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.attempts import Watch
-from segpipe.pipelines.follow_up import packed as outlined
+from segpipe.pipelines.follow_up import packed_brain
 from segpipe.readers import packed
 from segpipe.readers.archive import Rejected, ScanSource
-from segpipe.readers.scan import Scan
+from segpipe.readers.scan import LoadedScan
 from segpipe.readers.sources import open_root
 from segpipe.storage import filesystem as files
 from segpipe.storage.lock import Fence
@@ -179,7 +179,7 @@ class StoredJob(SegmentJob[ScanPlace]):
 class ArchivedJob(SegmentJob[ScanSource]):
     """A segmentation of the scans of an archive; `reader` reads them as ingest does."""
 
-    reader: ingest_task.Job = field(kw_only=True)
+    reader: ingest_task.IngestJob = field(kw_only=True)
 
     @property
     def prepares(self) -> bool:
@@ -291,7 +291,7 @@ class _ArchivedScan:
 
     source: ScanSource
     job: ArchivedJob
-    reader: ingest_task.Job
+    reader: ingest_task.IngestJob
     lost: list[Rejected] = field(default_factory=list)
 
     @property
@@ -321,7 +321,7 @@ class _ArchivedScan:
         ingest_task.remember(scan, self.reader)
         if scan.space is not None:
             placed = {name: (row | {"moment": self.source.moment})[name] for name in _PLACED}
-            row |= {"placed": placed, "brain": outlined(scan.brain)}
+            row |= {"placed": placed, "brain": packed_brain(scan.brain)}
         return row, _LoadedSlices(scan, self.job.modalities)
 
     def _raise_what_is_lost(self) -> None:
@@ -352,7 +352,7 @@ class _ArchivedScan:
 class _LoadedSlices:
     """The slices of a scan in memory that show brain."""
 
-    def __init__(self, scan: Scan, modalities: Sequence[str]):
+    def __init__(self, scan: LoadedScan, modalities: Sequence[str]):
         self._channels = [scan.images[name] for name in modalities]
         self._brain = np.flatnonzero(scan.brain_pixels)
         self.truth = None if scan.mask is None else scan.mask.astype(np.uint8)

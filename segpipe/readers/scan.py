@@ -47,7 +47,7 @@ _LARGEST_LABEL = 10  # of a label map; an image that was scaled to so few values
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
+class LoadedScan:
     """One scan; all arrays are (S, H, W), index order slice, row, column along `orientation`.
 
     `images` holds stored values per modality (value = stored * slope + inter, see `slopes`), in the dtype of the file,
@@ -161,7 +161,7 @@ def load(
     keep_header_text: bool = False,
     arrange: Arrange | None = None,
     needed: Collection[str] = (),
-) -> Scan:
+) -> LoadedScan:
     """Read and check all files of a scan.
 
     `arrange` may bring the frames to one grid in a way of its own, before their grids are compared.
@@ -203,7 +203,7 @@ def load(
     masks, unusable = _with_labels(masks, scan_source)
     mask, labels, convention = _labels(masks, scan_source)
     on_grid = [*images, *masks]
-    return Scan(
+    return LoadedScan(
         source=scan_source,
         images={frame.role: frame.array for frame in images},
         mask=mask,

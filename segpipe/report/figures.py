@@ -11,10 +11,10 @@ from segpipe.core.faces import may_show_face
 from segpipe.core.intensity import brain_mask
 from segpipe.core.regions import CONVENTIONS, LabelConvention, to_regions
 from segpipe.report import charts, overlays, results, solids
-from segpipe.report.results import Model, Row, Source
+from segpipe.report.results import ReportedModel, Row, Source
 
 
-def history_charts(model: Model) -> list[Row]:
+def history_charts(model: ReportedModel) -> list[Row]:
     if not model.history:
         return []
     names = [name for name in model.history[0] if name != "epoch"]
@@ -84,7 +84,9 @@ def volume_charts(rows: Sequence[Row], regions: Sequence[str], split: str) -> li
     ]
 
 
-def strip(source: Source, scan: Row, model: Model, convention: LabelConvention, rows: Sequence[Row], count: int) -> Row:
+def strip(
+    source: Source, scan: Row, model: ReportedModel, convention: LabelConvention, rows: Sequence[Row], count: int
+) -> Row:
     masks = results.read_masks(source, scan, model.model_id)
     predicted = to_regions(masks.predicted, convention).astype(bool)
     truth = _true_regions(scan, masks, convention)
@@ -117,7 +119,7 @@ def strip(source: Source, scan: Row, model: Model, convention: LabelConvention, 
     return {"name": results.scan_name(scan), "panels": panels, "rows": mine}
 
 
-def solid(source: Source, scan: Row, model: Model, convention: LabelConvention, rows: Sequence[Row]) -> Row:
+def solid(source: Source, scan: Row, model: ReportedModel, convention: LabelConvention, rows: Sequence[Row]) -> Row:
     """Brain and regions of one scan as surfaces, with its name and the Dice of each region.
 
     Where the scan may show a face there is no surface but those of the regions, because that of a head which was not

@@ -12,7 +12,7 @@ from segpipe.errors import SegpipeError
 from segpipe.report import results
 from segpipe.report.figures import history_charts, solid, strip, volume_charts
 from segpipe.report.preparations import preparation, unlike_cohort, worst_first
-from segpipe.report.results import Model, Row, Source
+from segpipe.report.results import ReportedModel, Row, Source
 from segpipe.storage.filesystem import filesystem, replace
 from segpipe.warehouse.store import Store
 
@@ -82,7 +82,7 @@ def _now() -> str:
 def _content(
     tables: Store,
     cohort: str,
-    model: Model,
+    model: ReportedModel,
     scans: dict[str, Row],
     rows: list[Row],
     note: str | None,
@@ -139,7 +139,7 @@ def _content(
     }
 
 
-def _note(note: str | None, model: Model) -> str | None:
+def _note(note: str | None, model: ReportedModel) -> str | None:
     """The note, and of a network that was trained elsewhere its name, licence and what to cite."""
     network = model.bundle.get("adopted", {}).get("card", {}).get("network")
     if not network:
@@ -148,7 +148,7 @@ def _note(note: str | None, model: Model) -> str | None:
     return f"{note} {told}" if note else told
 
 
-def _cards(scans: dict[str, Row], first: results.Measures, split: str, rejected: int) -> list[Row]:
+def _cards(scans: dict[str, Row], first: results.RegionSummary, split: str, rejected: int) -> list[Row]:
     patients = {scan["subject"]: scan["split"] for scan in scans.values()}
     slices = sum(scan["shape"][0] for scan in scans.values())
     counts = [f"{sum(found == name for found in patients.values())} {name}" for name in reversed(SPLITS)]

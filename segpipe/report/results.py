@@ -42,7 +42,7 @@ _CHANGE_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Model:
+class ReportedModel:
     """A model's id and, where its directory is at hand, its bundle and one row per epoch of its training."""
 
     model_id: str
@@ -92,7 +92,7 @@ class Masks:
 
 
 @dataclass(frozen=True)
-class Measures:
+class RegionSummary:
     """How one region went over the scans of a split."""
 
     region: str
@@ -104,7 +104,7 @@ class Measures:
     median_volume_error_ml: float | None
 
 
-def find_model(model: str) -> Model:
+def find_model(model: str) -> ReportedModel:
     """The model of a directory (path or URL) that holds bundle.json, else the model whose id the text is."""
     try:
         bundle = stated(model)
@@ -112,11 +112,11 @@ def find_model(model: str) -> Model:
         fs, folder = filesystem(model)
         if fs.exists(folder):
             raise ModelError(f"Folder {model} holds no bundle.json", "name a folder that `train` wrote") from None
-        return Model(model)
-    return Model(bundle["model_id"], bundle, tuple(read_history(model)))
+        return ReportedModel(model)
+    return ReportedModel(bundle["model_id"], bundle, tuple(read_history(model)))
 
 
-def find_results(warehouse: Store, cohort: str, model: Model) -> tuple[dict[str, Row], list[Row]]:
+def find_results(warehouse: Store, cohort: str, model: ReportedModel) -> tuple[dict[str, Row], list[Row]]:
     """Scans by scan_id, and rows of `segmentations` that are worst first within test, validation and train.
 
     Raises NotFound if the model has segmented nothing of the cohort.
@@ -140,7 +140,7 @@ def find_results(warehouse: Store, cohort: str, model: Model) -> tuple[dict[str,
     return by_id, [_with_name(_finite(row), by_id[row["scan_id"]]) for row in rows]
 
 
-def changes(warehouse: Store, scans: dict[str, Row], model: Model, most: int) -> tuple[list[Row], int]:
+def changes(warehouse: Store, scans: dict[str, Row], model: ReportedModel, most: int) -> tuple[list[Row], int]:
     """Rows of `changes` of a model by patient, region and visit, at most so many, and how many more there are."""
     cohorts = {scan["cohort"] for scan in scans.values()}
     wanted = ds.field("cohort").isin(list(cohorts)) & (ds.field("model_id") == model.model_id)
@@ -155,7 +155,7 @@ def changes(warehouse: Store, scans: dict[str, Row], model: Model, most: int) ->
     return rows[:most], max(0, len(rows) - most)
 
 
-def convention_of(model: Model, scans: Iterable[Row]) -> LabelConvention:
+def convention_of(model: ReportedModel, scans: Iterable[Row]) -> LabelConvention:
     """The label convention of predicted masks: the bundle's, else that of the cohort's own masks."""
     stated = model.bundle.get("label_convention")
     names = [stated] if isinstance(stated, str) else sorted({scan["label_convention"] for scan in scans} - {None})
@@ -167,13 +167,13 @@ def convention_of(model: Model, scans: Iterable[Row]) -> LabelConvention:
     return known[0]
 
 
-def measures(rows: Sequence[Row], region: str) -> Measures:
+def measures(rows: Sequence[Row], region: str) -> RegionSummary:
     """Means and medians over the scans of `rows`; None if no scan has the value."""
     mine = [row for row in rows if row["region"] == region]
     dices = _known(row["dice"] for row in mine)
     errors = [abs(row["volume_ml"] - row["truth_volume_ml"]) for row in mine if row["truth_volume_ml"] is not None]
     distances = _known(row["hd95_mm"] for row in mine)
-    return Measures(
+    return RegionSummary(
         region=region,
         scans=len(dices),
         mean_dice=mean(dices) if dices else None,

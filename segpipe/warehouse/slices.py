@@ -23,7 +23,7 @@ COLUMNS = (*_KEYS, "image", "mask", *COUNTS)
 
 
 @dataclass(frozen=True, eq=False)
-class SliceBatch:
+class StoredSlices:
     """N slices of one scan, as they were stored.
 
     `image` has one array (N, H, W) per channel, each of its own dtype; `mask` is (N, H, W) or None without labels;
@@ -73,7 +73,7 @@ def stream(
     fs: AbstractFileSystem,
     row_groups: Sequence[int] | None = None,
     columns: Sequence[str] | None = None,
-) -> Iterator[SliceBatch]:
+) -> Iterator[StoredSlices]:
     """The slices of a part file, one row group after the other in the given order, all of them when None.
 
     `columns` may leave out `image`, `mask`, `foreground_pixels` or `brain_pixels` (None: all are read). Raises
@@ -93,7 +93,7 @@ def stream(
                 yield batch
 
 
-def decode(rows: pa.Table, where: str) -> Iterator[SliceBatch]:
+def decode(rows: pa.Table, where: str) -> Iterator[StoredSlices]:
     """Rows of `slices` as arrays: one batch for every run of rows that share their scan, size and dtypes."""
     keys = rows.select([name for name in _KEYS if name != "slice_index"]).to_pylist()
     starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
@@ -137,7 +137,7 @@ def _cells(cells: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(cells)])
 
 
-def _decode_run(rows: pa.Table, key: dict, where: str) -> SliceBatch:
+def _decode_run(rows: pa.Table, key: dict, where: str) -> StoredSlices:
     names = rows.column_names
     size = (key["height"], key["width"])
     image = mask = None
@@ -151,7 +151,7 @@ def _decode_run(rows: pa.Table, key: dict, where: str) -> SliceBatch:
             f"Slices of {key['scan_id']} in {where} are damaged ({error})", "ingest the scan again"
         ) from error
     counts = {name: rows[name].to_numpy() if name in names else None for name in COUNTS}
-    return SliceBatch(
+    return StoredSlices(
         key["scan_id"], key["subject"], key["split"], rows["slice_index"].to_numpy(), image, mask, **counts
     )
 

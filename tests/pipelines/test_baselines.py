@@ -17,14 +17,14 @@ from segpipe.errors import BadInput, Reason, TableError
 from segpipe.pipelines import baselines
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.baselines import _Patient, _Visit, settled
-from segpipe.pipelines.ingest_task import Job, PartTask, load, write_part
+from segpipe.pipelines.ingest_task import IngestJob, PartTask, load, write_part
 from segpipe.pipelines.restore import restore
 from segpipe.prepare import atlas
 from segpipe.prepare.grids import Grid, resample
 from segpipe.prepare.register import moved_mm, rotation
 from segpipe.readers import sources
 from segpipe.readers.archive import Earlier, ScanSource, SourceFile
-from segpipe.readers.scan import Scan
+from segpipe.readers.scan import LoadedScan
 from segpipe.settings import IngestSettings, RestoreSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse.scan_slices import read_channel, scan_rows
@@ -135,17 +135,18 @@ def from_files(session: str) -> Earlier:
     return Earlier(f"c:p:{session}", session, f"print of {session}", source=ScanSource("p", session, files, "manifest"))
 
 
-def reader(**faults: Reason) -> Callable[[ScanSource], Scan]:
+def reader(**faults: Reason) -> Callable[[ScanSource], LoadedScan]:
     """Reads visits as if they were prepared already, or finds these faults in them, by session."""
 
-    def read(source: ScanSource) -> Scan:
+    def read(source: ScanSource) -> LoadedScan:
         if source.session in faults:
             raise BadInput(faults[source.session], f"Scan {source.session} is bad", "mend it")
         image = np.zeros(atlas.grid().shape, np.float32)
         image[60:120, 60:120, 60:120] = 1
         how = {"how": "prepared", "reference": "T1"}
         return cast(
-            Scan, SimpleNamespace(preparation=how, images={"T1": image}, orientation="RAS", slopes={"T1": (1.0, 0.0)})
+            LoadedScan,
+            SimpleNamespace(preparation=how, images={"T1": image}, orientation="RAS", slopes={"T1": (1.0, 0.0)}),
         )
 
     return read
@@ -232,7 +233,7 @@ def test_a_follow_up_lies_on_its_baseline_wherever_that_is_read_from(tmp_path: P
     warehouse = Store(settings.warehouse)
     listing = sources.find(settings.source)
     with lock(warehouse.url, "slices-c", 5, "r1") as fence:
-        job = Job(settings, SplitRule("segpipe", 0.7, 0.15), fence)
+        job = IngestJob(settings, SplitRule("segpipe", 0.7, 0.15), fence)
         first, second = settled(warehouse, job, listing).scans
         assert (first.earlier, [one.scan_id for one in second.earlier]) == ((), [job.scan_id(first)])
         from_files = load(second, job)

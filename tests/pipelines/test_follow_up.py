@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from segpipe.pipelines.follow_up import bring_up_to_date, follow_up, packed
+from segpipe.pipelines.follow_up import bring_up_to_date, follow_up, packed_brain
 from segpipe.pipelines.measures import region_rows
 from segpipe.pipelines.segment_job import StoredJob
 from segpipe.storage.lock import Fence, lock
@@ -61,7 +61,7 @@ def write(
             part.write("scans", pa.Table.from_pylist([row], SCANS.schema))
     else:
         placed = {one: row.get(one) for one in ("space", "shape", "orientation", "affine", "flags")}
-        kept = {"placed": placed | {"follows": None, "moment": None}, "brain": packed(brain)}
+        kept = {"placed": placed | {"follows": None, "moment": None}, "brain": packed_brain(brain)}
     identity = {"scan_id": row["scan_id"], "cohort": "c", "subject": subject, "model_id": MODEL, "run_id": "s1"}
     planes = [
         identity

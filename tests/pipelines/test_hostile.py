@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, Reason
 from segpipe.pipelines import ingest_task
-from segpipe.pipelines.ingest_task import Job, PartTask, write_part
+from segpipe.pipelines.ingest_task import IngestJob, PartTask, write_part
 from segpipe.readers import dicom, dicom_files, names, nifti
 from segpipe.readers.naming import Naming, SubjectKey
 from segpipe.readers.sources import find
@@ -32,7 +32,7 @@ def write_all(source: Path, warehouse: Path) -> Store:
     settings = IngestSettings(source=str(source), warehouse=str(warehouse), cohort="c")
     listing = find(settings.source, subject_key=KEY)
     with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
-        job = Job(settings, SplitRule("segpipe", 0.7, 0.15), fence, Naming(SubjectKey(KEY)))
+        job = IngestJob(settings, SplitRule("segpipe", 0.7, 0.15), fence, Naming(SubjectKey(KEY)))
         write_part(PartTask("c.part", tuple(listing.scans)), job)
     return Store(settings.warehouse)
 

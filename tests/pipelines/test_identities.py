@@ -10,7 +10,7 @@ import pyarrow as pa
 from segpipe.core.splits import SplitRule
 from segpipe.errors import Reason
 from segpipe.pipelines import ingest, segment, segment_job, series_rows
-from segpipe.pipelines.ingest_task import Job
+from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.readers.archive import Listing
 from segpipe.readers.naming import Naming, SubjectKey
 from segpipe.readers.sources import find
@@ -45,19 +45,19 @@ def ingested(tmp_path: Path) -> tuple[Store, Listing, Listing]:
     return warehouse, before, after
 
 
-def reader(warehouse: Store) -> Job:
+def reader(warehouse: Store) -> IngestJob:
     rule = SplitRule.parse(str(RULE))
     settings = IngestSettings(source="s", warehouse=warehouse.url, cohort="c")
-    return Job(settings, rule, Fence(warehouse.url, "slices-c", 1, "r2"), Naming(KEY))
+    return IngestJob(settings, rule, Fence(warehouse.url, "slices-c", 1, "r2"), Naming(KEY))
 
 
 def test_a_visit_whose_patient_id_was_changed_is_not_written_beside_its_old_rows(tmp_path: Path) -> None:
     warehouse, before, after = ingested(tmp_path)
-    plan = ingest.make_plan(warehouse, reader(warehouse), after, warehouse.index("c"), 1)
+    plan = ingest.plan_ingest(warehouse, reader(warehouse), after, warehouse.index("c"), 1)
     assert (plan.tasks, [one.reason for one in plan.rejected]) == ([], [Reason.DUPLICATE])
     assert f"c:{before.scans[0].subject}:{before.scans[0].session}" in plan.rejected[0].message
     elsewhere = replace(after, series=())
-    assert ingest.make_plan(warehouse, reader(warehouse), elsewhere, warehouse.index("c"), 1).tasks
+    assert ingest.plan_ingest(warehouse, reader(warehouse), elsewhere, warehouse.index("c"), 1).tasks
 
 
 def test_nor_is_it_segmented(tmp_path: Path) -> None:

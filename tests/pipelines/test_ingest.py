@@ -11,7 +11,7 @@ import pytest
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, UsageError, WarehouseBusy
-from segpipe.pipelines.ingest import Plan, _tell_privacy, ingest, lock_name, plan_parts
+from segpipe.pipelines.ingest import IngestPlan, _tell_privacy, ingest, lock_name, plan_parts
 from segpipe.pipelines.ingest_task import PartOutcome
 from segpipe.readers import sources
 from segpipe.settings import IngestSettings
@@ -304,7 +304,7 @@ def test_a_gzip_bomb_does_not_stop_the_others(spark, source, tmp_path):
 
 def test_it_is_told_how_many_scans_may_show_a_face_and_whose_header_text_was_not_kept():
     """Those that the tables hold already count as well, unless this run has written them again."""
-    plan = Plan([], [], (), 2, 0, (), faces=frozenset({"c:anna:1", "c:bert:1"}))
+    plan = IngestPlan([], [], (), 2, 0, (), faces=frozenset({"c:anna:1", "c:bert:1"}))
     outcome = PartOutcome("p", ("c:bert:1", "c:carl:1"), (), 2, 1, 1, faces=("c:carl:1",), texts=("c:bert:1",))
     with record_run(None, "ingest", {"cohort": "c"}) as run:
         _tell_privacy(plan, [outcome], run)

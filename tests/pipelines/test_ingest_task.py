@@ -12,7 +12,7 @@ from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput
 from segpipe.pipelines import baselines, ingest_task
 from segpipe.pipelines.attempts import DEADLY, LOCAL_TRIES, Watch
-from segpipe.pipelines.ingest_task import Job, PartTask, write_part
+from segpipe.pipelines.ingest_task import IngestJob, PartTask, write_part
 from segpipe.readers import sources
 from segpipe.readers.archive import Earlier, ScanSource
 from segpipe.settings import IngestSettings
@@ -33,10 +33,10 @@ def task(tmp_path) -> PartTask:
 def job(tmp_path):
     settings = IngestSettings(source=str(tmp_path / "source"), warehouse=str(tmp_path / "w"), cohort=COHORT)
     with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
-        yield Job(settings, SplitRule("segpipe", 0.7, 0.15), fence)
+        yield IngestJob(settings, SplitRule("segpipe", 0.7, 0.15), fence)
 
 
-def dies_of(task: PartTask, job: Job, subject: str) -> bool:
+def dies_of(task: PartTask, job: IngestJob, subject: str) -> bool:
     """Run the task in a forked process that dies when it begins to read the scan of a subject; whether it died."""
     child = os.fork()
     if child:
@@ -68,7 +68,7 @@ def test_a_scan_that_kills_its_workers_is_quarantined_and_the_others_are_written
 
 
 @pytest.fixture
-def follower(task, job) -> tuple[PartTask, Job, ScanSource]:
+def follower(task, job) -> tuple[PartTask, IngestJob, ScanSource]:
     """A visit, too small to be prepared, that follows the deadly scan, which is in another part."""
     baseline, visit = task.sources[1], task.sources[2]
     earlier = Earlier(job.scan_id(baseline), "1", "print", source=baseline)

@@ -13,7 +13,7 @@ import pytest
 from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, Reason, UsageError
 from segpipe.pipelines import masks, segment, segment_job
-from segpipe.pipelines.ingest_task import Job
+from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.readers.naming import KEY_FILE_VARIABLE, KEY_VARIABLE, Naming, SubjectKey, refuse_key_in_conf, subject_key
 from segpipe.readers.sources import find
 from segpipe.settings import IngestSettings
@@ -106,13 +106,13 @@ def test_fingerprints_hang_on_the_key(tmp_path):
     source = faulty_archive(tmp_path / "source")
     listing = find(str(source), subject_key=KEY.secret)
     one, other = (
-        Job(None, None, None, Naming(SubjectKey(secret))) for secret in (KEY.secret, b"another secret, longer")
+        IngestJob(None, None, None, Naming(SubjectKey(secret))) for secret in (KEY.secret, b"another secret, longer")
     )
     for item in (*listing.scans, *listing.rejected):
         prints = {one.input_fingerprint(item), other.input_fingerprint(item), item.fingerprint}
         assert len(prints) == 3
         assert hashlib.sha256(item.fingerprint.encode()).hexdigest() not in prints
-    unkeyed = Job(None, None, None, Naming(None))
+    unkeyed = IngestJob(None, None, None, Naming(None))
     before = {unkeyed.input_fingerprint(item) for item in listing.scans}
     moved = source.rename(tmp_path / "moved")
     (moved / NAMES[0]).rename(moved / "somebody else")
@@ -221,7 +221,7 @@ def test_a_file_that_vanishes_before_its_mask_is_written_costs_that_mask_and_tel
         write_dicom(source / name, stack(4, SeriesInstanceUID=f"1.9.{number}", PatientID=name))
     (scan,) = find(str(source), subject_key=KEY.secret).scans
     reading = IngestSettings(source=str(source), warehouse="w", cohort=COHORT)
-    job = Job(reading, SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"), Naming(KEY))
+    job = IngestJob(reading, SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"), Naming(KEY))
     row = {"files": [{"role": scan.modalities[0]}], "resampled_to": None, "scan_id": job.scan_id(scan)}
     shutil.rmtree(source / NAMES[0])
     asked = segment_job.ArchivedJob("w", COHORT, "m", (), "SPL", "brats", job.fence, reader=job)
@@ -239,7 +239,7 @@ def test_scans_of_an_archive_are_those_of_the_tables_whether_header_text_was_kep
     source = archive(tmp_path / "source", subjects=2)
     listing = find(str(source))
     reading = IngestSettings(source=str(source), warehouse="w", cohort=COHORT)
-    reader = Job(reading, SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"))
+    reader = IngestJob(reading, SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"))
     ingested = replace(reader, settings=replace(reading, keep_header_text=kept))
     index = {ingested.scan_id(scan): {"fingerprint": ingested.fingerprint(scan)} for scan in listing.scans[1:]}
     found = segment.as_ingested(reader, listing, index)

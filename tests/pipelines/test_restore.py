@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError
 from segpipe.pipelines.ingest import ingest
-from segpipe.pipelines.ingest_task import Job, PartTask, write_part
+from segpipe.pipelines.ingest_task import IngestJob, PartTask, write_part
 from segpipe.pipelines.restore import restore
 from segpipe.readers import sources
 from segpipe.settings import IngestSettings, RestoreSettings
@@ -124,7 +124,7 @@ def write_alone(source: Path, warehouse: Path, keep_header_text: bool = True) ->
     settings = IngestSettings(str(source), str(warehouse), "c", keep_header_text=keep_header_text)
     (scan,) = sources.find(settings.source).scans
     with lock(settings.warehouse, "slices-c", 0, "r1") as fence:
-        write_part(PartTask("c.part", (scan,)), Job(settings, SplitRule("segpipe", 0.7, 0.15), fence))
+        write_part(PartTask("c.part", (scan,)), IngestJob(settings, SplitRule("segpipe", 0.7, 0.15), fence))
     return Store(settings.warehouse)
 
 

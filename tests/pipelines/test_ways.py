@@ -10,7 +10,7 @@ import pytest
 
 from segpipe.core.splits import SplitRule
 from segpipe.pipelines import masks, ways
-from segpipe.pipelines.ingest_task import Job
+from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.pipelines.segment_job import ArchivedJob
 from segpipe.readers.archive import ScanSource, SourceFile
 from segpipe.settings import IngestSettings
@@ -46,7 +46,7 @@ def test_a_scan_is_not_prepared_again_for_its_masks(tmp_path: Path) -> None:
         write(warehouse, fence, "p", "1", labels)
         ways.keep(warehouse, fence.run_id, row)
         reading = IngestSettings(source=str(tmp_path / "gone"), warehouse=warehouse.url, cohort="c", prepare=True)
-        reader = Job(reading, SplitRule("s", 0.7, 0.15), fence)
+        reader = IngestJob(reading, SplitRule("s", 0.7, 0.15), fence)
         job = ArchivedJob(warehouse.url, "c", MODEL, ("flair",), "SPL", "brats", fence, reader=reader)
         place = predicted_places(warehouse, "c", MODEL)["c:p:1"]
         source = ScanSource("p", "1", (SourceFile("flair", "p_flair.nii.gz", 1, ""),), "brats")

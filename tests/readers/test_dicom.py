@@ -31,7 +31,7 @@ from segpipe.readers import dicom, nifti
 from segpipe.readers.archive import Entry
 from segpipe.readers.dicom_index import Reducer, Series, header
 from segpipe.readers.naming import KEY_VARIABLE
-from segpipe.readers.scan import Scan, load, restore
+from segpipe.readers.scan import LoadedScan, load, restore
 from segpipe.readers.sources import Listing, find
 
 KEY = b"a secret of more than sixteen bytes"
@@ -165,7 +165,7 @@ def archive(folder: Path, datasets: list[Dataset]) -> Path:
     return folder
 
 
-def load_all(listing: Listing) -> list[Scan]:
+def load_all(listing: Listing) -> list[LoadedScan]:
     return [load(listing.root, source) for source in listing.scans]
 
 

@@ -13,12 +13,12 @@ import pytest
 from segpipe.core.orientation import reorient, reorient_affine
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import nifti
-from segpipe.readers.scan import Scan, load, restore
+from segpipe.readers.scan import LoadedScan, load, restore
 from segpipe.readers.sources import find
 from tests.readers.conftest import LPS, head, save
 
 
-def only(folder: Path, **options: object) -> Scan:
+def only(folder: Path, **options: object) -> LoadedScan:
     """The one scan of an archive."""
     listing = find(str(folder))
     assert not listing.rejected
@@ -26,7 +26,7 @@ def only(folder: Path, **options: object) -> Scan:
     return load(listing.root, source, **options)  # type: ignore[arg-type]
 
 
-def dropped(scan: Scan) -> dict[str, Reason]:
+def dropped(scan: LoadedScan) -> dict[str, Reason]:
     """What was left out of a scan, and why."""
     return {path: row.reason for row in scan.dropped for path in row.paths}
 
