@@ -15,9 +15,11 @@ import resource
 import shutil
 import signal
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +33,7 @@ import nibabel as nib  # noqa: E402
 import numpy as np  # noqa: E402
 
 from segpipe.core.splits import SplitRule  # noqa: E402
-from segpipe.errors import BadInput, NotFound, UsageError  # noqa: E402
+from segpipe.errors import BadInput, NotFound, Reason, UsageError  # noqa: E402
 from segpipe.pipelines.ingest_task import IngestJob, PartTask, quarantine_row, write_part  # noqa: E402
 from segpipe.pipelines.verify import verify_part  # noqa: E402
 from segpipe.readers.generate import write_brats  # noqa: E402
@@ -123,6 +125,7 @@ def _ingest(source: Path, url: Path, fates: Counter[str]) -> str | None:
     fates.update(str(one.reason) for one in listing.rejected)
     fates["written"] += len(outcome.written)
     crashed = [row["message"] for row in rows if row["reason"] == "crashed"]
+    crashed += [one.message for one in listing.rejected if one.reason is Reason.CRASHED]
     return f"crashed: {crashed[0]}" if crashed else None
 
 
@@ -195,7 +198,7 @@ def _spoiled_json(text: str, dice: random.Random) -> str:
 
 def _seeds(scratch: Path) -> list[Path]:
     """Small archives of every kind that is read."""
-    makers: tuple[Callable[[Path], None], ...] = (_brats, _dicom, _decathlon, _bids, _manifest, _formats)
+    makers: tuple[Callable[[Path], None], ...] = (_brats, _dicom, _packed, _decathlon, _bids, _manifest, _formats)
     seeds = []
     for maker in makers:
         folder = scratch / f"seed{maker.__name__}"
@@ -216,6 +219,21 @@ def _dicom(folder: Path) -> None:
             (folder / f"IM{number}{index}").write_bytes(data_of(one))
     frames = image(NumberOfFrames=2, SOPInstanceUID="1.7", SeriesInstanceUID="1.8", PixelData=bytes(48))
     (folder / "frames.dcm").write_bytes(data_of(frames))
+
+
+def _packed(folder: Path) -> None:
+    """Studies in a zip and in tar archives, packed and plain, beside one that is not packed."""
+    _dicom(folder)
+    files = sorted(folder.iterdir())
+    for suffix, mode in ((".tar", "w"), (".tgz", "w:gz")):
+        with tarfile.open(folder / f"study{suffix}", mode) as tar:
+            for path in files:
+                tar.add(path, f"a/{path.name}")
+    for name, method in (("plain.zip", zipfile.ZIP_STORED), ("packed.zip", zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(folder / name, "w", method) as found:
+            for number, one in enumerate(stack(3, SeriesInstanceUID=f"1.2.{method + 50}", StudyInstanceUID="1.2.40")):
+                one.SOPInstanceUID = f"1.2.3.{method + 50}.{number}"
+                found.writestr(f"b/IM{number}", data_of(one))
 
 
 def _volume(seed: int, kind: str = "<i2") -> np.ndarray:

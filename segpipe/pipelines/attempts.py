@@ -115,7 +115,7 @@ class Watch:
         self._at: str | None = None
 
     def __enter__(self) -> Watch:
-        self._fs.makedirs(self._folder, exist_ok=True)
+        files.make_folder(self._fs, self._folder)
         for name in files.names(self._fs, self._folder):
             with contextlib.suppress(FileNotFoundError):  # another attempt, alive and done
                 self._deaths[self._fs.cat_file(files.join(self._folder, name)).decode()] += 1

@@ -130,7 +130,7 @@ def register(session: SparkSession, settings: RegisterSettings, record: RunRecor
             "give another --database, or drop that table yourself",
         )
     for table in TABLES.values():
-        warehouse.fs.makedirs(warehouse.path(table.name), exist_ok=True)
+        files.make_folder(warehouse.fs, warehouse.path(table.name))
         _run(session, f"DROP TABLE IF EXISTS `{database}`.`{table.name}`")  # external: its files stay
         _run(session, create_statement(database, table, location(warehouse, table)))
         record.count("tables")

@@ -68,7 +68,7 @@ def _check_names(cohort: str, hashed: bool, asked: bool) -> None:
 
 def _remember(warehouse: Store, cohort: str, record: KeyRecord) -> KeyRecord:
     """The cohort's record, which is now this one unless another job was faster."""
-    warehouse.fs.makedirs(warehouse.path(FOLDER), exist_ok=True)
+    files.make_folder(warehouse.fs, warehouse.path(FOLDER))
     with contextlib.suppress(FileExistsError):
         files.exclusive_create(warehouse.fs, _path(warehouse, cohort), _content(record))
     return _read(warehouse, cohort) or record
@@ -83,10 +83,15 @@ def _read(warehouse: Store, cohort: str) -> KeyRecord | None:
         content = warehouse.fs.cat_file(_path(warehouse, cohort))
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        content = b""
+    except NotADirectoryError:
+        files.make_folder(warehouse.fs, warehouse.path(FOLDER))  # which says what is in its place
+        raise
     try:
         found = json.loads(content)
         return KeyRecord(str(found["check_value"]), bool(found["hash_subjects"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise TableError(
             f"{_path(warehouse, cohort)} is damaged", "put it back from a copy; without it, a wrong key is not noticed"
         ) from None

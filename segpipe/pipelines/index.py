@@ -485,6 +485,9 @@ class _Kept:
                 content = file.read()
         except FileNotFoundError:
             return cls({})
+        except NotADirectoryError:
+            files.make_folder(warehouse.fs, path.rpartition("/")[0])  # which says what is in its place
+            raise
         try:
             kept = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
             table = kept.read(use_threads=False)
@@ -500,7 +503,7 @@ class _Kept:
     @staticmethod
     def write(job: IndexJob, bucket: int, rows: Sequence[Mapping[str, Any]]) -> None:
         warehouse, path = _place(job, bucket)
-        warehouse.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        files.make_folder(warehouse.fs, path.rpartition("/")[0])
         buffer = io.BytesIO()
         schema = _SCHEMA.with_metadata({_STAMP: job.stamp})
         table = pa.Table.from_pylist([dict(row) for row in rows], schema)

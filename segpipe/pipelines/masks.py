@@ -300,5 +300,5 @@ def _put(folder: str, name: str, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
     fs, root = files.filesystem(folder)
     path = files.join(root, name)
-    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    files.make_folder(fs, path.rpartition("/")[0])
     files.replace(fs, path, content)

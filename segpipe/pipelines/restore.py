@@ -105,7 +105,7 @@ def _write(
     whole = _proof(name, volume, rows)
     fs, root = files.filesystem(output)
     target = files.join(root, name)
-    fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+    files.make_folder(fs, target.rpartition("/")[0])
     nifti.write(volume, fs.unstrip_protocol(target))
     return target, whole
 

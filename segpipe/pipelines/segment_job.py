@@ -210,7 +210,11 @@ class ArchivedJob(SegmentJob[ScanSource]):
         """The files of the series of a role."""
         paths = next(file.paths for file in place.files if file.role == role)
         fs, root, _ = open_root(self.reader.settings.source)
-        unpacked = packed.contents(fs, root, paths)
+        try:
+            unpacked = packed.contents(fs, root, paths)
+        except BadInput as error:
+            told = self.reader.naming.message(error.problem, paths, place.is_dicom)
+            raise BadInput(error.reason, told, error.remedy) from None
         return [unpacked[path] if path in unpacked else fs.cat_file(files.join(root, path)) for path in paths]
 
 

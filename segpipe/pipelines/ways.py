@@ -26,7 +26,7 @@ def keep(warehouse: Store, run_id: str, row: Mapping[str, Any]) -> None:
     content = pa.BufferOutputStream()
     with parts.open_writer(content, SCANS, {}) as writer:
         writer.write_table(pa.Table.from_pylist([dict(row)], SCANS.schema))
-    warehouse.fs.makedirs(warehouse.path(parts.STAGING, run_id, _FOLDER), exist_ok=True)
+    files.make_folder(warehouse.fs, warehouse.path(parts.STAGING, run_id, _FOLDER))
     files.replace(warehouse.fs, _path(warehouse, run_id, row["scan_id"]), content.getvalue().to_pybytes())
 
 

@@ -229,6 +229,11 @@ class Archive:
             return open(f"{self.root.rstrip('/')}/{path}", "rb", buffering=block)
         return self.fs.open(f"{self.root.rstrip('/')}/{path}", "rb", block_size=block)
 
+    def check(self) -> None:
+        """Raise OSError if the archive is gone as a whole: no longer mounted, its name node down."""
+        self.fs.invalidate_cache()
+        self.fs.info(self.root or "/")
+
 
 @dataclass
 class Claim:
@@ -533,6 +538,17 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") and part != "." and not part.startswith("..") for part in path.split("/"))
 
 
+def unreadable(archive: Archive, entry: Entry, error: OSError) -> Rejected:
+    """The rejection of a DICOM file that its file system does not give; raises OSError if the whole archive is gone.
+
+    Of the error its kind is told alone, because its text holds the path.
+    """
+    archive.check()
+    kind = os.strerror(error.errno) if error.errno else type(error).__name__
+    message, remedy = f"{entry.path} cannot be read ({kind})", "check that it exists and its rights"
+    return reject([entry], Reason.UNREADABLE, message, remedy, is_dicom=True)
+
+
 def members(archive: Archive, entry: Entry) -> tuple[list[Entry], list[Rejected]]:
     """The files in a zip or tar archive that may be read, in the order in which they are stored, and what is refused.
 
@@ -543,9 +559,8 @@ def members(archive: Archive, entry: Entry) -> tuple[list[Entry], list[Rejected]
         found = opened.members()
     except BadInput as error:
         return [], [reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)]
-    except (PermissionError, FileNotFoundError):
-        message, remedy = f"{entry.path} cannot be read", "check that it exists and its rights"
-        return [], [reject([entry], Reason.UNREADABLE, message, remedy, is_dicom=True)]
+    except OSError as error:
+        return [], [unreadable(archive, entry, error)]
     entries: list[Entry] = []
     rejected: list[Rejected] = []
     for name, size, version in found:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from segpipe.errors import UsageError
+from segpipe.readers import packed
 from segpipe.readers.archive import Rejected, ScanSource, is_image, printable, stem
 from segpipe.storage import url_to_fs
 
@@ -103,7 +104,8 @@ class Naming:
         """A message in which these paths, their folders and the names in them are told as `paths` tells them."""
         if not self.hides(dicom):
             return text
-        shown = {form: self._shown(path) for path in paths for form in _forms(path)}
+        paths = {one for path in paths for one in (path, *(packed.split(path) or ())[:1])}  # a member's archive too
+        shown = {form: self._shown(path) for path in sorted(paths) for form in _forms(path)}
         words = {word: "…" for path in paths for word in _words(path)}
         found = {one: told for one, told in (words | shown).items() if one in text}
         if not found:

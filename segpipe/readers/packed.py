@@ -6,6 +6,7 @@ Whatever is read is bounded: by the size that a member declares (zip) or by that
 from __future__ import annotations
 
 import bz2
+import contextlib
 import errno
 import io
 import lzma
@@ -389,9 +390,18 @@ def contents(fs: fsspec.AbstractFileSystem, root: str, paths: Sequence[str]) -> 
 
 
 def in_order(fs: fsspec.AbstractFileSystem, root: str, entries: Iterable[Entry]) -> list[Entry]:
-    """Members of archives, archive by archive, in the order in which they are stored."""
+    """Members of archives, archive by archive, in the order in which they are stored.
+
+    Those of one that has become unreadable come as they are: whoever opens them is told.
+    """
     by_archive: dict[str, dict[str, Entry]] = {}
     for entry in entries:
         if (parts := split(entry.path)) is not None:
             by_archive.setdefault(parts[0], {})[parts[1]] = entry
-    return [of[member] for name, of in by_archive.items() for member in opened(fs, root, name).order(of)]
+    found: list[Entry] = []
+    for name, of in by_archive.items():
+        order: Iterable[str] = of
+        with contextlib.suppress(BadInput, OSError):
+            order = opened(fs, root, name).order(of)
+        found += [of[member] for member in order]
+    return found

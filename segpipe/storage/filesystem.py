@@ -38,14 +38,53 @@ def is_local(fs: AbstractFileSystem) -> bool:
 
 
 def names(fs: AbstractFileSystem, folder: str) -> list[str]:
-    """The names in a folder, sorted; none where the folder is missing."""
+    """The names in a folder, sorted; none where nothing is there. Raises StorageError where it is no folder."""
     try:
         if is_local(fs):
             return sorted(os.listdir(folder))
         fs.invalidate_cache(folder)
-        return sorted(posixpath.basename(path.rstrip("/")) for path in fs.ls(folder, detail=False))
+        found = fs.ls(folder, detail=True)
+    except NotADirectoryError:
+        raise _in_the_way(fs, folder) from None
     except FileNotFoundError:
+        if _leads_nowhere(fs, folder):
+            raise _in_the_way(fs, folder) from None
         return []
+    if any(one["name"].rstrip("/") == folder and one["type"] == "file" for one in found):  # HDFS lists a file as itself
+        raise _in_the_way(fs, folder)
+    return sorted(posixpath.basename(one["name"].rstrip("/")) for one in found)
+
+
+def make_folder(fs: AbstractFileSystem, path: str) -> None:
+    """Make a folder and those above it that are missing. Raises StorageError where something else is in its place."""
+    try:
+        fs.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise _in_the_way(fs, path) from None
+    except FileNotFoundError:
+        if _leads_nowhere(fs, path):
+            raise _in_the_way(fs, path) from None
+        raise
+
+
+def _leads_nowhere(fs: AbstractFileSystem, path: str) -> bool:
+    """Whether a link to nothing stands in the place of a folder or of one above it, as to a disk that is not there."""
+    if not is_local(fs):
+        return False
+    path = os.path.abspath(path)
+    while not os.path.lexists(path):
+        path = posixpath.dirname(path)
+    return not os.path.exists(path)
+
+
+def _in_the_way(fs: AbstractFileSystem, path: str) -> StorageError:
+    """What is told where a folder cannot be, because something else has its name or that of a folder above it."""
+    while not fs.isdir(posixpath.dirname(path)):
+        path = posixpath.dirname(path)
+    if fs.exists(path):
+        return StorageError(f"{path} is a file, where a folder is to be", "move it away and run the same command again")
+    problem = f"{path} is a link to nothing, where a folder is to be"
+    return StorageError(problem, "mount what it leads to, or remove it, and run the same command again")
 
 
 def rename_over(fs: AbstractFileSystem, source: str, target: str) -> None:

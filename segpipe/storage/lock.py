@@ -94,7 +94,8 @@ def lock(url: str, name: str, wait_seconds: float, run_id: str) -> Iterator[Fenc
 def live_runs(warehouse_url: str) -> set[str]:
     """The run_ids that hold a lock of this warehouse, dead ones that nobody has replaced yet included."""
     fs, root = files.filesystem(warehouse_url)
-    holders = [_Folder(warehouse_url, name).newest()[1] for name in files.names(fs, files.join(root, LOCKS))]
+    names = [name for name in files.names(fs, files.join(root, LOCKS)) if name[0] != "."]
+    holders = [_Folder(warehouse_url, name).newest()[1] for name in names]
     return {holder.run_id for holder in holders if holder is not None and not holder.released}
 
 
@@ -128,7 +129,7 @@ class _Folder:
             ) from None
 
     def take(self, deadline: float, run_id: str) -> tuple[int, Holder]:
-        self.fs.makedirs(self.path, exist_ok=True)
+        files.make_folder(self.fs, self.path)
         while True:
             number, holder = self.newest()
             if holder is None or holder.is_gone():

@@ -65,7 +65,7 @@ class Record:
 def announce(warehouse: Store, record: Record) -> None:
     """Put a record down, durably, before any of its parts is written."""
     folder = warehouse.path(FOLDER)
-    warehouse.fs.makedirs(folder, exist_ok=True)
+    files.make_folder(warehouse.fs, folder)
     content = asdict(record)
     sealed = json.dumps({"record": content, "sha256": _digest(content)}).encode()
     files.replace(warehouse.fs, files.join(folder, record.name), sealed)
@@ -201,7 +201,7 @@ def move_aside(warehouse: Store, tables: Sequence[str], old_parts: Sequence[str]
     """
     for table in reversed(tables):
         if old_parts:
-            warehouse.fs.makedirs(warehouse.path(REPLACED, table), exist_ok=True)
+            files.make_folder(warehouse.fs, warehouse.path(REPLACED, table))
         for old in old_parts:
             target = warehouse.path(REPLACED, table, f"{old}.parquet")
             with contextlib.suppress(FileNotFoundError):

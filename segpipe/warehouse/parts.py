@@ -62,7 +62,7 @@ class PartWriter:
     def __enter__(self) -> PartWriter:
         settle_attempts(self._warehouse, self._run_id, self.name)
         fs = self._warehouse.fs
-        fs.makedirs(self._stage, exist_ok=True)
+        files.make_folder(fs, self._stage)
         stamp = {STAMP: uuid.uuid4().hex.encode()}
         for place, table in enumerate(self.tables):  # in order: a missing first file means that it has been moved
             file = fs.open(files.join(self._stage, _staged(place, table.name)), "wb")
@@ -112,7 +112,7 @@ class PartWriter:
     def _commit(self) -> None:
         fs = self._warehouse.fs
         for table in self.tables:
-            fs.makedirs(self._warehouse.path(table.name), exist_ok=True)
+            files.make_folder(fs, self._warehouse.path(table.name))
         if self._fence is not None:
             self._fence.check()
         try:

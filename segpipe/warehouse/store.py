@@ -195,11 +195,15 @@ class Store:
 
     def recover(self) -> None:
         """Finish or drop what killed runs left half done; runs that hold a lock are left alone."""
-        staged, told = (files.names(self.fs, self.path(folder)) for folder in (parts.STAGING, merges.FOLDER))
+        staged, told = (self._of_ours(folder) for folder in (parts.STAGING, merges.FOLDER))
         if staged or told:  # listed before the locks are read: a run takes its lock before it stages anything
             live = live_runs(self.url)
             parts.recover(self, live, staged)
             merges.tidy(self, live, told)
+
+    def _of_ours(self, folder: str) -> list[str]:
+        """What jobs keep in a folder; a file manager leaves hidden files of its own there."""
+        return [name for name in files.names(self.fs, self.path(folder)) if name[0] != "."]
 
     def append(self, table: Table, rows: pa.Table, run_id: str) -> None:
         """Add rows to a table as one file that is named after the run; the same run's file is replaced.
@@ -209,7 +213,7 @@ class Store:
         content = pa.BufferOutputStream()
         with parts.open_writer(content, table, {}) as writer:
             writer.write_table(rows.select(table.schema.names).cast(table.schema))
-        self.fs.makedirs(self.path(table.name), exist_ok=True)
+        files.make_folder(self.fs, self.path(table.name))
         files.replace(self.fs, self.path(table.name, f"{run_id}.parquet"), content.getvalue().to_pybytes())
 
     def _index(self, cohort: str, columns: Sequence[str]) -> pa.Table:

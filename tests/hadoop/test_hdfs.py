@@ -243,6 +243,18 @@ def test_missing_folders_are_empty_and_removal_is_forgiving(hdfs_folder: str) ->
         fs.open(files.join(folder, "none"), "rb")
 
 
+def test_a_file_where_a_folder_is_to_be_is_named(hdfs_folder: str) -> None:
+    fs, folder = files.filesystem(hdfs_folder)
+    path = files.join(folder, "_staging")
+    fs.pipe_file(path, b"notes")
+    with pytest.raises(StorageError, match=f"{path} is a file, where a folder is to be: move it away"):
+        files.names(fs, path)
+    with pytest.raises(StorageError, match=f"{path} is a file, where a folder is to be: move it away"):
+        files.make_folder(fs, path)
+    with pytest.raises(StorageError, match=r"_staging.*: move the file away that stands where a folder is to be"):
+        files.make_folder(fs, files.join(path, "run", "part"))
+
+
 def test_parquet_is_written_in_row_groups_and_read_by_column(hdfs_folder: str) -> None:
     fs, folder = files.filesystem(hdfs_folder)
     table = pa.table({"index": range(100), "image": [os.urandom(1000) for _ in range(100)]})

@@ -1,19 +1,26 @@
 """Names of patients stay in the archive: in no table, message, hash that can be guessed, or summary."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import BadInput, Reason, UsageError
-from segpipe.pipelines import masks, segment, segment_job
-from segpipe.pipelines.ingest_task import IngestJob
+from segpipe.errors import BadInput, Reason, StorageError, UsageError
+from segpipe.pipelines import ingest_task, masks, segment, segment_job
+from segpipe.pipelines.ingest_task import IngestJob, quarantine_row
+from segpipe.readers.archive import Archive, Entry
+from segpipe.readers.layouts import dicom
 from segpipe.readers.naming import KEY_FILE_VARIABLE, KEY_VARIABLE, Naming, SubjectKey, refuse_key_in_conf, subject_key
 from segpipe.readers.sources import find
 from segpipe.settings import IngestSettings
@@ -87,6 +94,43 @@ def test_nothing_of_a_dicom_archive_tells_a_name(spark, tmp_path, with_key, capf
     assert (again.skipped, again.quarantined, again.known_bad) == (len(NAMES), 0, len(rows))
 
 
+@pytest.mark.parametrize(
+    ("error", "reason", "said"),
+    [
+        (lambda path: OSError(errno.ESTALE, os.strerror(errno.ESTALE), path), Reason.UNREADABLE, "(Stale file handle)"),
+        (lambda path: StorageError(f"HDFS refused {path}", "wait"), Reason.UNREADABLE, "(StorageError)"),
+        (lambda path: KeyError(path), Reason.CRASHED, "made its reader fail (KeyError)"),
+    ],
+    ids=["local", "hdfs", "bug"],
+)
+def test_a_header_that_cannot_be_read_costs_its_file_and_tells_no_name(tmp_path, monkeypatch, error, reason, said):
+    source = faulty_archive(tmp_path / "source")
+    given = Archive.open
+
+    def give(archive: Archive, path: str, block: int) -> BinaryIO:
+        if path.endswith("good/IM0001"):
+            raise error(f"{archive.root}/{path}")
+        return given(archive, path, block)
+
+    whole = find(str(source), subject_key=KEY.secret)
+    monkeypatch.setattr(Archive, "open", give)
+    listing = find(str(source), subject_key=KEY.secret)
+    assert len(listing.series) == len(whole.series)
+    job = IngestJob(
+        IngestSettings(str(source), "w", COHORT), SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"), Naming(KEY)
+    )
+    rows = [quarantine_row(job, one, one.paths, ingest_task._error(one)) for one in listing.rejected]
+    found = [row for row in rows if said in row["message"]]
+    assert [row["reason"] for row in found] == [reason] * len(NAMES)
+    assert not [secret for secret in SECRETS if secret in json.dumps(rows, default=str, ensure_ascii=False)]
+
+
+def test_an_archive_that_is_gone_as_a_whole_is_no_fault_of_its_files(tmp_path):
+    archive = Archive(*fsspec.url_to_fs(str(tmp_path / "source")), {})
+    with pytest.raises(OSError, match=r"source'?$"):
+        dicom.look(archive, Entry("ROE^JANE/IM0001", 9, "1"))
+
+
 def test_without_a_key_dicom_is_told_without_names_and_hashes_of_them(spark, tmp_path, monkeypatch):
     for variable in (KEY_VARIABLE, KEY_FILE_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
@@ -134,6 +178,7 @@ def test_a_key_in_the_conf_is_refused():
         (r"Roe_Jane\x1b/IM1 has control characters", ["Roe_Jane\x1b/IM1"]),
         ("subject 'Roe_Jane' is not a usable name", ["data/Roe_Jane/t1.nii.gz"]),
         ("Roe_Jane.nii.gz and its series mix sizes", ["Roe_Jane.nii.gz"]),
+        ("a/Roe_Jane.zip is a damaged archive", ["a/Roe_Jane.zip!/x/IM1", "a/Roe_Jane.zip!/x/IM2"]),
     ],
 )
 def test_messages_tell_a_keyed_hash_for_a_name(text, paths):
@@ -232,6 +277,26 @@ def test_a_file_that_vanishes_before_its_mask_is_written_costs_that_mask_and_tel
     assert row["scan_id"] in str(told.value)
     assert not [secret for secret in SECRETS if secret in str(told.value)]
     assert told.value.__cause__ is None
+
+
+def test_an_archive_that_is_damaged_before_its_mask_is_written_tells_no_name(tmp_path, with_key):
+    write_dicom(tmp_path / "plain", stack(4))
+    source = tmp_path / "source"
+    source.mkdir()
+    with zipfile.ZipFile(source / f"{NAMES[0]}.zip", "w") as packed:
+        for path in (tmp_path / "plain").iterdir():
+            packed.write(path, f"study/{path.name}")
+    (scan,) = find(str(source), subject_key=KEY.secret).scans
+    reading = IngestSettings(source=str(source), warehouse="w", cohort=COHORT)
+    job = IngestJob(reading, SplitRule("s", 0.7, 0.15), Fence("w", "x", 1, "r"), Naming(KEY))
+    row = {"files": [{"role": scan.modalities[0]}], "resampled_to": None, "scan_id": job.scan_id(scan)}
+    (source / f"{NAMES[0]}.zip").write_bytes(b"PK no more")
+    asked = segment_job.ArchivedJob("w", COHORT, "m", (), "SPL", "brats", job.fence, reader=job)
+    wanted = masks.MaskScan(PredictedPlace(row["scan_id"], "p", (), "f", "r"), scan)
+    for read in (lambda: masks._series(asked, wanted, row), lambda: ingest_task.load(scan, job)):
+        with pytest.raises(BadInput, match=r"keyed/\w+ is a damaged archive") as told:
+            read()
+        assert not [secret for secret in SECRETS if secret in str(told.value)]
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["blanked", "kept"])

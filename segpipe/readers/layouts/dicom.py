@@ -26,6 +26,7 @@ from segpipe.readers.archive import (
     members,
     packed_file,
     reject,
+    unreadable,
 )
 from segpipe.readers.dicom_files import careful
 from segpipe.readers.dicom_index import Reducer, Series
@@ -189,7 +190,7 @@ def is_dicom(archive: Archive, entry: Entry) -> bool:
         return look(archive, entry) is not None
     try:
         names = packed.opened(archive.fs, archive.root, entry.path).first(_SAMPLE)
-    except (BadInput, PermissionError, FileNotFoundError):
+    except (BadInput, OSError):
         return False
     inside = [Entry(f"{entry.path}{packed.MARK}{name}", 1, "") for name in names]
     return any(look(archive, one) is not None for one in candidates(inside))
@@ -208,9 +209,16 @@ def look(archive: Archive, entry: Entry) -> Looked:
             return _header(archive, entry)
     except BadInput as error:
         return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
-    except (PermissionError, FileNotFoundError):
-        remedy = "check that it exists and its rights"
-        return reject([entry], Reason.UNREADABLE, f"{entry.path} cannot be read", remedy, is_dicom=True)
+    except OSError as error:
+        return unreadable(archive, entry, error)
+    except Exception as error:
+        return _crashed(entry, error)
+
+
+def _crashed(entry: Entry, error: Exception) -> Rejected:
+    """The rejection of a file that nobody was prepared for: no header stops an archive, or is quoted."""
+    message = f"{entry.path} made its reader fail ({type(error).__name__})"
+    return reject([entry], Reason.CRASHED, message, "report this as a bug of segpipe, with the file", is_dicom=True)
 
 
 def add(reducer: Reducer, header: dicom_index.Header, content: BinaryIO | None) -> Rejected | None:
@@ -220,6 +228,8 @@ def add(reducer: Reducer, header: dicom_index.Header, content: BinaryIO | None) 
         first = reducer.add(header, content)
     except BadInput as error:
         return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
+    except Exception as error:
+        return _crashed(entry, error)
     return None if first is None else copy_of(first, entry)
 
 
