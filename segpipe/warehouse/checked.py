@@ -52,16 +52,26 @@ class Writer:
 
     def close(self) -> None:
         """Write the footer; the file itself stays open."""
-        self._writer.add_key_value_metadata({FOOTER: _EMPTY})
-        self._sink.hold()
-        self._writer.close()
-        self._sink.release()
+        try:
+            self._writer.add_key_value_metadata({FOOTER: _EMPTY})
+            self._sink.hold()
+            self._writer.close()
+            self._sink.release()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Write nothing more: pyarrow would try to end the file when it lets go of it, and tell how that failed too."""
+        self._writer.is_open = False
 
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
 
 class _Sink(io.RawIOBase):

@@ -93,20 +93,22 @@ class PartWriter:
     ) -> None:
         committed = False
         try:
-            self._close(durable=kind is None)
+            self._close(is_whole=kind is None)
             if kind is None and self.rows[self.tables[-1].name]:
                 self._commit()
                 committed = True
         finally:
             if not committed:
+                for writer in self._writers.values():
+                    writer.abandon()
                 _drop(self._warehouse, self._stage)
 
-    def _close(self, durable: bool) -> None:
+    def _close(self, is_whole: bool) -> None:
         for name, file in self._files.items():
             with file:
-                self._writers[name].close()
-                self.bytes[name] = file.tell()
-                if durable:
+                if is_whole:
+                    self._writers[name].close()
+                    self.bytes[name] = file.tell()
                     files.flush_to_disk(self._warehouse.fs, file)
 
     def _commit(self) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import gc
 import itertools
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileOpener
 
 from segpipe.errors import StorageError, WarehouseBusy
 from segpipe.storage.lock import lock
@@ -242,3 +244,23 @@ def test_a_table_on_another_disk_is_told_and_nothing_is_lost(warehouse, monkeypa
     warehouse.recover()
     assert warehouse.scans("c").equals(before)
     assert warehouse.files("slices") == ["c.part"]
+
+
+@pytest.mark.parametrize("written", [0, 500, 4000, 9000])
+def test_a_full_disk_is_one_error_and_nothing_that_python_tells_beside_it(warehouse, monkeypatch, written):
+    beside = []
+    monkeypatch.setattr(sys, "unraisablehook", beside.append)
+    write, room = LocalFileOpener.write, [written]
+
+    def until_full(file: LocalFileOpener, data: bytes) -> int:
+        room[0] -= len(data)
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data)
+
+    monkeypatch.setattr(LocalFileOpener, "write", until_full)
+    with pytest.raises(OSError, match="No space left"):
+        write_part(warehouse, "c.1", ["anna", "bert"])
+    gc.collect()
+    assert beside == []
+    assert warehouse.parts("scans") == []
