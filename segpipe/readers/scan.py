@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -427,8 +428,7 @@ def _file_row(
 def _reference(images: list[Frame], resample_to: str | None, source: ScanSource) -> Frame:
     """The frame whose grid all others must have or get."""
     if resample_to is None:
-        main = [frame for frame in images if _is_main(frame)] or images
-        return max(main, key=lambda one: sum(_same_grid(one, other) for other in main))
+        return _on_commonest_grid([frame for frame in images if _is_main(frame)] or images)
     for frame in images:
         if resample_to in (frame.role, frame.role.partition(".")[0]):
             return frame
@@ -438,6 +438,24 @@ def _reference(images: list[Frame], resample_to: str | None, source: ScanSource)
         f"{source.paths[0]} and its scan have {have} but no {resample_to} to resample to",
         "choose another --resample-to",
     )
+
+
+def _on_commonest_grid(frames: list[Frame]) -> Frame:
+    """The first of the frames whose grid fits most of them.
+
+    Grids are compared, not frames: the hundreds of frames of one series share one, and their pairs take minutes.
+    """
+    numbers = Counter(map(_placed, frames))
+    examples = {_placed(frame): frame for frame in frames}
+    fitting = {
+        grid: sum(numbers[other] for other, there in examples.items() if _same_grid(here, there))
+        for grid, here in examples.items()
+    }
+    return max(frames, key=lambda frame: fitting[_placed(frame)])
+
+
+def _placed(frame: Frame) -> tuple[tuple[int, ...], bytes]:
+    return frame.array.shape, frame.affine.tobytes()
 
 
 def _on_one_grid(

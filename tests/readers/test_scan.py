@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segpipe.core.orientation import reorient, reorient_affine
+from segpipe.core.orientation import reorient, reorient_affine, same_grid
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import nifti
+from segpipe.readers import scan as scans
 from segpipe.readers.scan import LoadedScan, load, restore
 from segpipe.readers.sources import find
 from tests.readers.conftest import LPS, head, save
@@ -88,6 +89,15 @@ def test_frames_become_modalities_and_one_file_again(tmp_path: Path) -> None:
     assert [bool(row["header"]) for row in scan.file_rows] == [True] + [False] * 5
     volume = restore(scan.file_rows, list(scan.images.values()), scan.orientation)
     assert nifti.to_bytes(volume) == nifti.to_bytes(nifti.read(path))
+
+
+def test_frames_of_one_file_are_not_compared_in_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six hundred frames took half a minute, and the thousand of a functional series more than one."""
+    compared: list[object] = []
+    monkeypatch.setattr(scans, "same_grid", lambda *affines: compared.append(affines) or same_grid(*affines))
+    save(tmp_path / "p_bold.nii.gz", np.repeat(head()[..., None], 600, axis=3))
+    assert len(only(tmp_path).modalities) == 600
+    assert 0 < len(compared) <= 2 * 600
 
 
 @pytest.mark.parametrize("axis", ["axial", "sagittal"])
