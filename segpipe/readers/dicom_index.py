@@ -67,8 +67,11 @@ _CONTRAST_WORDS = re.findall(
     "DIFFUSION FLOW_ENCODED FLUID_ATTENUATED PERFUSION PROTON_DENSITY STIR T1 T2 T2_STAR TAGGING TOF SPIN_TAGGING"
     " SUSCEPTIBILITY MIXED",
 )
-_NO_AGENT = frozenset(
-    ("", "NONE", "NO", "N", "NOT", "NA", "N/A", "NULL", "0", "OFF", "WITHOUT", "OHNE", "SANS", "KEINE")
+# what people type where no agent was given, as `NONE GIVEN`, `OHNE KM` or `0 ml`
+_NO_AGENT = re.compile(
+    r"|N|N/?A|NIL|NULL|OFF|NON|NON ?CON\w*"
+    r"|(?:NONE|NOT|NO(?!\W*\d)|WITHOUT|W/?O|OHNE|SANS|SIN|SEM|SENZA|ZONDER|KEINE?|NATIV\w*|UNENHANCED|PRE)(?:\b.*)?"
+    r"|0+(?:[.,]0+)?(?: ?(?:ML|CC|MMOL|M?G)\b.*)?"
 )
 
 
@@ -301,7 +304,7 @@ _GROUP = re.findall(
     r"\w+",
     "SOPClassUID Modality PatientID StudyInstanceUID SeriesInstanceUID ImageType EchoTime EchoNumbers"
     " DiffusionBValue SiemensBValue GEBValue PhilipsBValue ComplexImageComponent Rows Columns PixelSpacing"
-    " ImageOrientationPatient ContrastBolusAgent SeriesDescription InversionTime",
+    " ImageOrientationPatient ContrastBolusAgent AgentMeaning SeriesDescription InversionTime",
 )
 
 
@@ -468,7 +471,7 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
     description, protocol = map(elements.words_of_people, ("SeriesDescription", "ProtocolName"))
     sequence, name = elements.words("ScanningSequence"), elements.text("SequenceName").lower()
     words, vendor = _image_type(elements), elements.text("Manufacturer").lower()
-    agent = elements.text("ContrastBolusAgent").upper().strip(" .-")
+    agent = elements.text("ContrastBolusAgent") or elements.text(dicom_tags.AGENT)
     sop_class = elements.text("SOPClassUID")
     return Facts(
         subject=subject,
@@ -501,7 +504,7 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         pixel_mm=elements.numbers("PixelSpacing")[:2],
         thickness_mm=elements.number("SliceThickness"),
         direction=_direction(elements.numbers("ImageOrientationPatient")),
-        agent=None if "ContrastBolusAgent" not in elements.values else agent not in _NO_AGENT,
+        agent=_is_agent(agent) if {"ContrastBolusAgent", dicom_tags.AGENT} & elements.values.keys() else None,
         bolus=_bolus(elements, _shift(key, subject)),
         number=int(elements.number("SeriesNumber") or 0) or None,
         moment=_moment(elements, _shift(key, subject)),
@@ -550,6 +553,11 @@ def _body(elements: Elements) -> str | None:
     if not word:
         return None
     return word if word in _BODY_PARTS else "UNKNOWN"
+
+
+def _is_agent(text: str) -> bool:
+    """Whether the name of a contrast agent is one, and does not say that there was none."""
+    return _NO_AGENT.fullmatch(text.upper().strip(" .-")) is None
 
 
 def _contrast_word(text: str) -> str | None:
@@ -701,7 +709,7 @@ def _with_pulses(facts: Facts, dataset: Any) -> Facts:
     sequence += ("IR",) * (str(dataset.get("InversionRecovery") or "").upper() == "YES") + ("EP",) * is_planar
     is_spoiled = str(dataset.get("Spoiling") or "NONE").upper() != "NONE"
     agents = [str(one.get("CodeMeaning") or "?") for one in dataset.get("ContrastBolusAgentSequence") or ()]
-    agent = any(name.upper().strip(" .-") not in _NO_AGENT for name in agents) if agents else None
+    agent = any(map(_is_agent, agents)) if agents else None
     return replace(
         facts,
         sequence=facts.sequence or sequence,

@@ -7,6 +7,7 @@ same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ PRIVATE: dict[str, tuple[str, int]] = {
 }
 _CREATORS = {"GECreator": 0x00430010, "PhilipsCreator": 0x20010010}
 _NAMES = {tag: name for name, tag in (*TAGS.items(), *PRIVATE.values(), *_CREATORS.items())}
+_AGENTS, _MEANING, AGENT = 0x00180012, 0x00080104, "AgentMeaning"
+"""The code sequence of contrast agents, the meaning of a code, and what that of the first agent is called here."""
 PIXEL_TAGS: dict[str, int] = {
     # what an image of one frame needs to be read, beside its pixels
     "ImageType": 0x00080008,
@@ -194,7 +197,8 @@ class Elements:
 def read(file: BinaryIO, name: str, start: bytes | None = None) -> Elements | None:
     """The wanted elements of an open file; None if it is no DICOM file, or a DICOMDIR. Raises BadInput.
 
-    Only elements of the top level are looked at, group by group in the order of their tags. `start` are the first
+    Only elements of the top level are looked at, group by group in the order of their tags, and the name of the first
+    agent in ContrastBolusAgentSequence, which some scanners write instead of ContrastBolusAgent. `start` are the first
     FIRST bytes, where they are read already.
     """
     if start is None:
@@ -261,6 +265,8 @@ def walked(start: bytes, whole: bool = False) -> Elements | None:
         if tag <= last:
             raise _Unusual
         last = tag
+        if tag == _AGENTS and length:
+            values += _agent(start, body, length, explicit, heads)
         if length == _UNDEFINED:
             place = _behind_sequence(start, body, explicit, heads)
             continue
@@ -370,7 +376,7 @@ def parsed(file: BinaryIO, name: str) -> Elements | None:
 def _partial(file: BinaryIO, last: int) -> Any:
     """The data set up to a tag."""
     return pydicom().filereader.read_partial(
-        file, stop_when=lambda tag, vr, length: tag > last, force=True, specific_tags=list(_NAMES)
+        file, stop_when=lambda tag, vr, length: tag > last, force=True, specific_tags=[*_NAMES, _AGENTS]
     )
 
 
@@ -383,6 +389,10 @@ def _raw(dataset: Any) -> dict[str, bytes]:
             value = text.encode() + b" " * (len(text) % 2)
         if isinstance(value, bytes) and value:
             found[label] = value
+    with contextlib.suppress(Exception):  # a broken sequence is no reason to refuse a file that is read without it
+        meaning = dataset[_AGENTS].value[0].get_item(_MEANING).value if _AGENTS in dataset else b""
+        if isinstance(meaning, bytes) and meaning:
+            found[AGENT] = meaning
     return found
 
 
@@ -449,6 +459,32 @@ def _behind_item(start: bytes, place: int, explicit: bool, heads: list[tuple[int
         if tag == _ITEM_END:
             return place
         place = _behind_sequence(start, place, explicit, heads) if length == _UNDEFINED else place + length
+
+
+def _agent(
+    start: bytes, place: int, length: int, explicit: bool, heads: list[tuple[int, int]]
+) -> list[tuple[str, int, int]]:
+    """Where the meaning of the first code of a sequence stands, whose items begin at `place`; adds what it goes by."""
+    end = len(start) if length == _UNDEFINED else place + length
+    if end > len(start):
+        raise _More
+    within: list[tuple[int, int]] = []
+    while place + 8 <= end:
+        tag, length, body = _element(start, place, explicit)
+        within.append((place, body))
+        if tag == _ITEM and not within[:-1]:
+            place = body
+            continue
+        if tag > _MEANING or tag in (_ITEM_END, _SEQUENCE_END):
+            break
+        if length == _UNDEFINED:
+            raise _Unusual  # no element before the meaning is a sequence
+        place = body + length
+        if tag == _MEANING:
+            heads += within
+            return [(AGENT, body, place)] if length else []
+    heads += within
+    return []
 
 
 def _decoded(raw: bytes) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "7"
+RULES_VERSION = "8"
 """Changes with every change of a word or a rule."""
 
 
@@ -41,7 +41,7 @@ _AGENT = (
 )
 _BEFORE = (
     r"(?:no|non|not|without|w ?/? ?o(?:ut)?|wo|ohne|o(?= ?(?:k|gd|gad))|vor|sans|avant|sin|senza|prima|sem|antes"
-    r"|zonder|voor|bez|przed|pre|prior|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer|ej|inden|ikke"
+    r"|zonder|voor|bez|przed|pre|prae?|prior|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer|ej|inden|ikke"
     r"|ingen|keine?|pas)"
 )
 _WITH, _WITHOUT = r"(?:with|w|con|com|avec|mit|met)", r"(?:without|w ?/? ?o(?:ut)?|wo|sin|sem|sans|senza|ohne|zonder)"
@@ -142,6 +142,9 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\b(?:без|до) ?\w{0,3} ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bнатив\w*", " before "),
     (r"\b(?:с|после) ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bконтраст\w*|\+ ?(?:контр\w*|кв|ку)\b", " after "),
     (r"\bт([12])", r" t\1 "),
+    (r"\bτ([12])", r" t\1 "),
+    (r"\b(?:χωρισ|προ|πριν|ανευ) ?(?:(?:το|την|τησ|του) )?(?:σκιαγρ\w*|σκ|εγχυσ\w*|γαδολ\w*)", " before "),
+    (r"\b(?:μετα|με) ?(?:(?:το|την|τησ|του) )?(?:σκ|εγχυσ\w*)\b|\bσκιαγρ\w*|\bγαδολ\w*", " after "),
     (r"\bфл(?:аир|эр)\w*", " flair "),
     (rf"\b{_AGENT} ?(?:oncesi|nelkul|elott)|\bkontrasts\w? ?z\b", " before "),
     (rf"\bpo ?{_AGENT}\b", " after "),
@@ -197,8 +200,8 @@ _CONCEPTS: dict[str, str] = {
     "nulled": "psir wair fgatir wmn csfnull inv1 inv2 invi invii",
     "PD": "pd pdw dp dpw pdt2 t2pd pdfs proton protondensity protonendichte protondichte rho dualecho dual",
     "T1": "t1 t1w t1wi t1weighted t1n tt1 t1se t1tse t1fse",
-    "volume_T1": "mprage memprage mp2rage spgr fspgr fsgpr irspgr irfspgr bravo mdeft tfl tfl3d turboflash mpragize"
-    " 3dmprage spgrir efgre3d geir 3dgeir rssg stealthspgr",
+    "volume_T1": "mprage rage memprage mp2rage spgr fspgr fsgpr irspgr irfspgr bravo mdeft tfl tfl3d turboflash"
+    " mpragize 3dmprage spgrir efgre3d geir 3dgeir rssg stealthspgr",
     "gradient_T1": "tfe vibe evibe lava thrive flash fl3d ethrive quick3d qk3d ge3d fast3d wats",
     "T2": "t2 t2w t2wi t2weighted tt2",
     "fluid_T2": "haste ssfse sshtse fiesta fiestac ciss drive frfse frtse fase fase3d bffe balanced mrcp",
@@ -212,8 +215,8 @@ _CONCEPTS: dict[str, str] = {
     " gadovist gadob* gadot* dotarem clariscan magnevist prohance multihance omniscan km mkm mitkm nachkm"
     " mdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd t1post t1cont"
     " t1km delay delayed gbca tehoste* fsc fsgd fspost wcontrast gdfs posc stealthpost cte ivkm",
-    "before": "before noncon nonce pre nativ native nativo nativa nativer preg* prek* prec* unenhanced noncontrast nc"
-    " basal t1pre",
+    "before": "before noncon nonce pre pra prae nativ native nativo nativa nativer preg* prek* prec* unenhanced"
+    " noncontrast nc basal t1pre",
     "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"
     " colonna neck hals cou cuello knee shoulder hip ankle wrist prostate liver abdomen pelvis breast"
     " heart cardiac thorax lumbo* kolumna",
@@ -319,7 +322,8 @@ _NEGATED = re.compile(
     re.IGNORECASE,
 )
 _FAT_FIRST = re.compile(r"^\W*fat ?:|\(fat\)|: ?fat$", re.IGNORECASE)  # GE's name of the fat image of a Dixon series
-_PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]+")
+_END_OF_CLAUSE = re.compile(r"(?<![a-z])(post|pre)(?=\s*[:;])", re.IGNORECASE)  # `AX T1 POST : processed by …`
+_PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u0370-\u03ff\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]+")
 
 
 def recognise(text: str) -> Recognition:
@@ -382,9 +386,8 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
 
 def _tokens(text: str) -> list[str]:
     """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
-    plain = unicodedata.normalize("NFKD", _FAT_FIRST.sub(" fat image ", _NEGATED.sub(_without, text))).translate(
-        _LETTERS
-    )
+    text = _END_OF_CLAUSE.sub(r"\1contrast", _FAT_FIRST.sub(" fat image ", _NEGATED.sub(_without, text)))
+    plain = unicodedata.normalize("NFKD", text).translate(_LETTERS)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
     plain = unicodedata.normalize("NFC", plain)  # the letters of Korean, which were taken apart too
     plain = " ".join(_PLAIN_MARK.sub(" ", plain).split())

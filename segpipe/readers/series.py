@@ -195,6 +195,8 @@ def _alone(one: Series, also: Sequence[str] = ()) -> Judged:
     physics = physical_role(one)
     if said.detail == "dual echo" and physics == T2:
         return Judged(one, T2, 0.7, (*evidence, "TE"), NOT_SELECTED)  # the later echo, which is a series by itself here
+    if _is_acquired_mpr(facts, said) and physics == T1:
+        said = replace(said, role=T1, detail="")
     if said.role == OTHER:
         return _excluded(one, said.detail, evidence, also)
     standard = _ACQUISITION_CONTRASTS.get(facts.acquisition_contrast or "")
@@ -261,6 +263,12 @@ def _clash(named: str | None, standard: str | None, physics: str | None, said: r
     if named == T2 and "fluid_T2" in said.words:
         return None  # balanced and driven sequences, whose times say little
     return f"words say {named}, times say {physics}"
+
+
+def _is_acquired_mpr(facts: Facts, said: recognise.Recognition) -> bool:
+    """Whether words speak of an MPR and the header of an original image: in some hospitals MPR is short for MPRAGE."""
+    is_original = {"ORIGINAL", "PRIMARY"} <= set(facts.image_type)
+    return said.detail == "reformat" and "mpr" in said.words and not said.reformatted and is_original
 
 
 def _excluded(one: Series, reason: str, evidence: tuple[str, ...], also: Sequence[str]) -> Judged:
@@ -361,6 +369,7 @@ def _contrast(session: Sequence[Judged]) -> None:
             one.contrast = True
             one.evidence += ("agent",)
     clock = _clock(session, candidates)
+    _too_early(session, candidates, clock)
     injected, what = _injection(session, candidates, clock)
     for one in candidates:
         at = clock(one)
@@ -376,6 +385,17 @@ def _contrast(session: Sequence[Judged]) -> None:
             )
         if one.contrast and one.decision == NOT_SELECTED:
             one.role = T1CE
+
+
+def _too_early(
+    session: Sequence[Judged], candidates: Sequence[Judged], clock: Callable[[Judged], float | None]
+) -> None:
+    """Conflicts of T1 series that only the agent's name tells, all before the bolus: it may be typed in any time."""
+    bolus = min(_boluses(session, clock), default=None)
+    for one in candidates:
+        at = clock(one)
+        if "agent" in one.evidence and bolus is not None and at is not None and at < bolus:
+            _conflict(one, "its header names the agent, time says before the bolus")
 
 
 def _conflict(one: Judged, reason: str) -> None:
@@ -402,15 +422,20 @@ def _injection(
         for one in candidates
         if one.contrast and one.decision != CONFLICT and (at := clock(one)) is not None
     ]
-    bolus = [(at, "the bolus") for one in session if _is_bolus(one) and (at := clock(one)) is not None]
+    return min(told + [(at, "the bolus") for at in _boluses(session, clock)], default=(None, ""))
+
+
+def _boluses(session: Sequence[Judged], clock: Callable[[Judged], float | None]) -> list[float]:
+    """When agents were injected, by `clock`: when series began that follow one, and what headers say."""
+    found = [at for one in session if _is_bolus(one) and (at := clock(one)) is not None]
     last = max((one.seconds for one in session if one.seconds is not None), default=0.0)
     for one in session:
         moment = one.series.moment
         if one.facts.bolus is not None and moment is not None and one.seconds is not None and clock(one) == one.seconds:
             at = one.seconds + one.facts.bolus - moment
             if -_PAUSE <= at <= last:
-                bolus.append((at, "the bolus"))
-    return min(told + bolus, default=(None, ""))
+                found.append(at)
+    return found
 
 
 def _is_bolus(one: Judged) -> bool:

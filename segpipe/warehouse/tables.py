@@ -228,7 +228,7 @@ SERIES = _table(
     ("inversion_time_ms", _F64, True, "TI"),
     ("flip_angle", _F64, True, "degrees"),
     ("b_values", pa.list_(_F64), False, "s/mm2"),
-    ("agent", pa.bool_(), True, "whether ContrastBolusAgent names one; null where it is not there"),
+    ("agent", pa.bool_(), True, "whether ContrastBolusAgent or its sequence names one; null where neither is there"),
     ("words", pa.list_(_STR), False, "the known words of description and protocol; the text itself is not kept"),
     ("text_hash", _STR, False, "keyed hash of description and protocol: equal texts have equal hashes"),
     ("bytes", _I64, False, "size of the files"),

@@ -90,10 +90,62 @@ def test_sequences_of_any_length_are_stepped_over(tmp_path: Path, syntax: str, u
     assert (found.text("SeriesDescription"), found.number("Rows")) == (image.SeriesDescription, 6.0)
 
 
-def test_what_is_known_of_a_layout_changes_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("undefined", [False, True])
+@pytest.mark.parametrize(
+    ("meaning", "tag", "agent"),
+    [
+        ("Gadoterate meglumine", None, True),
+        (None, None, None),  # no item
+        ("", None, None),
+        ("Gadobutrol", "NONE GIVEN", False),
+        (None, "0 ml", False),
+        (None, "0.1 mmol/kg Gadavist", True),
+    ],
+)
+def test_an_agent_is_read_of_its_tag_or_its_sequence(
+    tmp_path: Path, syntax: str, undefined: bool, meaning: str | None, tag: str | None, agent: bool | None
+) -> None:
+    content = with_agent(tmp_path, syntax, undefined, meaning, tag)
+    found = header(io.BytesIO(content), Entry("a", len(content), ""))
+    assert found is not None
+    assert found.elements == walked(content, whole=True) == parsed(io.BytesIO(content), "a")
+    reducer = Reducer(b"key")
+    reducer.add(found)
+    assert reducer.series()[0].facts.agent is agent
+
+
+def with_agent(folder: Path, syntax: str, undefined: bool, meaning: str | None, tag: str | None) -> bytes:
+    """A T1 whose agent stands in a sequence, after whose name another sequence stands, or in its own tag."""
+    write(folder, studies()[0].only("t1 ax"))
+    image = pydicom.dcmread(folder / "00000")
+    items = []
+    if meaning is not None:
+        code, route = Dataset(), Dataset()
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "C-B03A", "SRT", meaning
+        route.CodeValue, route.CodingSchemeDesignator, route.CodeMeaning = "47625008", "SCT", "Intravenous route"
+        code.ContrastBolusAdministrationRouteSequence = [route]
+        items = [code]
+        for one in (code, route):
+            one.is_undefined_length_sequence_item = undefined
+        code["ContrastBolusAdministrationRouteSequence"].is_undefined_length = undefined
+    image.ContrastBolusAgentSequence = items
+    image["ContrastBolusAgentSequence"].is_undefined_length = undefined
+    if tag is not None:
+        image.ContrastBolusAgent = tag
+    image.file_meta.TransferSyntaxUID = syntax
+    buffer = io.BytesIO()
+    image.save_as(buffer, enforce_file_format=True, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("has_agent", [False, True])
+def test_what_is_known_of_a_layout_changes_no_answer(tmp_path: Path, has_agent: bool) -> None:
     """Elements are taken from known places only where a walk would find them, tried with bytes that are turned."""
     write(tmp_path, studies()[1].only("dwi"))
     first = (tmp_path / "00000").read_bytes()
+    if has_agent:
+        first = with_agent(tmp_path, ExplicitVRLittleEndian, True, "Gadobutrol", None)
     dice = random.Random(0)
     same = 0
     for _ in range(1500):

@@ -271,6 +271,32 @@ def test_time_after_the_first_series_with_contrast_tells_contrast() -> None:
     assert told(before, named, native)[2] == ("T1", "conflict")
 
 
+def test_an_agent_that_is_named_before_the_bolus_is_a_conflict() -> None:
+    plain = series(series="1", text="SAG T1", moment=10.0)
+    early = series(series="2", text="T1 SE", agent=True, moment=100.0)
+    bolus = series(series="3", text="DSC", agent=True, moment=500.0)
+    after = series(series="4", text="T1 SE COR", agent=True, moment=900.0, direction=(1.0, 0, 0, 0, 0, -1.0))
+    assert told(plain, early, bolus, after) == [
+        ("T1", "selected"), ("T1", "conflict"), ("other", "excluded"), ("T1ce", "selected"),
+    ]  # fmt: skip
+    assert told(plain, early, after)[1] == ("T1ce", "selected")
+
+
+@pytest.mark.parametrize(
+    ("image_type", "times", "role"),
+    [
+        (("ORIGINAL", "PRIMARY"), {"echo_time": 2.5, "repetition_time": 1900.0, "inversion_time": 900.0}, "T1ce"),
+        (("DERIVED", "PRIMARY"), {"echo_time": 2.5, "repetition_time": 1900.0, "inversion_time": 900.0}, "other"),
+        (("ORIGINAL", "PRIMARY"), {"echo_time": 95.0, "repetition_time": 4500.0}, "other"),
+    ],
+)
+def test_an_original_image_called_mpr_is_an_mprage(
+    image_type: tuple[str, ...], times: dict[str, float], role: str
+) -> None:
+    assert told(series(text="AX MPR POST", image_type=image_type, **times))[0][0] == role
+    assert told(series(text="AX MPR reformat POST", image_type=image_type, **times))[0][0] == "other"
+
+
 NO_BOLUS = ("Perfusion 3D ohne KM", "perfusion non contrast", "PWI without contrast", "CBF", "Cerebral Blood Flow",
             "WIP SOURCE - PERF", "3D ASL", "PERF")  # fmt: skip
 BOLUS = ("DSC", "T2* perfusion DSC", "DCE", "rCBV", "MTT", "ep2d_perf KM", "Perfusion with contrast")
