@@ -693,7 +693,7 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
     for scan in sorted(scans, key=lambda scan: (scan.subject, scan.session, scan.files[0].path)):
         first = kept.setdefault((scan.subject, scan.session), scan)
         if first is not scan:
-            if _is_copy(first) and not _is_copy(scan):
+            if is_copy(first.files[0].path) and not is_copy(scan.files[0].path):
                 kept[scan.subject, scan.session] = scan
                 first, scan = scan, first
             message = f"{scan.paths[0]} is a second scan of subject {scan.subject}, session {scan.session}"
@@ -703,8 +703,9 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
     return list(kept.values()), rejected
 
 
-def _is_copy(scan: ScanSource) -> bool:
-    return _COPY.search(scan.files[0].path) is not None
+def is_copy(path: str) -> bool:
+    """Whether a word of a path says that this is a copy."""
+    return _COPY.search(path) is not None
 
 
 def reject_scan(scan: ScanSource, reason: Reason, message: str, remedy: str) -> Rejected:

@@ -67,8 +67,9 @@ def unpacked_bz2(data: bytes, limit: int, name: str) -> bytes:
 
 def check_pointer(data: bytes, name: str) -> None:
     """Raise BadInput if a file's content is only a pointer to a server that has it."""
+    start = data[:512].replace(b"\\", b"/")  # Windows writes folders so
     for mark, kind, remedy in _POINTERS:
-        if mark in data[:512]:
+        if mark in start:
             raise BadInput(Reason.UNREADABLE, f"{name} is a pointer of {kind}, its content was not fetched", remedy)
 
 

@@ -23,6 +23,7 @@ _NAMED: tuple[tuple[str, str], ...] = (
     (rf"brats{_S}2023{_S}peds?|brats{_S}peds?{_S}2023", "brats2023"),  # children as adults, in the first year
     (rf"brats{_S}(?:20\d\d{_S})?ped", "brats-ped"),
     (rf"brats{_S}(?:20\d\d{_S})?men{_S}rt", "binary"),
+    (rf"brats{_S}2025{_S}mets?(?![a-z])|brats{_S}mets?{_S}2025", "brats2024"),  # with the cavity, since that year
     (rf"brats{_S}(?:20\d\d{_S})?(?:men|mets?|ssa|africa|goat)(?![a-z])", "brats2023"),
     (
         rf"brats-?gli-\d+-[1-9]\d\d(?!\d)|brats{_S}gli{_S}post|brats{_S}(?:gli)?{_S}202[45]|mu-glioma-post|ucsf[-_]?alptdg",

@@ -32,11 +32,11 @@ _STRONG = re.compile(
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
     r"|annotations?|annotated|annot|tracings?|traced|ot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct"
     r"|pred(?:s|icted|ictions?)?"
-    r"|\w*(?:标注|分割|掩膜|勾画)\w*"
+    r"|\w*(?:标注|分割|掩膜|勾画|マスク|領域|セグメンテ|마스크|분할|маск|сегмент|разметк)\w*"
 )
 _WEAK = re.compile(
     r"l(?:ae|a|e)si(?:on(?:e[ns]?|i|s)?|es?)|lesao|lesoes|tumou?r(?:e[ns]?|i|s)?|tumeurs?|guz|wmhs?|wml|infarcts?|core"
-    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|\w*(?:病灶|肿瘤)"
+    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|leze|\w*(?:病灶|肿瘤|病変|腫瘍|병변|종양|опухол|очаг)\w*"
 )
 _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "oedema": re.compile(r"(?<![a-z])(?:o?edema|oe?dem|ed|snfh|flairabnormality)(?![a-z])"),
@@ -57,10 +57,11 @@ _ANATOMY = re.compile(
 )
 _MADE_OF = re.compile(r"(?:[mwrsu]{0,3}[cp][1-6]|i?y_)(?P<name>.+)")
 _PARCELS = re.compile(r"aseg|aparc|wmparc|synthseg|brainmask|brainseg|tissueseg|parcellation|nawm")
+_MAP_OF_LESION = ("map", "maps")
 _BEST = re.compile(
     r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|corrected"
 )
-_WORST = re.compile(r"auto|approx|draft|initial|deep|net|hd_?glio|samseg|lst|first|old|backup")
+_DRAFT = re.compile(r"(?<![a-z])(?:approx\w*|drafts?|initial|first|old|backup)(?![a-z])")
 _PROGRAM = re.compile(
     r"(?<![a-z])(?:auto(?:seg|mated|matic)?|pred(?:s|icted|ictions?)?|outputs?|infer(?:red|ence)|ai|cnn|model\d*|algo\w*|nn)"
     r"(?![a-z])|nnu-?net|u-?net|deep|hd_?glio|samseg|(?<![a-z])lst(?![a-z])"
@@ -275,6 +276,8 @@ _TECHNICAL = frozenset(
         "aufnahmen",
         "serie",
         "series",
+        "resource",
+        "resources",
         "protocol",
         "protocols",
         "all",
@@ -302,7 +305,7 @@ _TECHNICAL_PATTERN = re.compile(
     r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
     r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|brain\w*extract\w*"
 )
-_WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl")
+_WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl|darkfluid")
 _FL = re.compile(r"fl(?![^\W_])", re.IGNORECASE)
 _ODD_WEIGHT = re.compile(r"t[12]([a-z]{2,})", re.IGNORECASE)
 _OTHER_IMAGE = re.compile(
@@ -378,7 +381,8 @@ _DATE = (
     rf"|{_YEAR}年\d{{1,2}}月(?:\d{{1,2}}日)?)"
 )
 _VISIT = re.compile(
-    rf"{_START}(?:(?P<date>{_DATE})|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}[a-z]?(?:-\d{{1,2}})?"
+    rf"{_START}(?:(?:(?:mri?|mrt|irm|anat)[_\-]?)?(?P<date>{_DATE})"
+    rf"|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}[a-z]?(?:-\d{{1,2}})?"
     rf"|(?:sessions?|ses|visits?|visite|besuch|tp|time[ _\-]?points?|zeitpunkt)[ _\-]?[a-h]|{_VISIT_WORD}|{_COUNT})"
     rf"{_END}",
     re.IGNORECASE,
@@ -395,7 +399,12 @@ _VISIT_END = re.compile(r"(?P<name>.*)[_\-. ](?P<visit>(?:pre|post)[_\-]?\d?)", 
 VISIT_LETTER = re.compile(r"[vmwdty]\d{1,4}", re.IGNORECASE)
 TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)
 _YMD = re.compile(rf"({_YEAR})[_\-. ]?({_MONTH})[_\-. ]?({_DAY})")
-_GLUED = re.compile(r"(.*\d)(flair|t1ce|t1gd|t1c|t1w?|t2w?|t2f|seg|mask)", re.IGNORECASE)
+_GLUED = re.compile(r"(.*\d)(flair|t1ce|t1gd|t1c|t1w?|t2w?|t2f|seg|mask)(?P<rest>[_\-. ].*)?", re.IGNORECASE)
+_COPIED = re.compile(  # what file shares put behind a name: `T1 (conflicted copy 2021-03-04)`
+    r"\s*[(\[][^()\[\]]*(?<![^\W_])(?:cop(?:y|ies)|kopie|copie|copia|conflict\w*|konflikt\w*)(?![^\W_])[^()\[\]]*[)\]]",
+    re.IGNORECASE,
+)
+_DARK = re.compile(r"(?<![^\W_])da(?:rk)?[_\- ]fl(?:uid)?(?![^\W_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -478,7 +487,7 @@ def describe(text: str) -> Said:
     if _ANATOMY.search(normal):
         return Said(BRAIN, label)
     words = normal.split("_")
-    rank = 0 if _BEST.search(normal) else (9 if _WORST.search(normal) else 2)
+    rank = 0 if _BEST.search(normal) else (9 if _DRAFT.search(normal) or _PROGRAM.search(normal) else 2)
     shown = any(_fits(_WEAK, word) for word in words)
     if any(_fits(_STRONG, word) for word in words):
         return Said(MASK, label, rank + (0 if shown else 3 if any(map(_WEIGHTED.search, words)) else 2))
@@ -539,7 +548,9 @@ def folder(name: str) -> Folder:
         return Folder(name, raw=name)
     if _VISIT_FOLDER.fullmatch(name):
         return Folder("", (name,), raw=name)
-    visits, rest = take_visits(name.partition(".long.")[0])  # FreeSurfer's `p1_tp1.long.p1_base`
+    if name == "fl":  # beside `t1` a kind of image; in capitals somebody's initials
+        return Folder("", (), Said("FLAIR", name), raw=name)
+    visits, rest = _visits_and_rest(name.partition(".long.")[0])  # FreeSurfer's `p1_tp1.long.p1_base`
     ends = _VISIT_END.fullmatch(rest)
     if (
         ends
@@ -577,12 +588,14 @@ def cut(stem: str) -> Cut:
     >>> cut("PatientID_0003_Timepoint_1_brain_t1c").visits, cut("T1_007").behind, cut("t2_tirm_tra_4").text
     (('Timepoint_1',), '007', '')
     """
-    visits, rest = take_visits(stem)
+    visits, rest = _visits_and_rest(_COPIED.sub(" copy", stem))
     glued = _GLUED.fullmatch(rest)
     if glued and not (_TECHNICAL_PATTERN.fullmatch(glued[1].lower()) or recognise(glued[1]).words):
-        rest = f"{glued[1]}_{glued[2]}"
+        rest = f"{glued[1]}_{glued[2]}{glued['rest'] or ''}"
     words = list(_WORD.finditer(rest))
     kinds = [kind_of(word[0]) for word in words]
+    if len(words) > 1 and kinds[1] == "word" and words[0].end() == 1 and rest[1] == "-" and rest[0].isalpha():
+        kinds[0] = "word"  # `e-THRIVE` is the name of a pulse, and `e` is nobody's
     strong = _first_modality(kinds, words)
     if strong is None and modality(rest) in MODALITIES:  # only words together say it, as in `dark_fluid`
         strong = next(n for n in reversed(range(len(words))) if modality(rest[words[n].start() :]) in MODALITIES)
@@ -603,6 +616,18 @@ def cut(stem: str) -> Cut:
         return Cut("", visits, rest, _behind(rest, words, kinds, strong))
     end = words[lead + 1].start() if lead + 1 < len(words) else len(rest)
     return Cut(rest[:end].strip("_-. "), visits, rest[end:], "")
+
+
+def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
+    """`take_visits`, but `study_07` behind a word for masks ends a patient's name: `Glioma_Seg_Study_07_FLAIR`."""
+    name = _DARK.sub("darkfluid", name)
+    visits, rest = take_visits(name)
+    if len(visits) != 1 or not is_weak_visit(visits[0]):
+        return visits, rest
+    before, _, behind = name.partition(visits[0])
+    words = _WORD.findall(before)
+    study = words and not has_digit(before) and kind_of(words[-1]) in ("mask", "weak")
+    return ((), name) if study and (not behind or modality(behind) in MODALITIES) else (visits, rest)
 
 
 def _first_modality(kinds: list[str], words: list[re.Match[str]]) -> int | None:
@@ -648,7 +673,8 @@ def take_visits(text: str) -> tuple[tuple[str, ...], str]:
     found: list[str] = []
     for pattern in (_VISIT, _VISIT_ELSE):
         while match := pattern.search(text):
-            found.append(_date(match[0]) if match.groupdict().get("date") else match[0])
+            date = match.groupdict().get("date")
+            found.append(_date(date) if date else match[0])
             text = _joined(text[: match.start()], text[match.end() :])
     return tuple(found), text
 
@@ -678,7 +704,8 @@ def kind_of(word: str) -> str:
     found = recognise(word)
     if (role := modality(word)) is not None and _is_modality(lower, role):
         return "modality"
-    if all(_fits(_WEAK, piece) for piece in pieces):
+    shown = [_fits(_WEAK, piece) for piece in pieces]
+    if all(shown) or (shown and shown[0] and all(piece in _MAP_OF_LESION for piece in pieces[1:])):
         return "weak"
     return "word" if found.words and len(lower) > 1 and not re.search(r"\d", lower) else "id"
 

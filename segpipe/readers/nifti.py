@@ -155,7 +155,9 @@ def partners(path: str) -> Iterator[str]:
     other = {".hdr": ".img", ".img": ".hdr"}.get(suffix.lower())
     if other is None:
         return
-    cases = (other.upper(), other) if suffix.isupper() else (other, other.upper())
+    cases: tuple[str, ...] = (other.upper(), other) if suffix.isupper() else (other, other.upper())
+    if suffix[1].isupper() and not suffix.isupper():
+        cases = (f".{other[1:].title()}", *cases)  # `T2.Hdr`
     for plain in (stem + case for case in cases):
         gz = plain + (".GZ" if plain.isupper() or suffix.isupper() else ".gz")
         yield from (gz, plain) if packed else (plain, gz)

@@ -184,7 +184,7 @@ _CONCEPTS: dict[str, str] = {
     " carotis carotide cow willis tricks twist inhance trance pcmra pca pc3d 3dpc arteries venen mrangio tofmra"
     " tofcow ceangio qflow 4dflow stenosis",
     "map": "map maps mapa mapas carte karte mappa mapping molli relaxometry t1map t2map r1map r2map qmap"
-    " parametric mapit fieldstrength qt1 qt2 quantitative pdmap mtr",
+    " parametric mapit fieldstrength qt1 qt2 quantitative pdmap mtr relaxation* t1prime t2prime",
     "synthetic": "synthetic* synth symri synmr syntac",
     "SWI": "swi swip swan eswan qsm susc suscept* suszept* hemo haemo hamo hamos* hemoseq* hemosid* heme hemorr*"
     " haemorr* hemorag* blutung venbold venobold fsbb bsi pha phase swmip swim medic merge mpgr mpgre mfgre megre"

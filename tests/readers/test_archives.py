@@ -69,6 +69,76 @@ class TestCopies:
         assert set(visits(listing)) == {"Patient (1)", "Patient (2)"}
 
 
+class TestWhoseItIs:
+    """Words that could be nobody's and are somebody's, and the reverse."""
+
+    @pytest.mark.parametrize("word", ["train", "Case", "image", "volume"])
+    def test_a_technical_word_with_a_number_is_a_patient_where_nothing_else_is(self, tmp_path: Path, word: str) -> None:
+        paths = expand(f"preproc/{word}_00<n>/<f>.nii", n=("0", "1", "2"), f=("ct", "mri", "lesion_mask"))
+        listing = read(tmp_path, *paths)
+        assert len(visits(listing)) == 3
+        assert not listing.rejected
+
+    def test_numbered_folders_of_different_files_are_nobody(self, tmp_path: Path) -> None:
+        assert len(visits(read(tmp_path, "part1/P001/T1.nii", "part2/P001/FLAIR.nii", "part2/P002/T1.nii"))) == 2
+
+    def test_folders_of_year_month_and_day_are_a_visit(self, tmp_path: Path) -> None:
+        days = ("2019/03/04", "2020/09/12")
+        below = read(tmp_path / "below", *expand("MRN77881<p>/<d>/<w>.nii", p=("2", "3"), d=days, w=("T1", "FLAIR")))
+        above = read(tmp_path / "above", *expand("<d>/P<p>/<w>.nii", p=("2", "3"), d=days, w=("T1", "FLAIR")))
+        for listing in (below, above):
+            assert [len(sessions) for sessions in visits(listing).values()] == [2, 2]
+
+    def test_a_year_with_numbers_below_holds_patients(self, tmp_path: Path) -> None:
+        assert set(visits(read(tmp_path, *expand("2019/0<n>/T1.nii", "2020/0<n>/T1.nii", n=("1", "2"))))) == {
+            "01",
+            "02",
+        }
+
+    def test_what_spm_writes_beside_an_image_is_of_its_patient(self, tmp_path: Path) -> None:
+        paths = expand("<m>S0<p>_T1.nii", m=("", "m", "wm", "c1", "y_"), p=("7", "8"))
+        listing = read(tmp_path, *paths)
+        assert set(visits(listing)) == {"S07", "S08"}
+        assert set(roles(listing)) == {"S07_T1.nii", "S08_T1.nii"}
+        small = read(tmp_path / "small", *expand("s0<p>_T1.nii", "ms0<p>_T1.nii", p=("7", "8")))
+        assert len(visits(small)) == 4  # `ms07` may be the seventh with multiple sclerosis
+
+    def test_files_called_for_the_number_of_their_series_are_of_one_scan(self, tmp_path: Path) -> None:
+        series = ("5-t1_mprage_sag/resources/NIFTI/files/5", "7-t2_space_dark_fluid/resources/NIFTI/files/7")
+        listing = read(tmp_path, *expand("S0<p>_MR2019030<p>/scans/<s>.nii.gz", p=("1", "2"), s=series))
+        assert {scan.subject: scan.modalities for scan in listing.scans} == dict.fromkeys(
+            ("S01", "S02"), ("FLAIR", "T1")
+        )
+
+    @pytest.mark.parametrize("name", ["Glioma_Seg_Study_07", "wmh_study_3"])
+    def test_study_behind_a_word_for_masks_ends_a_name(self, tmp_path: Path, name: str) -> None:
+        listing = read(tmp_path, *expand(f"{name}_<w>.nii", w=("FLAIR", "T1")))
+        assert list(visits(listing)) == [name]
+        assert set(roles(listing).values()) == {"FLAIR", "T1"}
+
+    def test_a_study_of_masks_holds_images(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("Mask_study/Non<p>/<w>.nii", p=("P1", "P2"), w=("FLAIR", "T1")))
+        assert {scan.modalities for scan in listing.scans} == {("FLAIR", "T1")}
+        paths = expand("images/P1/<w>.nii", "Mask_files/P1/<w>.nii", w=("FLAIR", "T1"))
+        (scan,) = read(tmp_path / "both", *paths).scans
+        assert [file.role for file in scan.files] == ["FLAIR", "T1", MASK]
+
+
+class TestCopiesOfShares:
+    """Copies by their words."""
+
+    def test_a_conflicted_copy_is_no_visit(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, "P 1/T1.nii", "P 1/T1 (conflicted copy 2021-03-04 101112).nii", "P 1/FLAIR.nii")
+        assert set(roles(listing)) == {"P 1/T1.nii", "P 1/FLAIR.nii"}
+        assert [str(one.reason) for one in listing.rejected] == ["duplicate"]
+
+    def test_a_backup_of_a_data_set_is_nobody_else(self, tmp_path: Path) -> None:
+        paths = expand("<d>sub-0<p>/anat/sub-0<p>_T1w.nii", d=("", "backup_2021/"), p=("1", "2"))
+        listing = read(tmp_path, *paths)
+        assert set(visits(listing)) == {"sub-01", "sub-02"}
+        assert not any("backup" in path for path in roles(listing))
+
+
 @pytest.mark.parametrize(
     "path", ["P1/\u2460_T1.nii", "P1/\u00b2_T1.nii", "\u75c5\u4eba1/\u2460/\u2460_T1.nii", "imagesTr/P\u2460_0001.nii"]
 )
@@ -453,6 +523,8 @@ class TestMasks:
             "wmh",
             "gtv",
             "tumorMask",
+            "lesionMap",
+            "腫瘍マスク",
             "LesionSeg",
             "ManualSegmentation",
             "lesion",
@@ -476,6 +548,14 @@ class TestMasks:
     def test_a_folder_of_masks(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "images/P1.nii", "labels/P1.nii", "images/P2.nii", "labels/P2.nii")
         assert [[file.role for file in scan.files] for scan in listing.scans] == [["image", MASK]] * 2
+
+    def test_a_lesion_comes_before_organs(self, tmp_path: Path) -> None:
+        found = roles(read(tmp_path, "P1/T1.nii", *expand("P1/segmentations/<w>.nii", w=("brain", "eye", "lesion"))))
+        assert found == {"P1/T1.nii": "T1", "P1/segmentations/lesion.nii": MASK}
+
+    def test_words_with_a_dash_below_bids_folders(self, tmp_path: Path) -> None:
+        paths = expand("sub-01/ses-01/<w>.nii", w=("T1", "FLAIR-reg", "TumorMask-CL"))
+        assert sorted(roles(read(tmp_path, *paths)).values()) == ["FLAIR", "T1", MASK]
 
     def test_a_folder_named_for_a_class_makes_none(self, tmp_path: Path) -> None:
         assert set(roles(read(tmp_path, "Tumor/P1/T1.nii", "lesion/P2/T1.nii")).values()) == {"T1"}

@@ -52,7 +52,8 @@ def test_data_sets_are_known_by_name(name: str, convention: str | None) -> None:
         ("brats-africa", "P1/T1.nii.gz", "brats2023"), ("x", "brats/P1/P1-t2f.nii.gz", "brats2023"),
         ("BraTS", "P1/P1_flair.nii.gz", None), ("wmh", "P1/P1_T1.nii.gz", None),
         ("BraTS2023-PED", "BraTS-PED-00002-000/x-t2f.nii", "brats2023"),
-        ("BraTS-PEDs2024", "BraTS-PED-00002-000/x-t2f.nii", "brats-ped"), ("x", "brats_men_rt/P1/t1c.nii", "binary"),
+        ("BraTS-PEDs2024", "BraTS-PED-00002-000/x-t2f.nii", "brats-ped"),
+        ("BraTS2025-MET", "BraTS-MET-00100-000/x-t2f.nii", "brats2024"), ("x", "brats_men_rt/P1/t1c.nii", "binary"),
     ],
 )  # fmt: skip
 def test_data_sets_are_known_by_a_folder(folder: str, file: str, convention: str | None) -> None:
@@ -123,11 +124,16 @@ def test_names_in_capitals(tmp_path: Path) -> None:
     nifti.write(volume, tmp_path / "A.NII.GZ")
     assert gzip.decompress((tmp_path / "A.NII.GZ").read_bytes()) == nifti.to_bytes(volume)
     assert "a/B.IMG" in nifti.partners("a/B.hdr")
+    assert next(nifti.partners("a/B.Hdr")) == "a/B.Img"
 
 
 @pytest.mark.parametrize(
-    "content", [b"version https://git-lfs.github.com/spec/v1\n", b"/annex/objects/MD5E-s1.nii.gz\n"]
-)
+    "content",
+    [
+        b"version https://git-lfs.github.com/spec/v1\n", b"/annex/objects/MD5E-s1.nii.gz\n",
+        rb"..\.git\annex\objects\aa\MD5E-s1.nii.gz",
+    ],
+)  # fmt: skip
 def test_pointers_are_told(content: bytes) -> None:
     with pytest.raises(BadInput, match="pointer") as caught:
         inflate.check_pointer(content, "P1_T1.nii.gz")

@@ -12,7 +12,19 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from segpipe.readers.archive import Archive, Claim, Companions, Entry, Found, ScanSource, gather, is_image, pairs, stem
+from segpipe.readers.archive import (
+    Archive,
+    Claim,
+    Companions,
+    Entry,
+    Found,
+    ScanSource,
+    gather,
+    is_copy,
+    is_image,
+    pairs,
+    stem,
+)
 from segpipe.readers.labels import stated
 from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, is_site, modality
 from segpipe.readers.people import examples
@@ -194,12 +206,18 @@ def _entities(rest: str) -> tuple[dict[str, str], tuple[str, ...], str]:
     *parts, last = rest.split("_")
     entities: dict[str, str] = {}
     words: list[str] = []
-    for part in (*parts, last if _ENTITY.fullmatch(last) else ""):
+    is_entity = (match := _ENTITY.fullmatch(last)) is not None and not _says_an_image(match["key"])
+    for part in (*parts, last if is_entity else ""):
         if match := _ENTITY.fullmatch(part):
             entities[match["key"].lower()] = match["value"]
         elif part:
             words.append(part)
-    return entities, tuple(words), "" if _ENTITY.fullmatch(last) else last
+    return entities, tuple(words), "" if is_entity else last
+
+
+def _says_an_image(key: str) -> bool:
+    """Whether what stands before a dash is no entity but what the image is, as in `EdemaMask-CL` or `FLAIR-reg`."""
+    return key.lower() not in _MASK_KEYS and (is_mask_word(key) or modality(key) in MODALITIES)
 
 
 def _image_role(name: _Name) -> str | None:
@@ -282,7 +300,8 @@ def _people(
     joined: list[str] = []
     parted: list[str] = []
     for subject, persons in by_subject.items():
-        clash = any(files[one] & files[other] for one in persons for other in persons if one < other)
+        own = [one for one in persons if not is_copy(one[0])] or persons
+        clash = any(files[one] & files[other] for one in own for other in own if one < other)
         clash = clash or sum(root in datasets for root, _ in persons) > 1
         clash = clash or (_is_short(subject) and _at_sites(root for root, _ in persons))
         if len(persons) > 1:
@@ -320,7 +339,7 @@ def _site_of(root: str) -> str:
 def _scan_files(images: Iterable[_Name], subject: str) -> Iterator[Found]:
     for name in images:
         role = _image_role(name) or name.suffix
-        rank = (name.space != _NATIVE) * 2 + ("acq" in name.entities)
+        rank = is_copy(name.root) * 4 + (name.space != _NATIVE) * 2 + ("acq" in name.entities)
         yield Found(subject, subject, name.session, role, name.entry, rank=rank)
 
 

@@ -61,10 +61,15 @@ _COMMON = frozenset(
 _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
+_MADE = re.compile(r"(?P<made>[mwrsu]{1,4})(?P<name>[A-Z0-9].*)")
+_COUNTED = re.compile(r"(?P<word>[^\W\d_]+(?:[_\-. ][^\W\d_]+)*)[_\-. ]?\d+")
 _SPLIT = re.compile(
     r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>train|tr|test|ts|val|valid|validation|dev|holdout)(?:ing|data|set)?"
     r"[_\-]?(?:images?|labels?|masks?|data|set)?",
     re.IGNORECASE,
+)
+_DAY_FOLDERS = re.compile(  # a PACS's folders of a year, a month and a day, below a patient or above one
+    r"(?P<above>(?:^|.*/))(?P<year>19[89]\d|20[0-4]\d)/(?P<month>0[1-9]|1[0-2])/(?P<day>0[1-9]|[12]\d|3[01])(?P<below>(?=/|$).*)"
 )
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>000\d)")  # nnU-Net's
 _OLD = re.compile(r"(?P<case>.+)_(?:flair|t1|t1ce|t2|seg)", re.IGNORECASE)
@@ -95,13 +100,14 @@ class Read(NamedTuple):
     own: bool  # whether the file's own name says the role
     weak: str = ""
     tail: str = ""  # the words that describe the file
+    below: str | None = None  # the modality that the file's name tells in a folder of masks
 
 
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """A scan of every group of image files."""
     images, companions, rejected = pairs(entries)
     origin = archive.root.rstrip("/").rpartition("/")[2]
-    reads, anatomy = _split(_of_originals(_read_all(images)))
+    reads, anatomy = _split(_of_originals(_of_counted_folders(_without_study_masks(_read_all(images)))))
     persons, told = people(_uses(reads))
     persons, apart = _apart_by_site(reads, persons)
     told += apart
@@ -219,10 +225,83 @@ def _without_maps(reads: list[Read], by_folder: Mapping[str, list[Entry]]) -> li
         return reads
     folder = reads[0].entry.folder
     stems = {stem(one.name) for path in (folder, folder.rpartition("/")[0]) for one in by_folder.get(path, ())}
+    named = {stem(read.entry.name): read for read in reads}
     return [
-        read._replace(said=Said(BRAIN, read.said.label), own=True) if is_map_of(stem(read.entry.name), stems) else read
+        read._replace(said=Said(BRAIN, read.said.label), own=True)
+        if is_map_of(name, stems)
+        else _like_original(name, read, named)
+        for name, read in named.items()
+    ]
+
+
+def _like_original(name: str, read: Read, named: Mapping[str, Read]) -> Read:
+    """What SPM has made of an image beside it, as `mS07_T1` of `S07_T1`, is of the same patient and comes after it."""
+    match = _MADE.fullmatch(name)
+    if not match or (original := named.get(match["name"])) is None:
+        return read
+    label = f"{original.said.label}-{match['made']}"
+    return original._replace(entry=read.entry, said=replace(original.said, label=label))
+
+
+def _without_study_masks(reads: list[Read]) -> list[Read]:
+    """Files in a folder such as `Mask_study` that are called for several modalities are images, if none are theirs.
+
+    Were they masks, their few whole numbers would tell it.
+    """
+    below = {read.chain for read in reads if read.below}
+    if not below:
+        return reads
+    imaged = {read.chain for read in reads if read.said.role != MASK and read.chain in below}
+    kinds: dict[Chain, set[str]] = defaultdict(set)
+    for read in reads:
+        if read.below and read.chain not in imaged:
+            kinds[read.chain].add(read.below)
+    images = {chain for chain, found in kinds.items() if len(found) > 1}
+    return [
+        read._replace(said=Said(read.below, read.said.label), own=True) if read.below and read.chain in images else read
         for read in reads
     ]
+
+
+def _of_counted_folders(reads: list[Read]) -> list[Read]:
+    """Folders such as `train_000` and `train_001` are patients where nothing below or above names any.
+
+    So it is if files of one name lie in several.
+    """
+    nobody = {chain for chain in {read.chain for read in reads} if not any(map(owns, chain))}
+    if not nobody:
+        return reads
+    held: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    of: dict[str, tuple[tuple[str, str], str]] = {}
+    for read in reads:
+        if read.chain in nobody and (found := _counted(read.entry.folder)) is not None:
+            above, word, name = found
+            held[above, word][name].add(read.entry.path[len(above) + len(name) :])
+            of[read.entry.path] = (above, word), name
+    several = {
+        group
+        for group, folders in held.items()
+        if len(set().union(*folders.values())) < sum(map(len, folders.values()))
+    }
+    named = {path: name for path, (group, name) in of.items() if group in several}
+    return [
+        read._replace(chain=(named[read.entry.path], *read.chain)) if read.entry.path in named else read
+        for read in reads
+    ]
+
+
+@lru_cache(maxsize=1 << 12)
+def _counted(path: str) -> tuple[str, str, str] | None:
+    """The outermost folder of a path that is a technical word with a number, and that word; None if names tell more."""
+    if _place(path).chain:
+        return None
+    above = ""
+    for name in path.split("/"):
+        match = _COUNTED.fullmatch(name)
+        if match and folder(name) == Folder("", raw=name):
+            return above, match["word"].lower(), name
+        above += f"{name}/"
+    return None
 
 
 def _has_both(reads: list[Read]) -> bool:
@@ -313,6 +392,10 @@ def _is_case(path: str, inside: list[Entry]) -> bool:
 def _place(path: str) -> Place:
     if not path:
         return _NOWHERE
+    if dated := _DAY_FOLDERS.fullmatch(path):
+        below = any(folder(name).text for name in dated["below"].split("/"))
+        if below or any(map(owns, _place(dated["above"].rstrip("/")).chain)):
+            path = "{above}{year}-{month}-{day}{below}".format_map(dated.groupdict())
     above, _, name = path.rpartition("/")
     return _inside(_place(above), folder(name))
 
@@ -350,7 +433,7 @@ def _read(entry: Entry, place: Place) -> Read:
         if shorter is not rest:
             rest = shorter
             repeated.append(known)
-    if not rest:
+    if not rest or (place.said and rest.isdecimal() and any(_begins_with(known, rest) for known in place.names)):
         return Read(entry, place.chain, place.visits, place.said or Said(None), False, place.weak)
     if place.channels and (channel := _CHANNEL.fullmatch(rest)):
         said = Said(None, f"channel-{int(channel['channel'])}")
@@ -372,6 +455,11 @@ def _read(entry: Entry, place: Place) -> Read:
     return _judged(Read(entry, chain, visits, said, said.role is not None, place.weak, parts.tail), place)
 
 
+def _begins_with(name: str, number: str) -> bool:
+    """Whether a name begins with a number, as that of a series' folder does: `5-t1_mprage`."""
+    return name.startswith(number) and not name[len(number) : len(number) + 1].isdecimal()
+
+
 @lru_cache(maxsize=1 << 12)
 def _described(rest: str) -> tuple[Cut, Said]:
     """A name's parts, and what the words behind a person's say."""
@@ -384,7 +472,9 @@ def _judged(read: Read, place: Place) -> Read:
     if place.said is None or read.said.role == BRAIN or (read.said.role == MASK and not read.said.weak):
         return read
     if place.mask:
-        return read._replace(said=replace(place.said, label=read.said.label))
+        rank = place.said.rank - 2 * (read.said.role == MASK)  # `segmentations/lesion` before `segmentations/brain`
+        own = read.said.role if read.said.role in MODALITIES else None
+        return read._replace(said=replace(place.said, label=read.said.label, rank=rank), below=own)
     if read.said.role is None:
         return read._replace(said=replace(place.said, label=read.said.label))
     return read
