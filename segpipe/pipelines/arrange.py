@@ -22,25 +22,27 @@ def preparing(name: str, orientation: str, baseline: Callable[[], Baseline | Non
 
     `baseline` gives the visit that the scan is to follow; it is asked only for what is prepared, and where it has none
     to give, the scan is flagged.
-    Frames of a scan that is prepared already are left as they are. Raises BadInput if a scan cannot be prepared.
+    Frames of a scan that is prepared already are left as they are, and flagged if a check is in doubt. Those that
+    cannot be prepared while others can are left out. Raises BadInput if a scan cannot be prepared.
     """
 
     def arrange(images: list[Frame], masks: list[Frame]) -> Arranged:
         raws = [_raw(frame, orientation) for frame in images]
-        record = recognised(raws)
-        if record is not None:
-            return Arranged(images, masks, space=atlas.SPACE, preparation=record, flags=[])
+        alone = recognised(raws)
+        if alone is not None:
+            return Arranged(images, masks, space=atlas.SPACE, preparation=alone.record, flags=alone.flags)
         followed = None if baseline is None else baseline()
         found = prepare(name, raws, [_raw(frame, orientation) for frame in masks], orientation, followed)
-        alone = [NO_BASELINE] if baseline is not None and followed is None else []
+        missing = [NO_BASELINE] if baseline is not None and followed is None else []
         return Arranged(
-            [_on(found, frame, found.images[frame.role]) for frame in images],
-            [_on(found, frame, labels) for frame, labels in zip(masks, found.masks, strict=True)],
+            [_on(found, frame, found.images[frame.role]) for frame in images if frame.role in found.images],
+            [_on(found, frame, labels) for frame, labels in zip(masks, found.masks, strict=True) if labels is not None],
             found.brain,
             atlas.SPACE,
             found.record,
-            [*found.flags, *alone],
+            [*found.flags, *missing],
             found.follows,
+            found.dropped,
         )
 
     return arrange

@@ -40,12 +40,15 @@ BOUNDS = {
     "baseline_beside_atlas_mm": Bounds(None, None, 10.0, None),
     "atlas_metric": Bounds(None, None, -0.4, None),
     "turned": Bounds(None, None, 0.9, 1.0),
+    "mirrored": Bounds(None, None, 1.03, 1.1),
+    "baseline_mirrored": Bounds(None, None, 1.03, None),
 }
 """What each check is:
 
 * `brain_volume_ml`: of the brain mask.
-* `main_part`: share of what the network calls brain that is one part.
-* `brain_at_edge`: brain in an outermost slice of the field of view, as a share of the fullest slice.
+* `main_part`: share of what the network calls brain that is one part, of the modality where it is least.
+* `brain_at_edge`: brain in an outermost slice of the field of view, as a share of the fullest slice, of the modality
+  where it is most. What fails in this, in `main_part` or in its volume drops out alone if another modality does not.
 * `masks_agree`: Dice of the brain masks of the reference and of another modality, each found on its own image, after
   the registration that has not looked at the second.
 * `metric`: mutual information of a modality and the reference inside the brain, negative.
@@ -57,13 +60,17 @@ BOUNDS = {
 * `mask_in_brain`: share of what it labels that is brain.
 * `baseline_overlap`: Dice of the brain and that of the patient's baseline, once laid onto it.
 * `baseline_metric`: mutual information of the two references inside the baseline's brain, negative.
-* `baseline_beside_atlas_mm`: how far that is from where the atlas alone would have put the brain. A scan of which one
-  of these three is in doubt does not follow its baseline.
+* `baseline_beside_atlas_mm`: how far that is from where the atlas alone would have put the brain.
+* `baseline_mirrored`: as `mirrored`, of the two references. A scan of which one of these four is in doubt does not
+  follow its baseline.
 * `atlas_metric`: mutual information of the reference and the atlas once fitted affinely, negative.
 * `turned`: mutual information with the atlas of the best pose that is turned by 90 or 180 degrees from what the header
   says, as a share of that of the header's pose. All modalities agree on a header that is wrong by such a turn or has
   an axis mirrored, and the outline fits nearly as well. The scan is refused, not turned, because a mirrored axis looks
   the same as a half turn, which would bring left to the right.
+* `mirrored`: mutual information of the reference and the mirror image of a modality, as a share of that of the two as
+  they are. Above 1, left is right in one of the two: 0.65 to 0.79 of pairs that agree, 1.20 and more of pairs that do
+  not. Where all modalities and all visits have left and right exchanged, nothing in the images tells.
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -19,12 +19,14 @@ from segpipe.prepare.brain import Brain, filled, find_brain, largest_component
 from segpipe.prepare.checks import Check, check
 from segpipe.prepare.grids import LPS, Grid, resample
 from segpipe.prepare.raw import Raw
-from segpipe.prepare.register import Head, Rigid, brains_overlap, moved_mm, rigid, upright
+from segpipe.prepare.register import Head, Rigid, brains_overlap, mirrored, moved_mm, rigid, upright
 
 REFERENCES = ("T1ce", "T1", "FLAIR", "T2")
 """What the others are registered to: the first of these that a scan has, else its first modality."""
 
 PREPARED, RECOGNISED = "prepared", "recognised"
+WITHOUT = "without"
+"""The flag of a scan of which a modality dropped out, with the modality."""
 _EDGE = 0.5
 
 
@@ -33,17 +35,20 @@ class Prepared:
     """A scan in the space `brain-1mm`; arrays are (S, H, W) along `orientation`.
 
     `images` holds stored values, float32, interpolated; what is no brain means 0 once scaled. `masks` have their
-    labels' dtypes. `affine` maps indices to RAS+ mm. `record` is the PREPARATION struct of the table `scans`, `follows`
-    the FOLLOWS struct: None for a scan that stands in the space on its own.
+    labels' dtypes, and are None where they went with a modality that dropped out. `affine` maps indices to RAS+ mm.
+    `record` is the PREPARATION struct of the table `scans`, `follows` the FOLLOWS struct: None for a scan that stands
+    in the space on its own. `dropped` are the volumes that could not be prepared where others could, by the names of
+    their files, and why.
     """
 
     images: dict[str, np.ndarray]
-    masks: list[np.ndarray]
+    masks: list[np.ndarray | None]
     brain: np.ndarray
     affine: np.ndarray
     record: dict[str, Any]
     flags: list[str]
     follows: dict[str, str] | None = None
+    dropped: tuple[tuple[str, BadInput], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,22 +69,47 @@ def baseline_of(
     return Baseline(session, fingerprint, Head(scale(ras, slope, inter), atlas.grid(), brain, alone=True))
 
 
-def recognised(raws: Sequence[Raw]) -> dict[str, Any] | None:
-    """The PREPARATION struct of a scan that is stripped and co-registered already and is to be left alone, else None.
+@dataclass(frozen=True, eq=False)
+class Recognised:
+    """A scan that is left as it is: the PREPARATION struct of the table `scans`, and what is in doubt."""
 
-    Its voxels must be cubes of 1 mm as well: any other scan has to be resampled.
+    record: dict[str, Any]
+    flags: list[str]
+
+
+def recognised(raws: Sequence[Raw]) -> Recognised | None:
+    """What is known of a scan that is stripped and co-registered already and is to be left alone, else None.
+
+    Its voxels must be cubes of 1 mm as well: any other scan has to be resampled. Whoever prepared it had reasons, so
+    that a check which would have failed is a flag as well.
     """
     brains = [raw.stripped_brain(one) for one in raws]
-    spacing = raws[0].grid.spacing_mm
-    if not raw.is_prepared(raws, brains) or np.abs(spacing - 1).max() > 0.01:
+    if np.abs(raws[0].grid.spacing_mm - 1).max() > 0.01 or not raw.is_prepared(raws, brains):
         return None
-    return {
+    masks = {one.role: brain for one, brain in zip(raws, brains, strict=True) if brain is not None}
+    judged = _checks_of_recognised(raws, masks)
+    record = {
         "how": RECOGNISED,
-        "reference": raws[0].role,
+        "reference": _reference(raws).role,
         "transforms": [_transform_row(one.role, np.eye(4), None, 0.0) for one in raws],
-        "checks": [],
+        "checks": [one.row for one in judged],
         "versions": {"segpipe": segpipe.__version__},
     }
+    return Recognised(record, [one.flag for one in judged if one.verdict != checks.GOOD])
+
+
+def _checks_of_recognised(raws: Sequence[Raw], brains: Mapping[str, np.ndarray]) -> list[Check]:
+    """Those that need no registration: whether a whole brain is there, and the same in all modalities."""
+    reference = _reference(raws)
+    brain, template = brains[reference.role], atlas.head()
+    volume = np.count_nonzero(brain) * reference.grid.voxel_ml
+    ends_below = np.pad(brain, ((0, 0), (0, 0), (1, 0)))  # grids of templates end in the cerebellum or above
+    return [
+        check("brain_volume_ml", volume),
+        check("brain_at_edge", checks.brain_at_edge(ends_below), reference.role),
+        check("size_of_atlas", float(np.cbrt(volume / (template.brain.sum() * template.grid.voxel_ml)))),
+        *(check("masks_agree", raw.overlap(brain, brains[role]), role) for role in brains if role != reference.role),
+    ]
 
 
 def prepare(
@@ -91,43 +121,58 @@ def prepare(
     rigidly; then each is resampled once, linearly, with both transforms chained. Where the patient has a `baseline`,
     the reference is registered to that instead, so that visits lie on each other; if that cannot be trusted, the scan
     stands on its own and is flagged. A mask goes with the modality that it
-    was drawn on, else with the reference. Raises BadInput if a volume cannot be prepared, shows no brain, or where
-    the result cannot be trusted.
+    was drawn on, else with the reference.
+
+    A modality drops out alone, with the masks drawn on it, if it cannot be prepared while another can, or if it cannot
+    be laid onto the reference while another can: two that agree outvote a third. Raises BadInput if no volume can be
+    prepared or shows a brain, or where the result cannot be trusted.
     """
-    for one in raws:
-        raw.refuse(one)
-    reference = _reference(raws)
-    brains = {one.role: _brain(one) for one in raws}
-    heads = {one.role: Head(one.scaled, one.grid, brains[one.role].mask) for one in raws}
+    brains, lost = _usable(raws)
+    usable = [one for one in raws if one.role in brains]
+    reference = _reference(usable)
+    heads = {one.role: Head(one.scaled, one.grid, brains[one.role].mask) for one in usable}
     main = heads[reference.role]
-    found = {one.role: rigid(main, heads[one.role]) for one in raws if one is not reference}
+    found = {one.role: rigid(main, heads[one.role]) for one in usable if one is not reference}
     turned = upright(main, atlas.head())
     to_reference = np.linalg.inv(turned.matrix)
+    pairs = {role: _pair_checks(role, main, heads[role], one, to_reference) for role, one in found.items()}
+    lost |= _untrusted(usable, reference, pairs)
     beside: list[Check] = []
     if baseline is not None:
         followed, beside = _followed(baseline, main, to_reference)
         to_reference = to_reference if followed is None else followed.matrix
         baseline = None if followed is None else baseline
-    judged = [*_checks(brains, heads, reference.role, found, to_reference), *_atlas_checks(turned), *beside]
+    kept = {one.role: one for one in usable if one.role not in lost}
+    judged = _checks({role: brains[role] for role in kept}, main, to_reference)
+    judged += [one for role, of_pair in pairs.items() if role in kept for one in of_pair]
+    judged += [*_atlas_checks(turned), *beside]
     flags = checks.settle(name, judged)
-    matrices = {role: one.matrix @ to_reference for role, one in found.items()} | {reference.role: to_reference}
+    matrices = {role: found[role].matrix @ to_reference for role in kept if role in found}
+    matrices |= {reference.role: to_reference}
     space = atlas.grid()
     brain = resample(main.brain.astype(np.float32), main.grid, space, to_reference) > _EDGE
     transforms = [
-        _transform_row(one.role, matrices[one.role], found.get(one.role), moved(main, found, one)) for one in raws
+        _transform_row(role, matrices[role], found.get(role), moved(main, found, one)) for role, one in kept.items()
     ]
-    labels = []
+    labels: list[np.ndarray | None] = []
+    dropped = {one.name: lost[one.role] for one in raws if one.role in lost}
     for mask in masks:
-        host = raw.host(mask, raws)
+        host = raw.host(mask, list(kept.values()))
+        gone = _lost_host(mask, host, [one for one in raws if one.role in lost])
+        if gone is not None:
+            labels.append(None)
+            dropped[mask.name] = lost[mask.role] = gone
+            continue
         matrix = matrices[(host or reference).role]
-        labels.append(resample(mask.ras, mask.grid, space, matrix, nearest=True))
+        there = resample(mask.ras, mask.grid, space, matrix, nearest=True)
+        labels.append(_turned(there, orientation))
         transforms.append(_transform_row(mask.role, matrix, None, 0.0))
-        of_mask = checks.of_mask(labels[-1], brain, host is not None)
+        of_mask = checks.of_mask(there, brain, host is not None)
         judged += of_mask
         flags += checks.settle(name, of_mask)
     return Prepared(
-        images={one.role: _turned(_masked(one, space, matrices[one.role], brain), orientation) for one in raws},
-        masks=[_turned(one, orientation) for one in labels],
+        images={role: _turned(_masked(one, space, matrices[role], brain), orientation) for role, one in kept.items()},
+        masks=labels,
         brain=_turned(brain, orientation),
         affine=reorient_affine(space.affine, space.shape, "RAS", orientation),
         record={
@@ -137,9 +182,61 @@ def prepare(
             "checks": [one.row for one in judged],
             "versions": dict(_versions()),
         },
-        flags=flags,
+        flags=[*flags, *(f"{WITHOUT}:{role}" for role in dict.fromkeys(role.partition(".")[0] for role in lost))],
         follows=None if baseline is None else {"session": baseline.session, "fingerprint": baseline.fingerprint},
+        dropped=tuple(dropped.items()),
     )
+
+
+def _usable(raws: Sequence[Raw]) -> tuple[dict[str, Brain], dict[str, BadInput]]:
+    """The brains of the modalities that can be prepared, by role, and what is wrong with the others.
+
+    Raises BadInput where none is left, or none of the four that others can be registered to where there was one.
+    """
+    brains: dict[str, Brain] = {}
+    lost: dict[str, BadInput] = {}
+    for one in raws:
+        try:
+            raw.refuse(one)
+            brain = _brain(one)
+            name = f"{one.name} ({one.role})"
+            checks.settle(name, _own_checks(brain, one.grid, one.role))
+            brains[one.role] = brain
+        except BadInput as error:
+            lost[one.role] = error
+    wanted = {one.role for one in raws} & {*REFERENCES}
+    if not brains or (wanted and not wanted & {*brains}):
+        raise next(iter(lost.values()))
+    return brains, lost
+
+
+def _own_checks(brain: Brain, grid: Grid, role: str) -> list[Check]:
+    """What tells of one modality whether its own image shows a whole brain."""
+    return [
+        check("brain_volume_ml", brain.mask.sum() * grid.voxel_ml, role),
+        check("main_part", brain.main_part, role),
+        check("brain_at_edge", checks.brain_at_edge(brain.mask), role),
+    ]
+
+
+def _untrusted(usable: Sequence[Raw], reference: Raw, pairs: Mapping[str, Sequence[Check]]) -> dict[str, BadInput]:
+    """The modalities that could not be laid onto the reference, by role, if another one could be."""
+    found: dict[str, BadInput] = {}
+    for one in usable:
+        try:
+            checks.settle(f"{one.name} ({one.role}), laid onto {reference.role},", pairs.get(one.role, ()))
+        except BadInput as error:
+            found[one.role] = error
+    return found if len(found) < len(pairs) else {}
+
+
+def _lost_host(mask: Raw, host: Raw | None, lost: Sequence[Raw]) -> BadInput | None:
+    """Why a mask cannot be placed: it was drawn on a modality that dropped out, and has the grid of no other."""
+    gone = next((one for one in lost if one.role == mask.drawn_on), raw.host(mask, lost) if host is None else None)
+    if gone is None:
+        return None
+    problem = f"{mask.name} was drawn on {gone.name} ({gone.role}), which cannot be prepared with the others"
+    return BadInput(Reason.MASK_MISMATCH, problem, "mend that series, or draw the mask on another one")
 
 
 def _followed(baseline: Baseline, main: Head, alone: np.ndarray) -> tuple[Rigid | None, list[Check]]:
@@ -152,6 +249,7 @@ def _followed(baseline: Baseline, main: Head, alone: np.ndarray) -> tuple[Rigid 
         check("baseline_overlap", brains_overlap(baseline.head, main, found.matrix)),
         check("baseline_metric", found.metric),
         check("baseline_beside_atlas_mm", moved_mm(baseline.head, np.linalg.inv(alone) @ found.matrix)),
+        check("baseline_mirrored", mirrored(baseline.head, main, found.matrix, np.eye(4))),
     ]
     return (found if all(one.verdict == checks.GOOD for one in judged) else None), judged
 
@@ -174,25 +272,29 @@ def _brain(one: Raw) -> Brain:
     return found
 
 
-def _checks(
-    brains: dict[str, Brain], heads: dict[str, Head], reference: str, found: dict[str, Rigid], to_reference: np.ndarray
-) -> list[Check]:
-    main, template = heads[reference], atlas.head()
+def _checks(brains: Mapping[str, Brain], main: Head, to_reference: np.ndarray) -> list[Check]:
+    """Those of the reference beside the atlas, and the worst of what each modality tells of itself."""
+    template = atlas.head()
     volume = main.brain.sum() * main.grid.voxel_ml
-    made = [
+    edges = {role: checks.brain_at_edge(brain.mask) for role, brain in brains.items()}
+    part, edge = min(brains, key=lambda role: brains[role].main_part), max(edges, key=lambda role: edges[role])
+    return [
         check("brain_volume_ml", volume),
-        check("main_part", min(brain.main_part for brain in brains.values())),
-        check("brain_at_edge", max(checks.brain_at_edge(head.brain) for head in heads.values())),
+        check("main_part", brains[part].main_part, part),
+        check("brain_at_edge", edges[edge], edge),
         check("size_of_atlas", float(np.cbrt(volume / (template.brain.sum() * template.grid.voxel_ml)))),
         check("atlas_overlap", brains_overlap(main, template, np.linalg.inv(to_reference))),
     ]
-    for role, one in found.items():
-        made += [
-            check("masks_agree", brains_overlap(main, heads[role], one.matrix), role),
-            check("metric", one.metric, role),
-            check("moved_mm", moved_mm(main, one.matrix), role),
-        ]
-    return made
+
+
+def _pair_checks(role: str, main: Head, other: Head, found: Rigid, to_reference: np.ndarray) -> list[Check]:
+    """Of a modality beside the reference."""
+    return [
+        check("masks_agree", brains_overlap(main, other, found.matrix), role),
+        check("metric", found.metric, role),
+        check("moved_mm", moved_mm(main, found.matrix), role),
+        check("mirrored", mirrored(main, other, found.matrix, to_reference), role),
+    ]
 
 
 def _atlas_checks(turned: Rigid) -> list[Check]:

@@ -138,7 +138,10 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Arranged:
-    """The frames of a scan brought to one grid, its brain where that is known, and how it was done."""
+    """The frames of a scan brought to one grid, its brain where that is known, and how it was done.
+
+    `dropped` are the files of the frames that could not be, where others could, and why.
+    """
 
     images: list[Frame]
     masks: list[Frame]
@@ -147,6 +150,7 @@ class Arranged:
     preparation: dict[str, Any] | None = None
     flags: list[str] | None = None
     follows: dict[str, str] | None = None
+    dropped: tuple[tuple[str, BadInput], ...] = ()
 
 
 Arrange = Callable[[list[Frame], list[Frame]], Arranged]
@@ -172,9 +176,9 @@ def load(
     file of several frames gives one modality per frame, named `bold.000`, `bold.001`, … Free text of headers and
     extensions is blanked unless `keep_header_text`, because it may name people.
 
-    A damaged file drops out alone where another modality stays, unless its role is one of `needed`: what stands in the
-    tables is not taken from them by a bad copy. Raises BadInput with a Reason for whatever is wrong with the scan;
-    faults of the file system itself as they are.
+    A damaged file drops out alone where another modality stays, as does one that `arrange` cannot use, unless its role
+    is one of `needed`: what stands in the tables is not taken from them by a bad copy. Raises BadInput with a Reason
+    for whatever is wrong with the scan; faults of the file system itself as they are.
     """
     fs, root, _ = open_root_cached(source_url)
     frames: list[Frame] = []
@@ -192,7 +196,9 @@ def load(
     masks = [frame for frame in frames if frame.role == MASK]
     images, unclear = _with_role(images)
     arranged = arrange(images, masks) if arrange is not None else Arranged(images, masks)
+    _check_needed(images + masks, arranged, needed)
     images, masks = arranged.images, arranged.masks
+    foreign += arranged.dropped
     reference = _reference(images, resample_to, scan_source)
     on_grid, dropped = _on_one_grid(images + masks, reference, resample_to)
     resampled = any(new is not old for new in on_grid for old in images + masks if new.row is old.row)
@@ -259,6 +265,13 @@ def restore(rows: Sequence[dict[str, Any]], planes: Sequence[np.ndarray], orient
 def open_root_cached(source_url: str) -> tuple[fsspec.AbstractFileSystem, str, str | None]:
     """`open_root`, asking the file system once per process and source."""
     return open_root(source_url)
+
+
+def _check_needed(frames: Sequence[Frame], arranged: Arranged, needed: Collection[str]) -> None:
+    """Raise what is wrong with a file that could not be arranged if its role is needed."""
+    for path, error in arranged.dropped:
+        if any(frame.path == path and frame.role.partition(".")[0] in needed for frame in frames):
+            raise error
 
 
 # Files to frames

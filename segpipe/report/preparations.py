@@ -51,11 +51,11 @@ def badness(check: Mapping[str, Any]) -> float:
 
 
 def worst_first(scans: Sequence[Row]) -> list[Row]:
-    """Scans that were prepared, the one with the worst check first; those left alone are not among them."""
-    mine, unlike = _prepared(scans), unlike_cohort(scans)
+    """Scans that were prepared, the one with the worst check first; of those left alone only what is in doubt."""
+    mine, unlike = _to_look_at(scans), unlike_cohort(scans)
 
     def badness_of(scan: Row) -> float:
-        return max(_worst(scan), 0.0 if scan["scan_id"] in unlike else -math.inf)
+        return max(_worst(scan), 0.0 if scan.get("flags") or scan["scan_id"] in unlike else -math.inf)
 
     return sorted(mine, key=lambda scan: (-badness_of(scan), scan["scan_id"]))
 
@@ -85,6 +85,10 @@ def unlike_cohort(scans: Sequence[Row]) -> dict[str, list[str]]:
 
 def _prepared(scans: Sequence[Row]) -> list[Row]:
     return [scan for scan in scans if scan["preparation"] and scan["preparation"]["how"] == "prepared"]
+
+
+def _to_look_at(scans: Sequence[Row]) -> list[Row]:
+    return [scan for scan in scans if scan["preparation"] and (_prepared([scan]) or scan.get("flags"))]
 
 
 def _worst(scan: Row) -> float:
@@ -126,6 +130,7 @@ def preparation(source: Source, scan: Row, unlike: Sequence[str] = ()) -> Row:
     checks = sorted(found["checks"], key=lambda check: -badness(check))
     return {
         "name": results.scan_name(scan),
+        "left_alone": not _prepared([scan]),
         "reference": found["reference"],
         "flags": scan["flags"] or [],
         "unlike": list(unlike),

@@ -1,10 +1,12 @@
 """docs/reference says what the code declares, no less and no more."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
+from segpipe.errors import Reason
 from segpipe.launch.project import job_names
 from segpipe.settings import flag_of
 from segpipe.warehouse.tables import TABLES
@@ -39,6 +41,12 @@ def test_every_job_and_option_is_described() -> None:
         for setting in reference.fields(reference.settings_of(job)):
             assert f"| `{flag_of(setting)}`" in section
             assert setting.metadata["help"]
+
+
+def test_every_reason_of_the_quarantine_is_described() -> None:
+    page = (ROOT / "docs" / "reference" / "archives.md").read_text("utf-8")
+    section = page.split("## What is rejected, and why")[1]
+    assert {str(reason) for reason in Reason} <= set(re.findall(r"`(\w+)`", section))
 
 
 def test_every_variable_that_the_code_reads_is_described() -> None:

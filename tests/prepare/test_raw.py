@@ -54,9 +54,10 @@ def _stripped(role: str, ball: np.ndarray, spacing=(1.0, 1.0, 1.0)) -> Raw:
 
 def test_brains_alone_on_one_grid_are_recognised():
     ball = _ball()
-    record = recognised([_stripped("FLAIR", ball), _stripped("T1", ball)])
-    assert record is not None
-    assert record["how"] == "recognised"
+    found = recognised([_stripped("FLAIR", ball), _stripped("T1", ball)])
+    assert found is not None
+    assert found.record["how"] == "recognised"
+    assert found.flags == []
 
 
 def test_brains_alone_on_other_grids_or_in_other_places_are_not():
@@ -64,6 +65,20 @@ def test_brains_alone_on_other_grids_or_in_other_places_are_not():
     shifted = _stripped("T1", np.roll(ball, 12, axis=2))
     assert recognised([_stripped("FLAIR", ball), shifted]) is None
     assert recognised([_stripped("FLAIR", ball), _stripped("T1", ball, (1.2, 1.0, 1.0))]) is None
+
+
+def test_a_brain_that_is_left_alone_is_checked_all_the_same():
+    """The crown of one is cut off, and another is as small as a child's."""
+    ball = _ball()
+    cut = ball[: 155 // 2 + 46]
+    found = recognised([_stripped("FLAIR", cut), _stripped("T1", cut)])
+    assert found is not None
+    assert found.flags == ["brain_at_edge:T1"]
+    small = _ball(54)
+    found = recognised([_stripped("FLAIR", small), _stripped("T1", small)])
+    assert found is not None
+    assert found.flags == ["brain_volume_ml", "size_of_atlas"]
+    assert {one["name"] for one in found.record["checks"]} >= {"brain_volume_ml", "size_of_atlas", "masks_agree"}
 
 
 def test_a_whole_head_is_not_a_brain_alone():
@@ -98,7 +113,7 @@ def _read(path: Path, role: str) -> Raw:
 
 
 @pytest.mark.real
-def test_the_glioma_scans_of_the_challenge_are_recognised_all_sixteen(real_data):
+def test_the_glioma_scans_of_the_challenge_are_recognised_all_sixteen_without_a_doubt(real_data):
     folders = sorted(
         path for name in ("brats2021", "brats_tcga") for path in (real_data / name).iterdir() if path.is_dir()
     )
@@ -107,7 +122,8 @@ def test_the_glioma_scans_of_the_challenge_are_recognised_all_sixteen(real_data)
         for folder in folders
     }
     assert len(found) == 16
-    assert [name for name, record in found.items() if record is None] == []
+    assert [name for name, one in found.items() if one is None] == []
+    assert {name: one.flags for name, one in found.items() if one is not None and one.flags} == {}
 
 
 @pytest.mark.real

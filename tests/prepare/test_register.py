@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from segpipe.prepare.register import (
     _poses,
     _square_turns,
     _turned,
+    mirrored,
     moved_mm,
     nearest_rigid,
     rigid,
@@ -113,3 +117,22 @@ def test_square_turns_are_the_other_23_rotations_of_a_cube() -> None:
     for turn in turns:
         assert np.linalg.det(turn) == pytest.approx(1)
         assert not np.allclose(turn, np.eye(3))
+
+
+@lru_cache(maxsize=2)
+def lopsided(fluid_is_bright: bool) -> Head:
+    """The brain of the atlas, which is its own mirror image, with convolutions that are not."""
+    head = atlas.head()
+    coarse = np.random.default_rng(1).normal(0, 60, [-(-edge // 12) for edge in head.values.shape])
+    pattern = resample(coarse, Grid(coarse.shape, head.grid.affine @ np.diag([12, 12, 12, 1])), head.grid)
+    values = 300 - head.values - pattern if fluid_is_bright else head.values + pattern
+    return replace(head, values=np.where(head.brain, values, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_modality_whose_left_is_right_is_told(exchanged: bool) -> None:
+    fixed, moving = lopsided(False), lopsided(True)
+    if exchanged:
+        moving = replace(moving, values=moving.values[::-1], brain=moving.brain[::-1])
+    found = mirrored(fixed, moving, np.eye(4), np.eye(4))
+    assert found > 1.2 if exchanged else found < 0.9

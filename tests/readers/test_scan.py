@@ -14,7 +14,7 @@ from segpipe.core.orientation import reorient, reorient_affine, same_grid
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import nifti
 from segpipe.readers import scan as scans
-from segpipe.readers.scan import LoadedScan, load, restore
+from segpipe.readers.scan import Arranged, Frame, LoadedScan, load, restore
 from segpipe.readers.sources import find
 from tests.readers.conftest import LPS, head, save
 
@@ -320,6 +320,19 @@ class TestContent:
         assert scan.modalities == ("FLAIR", "T1", "T2")
         assert dropped(scan) == {bad.relative_to(archive).as_posix(): Reason.EMPTY_FILE}
         assert refused(archive, needed=["T1ce"]).reason == Reason.EMPTY_FILE
+
+    def test_what_cannot_be_arranged_drops_out_alone(self, brats_case: Callable[..., Path]) -> None:
+        archive = brats_case()
+        bad = next(archive.rglob("*_t1ce.nii.gz")).relative_to(archive).as_posix()
+
+        def arrange(images: list[Frame], masks: list[Frame]) -> Arranged:
+            error = BadInput(Reason.UNPREPARABLE, f"{bad} has 9 slices", "choose another series")
+            return Arranged([one for one in images if one.path != bad], masks, dropped=((bad, error),))
+
+        scan = only(archive, arrange=arrange)
+        assert scan.modalities == ("FLAIR", "T1", "T2")
+        assert dropped(scan) == {bad: Reason.UNPREPARABLE}
+        assert refused(archive, arrange=arrange, needed=["T1ce"]).reason == Reason.UNPREPARABLE
 
     def test_no_scan_without_one_of_its_modalities(self, tmp_path: Path) -> None:
         (tmp_path / "p7").mkdir()
