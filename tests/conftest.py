@@ -28,8 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--quick`, see tests/tiers.py."""
+    """`--quick`, see tests/tiers.py, and what `make check` asks for after it."""
     parser.addoption("--quick", action="store_true", help="only what needs no Spark, TensorFlow or other process")
+    parser.addoption("--after-quick", action="store_true", help="leave out what --quick runs")
+    parser.addoption("--slow-only-in", metavar="FILES", help="leave out the slow tests of other files")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,16 +46,27 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Hadoop first, then files with slow tests: what takes longest shall not begin last of two processes."""
-    if config.getoption("quick"):
-        config.hook.pytest_deselected(items=[item for item in items if not tiers.is_quick(item)])
-        items[:] = [item for item in items if tiers.is_quick(item)]
+    """Hadoop first, then files with slow tests, and what is quick last: it fills what the others leave of the time."""
+    asked_for = [_is_asked_for(item, config) for item in items]
+    if left_out := [item for item, kept in zip(items, asked_for, strict=True) if not kept]:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item, kept in zip(items, asked_for, strict=True) if kept]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
+    starting = {item.path for item in items if tiers.is_ignored(item.path, ROOT) or not tiers.is_quick(item)}
 
     def place(item: pytest.Item) -> int:
-        return 0 if _is_hadoop(item.nodeid) else 1 if item.path in slow else 2
+        return 0 if _is_hadoop(item.nodeid) else 1 if item.path in slow else 2 if item.path in starting else 3
 
     items.sort(key=place)
+
+
+def _is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
+    quick = tiers.is_quick(item) and not tiers.is_ignored(item.path, ROOT)
+    if (config.getoption("quick") and not quick) or (config.getoption("after_quick") and quick):
+        return False
+    files: str | None = config.getoption("slow_only_in")
+    far = files is not None and item.nodeid.partition("::")[0] not in files.split(",")
+    return not (far and item.get_closest_marker("slow"))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,9 +1,11 @@
-"""The files of tests that a change can reach: `python tools/affected.py [COMMIT]` prints them, one a line.
+"""The files of tests that a change can reach: `python tools/affected.py [COMMIT]` prints them, one a line, for pytest.
 
 A change is what differs from COMMIT (default: the newest commit of origin/main, or else HEAD), new files included.
 A test is reached if its file, a module that it imports, or one that these import has changed. A changed conftest.py
 reaches its folder, and a file that is no module (a template, a conf file, spark-submit.sh) the tests that name it.
-Tests of Hadoop are left to `make test`, unless their own files changed.
+Tests of Hadoop are left to `make test`, unless their own files changed. So are slow tests, those of more than 30 s, of
+files that are reached from afar alone: a last line `--slow-only-in=…` names the files that are near. Near is a file of
+tests that changed, that imports what changed itself, or that is of the same room: tests/readers of segpipe/readers.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ ROOTS = ("segpipe", "jobs", "benchmarks", "tools", "tests")
 def main(argv: list[str]) -> int:
     """Print the files, or nothing where no test is reached."""
     changed = changes(argv[0] if argv else base())
-    print("\n".join(sorted(reached(changed, {path: imports(path) for path in modules()}))))
+    graph = {path: imports(path) for path in modules()}
+    if found := sorted(reached(changed, graph)):
+        print("\n".join(found), f"--slow-only-in={','.join(near(found, changed, graph))}", sep="\n")
     return 0
 
 
@@ -70,6 +74,12 @@ def reached(changed: set[str], graph: dict[str, set[str]]) -> set[str]:
     tests = {path for path in graph if Path(path).name.startswith("test_")}
     found = tests & dirty | {path for path in tests if any(path.startswith(f"{folder}/") for folder in folders)}
     return {path for path in found if path in changed or not path.startswith("tests/hadoop/")}
+
+
+def near(tests: Iterable[str], changed: set[str], graph: dict[str, set[str]]) -> list[str]:
+    """Those of the reached files of tests in which slow tests run as well."""
+    rooms = {Path(path).parts[1] for path in changed if path.startswith("segpipe/")}
+    return [path for path in tests if path in changed or graph[path] & changed or Path(path).parts[1] in rooms]
 
 
 def _naming(others: Iterable[str], graph: dict[str, set[str]]) -> Iterator[str]:

@@ -67,6 +67,7 @@ def test_segment_again_in_cluster_mode_does_nothing_twice(chain: Chain) -> None:
     assert (runs[-1]["job"], dict(runs[-1]["counts"])["scans_skipped"]) == ("segment", 6)
 
 
+@pytest.mark.long
 def test_horovod_trains_on_both_nodes(chain: Chain, cluster: hadoop.Cluster) -> None:
     pytest.importorskip("horovod")
     model = f"{chain.folder}/horovod"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.affected import imports, modules, reached
+from tools.affected import imports, modules, near, reached
 
 GRAPH = {
     "segpipe/core/lesions.py": set(),
@@ -28,6 +28,14 @@ def test_a_changed_conftest_reaches_its_folder_and_no_other() -> None:
 def test_hadoop_is_left_out_unless_it_changed_itself() -> None:
     assert "tests/hadoop/test_yarn.py" not in reached({"segpipe/core/metrics.py"}, GRAPH)
     assert reached({"tests/hadoop/test_yarn.py"}, GRAPH) == {"tests/hadoop/test_yarn.py"}
+
+
+def test_slow_tests_run_where_they_are_near() -> None:
+    tests = ["tests/core/test_lesions.py", "tests/report/test_page.py"]
+    assert near(tests, {"segpipe/core/lesions.py"}, GRAPH) == ["tests/core/test_lesions.py"]
+    assert near(tests, {"segpipe/report/page.py"}, GRAPH) == ["tests/report/test_page.py"]
+    assert near(tests, {"segpipe/core/metrics.py"}, GRAPH) == ["tests/core/test_lesions.py"]  # the room
+    assert near(tests, {"tests/report/test_page.py"}, GRAPH) == ["tests/report/test_page.py"]
 
 
 @pytest.mark.process

@@ -112,8 +112,9 @@ def trained(model: str, epoch: int, step: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # it starts nine processes that import TensorFlow
-@pytest.mark.parametrize("trainer", ["orca", pytest.param("horovod", marks=pytest.mark.long)])
+@pytest.mark.parametrize("trainer", ["orca", "horovod"])
 def test_a_killed_worker_and_a_killed_driver_change_nothing(start, undisturbed: Bundle, tmp_path: Path, trainer: str):
     """First a worker, which is retried; then the driver, after which the same command goes on, to the same bits."""
     model = str(tmp_path / "model")
@@ -145,7 +146,9 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(start, undisturbed: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_a_training_with_horovod_is_stopped_and_leaves_no_lock(start, tmp_path: Path, number: int, code: int):
     """Neither is taken for lost workers, after which training would start again."""
     model = str(tmp_path / "model")
