@@ -8,7 +8,7 @@ readings remain, the one is taken that cannot put one patient into two splits, a
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from segpipe.readers.names import (
     MODALITIES,
@@ -33,10 +33,14 @@ _SIX = re.compile(r"\d{6}|\d\d([\-.])\d\d\1\d\d")  # digits that may be a date w
 _COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its day
 _COUNTED_END = re.compile(r"(?P<base>.*\d)[_\-. ](?P<unit>\d{1,2}[_\-. ]\d{1,6})")
 _LETTER = re.compile(r"(?P<base>.*\d{2,})(?P<separator>)(?P<unit>[A-Fa-f])")
+_END = re.compile(  # how all names end that `_ENDS` and `_COUNTED_END` fit: most names of an archive need one look
+    r".*(?:[_\-. ](?:[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+|\d{6}|\d{1,6}[_\-. ]\d{1,6})|\d[A-Fa-f])", re.DOTALL
+)
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
 _YEARS = re.compile(r"(?P<base>\D+?)(?P<separator>[_\-. ])(?P<unit>19[89]\d|20[0-4]\d)")  # where names have no number
+_ENDS = (_NUMBERS, _UNIT, _DAY, _LETTER, _YEARS)  # the first that fits a name says what is a visit
 _BEFORE = re.compile(r"(?P<unit>[A-Za-z]|[A-Za-z]{0,2}\d{1,2})[_\-. ](?P<name>.+)")
 _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
 _MANY = 20  # visits of one patient
@@ -44,16 +48,17 @@ _FEW = 8  # visits that nobody wonders at, however few patients there are
 _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
 
 
-@dataclass
-class Use:
-    """How a chain occurs: the roles of its files, and those that say none."""
+class Use(NamedTuple):
+    """How a chain occurs: the roles of its files, and whether some say none."""
 
-    roles: list[str] = field(default_factory=list)
-    unknown: int = 0
+    roles: frozenset[str] = frozenset()
+    unknown: bool = False
+
+    def __or__(self, other: "Use") -> "Use":
+        return Use(self.roles | other.roles, self.unknown or other.unknown)
 
 
-@dataclass(frozen=True)
-class Person:
+class Person(NamedTuple):
     """What a chain was read as: who, which visit if it says one, and what only tells images of one scan apart."""
 
     name: str
@@ -64,7 +69,8 @@ class Person:
 def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     """The person of every chain, and a sentence for each reading that could be another.
 
-    >>> found, told = people({(f"UPENN-{n:05d}_{visit}",): Use(["T1"]) for n in (1, 2) for visit in (11, 21)})
+    >>> names = [f"UPENN-{n:05d}_{visit}" for n in (1, 2) for visit in (11, 21)]
+    >>> found, told = people({(name,): Use(frozenset({"T1"})) for name in names})
     >>> found[("UPENN-00001_21",)], len(told)
     (Person(name='UPENN-00001', visit='21', label=''), 0)
     """
@@ -81,7 +87,7 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     parted: set[Chain] = set()  # names that an end was taken from: it is not done twice
     while True:
         now = _merged(read, uses)
-        parts = _inner_units({chain: use for chain, use in now.items() if chain not in parted}, now, told)
+        parts = _inner_units([chain for chain in now if chain not in parted], now, told)
         parted |= {base for base, _ in parts.values()}
         whole = {chain: parts.get(chain, (chain, ""))[0] for chain in now}
         levels = _outer_units(whole, now, told)
@@ -95,13 +101,12 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     result = {}
     for chain, one in read.items():
         whose, label = alias.get(one.chain, (one.chain, ""))
-        visit = "_".join(word for word in one.visits if word)
-        result[chain] = Person(name_of(whose), visit, "-".join(word for word in (label, one.label) if word))
+        visit = "_".join(filter(None, one.visits))
+        result[chain] = Person(name_of(whose), visit, "-".join(filter(None, (label, one.label))))
     return result, list(dict.fromkeys(told))
 
 
-@dataclass(frozen=True)
-class _Reading:
+class _Reading(NamedTuple):
     """What is left of a chain when visits and labels have been taken from its end."""
 
     chain: Chain
@@ -119,12 +124,16 @@ def _shorter(
 
 def _merged(read: Mapping[Chain, _Reading], uses: Mapping[Chain, Use]) -> dict[Chain, Use]:
     """How the chains occur that are left."""
-    merged: dict[Chain, Use] = {}
-    for chain, one in read.items():
-        use = merged.setdefault(one.chain, Use())
-        use.roles += uses[chain].roles
-        use.unknown += uses[chain].unknown
-    return merged
+    return together((one.chain, uses[chain]) for chain, one in read.items())
+
+
+def together(found: Iterable[tuple[Chain, Use]]) -> dict[Chain, Use]:
+    """How each chain occurs in all."""
+    uses: dict[Chain, Use] = {}
+    for chain, use in found:
+        known = uses.get(chain)
+        uses[chain] = use if known is None or known is use else known | use
+    return uses
 
 
 def _prefixed(uses: Mapping[Chain, Use]) -> dict[Chain, tuple[Chain, str]]:
@@ -132,12 +141,14 @@ def _prefixed(uses: Mapping[Chain, Use]) -> dict[Chain, tuple[Chain, str]]:
 
     Where both have images, as `Mother_FAM001` and `FAM001`, they are two people, unless the word is one of processing.
     """
+    if not any(chain and _PREFIX.fullmatch(chain[-1]) for chain in uses):
+        return {}
     people = {chain[-1]: chain for chain in uses if chain and has_digit(chain[-1]) and not is_generic(chain[-1])}
     result = {}
     for name, chain in people.items():
         match = _PREFIX.fullmatch(name)
         if match and match["name"] in people:
-            both = all({*uses[one].roles} & {*MODALITIES} for one in (chain, people[match["name"]]))
+            both = all(_has_modality(uses[one]) for one in (chain, people[match["name"]]))
             if not both or kind_of(match["word"]) != "id":
                 result[chain] = (people[match["name"]], match["word"])
     for chain, (whose, word) in result.items():
@@ -153,10 +164,10 @@ def name_of(chain: Chain) -> str:
     >>> name_of(("HGG", "BraTS2021_00002")), name_of(("Center_01", "Patient_07")), name_of(("Utrecht", "0"))
     ('BraTS2021_00002', 'Center_01_Patient_07', 'Utrecht_0')
     """
-    if not chain:
-        return ""
+    if len(chain) < 2:
+        return "".join(chain)
     last = chain[-1]
-    if is_numbers(last) and any(map(is_site, chain[-2:-1])):
+    if is_numbers(last) and is_site(chain[-2]):
         return "_".join(chain)
     return "_".join(chain) if is_generic(last) or (not has_digit(last) and len(last) < _LEAST_NAME) else last
 
@@ -172,6 +183,8 @@ def _visit_folders(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
         for place in range(len(chain) - 1):
             below[chain[:place]][chain[place]].add(chain[place + 1])
     levels = {above for above, found in below.items() if all(map(_SHORT.fullmatch, found)) and _hold_the_same(found)}
+    if not levels:
+        return {}
     return {
         chain: ((*chain[:place], *chain[place + 1 :]), chain[place])
         for chain in chains
@@ -179,21 +192,21 @@ def _visit_folders(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
     }
 
 
-def _visit_prefixes(chains: Iterable[Chain]) -> tuple[dict[Chain, tuple[Chain, str]], list[str]]:
+def _visit_prefixes(chains: Collection[Chain]) -> tuple[dict[Chain, tuple[Chain, str]], list[str]]:
     """For names such as `A_GBM001` and `B_GBM001`, of which nobody else has what stands behind: who, and the visit.
 
     Then names such as `A_P01` and `B_P01`, which may be of one patient or of two places.
     """
     groups: dict[tuple[Chain, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     found: dict[Chain, tuple[tuple[Chain, str], re.Match[str]]] = {}
-    alone: dict[Chain, set[str]] = defaultdict(set)
     for chain in chains:
-        match = _BEFORE.fullmatch(chain[-1]) if chain else None
-        if match:
+        if chain and (match := _BEFORE.fullmatch(chain[-1])):
             group = chain[:-1], ("any " if is_generic(match["name"]) else "") + _kind(match["unit"])
             groups[group][match["unit"]].add(match["name"])
             found[chain] = group, match
-        elif chain:
+    alone: dict[Chain, set[str]] = defaultdict(set)
+    for chain in chains if found else ():
+        if chain and chain not in found:
             alone[chain[:-1]].add(chain[-1])
     for (above, _), units in groups.items():  # `GBM001` beside `T0_GBM001`
         units[""] |= alone[above] & set().union(*units.values())
@@ -225,11 +238,7 @@ def _outer_units(
     chains: Mapping[Chain, Chain], uses: Mapping[Chain, Use], told: list[str]
 ) -> dict[Chain, tuple[Chain, str, str]]:
     """For chains whose last word is no person's: the chain of the person, and the word as a visit or as a label."""
-    of: dict[Chain, Use] = {}
-    for chain, base in chains.items():
-        use = of.setdefault(base, Use())
-        use.roles += uses[chain].roles
-        use.unknown += uses[chain].unknown
+    of = together((base, uses[chain]) for chain, base in chains.items())
     below: dict[Chain, list[str]] = defaultdict(list)
     parents: dict[str, set[Chain]] = defaultdict(set)
     for chain in of:
@@ -253,7 +262,7 @@ def _outer_units(
             numbers = owns(owner) and (extra or _tells_series_apart(siblings))
             if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
                 continue
-            variant = not has_digit(word) and base in of and {*use.roles} <= {*of[base].roles}
+            variant = not has_digit(word) and base in of and use.roles <= of[base].roles
             series = not use.roles or numbers or variant
             if not series:
                 read.add(word)
@@ -317,14 +326,12 @@ def owns(parent: str) -> bool:
 def _tells_series_apart(uses: list[Use]) -> bool:
     """Whether each of the words stands at one image and no two at the same kind: numbers of series, as `003_t1`."""
     roles = [role for use in uses for role in use.roles]
-    kinds = [set(use.roles) for use in uses]
-    return len(uses) > 1 and all(len(one) <= 1 for one in kinds) and len(set(roles)) == sum(map(len, kinds))
+    return len(uses) > 1 and all(len(use.roles) <= 1 for use in uses) and len(set(roles)) == len(roles)
 
 
 def _are_extras(use: Use, owner: Use) -> bool:
     """Whether images below a patient's folder are of other kinds alone, where those of the modalities lie in it."""
-    mains = {*MODALITIES}
-    return bool({*owner.roles} & mains and not {*use.roles} & mains)
+    return _has_modality(owner) and not _has_modality(use)
 
 
 # Parts of one name
@@ -334,16 +341,15 @@ def _inner_units(
     chains: Collection[Chain], uses: Mapping[Chain, Use], told: list[str]
 ) -> dict[Chain, tuple[Chain, str]]:
     """For chains whose last name ends in a visit: the chain without it, and the visit."""
+    chains = [chain for chain in chains if chain and _END.fullmatch(chain[-1])]
     counted = _counted_ends(chains)
     if counted:
         told.append(_sentence({unit for _, unit in counted.values()}, "ends of patients' names"))
     groups: dict[tuple[object, ...], dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
     for chain in chains:
-        if not chain or chain in counted:
+        if chain in counted:
             continue
-        match = next(
-            filter(None, (part.fullmatch(chain[-1]) for part in (_NUMBERS, _UNIT, _DAY, _LETTER, _YEARS))), None
-        )
+        match = next(filter(None, (end.fullmatch(chain[-1]) for end in _ENDS)), None)
         if match and not is_person(match["unit"]):
             shape = (
                 chain[:-1] if is_generic(match["base"]) else (),
@@ -386,7 +392,7 @@ def _counted_ends(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
     """
     found: dict[str, dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
     for chain in chains:
-        if chain and (match := _COUNTED_END.fullmatch(chain[-1])):
+        if match := _COUNTED_END.fullmatch(chain[-1]):
             base = (*chain[:-1], match["base"])
             found[_shape(match["base"])][base][match["unit"]] = chain
     return {
@@ -413,7 +419,11 @@ def _count_visits(units: Iterable[str], several: bool) -> bool:
 
 
 def _has_images(use: Use) -> bool:
-    return bool(use.unknown or {*use.roles} & {*MODALITIES})
+    return use.unknown or _has_modality(use)
+
+
+def _has_modality(use: Use) -> bool:
+    return not use.roles.isdisjoint(MODALITIES)
 
 
 def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:

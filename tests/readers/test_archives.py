@@ -9,7 +9,7 @@ import pytest
 
 from segpipe.readers.archive import Listing
 from segpipe.readers.names import BRAIN, MASK, cut, describe, folder, is_generic, kind_of, take_visits
-from segpipe.readers.people import Use, name_of, people
+from segpipe.readers.people import _COUNTED_END, _END, _ENDS, Use, name_of, people
 from segpipe.readers.sources import find
 
 FOUR = ("FLAIR", "T1", "T1ce", "T2")
@@ -486,7 +486,7 @@ class TestPatients:
 
     def test_nothing_depends_on_the_order(self) -> None:
         chains = [("A", f"P{n}", str(v)) for n in range(4) for v in range(3)]
-        uses = {chain: Use(["T1"]) for chain in chains}
+        uses = {chain: Use(frozenset({"T1"})) for chain in chains}
         assert people(uses) == people(dict(reversed(uses.items())))
 
 
@@ -667,3 +667,29 @@ class TestWords:
         assert folder("UCSF-PDGM-0433_FU001d_nifti").visits == ("FU001d",)
         assert kind_of("lesion") == "weak"
         assert describe("P1").role is None
+
+
+def test_a_quick_look_passes_over_no_end_of_a_name() -> None:
+    ends = (
+        "7",
+        "12",
+        "007",
+        "0012",
+        "2019",
+        "00012",
+        "190102",
+        "19-01-02",
+        "03_0412",
+        "3 12",
+        "a",
+        "pre",
+        "V2",
+        "v2b",
+        "C",
+    )
+    names = [f"{base}{sign}{end}" for base in ("P1", "X00017", "P_12_3", "Roe") for sign in "_-. " for end in ends]
+    for pattern in (*_ENDS, _COUNTED_END):
+        fitting = [name for name in (*names, "P012B", "P012b") if pattern.fullmatch(name)]
+        assert fitting
+        assert all(map(_END.fullmatch, fitting))
+    assert not any(map(_END.fullmatch, ("BraTS2021_00012", "sub-00012")))

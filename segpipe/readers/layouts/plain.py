@@ -51,7 +51,7 @@ from segpipe.readers.names import (
     kind_of,
     regions_of,
 )
-from segpipe.readers.people import Chain, Person, Use, examples, owns, people
+from segpipe.readers.people import Chain, Person, Use, examples, owns, people, together
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
@@ -346,7 +346,7 @@ def _apart_by_site(reads: Iterable[Read], persons: dict[Chain, Person]) -> tuple
     shown = ", ".join(sorted(twice)[:4])
     told = f"names below several sites ({shown}) were read as one patient at each; if they are one, write a manifest"
     return {
-        chain: replace(person, name=f"{sites[chain]}_{person.name}")
+        chain: person._replace(name=f"{sites[chain]}_{person.name}")
         if person.name in twice and sites[chain]
         else person
         for chain, person in persons.items()
@@ -634,14 +634,12 @@ def _of_originals(reads: list[Read]) -> list[Read]:
 
 
 def _uses(reads: Iterable[Read]) -> dict[Chain, Use]:
-    uses: dict[Chain, Use] = {}
-    for read in reads:
-        use = uses.setdefault(read.chain, Use())
-        if read.said.role is None:
-            use.unknown += 1
-        else:
-            use.roles.append(read.said.role)
-    return uses
+    return together((read.chain, _use(read.said.role)) for read in reads)
+
+
+@lru_cache(maxsize=1 << 10)
+def _use(role: str | None) -> Use:
+    return Use(unknown=True) if role is None else Use(frozenset({role}))
 
 
 class _Item(NamedTuple):
@@ -775,7 +773,9 @@ def _without_parts(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
     rejected: list[Rejected] = []
     gone: set[str] = set()
     for every in masks.values():
-        drawn = [item for item in every if not is_by_program(item.entry.path)] if len(every) > 1 else []
+        if len(every) < 2:
+            continue
+        drawn = [item for item in every if not is_by_program(item.entry.path)]
         parts = [regions_of(stem(item.entry.name)) for item in drawn or every]
         if len(parts) < 2 or not all(parts) or len({*parts}) < 2:
             continue
