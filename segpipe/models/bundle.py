@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.core.prediction import AS_INGESTED
 from segpipe.errors import ModelError, SegpipeError
+from segpipe.models.forms import malformed
 from segpipe.models.weights import EARLIER, WEIGHTS, packed, take_earlier, unpacked
 from segpipe.settings import NetworkSettings
 from segpipe.settings import check as check_ranges
@@ -138,6 +139,7 @@ class Bundle:
         """
         fs, folder = _open_folder(url)
         try:
+            check_file(fs, f"{folder}/{_INDEX}")
             raw = json.loads(fs.cat_file(f"{folder}/{_INDEX}"))
         except FileNotFoundError:
             raise ModelError(
@@ -163,6 +165,9 @@ class Bundle:
                 found = _sha256(fs, f"{folder}/{name}")
             except FileNotFoundError:
                 faults.append(f"{name} is missing")
+                continue
+            except OSError as error:
+                faults.append(f"{name} cannot be read ({error})")
                 continue
             if found != wanted:
                 faults.append(f"{name} has sha256 {found[:12]}… instead of {wanted[:12]}…")
@@ -228,9 +233,12 @@ def load_keras(bundle: Bundle) -> "tf.keras.Model":
     """
     fs, folder = _open_folder(bundle.url)
     try:
+        check_file(fs, f"{folder}/{bundle.weights_file}")
         data = fs.cat_file(f"{folder}/{bundle.weights_file}")
     except FileNotFoundError:
         raise ModelError(f"Model {bundle.url} lacks {bundle.weights_file}", _TRAIN_AGAIN) from None
+    except OSError as error:
+        raise ModelError(f"Model {bundle.url} cannot be read ({error})", _TRAIN_AGAIN) from None
     return with_weights(bundle, data)
 
 
@@ -310,6 +318,8 @@ def _parse(url: str, raw: Any) -> Bundle:
         raise ModelError(
             f"Model {url} lacks or adds the bundle fields {', '.join(strange)}", "train it again with this version"
         )
+    if wrong := malformed(raw):
+        raise ModelError(f"Model {url} has a malformed {', '.join(wrong)} in its {_INDEX}", _TRAIN_AGAIN)
     for name in ("modalities", "crop"):
         raw[name] = tuple(raw[name])
     raw["regions"] = {region: tuple(labels) for region, labels in raw["regions"].items()}
@@ -331,8 +341,15 @@ def _replace_file(fs: "AbstractFileSystem", path: str, data: bytes) -> None:
     flush_folder(fs, path.rpartition("/")[0])
 
 
+def check_file(fs: "AbstractFileSystem", path: str) -> None:
+    """Raise OSError for what is there and is no file: a pipe, or a link to a device, would be read for ever."""
+    if fs.exists(path) and not fs.isfile(path):
+        raise OSError(f"{path} is no file")
+
+
 def _sha256(fs: "AbstractFileSystem", path: str) -> str:
     digest = hashlib.sha256()
+    check_file(fs, path)
     with fs.open(path, "rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)

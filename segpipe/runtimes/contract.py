@@ -11,7 +11,7 @@ from segpipe.core.prediction import Predictor, ScanInput, Segmented, SliceBatch
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.runs import region_runs
 from segpipe.errors import ModelError, UsageError
-from segpipe.models.bundle import Bundle
+from segpipe.models.bundle import Bundle, check_file
 from segpipe.registry import RUNTIMES
 from segpipe.storage import url_to_fs
 
@@ -111,10 +111,14 @@ _OPEN: dict[tuple, Predictor] = {}
 def read_verified(bundle: Bundle, name: str, remedy: str) -> bytes:
     """A file of a bundle as the bundle lists it; ModelError with `remedy` where it is missing."""
     fs, folder = url_to_fs(bundle.url)
+    path, data = f"{folder.rstrip('/')}/{name}", None
     try:
-        data = fs.cat_file(f"{folder.rstrip('/')}/{name}") if name in bundle.files else None
+        check_file(fs, path)
+        data = fs.cat_file(path) if name in bundle.files else None
     except FileNotFoundError:
-        data = None
+        pass
+    except OSError as error:
+        raise ModelError(f"Model {bundle.url} cannot be read ({error})", remedy) from None
     if data is None:
         raise ModelError(f"Model {bundle.url} lacks {name}", remedy)
     check_hash(bundle, name, data)

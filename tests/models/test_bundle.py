@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from segpipe.errors import ModelError
-from segpipe.models.bundle import Bundle, load_keras, save_bundle
+from segpipe.models.bundle import FORMAT, Bundle, load_keras, save_bundle
 from segpipe.models.weights import packed
 from segpipe.settings import NetworkSettings
 
@@ -94,6 +94,42 @@ def test_a_changed_index_is_found(saved: Bundle, change: dict[str, object], mess
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ModelError, match=message):
         Bundle.load(saved.url)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("modalities", 5),
+        ("crop", ["64"]),
+        ("multiple", 0),
+        ("threshold", float("nan")),
+        ("labels", {"one": "core"}),
+        ("regions", []),
+        ("regions", {"whole_tumour": 5}),
+        ("network", {"dimensions": "3"}),
+        ("thresholds", {"whole_tumour": "high"}),
+        ("files", {"../../../dev/zero": "0"}),
+        ("files", {"/dev/zero": "0"}),
+        ("adopted", None),
+        ("space", 1),
+    ],
+)
+def test_a_field_without_its_form_is_named(tmp_path: Path, field: str, value: object):
+    content = {"format": FORMAT, **asdict(bundle_at(tmp_path)), field: value}
+    (tmp_path / "bundle.json").write_text(json.dumps({name: one for name, one in content.items() if name != "url"}))
+    with pytest.raises(ModelError, match=rf"has a malformed {field} in its bundle\.json: copy it again"):
+        Bundle.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "weights.npz"])
+def test_what_would_be_read_for_ever_is_not_read(saved: Bundle, name: str):
+    path = Path(saved.url) / name
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ModelError, match=f"{name} is no file"):
+        Bundle.load(saved.url).verify()
+    with pytest.raises(ModelError, match=f"{name} is no file"):
+        load_keras(Bundle.load(saved.url))
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "[" * 100_000])
