@@ -7,15 +7,15 @@ import itertools
 import math
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import BadInput, NotFound, Reason, UsageError
+from segpipe.errors import BadInput, NotFound, UsageError
 from segpipe.pipelines import attempts, baselines, cohort_key, identities, meanings, quarantine, series_rows
 from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.ingest_task import (
@@ -29,9 +29,7 @@ from segpipe.pipelines.ingest_task import (
 )
 from segpipe.pipelines.listing import listing as listed
 from segpipe.readers import scan as scan_reader
-from segpipe.readers.archive import packed_file
-from segpipe.readers.dicom_index import Series
-from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
+from segpipe.readers.naming import naming_of, refuse_key_in_conf
 from segpipe.readers.plan import ignored_line
 from segpipe.readers.series import Options
 from segpipe.readers.sources import Listing, Rejected, ScanSource
@@ -49,12 +47,6 @@ if TYPE_CHECKING:
 
 _TABLE_BYTES_PER_SOURCE_BYTE = 0.85
 """What a byte of a gzipped source takes in `slices`, measured on BraTS 2021; only the size of parts depends on it."""
-
-_PIXELS = {
-    str(reason)
-    for reason in (Reason.TRUNCATED, Reason.CORRUPT, Reason.UNSUPPORTED, Reason.NOT_FINITE, Reason.BAD_GEOMETRY)
-}
-"""Reasons that lie in a series alone: another series of its modality may do in its place."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,8 @@ def ingest(
     with run.stage("list"):
         naming = naming_of(settings.subject_key_file, settings.hash_subjects)
         wanted = series_rows.options(settings, warehouse, settings.cohort)
-        wanted = replace(wanted, unusable=_unusable(warehouse, settings, naming))
+        told = {"ingest": partial(bad_fingerprint, settings, naming)}
+        wanted = replace(wanted, unusable=quarantine.unusable(warehouse, settings.cohort, told))
         listing = listed(spark, settings, naming, wanted, run)
     with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
         job = IngestJob(settings, rule, fence, naming)
@@ -116,21 +109,6 @@ def ingest(
             merges.finish(warehouse, run.run_id)
         _tell(listing, run)
         return _account(plan, outcomes, run)
-
-
-def _unusable(warehouse: Store, settings: IngestSettings, naming: Naming) -> Callable[[Series], bool]:
-    """Whether an earlier run has rejected the pixels of a DICOM series as it lies there now."""
-
-    @cache  # read if a series is asked about, for an archive without DICOM asks about none
-    def bad() -> frozenset[str]:
-        reported = quarantine.reported(warehouse, "ingest", settings.cohort) if warehouse.exists() else []
-        return frozenset(fingerprint for fingerprint, reason in reported if reason in _PIXELS)
-
-    def is_bad(series: Series) -> bool:
-        source = ScanSource("", "", (packed_file("", series.entries()),), "dicom")
-        return any(bad_fingerprint(settings, naming, one) in bad() for one in scan_reader.fingerprints(source))
-
-    return lambda series: bool(bad()) and is_bad(series)
 
 
 def _planned(warehouse: Store, job: IngestJob, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:

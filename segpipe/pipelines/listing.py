@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from segpipe.errors import UsageError
 from segpipe.pipelines import index
 from segpipe.readers import sources
 from segpipe.readers.archive import Archive, Entry, Listing
 from segpipe.readers.layouts import dicom
-from segpipe.readers.naming import Naming
+from segpipe.readers.naming import KEY_REMEDY, Naming
 from segpipe.readers.series import Options
 from segpipe.settings import IngestSettings, SegmentSettings
 from segpipe.storage import filesystem as files
@@ -36,10 +37,14 @@ def listing(
 
     An archive that is DICOM alone, as its layout or its content says, is listed and read in tasks. Of any other the
     names are looked at together, and the headers of many DICOM files are read in tasks. Raises what
-    `sources.find` does.
+    `sources.find` does, and UsageError for an archive that is DICOM by its content if there is no key.
     """
     source = settings.source or ""
     fs, path = files.filesystem(source)
+    if naming.secret is None and settings.layout == "auto" and fs.isdir(path) and index.looks_like_dicom(fs, path):
+        message = f"Source {source} is a DICOM archive, and its patients appear in tables as keyed hashes only"
+        remedy = f"{KEY_REMEDY}; or give the --layout of its other images"
+        raise UsageError(message, remedy)  # before all headers are read to no purpose
     if naming.secret is None or settings.layout not in ("auto", "dicom") or not fs.isdir(path):
         return sources.find(source, settings.layout, naming.secret, naming.every, options)
     job = index.IndexJob(source, settings.warehouse, settings.cohort, naming.secret, options.overrides)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
 from segpipe.errors import Reason
+from segpipe.readers import scan as scan_reader
+from segpipe.readers.archive import Rejected, ScanSource, packed_file
+from segpipe.readers.dicom_index import Series
 from segpipe.storage.lock import Fence
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import QUARANTINE
+
+_PIXELS = {
+    str(reason)
+    for reason in (Reason.TRUNCATED, Reason.CORRUPT, Reason.UNSUPPORTED, Reason.NOT_FINITE, Reason.BAD_GEOMETRY)
+}
+"""Reasons that lie in a series alone: another series of its modality may do in its place."""
 
 
 def row(
@@ -50,3 +60,23 @@ def reported(warehouse: Store, job: str, cohort: str) -> list[tuple[str, str]]:
     """Fingerprint and reason of every row that `job` has written for a cohort."""
     rows = warehouse.rows(QUARANTINE, ["fingerprint", "reason", "job"], cohort).to_pylist()
     return [(one["fingerprint"], one["reason"]) for one in rows if one["job"] == job]
+
+
+def unusable(
+    warehouse: Store, cohort: str, fingerprints: Mapping[str, Callable[[Rejected], str]]
+) -> Callable[[Series], bool]:
+    """Whether an earlier run has rejected the pixels of a DICOM series as it lies there now.
+
+    `fingerprints` gives, by job, the fingerprint under which that job rejects an input.
+    """
+
+    @cache  # read if a series is asked about, for an archive without DICOM asks about none
+    def bad() -> frozenset[tuple[str, str]]:
+        rows = [(job, *one) for job in fingerprints for one in reported(warehouse, job, cohort)]
+        return frozenset((job, fingerprint) for job, fingerprint, reason in rows if reason in _PIXELS)
+
+    def is_bad(series: Series) -> bool:
+        files = scan_reader.fingerprints(ScanSource("", "", (packed_file("", series.entries()),), "dicom"))
+        return any((job, of(one)) in bad() for one in files for job, of in fingerprints.items())
+
+    return lambda series: warehouse.exists() and bool(bad()) and is_bad(series)

@@ -6,6 +6,7 @@ import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
 import pyarrow as pa
@@ -30,7 +31,15 @@ from segpipe.pipelines.attempts import RETRIED
 from segpipe.pipelines.follow_up import follow_up
 from segpipe.pipelines.listing import listing as listed
 from segpipe.pipelines.masks import MaskOutcome, write_masks
-from segpipe.pipelines.segment_job import ArchivedJob, Candidate, Place, SegmentJob, StoredJob, quarantine_row
+from segpipe.pipelines.segment_job import (
+    ArchivedJob,
+    Candidate,
+    Place,
+    SegmentJob,
+    StoredJob,
+    bad_fingerprint,
+    quarantine_row,
+)
 from segpipe.pipelines.segment_task import ScanOutcome, SegmentTask, segment_part
 from segpipe.readers.archive import Listing, Rejected, ScanSource
 from segpipe.readers.naming import Naming, naming_of, refuse_key_in_conf
@@ -104,6 +113,8 @@ def segment(
             refuse_key_in_conf(spark.sparkContext.getConf().getAll())
             naming = naming_of(settings.subject_key_file, settings.hash_subjects)
             wanted = series_rows.options(settings, warehouse, settings.cohort)
+            told = _told_bad(_reading(settings, model), naming, model)
+            wanted = replace(wanted, unusable=quarantine.unusable(warehouse, settings.cohort, told))
             archive = _Archive(settings.source, naming, listed(spark, settings, naming, wanted, run))
     name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
     with lock(warehouse.url, name, settings.lock_wait_seconds, run.run_id) as fence:
@@ -170,18 +181,7 @@ def _reader(
     index = warehouse.index(settings.cohort)
     cohort_key.check(warehouse, settings.cohort, archive.naming, archive.listing, index.values())
     rules = [row["split_rule"] for row in index.values()] + [model.split_rule]
-    axis = next(name for name, codes in CANONICAL.items() if codes == model.orientation)
-    reading = IngestSettings(
-        source=archive.source,
-        warehouse=settings.warehouse,
-        cohort=settings.cohort,
-        layout=settings.layout,
-        label_convention=settings.label_convention,
-        axis=axis,
-        resample_to=settings.resample_to,
-        prepare=settings.prepare or model.space != AS_INGESTED,
-        max_voxels=settings.max_voxels,
-    )
+    reading = _reading(settings, model)
     try:
         rule = SplitRule.parse(rules[0])
     except ValueError:
@@ -190,6 +190,29 @@ def _reader(
     listing = meanings.settled(spark, warehouse, reader, archive.listing)
     reader = as_ingested(reader, listing, index)
     return reader, baselines.settled(warehouse, reader, listing)
+
+
+def _reading(settings: SegmentSettings, model: Model) -> IngestSettings:
+    """The settings with which ingest would read the scans of a source for a model."""
+    return IngestSettings(
+        source=settings.source or "",
+        warehouse=settings.warehouse,
+        cohort=settings.cohort,
+        layout=settings.layout,
+        label_convention=settings.label_convention,
+        axis=next(name for name, codes in CANONICAL.items() if codes == model.orientation),
+        resample_to=settings.resample_to,
+        prepare=settings.prepare or model.space != AS_INGESTED,
+        max_voxels=settings.max_voxels,
+    )
+
+
+def _told_bad(reading: IngestSettings, naming: Naming, model: Model) -> dict[str, Callable[[Rejected], str]]:
+    """Under which fingerprints ingest and this job reject an input, so that both choose the same series."""
+    return {
+        "ingest": partial(ingest_task.bad_fingerprint, reading, naming),
+        "segment": lambda one: bad_fingerprint(naming.fingerprint(one), model.model_id),
+    }
 
 
 def as_ingested(

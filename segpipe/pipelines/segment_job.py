@@ -105,8 +105,7 @@ class SegmentJob(ABC, Generic[Place]):
 
     def bad_fingerprint(self, scan_fingerprint: str) -> str:
         """What must be equal for a scan to be as unfit again: scan, model and this version."""
-        content = "\0".join((scan_fingerprint, self.model_id, segpipe.__version__))
-        return hashlib.sha256(content.encode()).hexdigest()
+        return bad_fingerprint(scan_fingerprint, self.model_id)
 
     @property
     @abstractmethod
@@ -216,6 +215,12 @@ class ArchivedJob(SegmentJob[ScanSource]):
             told = self.reader.naming.message(error.problem, paths, place.is_dicom)
             raise BadInput(error.reason, told, error.remedy) from None
         return [unpacked[path] if path in unpacked else fs.cat_file(files.join(root, path)) for path in paths]
+
+
+def bad_fingerprint(scan_fingerprint: str, model_id: str) -> str:
+    """`SegmentJob.bad_fingerprint`, before there is a job."""
+    content = "\0".join((scan_fingerprint, model_id, segpipe.__version__))
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -329,11 +334,15 @@ class _ArchivedScan:
         return row, _LoadedSlices(scan, self.job.modalities)
 
     def _raise_what_is_lost(self) -> None:
-        """Raise what is wrong with a file that dropped out, if the model looks at its modality."""
+        """Raise what is wrong with a file that dropped out, if the model looks at its modality.
+
+        A DICOM series has a row of its own too, by which the next run knows that another must take its place.
+        """
         wanted = {file.path for file in self.source.files if file.role in self.job.modalities}
         for one in self.lost:
             if wanted & set(one.paths):
-                self.lost.remove(one)
+                if not one.is_dicom:
+                    self.lost.remove(one)
                 raise self._told(one)
 
     def _told(self, one: Rejected) -> BadInput:

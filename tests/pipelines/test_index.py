@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
+from segpipe.errors import UsageError
 from segpipe.pipelines.index import Indexed, IndexJob, among, index_bucket, looks_like_dicom, plan
 from segpipe.pipelines.listing import is_dicom
+from segpipe.pipelines.listing import listing as listed
 from segpipe.readers.dicom_index import from_json, merged, to_json
 from segpipe.readers.generate import write_brats
 from segpipe.readers.naming import KEY_VARIABLE, Naming, SubjectKey
+from segpipe.readers.series import Options
 from segpipe.readers.sources import find
 from segpipe.settings import IngestSettings
 from segpipe.storage import url_to_fs
+from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Store
 from tests.pipelines.examples import COHORT, run_ingest
 from tests.readers.hospital import MODALITIES, studies, write
@@ -228,6 +232,17 @@ def test_an_archive_is_known_by_its_content(source: Path, more: dict[str, bytes]
 def test_a_plan_of_a_dicom_archive_is_a_table(source: Path, layout: str, secret: str | None, wanted: bool) -> None:
     settings = IngestSettings(source=str(source), warehouse="w", cohort="c", layout=layout, plan=True)
     assert is_dicom(settings, Naming(SubjectKey(secret.encode()) if secret else None)) is wanted
+
+
+def test_an_archive_that_is_dicom_is_refused_at_once_without_a_key(source: Path, tmp_path: Path) -> None:
+    settings = IngestSettings(source=str(source), warehouse=str(tmp_path / "w"), cohort="c")
+    with record_run(Store(settings.warehouse), "ingest", settings) as run:
+        with pytest.raises(UsageError, match=r"is a DICOM archive.*keyed hashes"):
+            listed(None, settings, Naming(None), Options(), run)  # type: ignore[arg-type]  (no task is needed)
+        shutil.rmtree(source / "Doe_John")
+        write_brats(source, subjects=1, seed=0, shape=(8, 12, 10))
+        mixed = listed(None, settings, Naming(None), Options(), run)  # type: ignore[arg-type]
+    assert (len(mixed.scans), {one.is_dicom for one in mixed.rejected}) == (1, {True})
 
 
 def test_names_alone_are_no_dicom_archive(tmp_path: Path) -> None:

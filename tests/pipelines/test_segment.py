@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from pyspark.sql import SparkSession
 
@@ -22,10 +23,12 @@ from segpipe.models.bundle import Bundle
 from segpipe.pipelines.attempts import DEADLY
 from segpipe.pipelines.progress import Bar
 from segpipe.readers.generate import write_brats
+from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.runtimes.openvino import export
 from segpipe.warehouse.slices import stream
 from tests.pipelines.cohorts import COHORT, Cohort
+from tests.readers.hospital import studies, write
 from tests.runtimes.models import scan_input, tiny_bundle
 from tests.warehouse.earlier import unsealed
 
@@ -400,6 +403,30 @@ def test_bad_scans_of_an_archive_are_quarantined_once(segmented: Cohort, model: 
     again, _ = cohort.segment(model.url, source=str(cohort.archive))
     assert (again.quarantined, again.known_bad, again.skipped) == ((), 3, 2)
     assert cohort.rows("quarantine", "reason") == rows
+
+
+def test_the_next_series_of_an_archive_takes_the_place_of_a_damaged_one(
+    spark: SparkSession, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "a secret of more than sixteen bytes")
+    study = studies()[0].only("t1 ax", "t2 ax", "t2 cor", "flair", "t1ce ax")
+    write(tmp_path / "archive", study)
+    axial = [place for place in sorted((tmp_path / "archive").iterdir()) if describes(place, "t2_tse_tra_512")]
+    axial[2].write_bytes(axial[2].read_bytes()[:-9])
+    cohort = Cohort(spark, tmp_path / "archive", str(tmp_path / "w"))
+    how = {"source": str(cohort.archive), "layout": "dicom", "resample_to": "FLAIR"}
+    outcome, _ = cohort.segment(model.url, **how)
+    assert (outcome.segmented, len(outcome.quarantined)) == ((), 1)
+    told = sorted((row["reason"], len(row["paths"])) for row in cohort.rows("quarantine"))
+    assert told == [("truncated", 5), ("truncated", 20)]  # the series, and its scan
+    outcome, _ = cohort.segment(model.url, **how)
+    assert (len(outcome.segmented), outcome.quarantined) == (1, ())
+    outcome, _ = cohort.segment(model.url, **how)
+    assert (outcome.segmented, outcome.skipped) == ((), 1)
+
+
+def describes(path: Path, text: str) -> bool:
+    return str(pydicom.dcmread(path, stop_before_pixels=True).SeriesDescription) == text
 
 
 def test_the_model_travels_with_the_job(ingested: Cohort, segmented: Cohort, model: Bundle, tmp_path: Path) -> None:

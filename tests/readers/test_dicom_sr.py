@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from segpipe.errors import BadInput
 from segpipe.readers.dicom_sr import dicom_sr, sr_uid
 from tests.readers.hospital import studies, write
+from tests.readers.test_dicom_seg import seg_of
 
 TYPE_1 = re.findall(
     # of a Comprehensive SR (PS3.3, A.35.3, C.17)
@@ -79,6 +82,17 @@ def test_a_report_has_what_the_standard_asks_for(tmp_path: Path) -> None:
         for sequence in (element for element in item if element.keyword.endswith("CodeSequence")):
             for code in sequence.value:
                 assert all(code.get(name) for name in CODE), path
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy, of Debian's dicom3tools")
+def test_an_independent_checker_finds_no_fault(tmp_path: Path) -> None:
+    report, _ = report_of(tmp_path / "series")
+    seg = seg_of(tmp_path / "images", [])
+    for name, made in (("sr", report), ("seg", seg)):
+        made.save_as(tmp_path / name)
+        checked = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True, check=False)
+        told = [line for line in (checked.stdout + checked.stderr).splitlines() if line.startswith("Error")]
+        assert (checked.returncode, told) == (0, []), name
 
 
 def test_a_viewer_reads_volume_and_both_diameters_of_every_region(tmp_path: Path) -> None:
