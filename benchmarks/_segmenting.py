@@ -156,7 +156,7 @@ def copy_scans(target: Path, count: int) -> None:
     """`count` scans in BraTS layout, copies of the real ones as hard links where that is possible."""
     subjects = brats_subjects()
     for number in range(count):
-        source, copy = subjects[number % len(subjects)], f"Copy_{number:03d}"
+        source, copy = subjects[number % len(subjects)], f"Case_{number:03d}"
         (target / copy).mkdir(parents=True)
         for path in source.glob("*.nii.gz"):
             link_or_copy(path, target / copy / path.name.replace(source.name, copy))

@@ -60,7 +60,7 @@ def _copies(folder: Path) -> Path:
     subjects = brats_subjects()
     for number in range(SCANS_IN_ALL):
         subject = subjects[number % len(subjects)]
-        target = folder / f"Copy_{number:03d}"
+        target = folder / f"Case_{number:03d}"
         target.mkdir(parents=True)
         for path in subject.glob("*.nii.gz"):
             shutil.copyfile(path, target / path.name.replace(subject.name, target.name))
