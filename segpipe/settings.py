@@ -373,7 +373,11 @@ class SegmentSettings(SeriesSettings):
     resample_to: str | None = option(
         "modality whose grid the others of --source are resampled to; scans on mixed grids are quarantined otherwise"
     )
-    prepare: bool = option("prepare raw scans of --source as ingest --prepare does", False)
+    prepare: bool = option(
+        "prepare raw scans of --source as ingest --prepare does; without --source, show the scans that ingest --prepare"
+        " has prepared to a model that was trained on scans as ingested",
+        False,
+    )
     max_voxels: int = option(
         "largest number of voxels of one file of --source; larger ones are quarantined", 1 << 30, least=1
     )

@@ -126,6 +126,7 @@ def segment(
             cores = spark.sparkContext.defaultParallelism
             job: SegmentJob[Any]
             if archive is None:
+                about["prepares"] = settings.prepare
                 job = stored = StoredJob.of(settings.warehouse, settings.cohort, model, fence, **about)
                 plan = plan_stored(warehouse, stored, known, settings.overwrite, cores)
             else:

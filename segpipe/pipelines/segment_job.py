@@ -80,7 +80,8 @@ class SegmentJob(ABC, Generic[Place]):
     def fit(self, scan_id: str, modalities: Sequence[str], orientation: str, space: str | None) -> None:
         """Raise BadInput if the model cannot take a scan; `space` is None for a scan as ingested.
 
-        A model of which no space is known takes a prepared scan only where the run itself was told to prepare.
+        A model of which no space is known takes a prepared scan only where the run itself was told `--prepare`, and
+        then no other.
         """
         missing = [name for name in self.modalities if name not in modalities]
         if missing:
@@ -95,12 +96,20 @@ class SegmentJob(ABC, Generic[Place]):
                 f"Scan {scan_id} has slices along {orientation}, model {self.model_id} wants {self.orientation}",
                 "ingest it with the --axis that the model was trained on",
             )
+        if self.prepares and space is None:
+            raise BadInput(
+                Reason.DOES_NOT_FIT_MODEL,
+                f"Scan {scan_id} stands in the tables as it was ingested, and --prepare wants prepared ones",
+                "segment its archive with --source and --prepare, or ingest it with --prepare",
+            )
         told = self.prepares and self.space == AS_INGESTED
         if (space or AS_INGESTED) != self.space and not told:
             raise BadInput(
                 Reason.DOES_NOT_FIT_MODEL,
                 f"Scan {scan_id} is {space or AS_INGESTED}, model {self.model_id} was trained on {self.space}",
-                "segment its archive with --source and --prepare, or ingest it as the model's scans were",
+                "say --prepare if the model may see prepared scans, or ingest it as the model's scans were"
+                if self.space == AS_INGESTED
+                else "segment its archive with --source and --prepare, or ingest it as the model's scans were",
             )
 
     def bad_fingerprint(self, scan_fingerprint: str) -> str:
@@ -110,7 +119,7 @@ class SegmentJob(ABC, Generic[Place]):
     @property
     @abstractmethod
     def prepares(self) -> bool:
-        """Whether the run itself was told to prepare its scans."""
+        """Whether the run itself was told that its scans are prepared, or are to be."""
 
     @abstractmethod
     def scan_id(self, place: Place) -> str:
@@ -141,7 +150,7 @@ class SegmentJob(ABC, Generic[Place]):
 class StoredJob(SegmentJob[ScanPlace]):
     """A segmentation of the scans of the tables."""
 
-    prepares = False
+    prepares: bool = field(default=False, kw_only=True)
 
     def scan_id(self, place: ScanPlace) -> str:
         """The id of a scan."""
