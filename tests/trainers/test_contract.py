@@ -342,14 +342,14 @@ def dice_of_segmenting(bundle: Bundle, tables: str) -> dict[str, dict[str, float
     return found
 
 
-def test_deep_supervision_partial_padding_and_coarse_epochs(settings, spark):
+@pytest.mark.parametrize("trainer", ["orca", pytest.param("horovod", marks=pytest.mark.long)])
+def test_deep_supervision_partial_padding_and_coarse_epochs(settings, spark, trainer: str):
     """The same everywhere; what only training needs is no part of the model."""
     deep = {"deep_supervision": True, "padding": "partial", "epochs": 2, "coarse_share": 0.5}
     local, _ = run(settings(**deep), spark)
     assert load_keras(local)(np.zeros((1, *local.crop, 4), np.float32)).shape == (1, *local.crop, 3)
-    for trainer in ("orca", "horovod"):
-        shared, _ = run(settings(**deep, trainer=trainer, model=f"{local.url}-{trainer}"), spark)
-        assert losses(shared) == pytest.approx(losses(local), abs=1e-4)
+    shared, _ = run(settings(**deep, trainer=trainer, model=f"{local.url}-{trainer}"), spark)
+    assert losses(shared) == pytest.approx(losses(local), abs=1e-4)
 
 
 def test_a_model_that_another_job_trains_is_refused(settings):
