@@ -77,7 +77,7 @@ class Bench:
     def bundle(self) -> Bundle:
         """The model, exported with the precision that validation scans let it have."""
         from jobs.export import scans
-        from segpipe.runtimes.openvino import export
+        from segpipe.runtimes.export import export
         from segpipe.settings import ExportSettings
         from segpipe.trainers import train
 

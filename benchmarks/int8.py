@@ -18,7 +18,7 @@ from segpipe.settings import ExportSettings
 def main() -> None:
     """Export with INT8 and report what that measured."""
     from jobs.export import scans
-    from segpipe.runtimes.openvino import export
+    from segpipe.runtimes.export import export
 
     with bench("int8") as setup:
         copy = f"{setup.bundle.url}-int8"

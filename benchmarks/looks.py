@@ -17,9 +17,8 @@ from benchmarks._real import brats_subjects
 from benchmarks._segmenting import COHORT, CORES, bench
 from segpipe.core.prediction import Sample
 from segpipe.models.bundle import Bundle, save_files
-from segpipe.runtimes import judge
 from segpipe.runtimes.contract import PredictorSpec
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.export import export, judge
 from segpipe.warehouse.scan_slices import samples
 
 WANTED_LOSS = 0.003

@@ -25,7 +25,7 @@ CALIBRATION_SCANS = 16
 def run(settings: ExportSettings, context: Context) -> int:
     """Write the OpenVINO model, and the INT8 one where it is asked for and as good; say which precision was chosen."""
     from segpipe.models.bundle import Bundle
-    from segpipe.runtimes.openvino import export
+    from segpipe.runtimes.export import export
 
     with context.recorded("export", settings.warehouse, settings) as record:
         trained = Bundle.load(settings.model, settings.expect_model)

@@ -114,7 +114,7 @@ def _loaded(url: str, data: bytes, weights: bytes | None) -> Any:
     """OpenVINO's model of the bytes, which hold all that is read; ModelError for what it does not know."""
     import openvino
 
-    from segpipe.runtimes.openvino import _core
+    from segpipe.runtimes.openvino import core
 
     if weights is None:
         data = _checked_onnx(url, data)
@@ -122,8 +122,8 @@ def _loaded(url: str, data: bytes, weights: bytes | None) -> Any:
         _check_ir(url, data)
     try:
         if weights is None:
-            return _core().read_model(data)
-        return _core().read_model(data, openvino.Tensor(np.frombuffer(weights, np.uint8).copy()))
+            return core().read_model(data)
+        return core().read_model(data, openvino.Tensor(np.frombuffer(weights, np.uint8).copy()))
     except Exception as error:
         raise ModelError(
             f"Network {url} cannot be read by OpenVINO ({_first_line(error)})",
@@ -377,13 +377,13 @@ def _reshaped(model: Any, card: Card, batch: int, patch: tuple[int, ...] | None 
 
 def _answer_faults(model: Any, card: Card) -> list[str]:
     """What a patch of noise brings to light: operators that OpenVINO cannot run, and outputs that are none."""
-    from segpipe.runtimes.openvino import _core
+    from segpipe.runtimes.openvino import core
 
     clone = model.clone()
     clone.reshape({"image": [1, len(card.modalities), *card.patch[3 - card.dimensions :]]})
     noise = np.random.default_rng(0).standard_normal(clone.input("image").shape).astype(np.float32)
     try:
-        answer = _core().compile_model(_float32(clone), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(noise)["output"]
+        answer = core().compile_model(_float32(clone), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(noise)["output"]
     except Exception as error:
         return [f"OpenVINO cannot run it ({_first_line(error)})"]
     if not np.isfinite(answer).all():

@@ -12,7 +12,7 @@ from segpipe.core.prediction import Predictor
 from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle, with_weights
 from segpipe.runtimes.graph import OUTPUTS
-from segpipe.runtimes.openvino import network_function, on_network
+from segpipe.runtimes.network import network_function, on_network
 from segpipe.runtimes.slicewise import Constants, Outputs
 
 if TYPE_CHECKING:

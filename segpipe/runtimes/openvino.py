@@ -1,31 +1,21 @@
-"""OpenVINO: from the Keras model of a bundle to an IR inside it, and that IR as a predictor."""
+"""OpenVINO as a runtime: the IR in a bundle, which `segpipe.runtimes.export` puts there, as a predictor."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-import logging
-import os
-import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segpipe.core.prediction import Predictor, Sample
-from segpipe.core.regions import LabelConvention
+from segpipe.core.prediction import Predictor
 from segpipe.errors import ModelError
-from segpipe.models.bundle import ADOPTED, Bundle, load_keras
-from segpipe.runtimes.graph import OUTPUTS, PROBABILITY, segmenter, tiler
-from segpipe.runtimes.looks import doubtful, once
+from segpipe.models.bundle import ADOPTED, Bundle
+from segpipe.runtimes.graph import OUTPUTS, PROBABILITY
+from segpipe.runtimes.looks import doubtful
+from segpipe.runtimes.network import convention, on_network
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
-from segpipe.runtimes.tiled import OVERLAP, TiledPredictor
-from segpipe.settings import NetworkSettings
-from segpipe.storage import filesystem as files_of_disk
-from segpipe.storage import url_to_fs
 
 if TYPE_CHECKING:
     from segpipe.runtimes.contract import PackedPredictor
@@ -36,66 +26,11 @@ LOOK_FILES = ("openvino-look/model.xml", "openvino-look/model.bin")
 """A network that sees mirror images, as one that looks once and tells its probabilities; see `runtimes.looks`."""
 
 _COMPILED_SHAPES = 6
-_CALIBRATION_REQUESTS = 128
-_EXACT = ["Multiply", "Add", "Subtract", "ReduceMean", "ReduceSum", "ReduceMax", "SquaredDifference", "Sigmoid"]
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}  # of INT8: for what is not quantised
 
 
-def export(
-    bundle_url: str,
-    validation: Sequence[Sample] = (),
-    calibration: Sequence[Sample] | None = None,
-    expected: str | None = None,
-    clean: bool = True,
-    learnt: Sequence[Sample] = (),
-    cut: bool = True,
-) -> Bundle:
-    """Convert a Keras model to an IR from int16 slices to uint8 labels, in its bundle, whose new index is given back.
-
-    The precision that `segment` shall use is measured on the scans of `validation`, see `judge.choose`; without any it
-    is float32. Where each region is cut is chosen on these and on the `learnt` ones of the training if `cut` says so,
-    and what is too small to be a lesion if `clean` says so, see `judge.choose_decisions`; the model then has another
-    `model_id`. With scans for `calibration` an INT8 model is made too and published where `judge.judge_int8` lets it.
-    The index is written last and names the hashes of the new files, so that a half-written export is refused as damaged
-    and the next one puts it right. Raises ModelError for a network that cannot be converted, and for one whose float32
-    masks are not those of Keras, and for a model of another seal than `expected`.
-    """
-    from segpipe.runtimes import judge
-
-    bundle = Bundle.load(bundle_url, expected)
-    bundle.must_be_trained_here("convert")
-    bundle = bundle.undecided  # what an earlier export chose is chosen again
-    contents = convert(load_keras(bundle), bundle)
-    chosen, _ = judge.choose(bundle, contents, validation)
-    decided = judge.choose_decisions(bundle, contents, chosen["precision"], validation, learnt, cut, clean)
-    chosen |= decided.told
-    if any(decided.fields.values()):
-        chosen["trained_as"] = bundle.trained_as
-    if decided.thresholds:
-        bundle = replace(bundle, thresholds=decided.thresholds)
-        contents = convert(load_keras(bundle), bundle)
-    int8, published = None, False
-    if calibration is not None and bundle.network["dimensions"] == 3:
-        chosen["int8"] = {"published": False, "reason": "3D networks are not quantised in this version"}
-    elif calibration is not None:
-        int8 = quantise(contents, bundle, calibration)
-        chosen["int8"] = judge.judge_int8(bundle, contents, int8, chosen["precision"], validation)
-        published = chosen["int8"]["published"]
-    fs, folder = url_to_fs(bundle.url)
-    written = dict(zip(FILES, contents, strict=True))
-    if _sees_mirror_images(bundle):
-        look = replace(bundle, network=once(bundle.network))
-        written |= zip(LOOK_FILES, convert(load_keras(look), look, with_probability=True), strict=True)
-    if int8 is not None and published:
-        written |= zip(INT8_FILES, int8, strict=True)
-        chosen |= {"precision": "int8"}
-    for name, data in written.items():
-        _put(fs, f"{folder.rstrip('/')}/{name}", data)
-    gone = tuple(name for name in (*INT8_FILES, *LOOK_FILES) if name not in written)
-    return bundle.with_files(*written, without=gone, inference=chosen, **decided.fields)
-
-
-def _sees_mirror_images(bundle: Bundle) -> bool:
+def sees_mirror_images(bundle: Bundle) -> bool:
+    """Whether a network of slices looks at mirror images too, so that it can look once, and again where in doubt."""
     return bundle.network["dimensions"] != 3 and bool(bundle.network.get("mirror"))
 
 
@@ -106,7 +41,7 @@ def _looks_alike(bundle: Bundle) -> str:
     if bundle.network["dimensions"] == 3:
         often = "four times" if bundle.network.get("mirror") else "once"
         return f"sees volumes and no slices, and looks at all of each {often}"
-    return "" if _sees_mirror_images(bundle) else "looks at every slice once anyway"
+    return "" if sees_mirror_images(bundle) else "looks at every slice once anyway"
 
 
 def precision(bundle: Bundle) -> str:
@@ -133,93 +68,6 @@ def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str
     return FILES, "run `export` on it"
 
 
-def convert(model: Any, bundle: Bundle, with_probability: bool = False) -> tuple[bytes, bytes]:
-    """The IR of a Keras model, the bytes of its .xml and .bin; see `network_function`, but `image` is int16."""
-    import tensorflow as tf
-
-    model = _in_float32(model, bundle)
-    function = network_function(model, bundle, with_probability)
-    with tempfile.TemporaryDirectory(prefix="segpipe-export-") as scratch:
-        module = tf.Module()
-        module.function = function
-        module.weights = model.variables  # not the model: Keras would trace each of its layers to be loaded as such
-        tf.saved_model.save(module, scratch, signatures=function.get_concrete_function())
-        return _convert_saved(Path(scratch))
-
-
-def quantise(contents: tuple[bytes, bytes], bundle: Bundle, calibration: Sequence[Sample]) -> tuple[bytes, bytes]:
-    """The IR with convolutions in INT8, calibrated on slices of these scans; .xml and .bin again.
-
-    What stands before the first convolution, behind the last one, and in the statistics of instance normalisation
-    stays as it is. Raises ModelError if there are no scans to calibrate on.
-    """
-    os.environ.setdefault("NNCF_CI", "1")  # else it reports each use to a web service
-    import nncf
-    import openvino
-
-    nncf.set_log_level(logging.ERROR)
-    requests = list(itertools.islice(_calibration_requests(bundle, calibration), _CALIBRATION_REQUESTS))
-    if not requests:
-        raise ModelError(
-            f"No scan of the training split is there to calibrate the INT8 model of {bundle.url}",
-            "give --warehouse the tables that it was trained on",
-        )
-    model = _core().read_model(contents[0], openvino.Tensor(np.frombuffer(contents[1], np.uint8).copy()))
-    quantised = nncf.quantize(
-        model,
-        nncf.Dataset(requests),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(requests),
-        ignored_scope=nncf.IgnoredScope(types=_EXACT, validate=False),
-    )
-    with tempfile.TemporaryDirectory(prefix="segpipe-export-") as scratch:
-        target = Path(scratch) / "model.xml"
-        openvino.save_model(quantised, target, compress_to_fp16=False)
-        return target.read_bytes(), target.with_suffix(".bin").read_bytes()
-
-
-def _calibration_requests(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of single slices as `segment` sends them, spread over the scans, and within a scan over its brain."""
-    share = max(1, -(-_CALIBRATION_REQUESTS // max(1, len(samples))))
-    for sample in samples:
-        recorder = _Recorder()
-        SlicewisePredictor(recorder, tuple(bundle.regions), bundle.crop, bundle.multiple, 1).segment(
-            sample.scan, sample.slices
-        )
-        step = max(1, len(recorder.requests) // share)
-        yield from recorder.requests[step // 2 :: step][:share]
-
-
-class _Recorder:
-    """A `slicewise.Network` that keeps what it is asked and answers with background."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, np.ndarray]] = []
-
-    def start(self, image: np.ndarray, constants: Constants, done: Callable[[Outputs], None]) -> None:
-        """See `slicewise.Network`."""
-        self.requests.append({"image": image, **vars(constants)})
-
-    def wait(self) -> None:
-        """See `slicewise.Network`."""
-
-
-def network_function(model: Any, bundle: Bundle, with_probability: bool = False) -> Any:
-    """From stored voxels to what a runtime needs: `graph.segmenter` of a 2D model, `graph.tiler` of a 3D one."""
-    if bundle.network["dimensions"] == 3:
-        return tiler(model, len(bundle.modalities))
-    channels, multiple = len(bundle.modalities), bundle.multiple
-    return segmenter(model, convention(bundle), channels, multiple, bundle.cut, with_probability)
-
-
-def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
-    """The predictor of a network that does what `network_function` does."""
-    if bundle.network["dimensions"] == 3:
-        overlap = bundle.training.get("tile_overlap", OVERLAP)
-        return TiledPredictor(network, convention(bundle), bundle.crop, overlap, bundle.cut)
-    return SlicewisePredictor(network, tuple(bundle.regions), bundle.crop, bundle.multiple, batch_size)
-
-
 def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     """The predictor of a bundle's IR."""
     bundle, spec = packed.bundle, packed.spec
@@ -228,17 +76,6 @@ def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     if spec.looks == "doubt":
         assert isinstance(found, SlicewisePredictor)  # `files` has seen to it
         return doubtful(found, convention(bundle), bundle.cut)
-    return found
-
-
-def prober(
-    contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int
-) -> TiledPredictor | SlicewisePredictor:
-    """A predictor that tells probabilities, of a bundle whose IR is `contents`; a 2D one is converted anew for it."""
-    if bundle.network["dimensions"] != 3:
-        contents = convert(load_keras(bundle), bundle, with_probability=True)
-    found = on_ir(contents, bundle, threads, precision, batch_size)
-    assert isinstance(found, TiledPredictor | SlicewisePredictor)  # adopted networks are not exported
     return found
 
 
@@ -252,14 +89,8 @@ def on_ir(contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision
     return on_network(kind(*contents, threads, precision), bundle, batch_size)
 
 
-def convention(bundle: Bundle) -> LabelConvention:
-    """The label convention that a bundle states."""
-    labels = {int(label): name for label, name in bundle.labels.items()}
-    return LabelConvention(bundle.label_convention, labels, bundle.regions)
-
-
 @functools.cache
-def _core() -> Any:
+def core() -> Any:
     """The one Core of this process, never let go of.
 
     A Core's CPU plugin gives the thread that made it an alternate signal stack and unmaps it when it ends. Where two
@@ -273,7 +104,7 @@ def _core() -> Any:
 
 def has_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this processor; elsewhere it takes the hint and computes in float32."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class _Requests:
@@ -315,12 +146,12 @@ class _Requests:
     def _compile(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         import openvino
 
-        model = _core().read_model(self._xml, self._weights)
+        model = core().read_model(self._xml, self._weights)
         model.reshape({"image": list(shape)})
         if dtype == np.float32:
             model.input("image").get_node().set_element_type(openvino.Type.f32)
             model.validate_nodes_and_infer_types()
-        queue = openvino.AsyncInferQueue(_core().compile_model(model, "CPU", self._config))
+        queue = openvino.AsyncInferQueue(core().compile_model(model, "CPU", self._config))
         queue.set_callback(_deliver)
         return queue
 
@@ -362,37 +193,3 @@ def _deliver(request: Any, data: list[Any]) -> None:
     """Tell who waits for it, and let go of them: what they hold may hold the queue, which would never be freed."""
     deliver, data[0] = data[0], None
     deliver(request)
-
-
-def _in_float32(model: Any, bundle: Bundle) -> Any:
-    """The same network computing in float32: which precision it runs in is decided where it runs."""
-    if bundle.network["precision"] == "float32":
-        return model
-    from segpipe.models.unet import build_unet, to_segment
-
-    names = {setting.name for setting in fields(NetworkSettings)}
-    settings = NetworkSettings(**{name: value for name, value in bundle.network.items() if name in names})
-    twin = build_unet(replace(settings, precision="float32"), len(bundle.modalities), len(bundle.regions))
-    twin.set_weights(model.get_weights())
-    return to_segment(twin, settings)
-
-
-def _convert_saved(folder: Path) -> tuple[bytes, bytes]:
-    """SavedModel to IR by the runtime's own reader, for `openvino.convert_model` reports each use to a web service."""
-    import openvino
-    from openvino.preprocess import PrePostProcessor
-
-    steps = PrePostProcessor(_core().read_model(folder))
-    steps.input("image").tensor().set_element_type(openvino.Type.i16)
-    target = folder / "ir" / "model.xml"
-    target.parent.mkdir()
-    openvino.save_model(steps.build(), target, compress_to_fp16=False)
-    return target.read_bytes(), target.with_suffix(".bin").read_bytes()
-
-
-def _put(fs: Any, path: str, data: bytes) -> None:
-    """Write a file aside and rename it into its place, so that it outlives a power cut on a local disk."""
-    folder = path.rpartition("/")[0]
-    fs.makedirs(folder, exist_ok=True)
-    files_of_disk.replace(fs, path, data)
-    files_of_disk.flush_folder(fs, folder)

@@ -14,7 +14,7 @@ from segpipe.errors import ModelError, NotFound
 from segpipe.models.bundle import Bundle
 from segpipe.pipelines.evaluate import Evaluation, compare, evaluate, summarise
 from segpipe.readers.generate import write_brats
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.export import export
 from segpipe.settings import EvaluateSettings
 from segpipe.warehouse.runs import RunRecord, record_run
 from segpipe.warehouse.tables import SEGMENTATIONS

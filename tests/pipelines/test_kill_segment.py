@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from segpipe.pipelines import segment
 from segpipe.readers.generate import write_brats
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.export import export
 from tests.pipelines.cohorts import COHORT, Cohort
 from tests.pipelines.segment_process import MOST_SCANS
 from tests.pipelines.test_kill import LOCAL_VICTIMS, SEED, kill, process_of

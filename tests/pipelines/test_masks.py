@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from segpipe.models.bundle import Bundle
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.readers.synthetic import glioma
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.export import export
 from tests.pipelines.cohorts import COHORT, Cohort
 from tests.runtimes.models import MODALITIES, tiny_bundle
 

@@ -20,7 +20,7 @@ from segpipe.core.orientation import reorient
 from segpipe.prepare import atlas
 from segpipe.prepare.grids import LPS, Grid, resample
 from segpipe.readers.naming import KEY_VARIABLE
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.export import export
 from tests.pipelines.cohorts import Cohort
 from tests.runtimes.models import tiny_bundle
 

@@ -25,7 +25,7 @@ from segpipe.pipelines.progress import Bar
 from segpipe.readers.generate import write_brats
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.runtimes.contract import PredictorSpec
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.export import export
 from segpipe.warehouse.slices import stream
 from tests.pipelines.cohorts import COHORT, Cohort
 from tests.readers.hospital import studies, write

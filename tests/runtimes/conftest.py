@@ -16,7 +16,7 @@ from tests.runtimes.models import MODALITIES, scan_input, tiny_bundle
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
     """Give a model directory of a tiny U-Net that was exported; one with the same options is made once."""
-    from segpipe.runtimes.openvino import export
+    from segpipe.runtimes.export import export
 
     made: dict[str, Bundle] = {}
 

@@ -18,7 +18,7 @@ from segpipe.models.bundle import Bundle, save_files
 from segpipe.models.card import parse_card, to_toml
 from segpipe.runtimes.adopt import adopt
 from segpipe.runtimes.contract import PredictorSpec
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.export import export
 from tests.runtimes.models import scan_input
 from tests.runtimes.onnx_networks import network
 

@@ -13,7 +13,7 @@ from segpipe.core.cutting import Levels, grid_with
 from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS, to_regions
 from segpipe.models.bundle import Bundle
-from segpipe.runtimes.judge import Labelled, decisions
+from segpipe.runtimes.export.decisions import Labelled, decisions
 from tests.runtimes.onnx_networks import network
 from tests.runtimes.test_adopt import SOFT, adopted, card, segmented
 

@@ -17,7 +17,10 @@ from segpipe.core.regions import CONVENTIONS, to_labels, to_regions
 from segpipe.errors import ModelError, UsageError
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.contract import RUNTIMES, PredictorSpec
-from segpipe.runtimes.openvino import convert, export, on_ir, prober
+from segpipe.runtimes.export import export
+from segpipe.runtimes.export.convert import convert
+from segpipe.runtimes.export.decisions import prober
+from segpipe.runtimes.openvino import on_ir
 from segpipe.runtimes.slicewise import window
 from tests.runtimes.models import scan_input, tiny_bundle
 

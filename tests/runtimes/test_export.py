@@ -15,9 +15,12 @@ from segpipe.core.prediction import Sample, SliceBatch
 from segpipe.errors import ModelError
 from segpipe.models.bundle import Bundle, load_keras, save_bundle
 from segpipe.readers.synthetic import glioma
-from segpipe.runtimes import judge, openvino
+from segpipe.runtimes import openvino
 from segpipe.runtimes.contract import RUNTIMES, PredictorSpec
-from segpipe.runtimes.openvino import FILES, INT8_FILES, convert, export, quantise
+from segpipe.runtimes.export import export, judge
+from segpipe.runtimes.export.convert import convert
+from segpipe.runtimes.export.quantise import quantise
+from segpipe.runtimes.openvino import FILES, INT8_FILES
 from segpipe.settings import ExportSettings
 from tests.runtimes.models import MODALITIES, scan_input, tiny_bundle
 

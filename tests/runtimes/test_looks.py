@@ -12,8 +12,9 @@ from segpipe.core.prediction import ScanInput
 from segpipe.errors import ModelError, UsageError
 from segpipe.models.bundle import Bundle
 from segpipe.runtimes.contract import PredictorSpec
+from segpipe.runtimes.export import export
 from segpipe.runtimes.looks import ALL_MIRRORS, MIRRORS, SHARE, DoubtfulPredictor, chosen, once
-from segpipe.runtimes.openvino import LOOK_FILES, export
+from segpipe.runtimes.openvino import LOOK_FILES
 from tests.runtimes.models import tiny_bundle
 from tests.runtimes.test_contract import batches
 

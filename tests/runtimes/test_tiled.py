@@ -16,7 +16,7 @@ from segpipe.core.regions import CONVENTIONS, to_labels
 from segpipe.core.tiles import predict
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.contract import RUNTIMES, PredictorSpec
-from segpipe.runtimes.openvino import export
+from segpipe.runtimes.export import export
 from tests.runtimes.models import scan_input, tiny_bundle
 from tests.runtimes.test_contract import batches
 

@@ -95,6 +95,7 @@ def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp
     """Trained for two steps; OpenVINO says what Keras says, and validation asks for whole brains."""
     from segpipe.models.bundle import Bundle, load_keras
     from segpipe.runtimes import openvino
+    from segpipe.runtimes.export.convert import convert
     from segpipe.trainers import train
     from segpipe.warehouse.runs import record_run
 
@@ -110,6 +111,6 @@ def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp
     network = load_keras(Bundle.load(bundle.url))
     image = np.random.default_rng(0).normal(size=(1, 8, 16, 16, 4)).astype(np.float32)
     assert network(image).shape == (1, 8, 16, 16, 3)
-    xml, weights = openvino.convert(network, bundle)
+    xml, weights = convert(network, bundle)
     assert xml
     assert weights

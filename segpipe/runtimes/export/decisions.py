@@ -1,0 +1,150 @@
+"""Where each region's probabilities are cut, and what is too small to be one: chosen on labelled scans."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from segpipe.core import cleaning, cutting
+from segpipe.core.cleaning import Choice, Found
+from segpipe.core.cutting import Cut, Levels, Tally
+from segpipe.core.patients import groups
+from segpipe.core.prediction import Sample
+from segpipe.core.regions import CONVENTIONS, LabelConvention, to_regions
+from segpipe.core.runs import Runs, region_runs
+from segpipe.models.bundle import Bundle, load_keras
+from segpipe.runtimes.export.convert import convert
+from segpipe.runtimes.network import convention
+from segpipe.runtimes.openvino import on_ir
+from segpipe.runtimes.slicewise import SlicewisePredictor
+from segpipe.runtimes.tiled import TiledPredictor
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What becomes of probabilities: per region a threshold, and least volumes of components and of the whole, ml.
+
+    Regions that keep the threshold of the training, or in which nothing is too small, are not among them. `told` has
+    the figures behind it.
+    """
+
+    thresholds: dict[str, float] = field(default_factory=dict)
+    cleaning: dict[str, float] = field(default_factory=dict)
+    presence: dict[str, float] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> dict[str, dict[str, float]]:
+        """As a bundle states them."""
+        return {"thresholds": self.thresholds, "cleaning": self.cleaning, "presence": self.presence}
+
+
+def choose_decisions(
+    bundle: Bundle,
+    contents: tuple[bytes, bytes],
+    precision: str,
+    validation: Sequence[Sample],
+    learnt: Sequence[Sample] = (),
+    cut: bool = True,
+    clean: bool = True,
+) -> Decisions:
+    """Where each region is cut, if `cut`, and what is too small, if `clean`, by the labelled scans.
+
+    Each scan goes through the network once; see `segpipe.core.cutting` and `segpipe.core.cleaning` for the rules. Scans
+    whose labels do not tell of all regions of the model are left out. Where there are too few patients to choose by,
+    none goes, and `told` says so under `undecided`; so too where no labelled patient is of the validation.
+    """
+    mine = convention(bundle)
+    seen = [(sample, known) for sample in (*validation, *learnt) if (known := _tells(sample, mine)) is not None]
+    if not (cut or clean):
+        return Decisions()
+    least = min(cutting.LEAST_PATIENTS, cleaning.LEAST_PATIENTS)
+    if (number := len(set(groups([sample.subject for sample, _ in seen]).tolist()))) < least:
+        return Decisions(told={"undecided": f"{number} labelled patients to choose by, fewer than {least}"})
+    network = prober(contents, bundle, len(os.sched_getaffinity(0)), precision, _BATCH)
+    grid = cutting.grid_with(bundle.threshold)
+    unseen = {sample.scan_id for sample in validation}
+    found = []
+    for sample, known in seen:
+        box, probability = network.probability(sample.scan, sample.slices)
+        if (truth := sample.slices.truth) is not None:
+            levels = Levels.of(sample.scan.shape, box, probability, grid)
+            voxel_ml = math.prod(sample.scan.spacing_mm) / 1000
+            found.append(Labelled.of(levels, truth, known, mine, voxel_ml, sample.scan_id in unseen, sample.subject))
+    return decisions(found, mine, bundle.threshold, cut, clean)
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """What a model says of a scan beside its labels: levels, what is to be chosen by, true regions, ml of a voxel."""
+
+    levels: Levels
+    tally: Tally
+    truth: Mapping[str, Runs]
+    voxel_ml: float
+
+    @classmethod
+    def of(
+        cls,
+        levels: Levels,
+        truth: np.ndarray,
+        known: LabelConvention,
+        mine: LabelConvention,
+        voxel_ml: float,
+        unseen: bool,
+        patient: str = "",
+    ) -> Labelled:
+        """`truth` (slices, rows, columns) is in the convention `known`, which tells of the regions of `mine`."""
+        places = [known.region_names.index(region) for region in mine.regions]
+        tally = levels.tally(to_regions(truth, known)[..., places].astype(bool), unseen, patient)
+        return cls(levels, tally, region_runs(truth, known.regions), voxel_ml)
+
+
+def decisions(
+    scans: Sequence[Labelled], mine: LabelConvention, trained: float, cut: bool = True, clean: bool = True
+) -> Decisions:
+    """What is chosen on these scans for a model that was trained with one threshold."""
+    cuts = cutting.choose([scan.tally for scan in scans], mine, trained) if cut and scans else {}
+    at = [cuts[region].threshold if cuts else trained for region in mine.regions]
+    choices: dict[str, Choice] = {}
+    if clean and (spaced := [scan for scan in scans if scan.voxel_ml]):
+        found = [
+            Found.of(scan.levels.labels(at, mine), scan.truth, scan.voxel_ml, scan.tally.patient) for scan in spaced
+        ]
+        choices = cleaning.choose(found, mine)
+    told: dict[str, Mapping[str, Cut | Choice]] = {"thresholds": cuts, "cleaning": choices}
+    figures: dict[str, Any] = {
+        name: {region: asdict(one) for region, one in many.items()} for name, many in told.items() if many
+    }
+    if cuts and not any(scan.tally.unseen for scan in scans):
+        figures["undecided"] = "no labelled patient of the validation, so that each region is cut as it was trained"
+    return Decisions(
+        {region: one.threshold for region, one in cuts.items() if one.threshold != trained},
+        {region: one.least_ml for region, one in choices.items() if one.least_ml},
+        {region: one.presence_ml for region, one in choices.items() if one.presence_ml},
+        figures,
+    )
+
+
+def _tells(sample: Sample, mine: LabelConvention) -> LabelConvention | None:
+    """What the labels of a scan mean, if they tell of all regions of a model."""
+    known = CONVENTIONS.get(sample.label_convention or "")
+    return known if known is not None and set(mine.regions) <= set(known.regions) else None
+
+
+def prober(
+    contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int
+) -> TiledPredictor | SlicewisePredictor:
+    """A predictor that tells probabilities, of a bundle whose IR is `contents`; a 2D one is converted anew for it."""
+    if bundle.network["dimensions"] != 3:
+        contents = convert(load_keras(bundle), bundle, with_probability=True)
+    found = on_ir(contents, bundle, threads, precision, batch_size)
+    assert isinstance(found, TiledPredictor | SlicewisePredictor)  # adopted networks are not exported
+    return found
