@@ -20,7 +20,10 @@ from segpipe.warehouse.tables import QUARANTINE
 
 _PIXELS = {
     str(reason)
-    for reason in (Reason.TRUNCATED, Reason.CORRUPT, Reason.UNSUPPORTED, Reason.NOT_FINITE, Reason.BAD_GEOMETRY)
+    for reason in (
+        *(Reason.TRUNCATED, Reason.CORRUPT, Reason.UNSUPPORTED, Reason.NOT_FINITE, Reason.BAD_GEOMETRY),
+        *(Reason.UNPREPARABLE, Reason.NO_BRAIN, Reason.BAD_PREPARATION),
+    )
 }
 """Reasons that lie in a series alone: another series of its modality may do in its place."""
 

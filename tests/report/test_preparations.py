@@ -82,6 +82,21 @@ def test_the_worst_check_comes_first(tmp_path: Path) -> None:
     assert "1 more are not shown" in one
 
 
+def test_what_was_left_alone_is_shown_if_it_is_in_doubt(tmp_path: Path) -> None:
+    warehouse = Store(str(tmp_path / "w"))
+    write(warehouse, "alone", preparation(check("brain_at_edge", 0.0, 0.2, 0.7, "T1"), how="recognised"))
+    found = preparation(check("brain_at_edge", 0.3, 0.2, 0.7, "T1"), how="recognised")
+    write(warehouse, "cut", found, flags=["brain_at_edge:T1"])
+    good = check("metric", -0.5, -0.33, -0.2, "FLAIR")
+    write(warehouse, "good", preparation(good))
+    write(warehouse, "lacking", preparation(good), flags=["without:T2"])
+    page = Path(build_preparations(warehouse.url, "c", tmp_path / "page.html")).read_text("utf-8")
+    assert re.findall(r"<h3>(\w+)", page) == ["cut", "lacking", "good"]
+    assert page.count("prepared before and <b>left alone</b>") == 1
+    assert '<span class="flag">without:T2</span>' in page
+    assert "1 scan was prepared before and left alone" in page
+
+
 def test_a_figure_is_the_worse_the_nearer_it_is_to_failure() -> None:
     values = [badness(check("masks_agree", value, 0.94, 0.85)) for value in (0.98, 0.94, 0.895, 0.85)]
     np.testing.assert_allclose(values, [-4 / 9, 0, 0.5, 1], atol=1e-9)
