@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "8"
+RULES_VERSION = "9"
 """Changes with every change of a word or a rule."""
 
 
@@ -35,9 +35,13 @@ class Recognition:
     words: tuple[str, ...] = ()
 
 
+_BRANDS = (
+    "dotarem clariscan cyclolux artirem magnevist magnegita magnograf magnescope prohance multihance omniscan optimark"
+    " primovist eovist vasovist ablavar elucirem vueway feraheme ferumoxytol"
+)
 _AGENT = (
-    r"(?:cont(?:r\w*)?|kontras\w*|tehoste\w*|gbca|gabe|gd\w?|gad|gado\w*|dotarem|clariscan|magnevist|prohance|multihance|omniscan|km|kl|mdc"
-    r"|pdc|civ|ct?te|inj|injec\w*|injek\w*|injet\w*|iv|iv ?km|iv ?kontras\w*)"
+    rf"(?:cont(?:r\w*)?|kontras\w*|tehoste\w*|gbca|gabe|gd\w?|gad|gad[oa]\w*|{_BRANDS.replace(' ', '|')}"
+    r"|km|kl|mdc|pdc|civ|ct?te|inj|injec\w*|injek\w*|injet\w*|iv|iv ?km|iv ?kontras\w*)"
 )
 _BEFORE = (
     r"(?:no|non|not|without|w ?/? ?o(?:ut)?|wo|ohne|o(?= ?(?:k|gd|gad))|vor|sans|avant|sin|senza|prima|sem|antes"
@@ -82,6 +86,8 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bplan ?scans?\b", " localizer "),
     (r"\bprocessed images?\b", " report "),
     (r"\bphase ?contrast\b", " pcmra "),
+    (r"\b(?:gr[ae]y|white|[gw]m|tissue|soft|high|low|standard) ?(?:matter )?contrast\b"
+        r"|\bcontrast (?:gr[ae]y|white|[gw]m)\b", " "),  # of an image, not an agent
     (r"\bflow ?comp\w*", " "),
     (r"\bfa ?=? ?\d+\b|\bflip ?(?:angle)? ?=? ?\d+", " "),
     (rf"\b{_AFTER_WHAT} ?(?:(?:de|da|do|del|la|l|iv) )?(?:{_NO_AGENT})\b", " "),
@@ -120,6 +126,9 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\b[ck] ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c(?:on)?\b"
         r"|\bt1w? ?\+(?! ?(?:t2|pd|flair|dwi))", " after "),
     (rf"\bc ?/ ?{_AGENT}\b", " after "),
+    (rf"\+ ?$|\bm ?/ ?k\b|\b(?:{_AGENT}|ka) ?utan\b", " after "),
+    (r"\bu ?/ ?k\b", " before "),
+    (r"\b(?:depois|despues|apres|dopo|nach|danach|nachher|efter|etter) ?$", " after "),
     (r"\b3 ?pl(?:anes?)?\b|\b3 ?(?:ebenen|planos|plans)\b|\btri ?plan\w*|\bmulti ?plane?\b", " planes "),
     (r"\bsingle ?shot\b", " "),
     (r"\bmag(?:nitude)? images?\b|\bpha(?:se)? images?\b", " swi "),
@@ -139,14 +148,17 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"灌[注流]|перфуз\w*", " perfusion "),
     (r"定位|位置決め|локал\w*|топограм\w*", " localizer "),
     (r"\bпд\b|质子|プロトン", " pd "),
+    (r"\bк ?/ ?([ув])\b", r"к\1"),
     (r"\b(?:без|до) ?\w{0,3} ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bнатив\w*", " before "),
-    (r"\b(?:с|после) ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bконтраст\w*|\+ ?(?:контр\w*|кв|ку)\b", " after "),
+    (r"\b(?:с|после) ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bс ?/ ?у\b|\bконтраст\w*"
+        r"|\+ ?(?:контр\w*|кв|ку)\b", " after "),
     (r"\bт([12])", r" t\1 "),
     (r"\bτ([12])", r" t\1 "),
     (r"\b(?:χωρισ|προ|πριν|ανευ) ?(?:(?:το|την|τησ|του) )?(?:σκιαγρ\w*|σκ|εγχυσ\w*|γαδολ\w*)", " before "),
     (r"\b(?:μετα|με) ?(?:(?:το|την|τησ|του) )?(?:σκ|εγχυσ\w*)\b|\bσκιαγρ\w*|\bγαδολ\w*", " after "),
     (r"\bфл(?:аир|эр)\w*", " flair "),
-    (rf"\b{_AGENT} ?(?:oncesi|nelkul|elott)|\bkontrasts\w? ?z\b", " before "),
+    (rf"\b{_AGENT} ?(?:oncesi|nelkul|elott)|\b(?:kontras|ilac|opak)t?s\w? ?z\b", " before "),
+    (r"\b(?:ilac|opak|kontras)l\w\b", " after "),
     (rf"\bpo ?{_AGENT}\b", " after "),
     (rf"\b(?:post|nach|mit|met|med|with|after|apres|despues|dopo|apos) ?{_AGENT}\b|\bsonras\w", " after "),
     (r"\b(?:t1w?|with|con|com|post|\+) ?cm\b|\bwith$|\bw ?/ ?$|\bw(?:ith)? ?con\b", " after "),
@@ -155,10 +167,10 @@ _PHRASES: tuple[tuple[str, str], ...] = (
 _CONCEPTS: dict[str, str] = {
     # concept: its words; `*` stands for any further letters
     "localizer": "localize* localise* localiza* localizz* localisa* lokali* locator* loc locs"
-    " lokal local planung scout scouts aascout aahscout aahead survey surview topogr* topo"
+    " lokal local scout scouts aascout aahscout aahead survey surview topogr* topo"
     " repera* pilot tripilot smartbrain smartexam planscan calibration calib refscan senseref coilsens"
     " scano scanogram ubersicht uebersicht autoalign phoenix*",
-    "reference": "ref refs reference cal",
+    "reference": "ref refs reference cal planung",
     "report": "report zipreport dose screensave capture dosis results summary snapshot",
     "segmentation": "seg segm segmentation segmented segmentierung mask masks rtstruct overlay fusion fused surgnavsys"
     " brainmask parcellation synthseg",
@@ -211,10 +223,10 @@ _CONCEPTS: dict[str, str] = {
     "gradient": "gre fgre ffe fl2d fe gr grass fisp eg fastgre fe2d gre2d grad gradient* ffe2d",
     "steady": "trufi truefisp trufisp",
     "epi": "epi ep2d ep ep2 epi2d feepi seepi",
-    "after": "after post pos apos posgd postg* postc* postkm contra* kontra* cont gd gdt gad gado gadolin*"
-    " gadovist gadob* gadot* dotarem clariscan magnevist prohance multihance omniscan km mkm mitkm nachkm"
-    " mdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd t1post t1cont"
-    " t1km delay delayed gbca tehoste* fsc fsgd fspost wcontrast gdfs posc stealthpost cte ivkm",
+    "after": "after post pos apos posgd postg* postc* postkm contra* kontra* cont gd gdt gad gado* gadav*"
+    " km mkm mitkm nachkm mdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd"
+    " t1post t1cont t1km delay delayed gbca tehoste* fsc fsgd fspost wcontrast gdfs posc stealthpost cte ivkm "
+    + _BRANDS,
     "before": "before noncon nonce pre pra prae nativ native nativo nativa nativer preg* prek* prec* unenhanced"
     " noncontrast nc basal t1pre",
     "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"

@@ -309,8 +309,10 @@ T1 Gd no|T1 contrast: none
 T1 CM-|T1 -K|T1 non CE|T1_noncon|T1 without|T1 kein KM|T1 ej kontrast|T1 inden kontrast
 T1 w/out contrast|T1 wout contrast|T1 W/OUT|T1 prior to contrast|T1 N/C|T1 0 Gd
 T1 tra prä KM|T1 prae KM|AX T1 PRE : processed by a tool|Τ1 ΠΡΟ ΣΚΙΑΓΡΑΦΙΚΟΥ|T1 χωρίς σκιαγραφικό
+Т1 акс без к/у|T1 ilaçsız|T1 u/k ax
 """
 AFTER_SOMETHING_ELSE = """
+T1 (Gray/White Contrast) AXI|T1 standard contrast|T1 high contrast GM/WM|T1 RT-Planung
 T1 POST XRT|T1 POST SRS|T1 POST STEROID|T1 POST IV STEROID|T1 post gamma knife|T1 post-shunt|T1 after biopsy
 T1 post rad|T1 post thrombectomy|T1 post FUS|T1 POST 3 MONTHS|T1 POST DAY 1|T1 nach 2 Wochen
 T1 post embolization|T1 s/p resection|T1 nach OP|T1 post cirugia|T1 PÓS-CIRURGIA|T1 pos operatorio
@@ -320,6 +322,8 @@ AX T1 C+|T1 C(+)|T1 +Gd|T1-KM|T1w-Gd|T1 Gd-DTPA|T1 SAG - POST GAD|T1 FS - GD|t1_
 T1 POST 3D|T1 POST 5 MIN|T1 post radial vibe|T1 SAG -CON CONTRASTE|T1 post 1mm|t1_space_post_2mm
 t1_mprage_1.0 KM
 RAGE trans +C|AXIAL T1 FLOW COMP POST : Processed_Tool|POST: AX T1|Τ1 ΜΕΤΑ ΣΚΙΑΓΡΑΦΙΚΟ|T1 μετά την έγχυση
+Т1 акс с к/у|T1 ilaçlı|T1 KA után
+T1 m/k ax|T1 AX DESPUES|SPGR +|T1 Vueway|T1 gadopiclenol|T1 Planung KM|T1 high contrast GD
 T1 iso 1,0 Gd|T1_p2_0_8mm_KM|T1 KM ohne FS|T1 POST XRT +C|POST XRT T1 GAD|T1 POST SRS POST GAD
 """
 
