@@ -44,8 +44,9 @@ test-hadoop: setup  ## the tests that need a Hadoop cluster, alone
 lint: setup  ## style, types, import rules, shell scripts
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
-	@$(PYTHON) -m mypy
-	@$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
+	@$(PYTHON) -m mypy & types=$$!; imports=0; \
+	  $(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || imports=$$?; \
+	  wait $$types && exit $$imports
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); \
 	  else echo 'lint: shellcheck is not installed, the shell scripts were not checked'; fi
 

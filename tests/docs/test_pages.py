@@ -65,16 +65,17 @@ class Reader:
         parse(job, settings_class, words)  # as it stands on the page
         smaller = shlex.split(SMALLER.get(job, "")) + (["--patch-size", "16"] if "--patch-size" in words else [])
         settings = self.placed(parse(job, settings_class, [*words, *smaller]))
-        if getattr(settings, "prepare", False):  # a scan takes most of a minute
-            settings = replace(settings, source=str(self.first_of(Path(settings.source))))
+        if getattr(settings, "prepare", False):  # each image of a scan takes some seconds
+            settings = replace(settings, source=str(self.two_images_of(Path(settings.source))))
         with contextlib.redirect_stdout(io.StringIO()):
             assert not importlib.import_module(f"jobs.{job}").run(settings, Context(job, self.spark))
         self.commands.append(job)
 
-    def first_of(self, archive: Path) -> Path:
-        """A folder with the first scan of an archive."""
+    def two_images_of(self, archive: Path) -> Path:
+        """A folder with the FLAIR and the T1 of an archive's first scan."""
         first = min(path for path in archive.iterdir() if path.is_dir())
-        shutil.copytree(first, self.folder / "first" / first.name, dirs_exist_ok=True)
+        others = shutil.ignore_patterns("*_t1ce.*", "*_t2.*", "*_seg.*")
+        shutil.copytree(first, self.folder / "first" / first.name, dirs_exist_ok=True, ignore=others)
         return self.folder / "first"
 
     def placed(self, settings: Any) -> Any:
