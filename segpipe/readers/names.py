@@ -278,6 +278,9 @@ _TECHNICAL = frozenset(
         "series",
         "resource",
         "resources",
+        "bin",
+        "binary",
+        "binarized",
         "protocol",
         "protocols",
         "all",
@@ -306,6 +309,8 @@ _TECHNICAL_PATTERN = re.compile(
     r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|brain\w*extract\w*"
 )
 _WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl|darkfluid")
+_NATIVE = re.compile(r"(?<![^\W_])native?(?![^\W_])", re.IGNORECASE)
+_UID = re.compile(r"\d+(?:\.\d+){5,}")  # of a DICOM study
 _FL = re.compile(r"fl(?![^\W_])", re.IGNORECASE)
 _ODD_WEIGHT = re.compile(r"t[12]([a-z]{2,})", re.IGNORECASE)
 _OTHER_IMAGE = re.compile(
@@ -370,7 +375,10 @@ _COUNT = (
     r"|hours?|hrs?|h)"
 )
 _YEAR, _MONTH, _DAY = r"(?:19[89]\d|20[0-4]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
-_MONTH_NAME = r"(?:jan|feb|mar|m[aä]r|apr|may|mai|jun|jul|aug|sep|sept|oct|okt|nov|dec|dez)[a-z]{0,6}"
+_MONTH_NAME = (
+    r"(?:jan|f[eé]b|fev|mar|m[aä]r|maa|apr|abr|avr|may|mai|maj|mei|jun|juin|giu|jul|juil|lug|aug|ao[uû]|sep|sept|oct|okt|ott|nov"
+    r"|dec|d[eé]c|dez|dic|ene(?=ro)|gen(?=naio)|mag(?=gio)|ago(?=sto)|set(?=t?emb)|out(?=ubro))[a-z]{0,7}"
+)
 _CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:\.?\d{1,6})?)?)?"
 _DATE = (
     rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}{_CLOCK}|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}"
@@ -404,7 +412,10 @@ _COPIED = re.compile(  # what file shares put behind a name: `T1 (conflicted cop
     r"\s*[(\[][^()\[\]]*(?<![^\W_])(?:cop(?:y|ies)|kopie|copie|copia|conflict\w*|konflikt\w*)(?![^\W_])[^()\[\]]*[)\]]",
     re.IGNORECASE,
 )
-_DARK = re.compile(r"(?<![^\W_])da(?:rk)?[_\- ]fl(?:uid)?(?![^\W_])", re.IGNORECASE)
+_APART = (  # names of pulses whose words belong together
+    (re.compile(r"(?<![^\W_])da(?:rk)?[_\- ]fl(?:uid)?(?![^\W_])", re.IGNORECASE), "darkfluid"),
+    (re.compile(r"(?<![^\W_])mp[_\- ]?(2?)[_\- ]?rage(?![^\W_])", re.IGNORECASE), r"mp\1rage"),
+)
 
 
 @dataclass(frozen=True)
@@ -469,6 +480,8 @@ def modality(text: str) -> str | None:
         found = recognise(re.sub("mpr", "mprage", text, count=1, flags=re.IGNORECASE))
     if found.role is None and _FL.match(text):
         return "FLAIR"  # as CaPTk calls it; among the words of a series it may be a fast low-angle shot
+    if found.detail == "subtraction" and (native := _NATIVE.sub("", text)) != text:
+        return modality(native)  # `T1ce_native` lies in its native space
     if found.role == "other":
         return _ROLE_OF_DETAIL.get(found.detail, found.detail.replace(" ", "-"))
     return found.role
@@ -548,6 +561,8 @@ def folder(name: str) -> Folder:
         return Folder(name, raw=name)
     if _VISIT_FOLDER.fullmatch(name):
         return Folder("", (name,), raw=name)
+    if _UID.fullmatch(name):
+        return Folder("", (name,), raw=name)
     if name == "fl":  # beside `t1` a kind of image; in capitals somebody's initials
         return Folder("", (), Said("FLAIR", name), raw=name)
     visits, rest = _visits_and_rest(name.partition(".long.")[0])  # FreeSurfer's `p1_tp1.long.p1_base`
@@ -570,6 +585,9 @@ def folder(name: str) -> Folder:
     others = [match[0] for match, kind in kinds if kind == "modality" and not _WEIGHTED.search(match[0].lower())]
     if kinds and kinds[0][1] == "id" and kinds[-1][1] in ("id", "number") and len(others) == len(described):
         return Folder(rest, visits, raw=name)  # `QIN-BRAIN-DSC-MRI-01`: the word belongs to the study's name
+    numbered = [kind for _, kind in kinds[-2:]] == ["mask", "number"] and not has_digit(rest[: kinds[-1][0].start()])
+    if numbered and any(kind == "id" for _, kind in kinds):  # `VS-SEG-001`: so does a word for masks before the number
+        return Folder(rest, visits, raw=name)
     if not described:
         return Folder(_trimmed(rest, kinds), visits, raw=name)
     parts = cut(rest)
@@ -620,7 +638,8 @@ def cut(stem: str) -> Cut:
 
 def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
     """`take_visits`, but `study_07` behind a word for masks ends a patient's name: `Glioma_Seg_Study_07_FLAIR`."""
-    name = _DARK.sub("darkfluid", name)
+    for pattern, word in _APART:
+        name = pattern.sub(word, name)
     visits, rest = take_visits(name)
     if len(visits) != 1 or not is_weak_visit(visits[0]):
         return visits, rest
@@ -680,8 +699,8 @@ def take_visits(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def is_weak_visit(visit: str) -> bool:
-    """Whether the words are used for people as well, as in `scan_001`."""
-    return bool(_VISIT_ELSE.fullmatch(visit))
+    """Whether the words are used for people as well, as in `scan_001`, or may be all that tells people apart."""
+    return bool(_VISIT_ELSE.fullmatch(visit) or _UID.fullmatch(visit))
 
 
 @lru_cache(maxsize=1 << 14)

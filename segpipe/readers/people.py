@@ -49,13 +49,23 @@ _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
 
 
 class Use(NamedTuple):
-    """How a chain occurs: the roles of its files, and whether some say none."""
+    """How a chain occurs: the roles of its files, whether some say none, and visits that words state, two at most.
+
+    `bare` are the roles of files beside which no visit is stated.
+    """
 
     roles: frozenset[str] = frozenset()
     unknown: bool = False
+    visits: frozenset[tuple[str, ...]] = frozenset()
+    bare: frozenset[str] = frozenset()
 
     def __or__(self, other: "Use") -> "Use":
-        return Use(self.roles | other.roles, self.unknown or other.unknown)
+        visits = self.visits if len(self.visits) > 1 else self.visits | other.visits
+        return Use(self.roles | other.roles, self.unknown or other.unknown, visits, self.bare | other.bare)
+
+    def visited(self) -> "Use":
+        """The same for files of which a visit is known by now."""
+        return self._replace(bare=frozenset()) if self.bare else self
 
 
 class Person(NamedTuple):
@@ -124,7 +134,9 @@ def _shorter(
 
 def _merged(read: Mapping[Chain, _Reading], uses: Mapping[Chain, Use]) -> dict[Chain, Use]:
     """How the chains occur that are left."""
-    return together((one.chain, uses[chain]) for chain, one in read.items())
+    return together(
+        (one.chain, uses[chain].visited() if any(one.visits) else uses[chain]) for chain, one in read.items()
+    )
 
 
 def together(found: Iterable[tuple[Chain, Use]]) -> dict[Chain, Use]:
@@ -214,7 +226,7 @@ def _visit_prefixes(chains: Collection[Chain]) -> tuple[dict[Chain, tuple[Chain,
     read = {
         chain: ((*chain[:-1], match["name"]), match["unit"])
         for chain, (group, match) in found.items()
-        if group in visits and not is_generic(match["name"])
+        if group in visits and (not is_generic(match["name"]) or VISIT_LETTER.fullmatch(match["unit"]))
     }
     return read, sorted(chain[-1] for chain, (group, _) in found.items() if group in visits and chain not in read)
 
@@ -238,7 +250,7 @@ def _outer_units(
     chains: Mapping[Chain, Chain], uses: Mapping[Chain, Use], told: list[str]
 ) -> dict[Chain, tuple[Chain, str, str]]:
     """For chains whose last word is no person's: the chain of the person, and the word as a visit or as a label."""
-    of = together((base, uses[chain]) for chain, base in chains.items())
+    of = together((base, uses[chain] if base == chain else uses[chain].visited()) for chain, base in chains.items())
     below: dict[Chain, list[str]] = defaultdict(list)
     parents: dict[str, set[Chain]] = defaultdict(set)
     for chain in of:
@@ -260,9 +272,12 @@ def _outer_units(
             use = of[chain]
             extra = base in of and not is_person(word) and _are_extras(use, of[base])
             numbers = owns(owner) and (extra or _tells_series_apart(siblings))
+            if base[-1].isdecimal() and len(use.visits) > 1 and word.isdecimal():
+                continue  # `101/101-001/Week12`: the visits stand below already
             if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
                 continue
-            variant = not has_digit(word) and base in of and use.roles <= of[base].roles
+            beside = (of[base].roles if use.visits else of[base].bare) if base in of else frozenset()
+            variant = not has_digit(word) and base in of and use.roles <= beside
             series = not use.roles or numbers or variant
             if not series:
                 read.add(word)
@@ -382,7 +397,8 @@ def _inner_units(
                 continue
             some = {unit for units in bases.values() for unit in units}
             told.append(_sentence(some, "ends of patients' names"))
-    return result
+    whole = {base for base, _ in result.values()}  # names that others go on from, as `A-101-001` beside `A-101-001_W8`
+    return {chain: part for chain, part in result.items() if chain not in whole}
 
 
 def _counted_ends(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:

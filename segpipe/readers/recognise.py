@@ -136,6 +136,10 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bc ?t1w?\b|\bt1w? ?ks\b", " t1 after "),
     (r"\bt1 ?c ?wi?\b", " t1 after "),
     (r"\bt1w? ?pre\b(?! ?\w)", " t1 before "),
+    (rf"\bt1w?(?:sin|sans|ohne|senza|sem)(?={_AGENT}\b)", " t1 before "),
+    (rf"\bt1w?(?:con|com|avec|mit)(?={_AGENT}\b)", " t1 after "),
+    (r"\bt1\w* ?minus ?t1", " subtraction t1"),
+    (r"\bt2s\b", " t2star "),
     (r"\bt2w? ?fl\b|\bspc ?ir\b|\bspace ?ir\b", " flair "),
     (r"\bt2w? ge\b|\bge t2w?\b", " t2star "),
     (r"\b[ctl] ?spine\b", " spine "),
@@ -196,7 +200,7 @@ _CONCEPTS: dict[str, str] = {
     " carotis carotide cow willis tricks twist inhance trance pcmra pca pc3d 3dpc arteries venen mrangio tofmra"
     " tofcow ceangio qflow 4dflow stenosis",
     "map": "map maps mapa mapas carte karte mappa mapping molli relaxometry t1map t2map r1map r2map qmap"
-    " parametric mapit fieldstrength qt1 qt2 quantitative pdmap mtr relaxation* t1prime t2prime",
+    " parametric mapit fieldstrength qt1 qt2 quantitative pdmap mtr relaxation* t1prime t2prime ratio ratios",
     "synthetic": "synthetic* synth symri synmr syntac",
     "SWI": "swi swip swan eswan qsm susc suscept* suszept* hemo haemo hamo hamos* hemoseq* hemosid* heme hemorr*"
     " haemorr* hemorag* blutung venbold venobold fsbb bsi pha phase swmip swim medic merge mpgr mpgre mfgre megre"
@@ -318,6 +322,7 @@ _PIECES = re.findall(
     " stealth subtracted nativ fatsat ce hr hd cs reg",
 )  # fmt: skip
 _PREFIXES = ("ss", "s", "e", "d", "v", "wip", "r", "m")  # Philips and GE put them in front
+_SPM = "rmsw"  # letters that SPM puts before the name of what it has resliced, corrected, smoothed or warped
 _LEAST_GLUED = 5  # letters of a word that is known inside of an unknown one
 _LONGEST_TEXT = 256
 _LETTERS = str.maketrans(
@@ -387,7 +392,7 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
     """Words that mean something only beside others: a last `C` or `IV` behind T1, `rest` beside echo-planar imaging."""
     weighted = "T1" in places or "volume_T1" in places
     rest = [token for token in tokens if token not in _BESIDE_AGENT and _WORDS.get(token) != "plane"]
-    agent = tokens.index(rest[-1]) if rest and rest[-1] in ("c", "iv", "pc", "wc") else None
+    agent = tokens.index(rest[-1]) if rest and rest[-1] in ("c", "iv", "pc", "wc", "cm") else None
     if weighted and agent is not None and "before" not in places:
         places.setdefault("after", agent)
     if "pc" in tokens and places.keys().isdisjoint(_WEIGHTED):
@@ -416,6 +421,8 @@ def _apart(token: str) -> list[str]:
     """A token itself where it is known, else the known pieces that it is made of."""
     if token in _WORDS or token.isdecimal() or _by_prefix(token):
         return [token]
+    if token[0] in _SPM and token[1:3] in ("t1", "t2") and token[1:] in _WORDS:
+        return [token[1:]]
     whole = _pieces(token)
     if whole:
         return whole

@@ -95,6 +95,47 @@ class TestWhoseItIs:
             "02",
         }
 
+    def test_words_and_numbers_alone_are_patients_and_visits(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("00<p>_MR_<v>/<w>.nii", p=("1", "2", "3"), v=("1", "2"), w=("T1", "FLAIR")))
+        assert [len(sessions) for sessions in visits(listing).values()] == [2, 2, 2]
+
+    def test_a_name_that_others_go_on_from_is_whole(self, tmp_path: Path) -> None:
+        people = ("101-001", "101-002", "102-001")
+        listing = read(tmp_path, *expand("ACME-<p>_<v>_T1.nii", p=people, v=("SCR", "W08", "W16")))
+        assert {name: len(found) for name, found in visits(listing).items()} == {f"ACME-{one}": 3 for one in people}
+
+    def test_numbers_below_a_site_that_have_visits_are_patients(self, tmp_path: Path) -> None:
+        paths = expand("X/DE/101/101-00<p>/<v>/T1.nii", p=("1", "2"), v=("Baseline", "Week12"))
+        assert [len(found) for found in visits(read(tmp_path, *paths)).values()] == [2, 2]
+
+    @pytest.mark.parametrize(
+        "pair",
+        [
+            ("1.5T", "3T"),
+            ("admission", "90days"),
+            ("MRI 12 januari 2019", "MRI 03 maart 2020"),
+            ("1.2.840.113619.2.5.97.78", "1.2.840.113619.2.5.99.80"),
+        ],
+    )
+    def test_folders_below_a_patient_are_visits(self, tmp_path: Path, pair: tuple[str, str]) -> None:
+        listing = read(tmp_path, *expand("sub_1<p>/<v>/<w>.nii", p=("1", "2"), v=pair, w=("T1", "FLAIR")))
+        assert {name: len(found) for name, found in visits(listing).items()} == {"sub_11": 2, "sub_12": 2}
+        assert not listing.rejected
+
+    def test_study_uids_alone_are_told_apart(self, tmp_path: Path) -> None:
+        assert len(visits(read(tmp_path, *expand("1.2.840.113619.2.5.<n>/T1.nii", n=("7", "8"))))) == 2
+
+    def test_a_visit_before_names_that_anybody_has(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("<v>_sub0<p>/T1.nii", v=("bl", "m12"), p=("1", "2")))
+        assert {name: len(found) for name, found in visits(listing).items()} == {"sub01": 2, "sub02": 2}
+
+    def test_a_word_for_masks_before_a_number_names_a_patient(self, tmp_path: Path) -> None:
+        paths = expand("VS-SEG-00<p>/<m>/<m>.nii", "VS-SEG-00<p>/<m>/seg.nii", p=("1", "2"), m=("T1", "T2"))
+        listing = read(tmp_path, *paths)
+        assert {scan.subject: scan.modalities for scan in listing.scans} == dict.fromkeys(
+            ("VS-SEG-001", "VS-SEG-002"), ("T1", "T2")
+        )
+
     def test_what_spm_writes_beside_an_image_is_of_its_patient(self, tmp_path: Path) -> None:
         paths = expand("<m>S0<p>_T1.nii", m=("", "m", "wm", "c1", "y_"), p=("7", "8"))
         listing = read(tmp_path, *paths)
@@ -524,6 +565,7 @@ class TestMasks:
             "gtv",
             "tumorMask",
             "lesionMap",
+            "lesion_bin",
             "腫瘍マスク",
             "LesionSeg",
             "ManualSegmentation",
@@ -621,6 +663,9 @@ class TestModalities:
             ("FL_to_SRI_brain", "FLAIR"),
             ("Т1_с_контрастом", "T1ce"), ("Т2", "T2"),  # with Cyrillic letters
             ("t1_mprage_sag_p2_iso_KM_9", "T1ce"), ("T1_to_FLAIR", "T1"), ("T1_N4_brain_regtoMNI", "T1"),
+            ("MP-RAGE__br_raw", "T1"), ("da-fl", "FLAIR"), ("e-THRIVE_T1", "T1"), ("rT1c", "T1ce"),
+            ("T1CE_native", "T1ce"), ("T1sinGd", "T1"), ("T1conGd", "T1ce"), ("t1_mpr_ns_sag_cm", "T1ce"),
+            ("T2s", "T2s"), ("T1_T2_ratio", "map"), ("T1_minus_T1c", "subtraction"), ("T1_relaxation", "map"),
         ],
     )  # fmt: skip
     def test_words(self, tmp_path: Path, word: str, role: str) -> None:

@@ -62,7 +62,8 @@ _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
 _MADE = re.compile(r"(?P<made>[mwrsu]{1,4})(?P<name>[A-Z0-9].*)")
-_COUNTED = re.compile(r"(?P<word>[^\W\d_]+(?:[_\-. ][^\W\d_]+)*)[_\-. ]?\d+")
+_NUMBER = re.compile(r"\d+")
+_FIELD = re.compile(r"(?:^|/)(\d(?:\.\d)?T)(?=/)")
 _SPLIT = re.compile(
     r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>train|tr|test|ts|val|valid|validation|dev|holdout)(?:ing|data|set)?"
     r"[_\-]?(?:images?|labels?|masks?|data|set)?",
@@ -188,7 +189,7 @@ def _read_all(images: Mapping[str, Entry]) -> list[Read]:
         if pattern is not None and all(read.chain == place.chain and not read.visits for read in here):
             known[pattern] = here
         reads += here
-    return _with_timepoints(_apart_by_split(reads, by_folder), timed)
+    return _with_timepoints(_apart_by_field(_apart_by_split(reads, by_folder)), timed)
 
 
 _Pattern = tuple[str, bool, bool, tuple[str, ...]]
@@ -292,14 +293,13 @@ def _of_counted_folders(reads: list[Read]) -> list[Read]:
 
 @lru_cache(maxsize=1 << 12)
 def _counted(path: str) -> tuple[str, str, str] | None:
-    """The outermost folder of a path that is a technical word with a number, and that word; None if names tell more."""
+    """The outermost folder of a path that is technical words with numbers, and its form; None if names tell more."""
     if _place(path).chain:
         return None
     above = ""
     for name in path.split("/"):
-        match = _COUNTED.fullmatch(name)
-        if match and folder(name) == Folder("", raw=name):
-            return above, match["word"].lower(), name
+        if has_digit(name) and folder(name) == Folder("", raw=name):
+            return above, _NUMBER.sub("9", name).lower(), name
         above += f"{name}/"
     return None
 
@@ -325,6 +325,23 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
     return [
         read._replace(chain=(*read.chain[:-1], split, read.chain[-1]))
         if read.chain in clashing and (split := _split_of(read.entry.folder))
+        else read
+        for read in reads
+    ]
+
+
+def _apart_by_field(reads: list[Read]) -> list[Read]:
+    """Images of one patient in folders of several field strengths, `1.5T` and `3T`, are of several visits."""
+    found = {read.entry.path: match[1] for read in reads if (match := _FIELD.search(read.entry.path))}
+    if not found:
+        return reads
+    fields: dict[Chain, set[str]] = defaultdict(set)
+    for read in reads:
+        if read.entry.path in found and any(map(owns, read.chain)):
+            fields[read.chain].add(found[read.entry.path])
+    return [
+        read._replace(visits=_visits(read.visits, (found[read.entry.path],)))
+        if read.entry.path in found and len(fields.get(read.chain, ())) > 1
         else read
         for read in reads
     ]
@@ -634,12 +651,13 @@ def _of_originals(reads: list[Read]) -> list[Read]:
 
 
 def _uses(reads: Iterable[Read]) -> dict[Chain, Use]:
-    return together((read.chain, _use(read.said.role)) for read in reads)
+    return together((read.chain, _use(read.said.role, read.visits)) for read in reads)
 
 
 @lru_cache(maxsize=1 << 10)
-def _use(role: str | None) -> Use:
-    return Use(unknown=True) if role is None else Use(frozenset({role}))
+def _use(role: str | None, visits: tuple[str, ...]) -> Use:
+    roles = frozenset(() if role is None else (role,))
+    return Use(roles, role is None, frozenset({visits} if visits else ()), frozenset() if visits else roles)
 
 
 class _Item(NamedTuple):
