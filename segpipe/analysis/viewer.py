@@ -37,8 +37,8 @@ def view(scan: Scan, modality: str | None = None, model: str | None = None) -> A
 def niivue(scan: Scan, modality: str | None = None, model: str | None = None) -> Any:
     """A NiiVue widget with the image, the truth in blue and the prediction in orange; the data travels to the page.
 
-    Nothing is fetched from elsewhere. A head that is not stripped is shown in planes alone, for a rendering would be a
-    likeness of the patient. Raises ImportError if ipyniivue is not installed.
+    Nothing is fetched from elsewhere. A head that is not stripped is shown in planes alone, because a rendering would
+    be a likeness of the patient. Raises ImportError if ipyniivue is not installed.
     """
     from ipyniivue import NiiVue, ShowRender, SliceType
 

@@ -192,7 +192,7 @@ def _resample(
 
     Gives as many rows and columns as there are, or those of `size` around the middle.
 
-    Beyond the border the image goes on as it ends, for its background is not 0 once it is normalised; labels end there.
+    Beyond the border the image goes on as it ends, because its background is not 0 once normalised; labels end there.
     All channels are gathered at once, which takes a third of the time of scipy's affine_transform on each.
     """
     limits = np.array(labels.shape[:2]) - 1

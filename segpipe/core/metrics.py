@@ -2,7 +2,7 @@
 
 Masks are bool (S, H, W), or Runs, which keep what several measures need. An affine maps (slice, row, column, 1) to RAS+
 mm, (4, 4) or its 16 values row by row.
-Where a measure is undefined, for a mask is empty, it is NaN (None for points), never 0 or 1: how such patients count
+Where a measure is undefined because a mask is empty, it is NaN (None for points), never 0 or 1: how such patients count
 in a mean is decided by who takes the mean. With an empty truth and something predicted, Dice is 0 and HD95 is NaN;
 with both empty, both are NaN. Definitions follow Metrics Reloaded (Maier-Hein et al. 2024, 10.1038/s41592-023-02151-z).
 """

@@ -27,7 +27,7 @@ def settled(spark: SparkSession, warehouse: Store, job: IngestJob, listing: List
     """The listing with a label convention for every scan that has a mask.
 
     The user's comes before the data set's; where neither says it, all masks do: of those in the tables their counts
-    are known, the others are read in Spark tasks. Raises UsageError for a convention that is none.
+    are known, the others are read in Spark tasks. Raises UsageError for an unknown convention.
     """
     wanted = job.settings.label_convention
     if wanted is not None:

@@ -30,7 +30,7 @@ _OF_A_RUN = ("run_id",)  # columns that do not make a row another one
 def options(settings: SeriesSettings, warehouse: Store | None = None, cohort: str = "") -> Options:
     """How the settings want series to become scans; with a warehouse, what earlier runs selected is kept in mind.
 
-    Raises UsageError for an unknown kind in `also` and for a map that is none.
+    Raises UsageError for an unknown kind in `also` and for a map that cannot be read as one.
     """
     also = tuple(word.strip().upper() for word in (settings.also or "").split(",") if word.strip())
     wrong = [word for word in also if word not in ALSO]

@@ -237,7 +237,7 @@ class Archive:
 
 @dataclass
 class Claim:
-    """What one layout makes of an archive; `taken` are the paths that no other layout shall look at.
+    """What one layout makes of an archive; `taken` are the paths that no other layout may look at.
 
     `ignored` are those of them that are neither an image nor a lesion mask, with what they are; `told` are sentences
     on readings that could be others.

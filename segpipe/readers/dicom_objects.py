@@ -150,7 +150,7 @@ def _is_utf8(image: Any) -> bool:
 
 
 def _fault(error: Exception) -> str:
-    """The element that a library stumbled over; else the kind of error alone, for its text may quote the patient."""
+    """The element that a library stumbled over; else the kind of error, because its text may quote the patient."""
     from pydicom.datadict import tag_for_keyword
 
     words = [word for word in re.findall(r"[A-Z][A-Za-z0-9]+", str(error)) if tag_for_keyword(word) is not None]

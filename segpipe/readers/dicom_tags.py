@@ -145,7 +145,7 @@ _STEPS = (FIRST, 1 << 17, 1 << 21)  # bytes of the start of a file to look at, o
 
 
 class _Unusual(Exception):
-    """The walk does not understand these bytes: pydicom shall look."""
+    """The walk does not understand these bytes: pydicom has to look."""
 
 
 @dataclass(frozen=True)

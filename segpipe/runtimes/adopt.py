@@ -376,7 +376,7 @@ def _reshaped(model: Any, card: Card, batch: int, patch: tuple[int, ...] | None 
 
 
 def _answer_faults(model: Any, card: Card) -> list[str]:
-    """What a patch of noise brings to light: operators that OpenVINO cannot run, and outputs that are none."""
+    """What a patch of noise brings to light: operators that OpenVINO cannot run, outputs that are not probabilities."""
     from segpipe.runtimes.openvino import core
 
     clone = model.clone()

@@ -25,7 +25,7 @@ from segpipe.storage import filesystem as files
 LOCKS = "_locks"
 
 LEASE_SECONDS = 120.0
-"""A holder that has not been heard of for so long is taken for dead, wherever it runs."""
+"""A holder that has not been heard of for this long is taken for dead, wherever it runs."""
 
 _HEARTBEAT_SECONDS = 10.0
 _POLL_SECONDS = 0.5

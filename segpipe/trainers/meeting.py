@@ -59,7 +59,7 @@ def own_address(host: str, hosts: Sequence[str]) -> str:
 
 
 def port_range(text: str) -> range:
-    """The ports of `first-last`. Raises UsageError if that is none.
+    """The ports of `first-last`. Raises UsageError if it is not such a range.
 
     >>> port_range("40300-40302")
     range(40300, 40303)

@@ -22,7 +22,7 @@ _REMEDY = "write columns subject, modality, path and, if wanted, session, channe
 
 
 def claim(archive: Archive, entries: Mapping[str, Entry], manifest: str) -> Claim:
-    """Scans of the rows of `manifest`, a path in the archive. Raises UsageError for a table that is none."""
+    """Scans of the rows of `manifest`, a path in the archive. Raises UsageError for a file that is not such a table."""
     rows = _rows(archive.read(manifest), manifest)
     result = Claim(taken=set(entries))
     _, companions, _ = pairs(entries)

@@ -31,7 +31,7 @@ def export(
 ) -> Bundle:
     """Convert a Keras model to an IR from int16 slices to uint8 labels, in its bundle, whose new index is given back.
 
-    The precision that `segment` shall use is measured on the scans of `validation`, see `judge.choose`; without any it
+    The precision that `segment` is to use is measured on the scans of `validation`, see `judge.choose`; without any it
     is float32. Where each region is cut is chosen on these and on the `learnt` ones of the training if `cut` says so,
     and what is too small to be a lesion if `clean` says so, see `choose_decisions`; the model then has another
     `model_id`. With scans for `calibration` an INT8 model is made too and published where `judge.judge_int8` lets it.
