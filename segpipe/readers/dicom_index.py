@@ -32,6 +32,7 @@ _SAME_DIRECTION = math.cos(math.radians(0.5))
 _PER_FRAME = 0x52009230
 _GE_MARK = 100000  # GE adds a multiple of it to the b-values of some protocols
 _SHIFT_DAYS = 36500
+_DAY = 86400.0
 _CLOCK = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9])([0-5][0-9]|60)?[0-9]*(\.[0-9]+)?(?:\W.*)?")  # at least hhmm
 _SAME_PLACE_MM = 1e-2
 
@@ -620,8 +621,7 @@ def _moment(elements: Elements, shift: float) -> float | None:
     at = _seconds(both[:8], both[8:]) if len(both) >= 12 else None
     for date, time in (("AcquisitionDate", "AcquisitionTime"), ("SeriesDate", "SeriesTime")):
         if at is None and time in values:
-            day = elements.text(date) or elements.text("StudyDate") or "20000101"
-            at = _seconds(day, elements.text(time))
+            at = _in_study(elements, elements.text(date), elements.text(time))
     return None if at is None else at - shift
 
 
@@ -629,8 +629,21 @@ def _bolus(elements: Elements, shift: float) -> float | None:
     time = elements.text("ContrastBolusStartTime")
     if not time.strip("0:."):
         return None  # midnight is what software writes that does not know the time
-    at = _seconds(elements.text("AcquisitionDate") or elements.text("StudyDate") or "20000101", time)
+    at = _in_study(elements, elements.text("AcquisitionDate"), time)
     return None if at is None else at - shift
+
+
+def _in_study(elements: Elements, date: str, time: str) -> float | None:
+    """Seconds of a time of a study since 1970.
+
+    Where its own date is missing, or was made that of the study, a time long before the study's is past midnight.
+    """
+    day = elements.text("StudyDate") or "20000101"
+    at = _seconds(date or day, time)
+    if at is None or at % _DAY >= _DAY / 2 or date not in ("", day):
+        return at
+    begun = _seconds(day, elements.text("StudyTime"))
+    return at + _DAY if begun is not None and begun - at > _DAY / 2 else at
 
 
 @lru_cache(maxsize=1 << 10)

@@ -21,7 +21,7 @@ from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"4.{recognise.RULES_VERSION}"
+RULES_VERSION = f"5.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -29,6 +29,7 @@ IGNORE = "ignore"  # what a site's map calls a series that must not be used
 _LEAST_SLICES = 10  # of a series that only its physics names
 _DYNAMIC = 5  # times from which on a series is a dynamic one
 _SLOWEST_BOLUS = 2500.0  # TR, ms, of images that follow a bolus
+_FASTEST_IMAGE = 3.5  # TR, ms, of a spoiled gradient echo; scouts and calibrations are faster
 _COMPLETE = 0.7  # of the longest coverage of its modality
 _PAUSE = 45 * 60  # seconds between the starts of two series of one examination, at most
 _HEAD = re.findall(
@@ -292,7 +293,8 @@ def physical_role(one: Series) -> str | None:
     if gradient:
         if te >= 12:
             return "T2*"
-        return T1 if te < 10 and (ti or "MP" in facts.variant or "SP" in facts.variant) else None
+        is_spoiled = tr >= _FASTEST_IMAGE and ("MP" in facts.variant or "SP" in facts.variant)
+        return T1 if te < 10 and (ti or is_spoiled) else None
     if not ti and "SE" in facts.sequence:
         if te >= 60 and tr >= 2000:
             return T2

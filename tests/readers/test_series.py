@@ -236,6 +236,25 @@ def test_physics_names_what_words_do_not_and_vetoes_what_they_say_wrongly(role: 
     assert told(series(text="Reihe 4", count=4, **times)) == [(None, "unknown")]
 
 
+def test_the_physics_of_a_scout_are_not_those_of_a_t1() -> None:
+    quick = {"sequence": ("GR",), "variant": ("SP",), "echo_time": 1.4}
+    assert told(series(text="", repetition_time=3.2, **quick)) == [(None, "unknown")]
+    assert told(series(text="", repetition_time=4.9, **quick)) == [("T1", "selected")]
+
+
+@pytest.mark.parametrize("date", ["", "20210304"])
+def test_a_study_may_go_on_past_midnight(date: str, tmp_path: Path) -> None:
+    kinds = {"t1 ax": "233500", "perfusion": "235500", "t1ce ax": "001500"}
+    plain = studies()[0].only(*kinds)
+    late = [
+        replace(one, text=one.text.removesuffix("_KM"), agent=None,
+                extra={"AcquisitionTime": kinds[one.kind], "AcquisitionDate": date, "SeriesDate": date})
+        for one in plain.series
+    ]  # fmt: skip
+    right = write(tmp_path, replace(plain, series=tuple(late), extra={"StudyTime": "233000"}))
+    assert chosen(find(str(tmp_path), "dicom", KEY), tmp_path) == right
+
+
 def test_the_standards_word_names_a_series_and_contradicts_words() -> None:
     assert told(series(text="", acquisition_contrast="FLUID_ATTENUATED")) == [("FLAIR", "selected")]
     assert told(series(text="T2", acquisition_contrast="T1")) == [("T2", "conflict")]
