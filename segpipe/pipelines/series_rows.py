@@ -45,14 +45,24 @@ def options(settings: SeriesSettings, warehouse: Store | None = None, cohort: st
 def series_map(url: str | None) -> dict[str, str]:
     """Roles by description, protocol or series UID, lower case; with a vendor, `vendor<tab>text`.
 
-    Raises NotFound if there is no such file, UsageError if it is no map.
+    Commas, semicolons or tabs part its columns, as spreadsheets write them. Raises NotFound if there is no such file,
+    UsageError if it is no map.
     """
     if url is None:
         return {}
     fs, path = url_to_fs(url)
     if not fs.isfile(path):
         raise NotFound(f"--series-map {url} is not a file", "name a CSV file with columns text and role")
-    reader = csv.DictReader(io.StringIO(fs.cat_file(path).decode("utf-8-sig"), newline=""))
+    try:
+        text = fs.cat_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"--series-map {url} is not in UTF-8", "save it as CSV UTF-8") from None
+    heading = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=next((d for d in ";\t" if d in heading), ","))
+    columns = [str(name).strip() for name in reader.fieldnames or ()]
+    if not {"text", "role"} <= set(columns):
+        told = f"--series-map {url} has the columns {', '.join(columns) or 'of an empty file'}"
+        raise UsageError(told, "begin it with the line text,role, or vendor,text,role")
     rows = [{str(k).strip(): (v or "").strip() for k, v in row.items() if k} for row in reader]
     allowed = {role.casefold(): role for role in (*MODALITIES, *ALSO, IGNORE)}
     found = {}

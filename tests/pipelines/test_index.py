@@ -14,6 +14,7 @@ from segpipe.errors import UsageError
 from segpipe.pipelines.index import Indexed, IndexJob, among, index_bucket, looks_like_dicom, plan
 from segpipe.pipelines.listing import is_dicom
 from segpipe.pipelines.listing import listing as listed
+from segpipe.pipelines.series_rows import series_map
 from segpipe.readers.dicom_index import from_json, merged, to_json
 from segpipe.readers.generate import write_brats
 from segpipe.readers.naming import KEY_VARIABLE, Naming, SubjectKey
@@ -243,6 +244,29 @@ def test_an_archive_that_is_dicom_is_refused_at_once_without_a_key(source: Path,
         write_brats(source, subjects=1, seed=0, shape=(8, 12, 10))
         mixed = listed(None, settings, Naming(None), Options(), run)  # type: ignore[arg-type]
     assert (len(mixed.scans), {one.is_dicom for one in mixed.rejected}) == (1, {True})
+
+
+@pytest.mark.parametrize("part", [",", ";", "\t"])
+def test_a_series_map_is_read_as_spreadsheets_write_it(tmp_path: Path, part: str) -> None:
+    lines = (("vendor", "text", "role"), ("", "Übersicht KM", "t1CE"), ("Siemens", "Navi", "ignore"))
+    (tmp_path / "map.csv").write_bytes("".join(f"{part.join(line)}\r\n" for line in lines).encode("utf-8-sig"))
+    assert series_map(str(tmp_path / "map.csv")) == {"übersicht km": "T1ce", "siemens\tnavi": "ignore"}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"name,modality\nNavi,T1\n", "has the columns name, modality"),
+        (b"", "has the columns of an empty file"),
+        ("text,role\nÜbersicht,T1\n".encode("cp1252"), "is not in UTF-8"),
+        (b"text,role\nNavi,T1\nHirn,T9\n", "line 3"),
+        (b"text,role\n,T1\n", "line 2"),
+    ],
+)
+def test_what_is_no_series_map_is_told(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "map.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=problem):
+        series_map(str(tmp_path / "map.csv"))
 
 
 def test_names_alone_are_no_dicom_archive(tmp_path: Path) -> None:
