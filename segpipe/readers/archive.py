@@ -6,26 +6,25 @@ import json
 import mimetypes
 import os
 import re
-import stat
 import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
 from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import itk, packed
+from segpipe.readers.entries import Entries, Entry, Row, entry_of
 from segpipe.readers.names import MASK, role_order
 from segpipe.readers.nifti import SUFFIXES as NIFTI
 from segpipe.readers.nifti import partners
 
 _FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets compute
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
-_PLAIN = re.compile(r"[\w .+()-]{1,200}", re.ASCII)  # names of files that nothing is wrong with
+_PLAIN = re.compile(r"(?:/(?!\.)[\w .+()-]+)+", re.ASCII)  # names that nothing is wrong with, each after a slash
 _COPY = re.compile(
     r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)|\.long\.",
     re.IGNORECASE,
@@ -49,22 +48,6 @@ _UNREAD = {
     **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".7z", ".rar"), "unpack it beside the others"),
 }
 _UNREAD_SUFFIXES = tuple(_UNREAD)
-
-
-class Entry(NamedTuple):
-    """A file of the archive: path relative to its root, size, and what the file system says of its version."""
-
-    path: str
-    bytes: int
-    modified: str
-
-    @property
-    def folder(self) -> str:
-        return self.path.rpartition("/")[0]
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
 
 
 class SourceFile(NamedTuple):
@@ -370,7 +353,7 @@ def walk(
     root: str,
     names: Collection[str] | None = None,
     hidden: Counter[str] | None = None,
-) -> tuple[dict[str, Entry], list[Rejected]]:
+) -> tuple[Entries, list[Rejected]]:
     """The regular files below `root` by relative path, in order, and what is refused for its name or place.
 
     With `names`, only those files, as far as they exist, are looked at.
@@ -388,16 +371,20 @@ def walk(
         paths = [f"{root.rstrip('/')}/{name}" for name in sorted(names)]
         found = {path: fs.info(path) for path in paths if fs.exists(path)}
     entries, refused = listed(fs, root, found)
-    return entries, rejected + refused
+    return Entries.of(entries), rejected + refused
 
 
 def walk_below(
     fs: fsspec.AbstractFileSystem, root: str, top: str, deep: bool
 ) -> tuple[dict[str, Entry], list[Rejected]]:
-    """`walk` of one folder of an archive, whose path relative to `root` is `top`, with all below it where `deep`."""
+    """`walk` of one folder of an archive, whose path relative to `root` is `top`, with all below it where `deep`.
+
+    Files are in the order of their paths.
+    """
     root = root.rstrip("/") or "/"
     if _is_local(fs):
-        return _walk_local(root, f"{top}/" if top else "", deep)
+        found_here, rejected_here = _walk_local(root, f"{top}/" if top else "", deep)
+        return dict(sorted(found_here.items())), rejected_here
     rejected: list[Rejected] = []
     found = below(fs, root, f"{root.rstrip('/')}/{top}" if top else root, rejected, deep)
     entries, refused = listed(fs, root, found)
@@ -406,55 +393,67 @@ def walk_below(
 
 def _walk_local(
     root: str, top: str = "", deep: bool = True, hidden: Counter[str] | None = None
-) -> tuple[dict[str, Entry], list[Rejected]]:
-    """`walk` of a local folder: each folder is listed, and its files' versions asked for, in one sweep."""
-    found: list[Entry] = []
+) -> tuple[Entries, list[Rejected]]:
+    """`walk` of a local folder: each is listed, and its files' versions asked for, in one sweep."""
+    folders: dict[str, list[Row]] = {}
     rejected: list[Rejected] = []
     real_root = os.path.realpath(root)
     hidden = Counter() if hidden is None else hidden
+    base = f"{root.rstrip('/')}/"
     left = [top]
     while left:
         prefix = left.pop()
-        is_safe = _HOSTILE.search(prefix) is None and packed.split(prefix) is None
+        rows: list[Row] = []
         try:
-            with os.scandir(os.path.join(root, prefix)) as inside:
+            with os.scandir(base + prefix) as inside:
                 for one in inside:
-                    name = one.name
-                    path = prefix + name
-                    if one.is_dir(follow_symlinks=False):
-                        if is_hidden(f"{path}/"):
-                            hidden["hidden folder"] += 1
-                        elif deep:
-                            left.append(f"{path}/")
-                        continue
-                    if name[0] == "." and is_hidden(path):
-                        hidden["hidden file"] += 1
-                        continue
-                    status = one.stat(follow_symlinks=False)
-                    entry = Entry(path, status.st_size, str(status.st_mtime))
-                    if is_safe and stat.S_ISREG(status.st_mode) and _PLAIN.fullmatch(name):
-                        found.append(entry)
-                    elif (special := _odd_entry(one, entry, status.st_mode, real_root, rejected)) is not None:
-                        found.append(special)
+                    if one.is_file(follow_symlinks=False):
+                        status = one.stat(follow_symlinks=False)
+                        rows.append((one.name, status.st_size, status.st_mtime))
+                    elif not one.is_dir(follow_symlinks=False):
+                        rows += _behind(one, prefix, real_root, rejected, hidden)
+                    elif is_hidden(path := f"{prefix}{one.name}/"):
+                        hidden["hidden folder"] += 1
+                    elif deep:
+                        left.append(path)
         except OSError as error:
             if not prefix:
                 raise
             rejected.append(_unlisted(prefix, error))
-    found.sort(key=itemgetter(0))
-    return {entry[0]: entry for entry in found}, rejected
+        if not _PLAIN.fullmatch("/".join(["", *[row[0] for row in rows]])) or _is_odd(prefix):
+            rows = [row for row in rows if _is_usable(prefix, row, rejected, hidden)]
+        if rows:
+            folders[prefix] = rows
+    return Entries(folders), rejected
 
 
-def _odd_entry(
-    one: "os.DirEntry[str]", entry: Entry, mode: int, real_root: str, rejected: list[Rejected]
-) -> Entry | None:
-    """The file of an entry that is not a plain one; None if it is not to be read."""
-    if _HOSTILE.search(entry.path) or len(one.name) > _LONGEST_FILE or packed.split(entry.path):
+def _behind(
+    one: "os.DirEntry[str]", prefix: str, real_root: str, rejected: list[Rejected], hidden: Counter[str]
+) -> list[Row]:
+    """The file behind a symbolic link; none for links and devices that are not to be read."""
+    status = one.stat(follow_symlinks=False)
+    row = (one.name, status.st_size, status.st_mtime)
+    if not _is_usable(prefix, row, rejected, hidden):
+        return []
+    target = _special(one.path, {"islink": one.is_symlink()}, entry_of(prefix, row), real_root, rejected)
+    return [] if target is None else [(one.name, target.bytes, target.modified)]
+
+
+def _is_usable(prefix: str, row: Row, rejected: list[Rejected], hidden: Counter[str]) -> bool:
+    """Whether a file's name is one to be read; what is hidden is counted and what is unsafe rejected."""
+    entry = entry_of(prefix, row)
+    if row[0].startswith(".") and is_hidden(entry.path):
+        hidden["hidden file"] += 1
+        return False
+    if _is_odd(entry.path) or len(row[0]) > _LONGEST_FILE:
         message = f"{entry.path} has control characters or path tricks in its name"
         rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "rename it"))
-        return None
-    if stat.S_ISREG(mode):
-        return entry
-    return _special(one.path, {"islink": stat.S_ISLNK(mode)}, entry, real_root, rejected)
+        return False
+    return True
+
+
+def _is_odd(path: str) -> bool:
+    return _HOSTILE.search(path) is not None or packed.split(path) is not None
 
 
 def _unlisted(path: str, error: Exception) -> Rejected:
@@ -589,26 +588,26 @@ def _secret_version(archive: Archive, version: str) -> str:
     return hashlib.blake2b(version.encode(), digest_size=8, key=key).hexdigest()
 
 
-def pairs(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, tuple[Entry, ...]], list[Rejected]]:
+def pairs(entries: Mapping[str, Entry]) -> tuple[Entries, dict[str, tuple[Entry, ...]], list[Rejected]]:
     """Image files by path, the `.img` of each `.hdr` as `Companions`, and `.img` files without `.hdr`."""
-    images: dict[str, Entry] = {}
+    entries = Entries.of(entries)
     companions: dict[str, tuple[Entry, ...]] = {}
     rejected = []
-    for path, entry in entries.items():
-        if path.endswith((".nii.gz", ".nii")):
-            images[path] = entry
-            continue
-        if not is_image(path):
-            continue
+    no_images: set[str] = set()
+    for entry in entries.others():
+        path = entry.path
         partner = next((entries[p] for p in partners(path) if p in entries), None)
-        if stem(path).lower() + ".img" != path.lower().removesuffix(".gz"):
-            images[path] = entry
+        if not is_image(path):
+            no_images.add(path)
+        elif stem(path).lower() + ".img" != path.lower().removesuffix(".gz"):
             if partner:
                 companions[path] = (partner,)
-        elif partner is None:
-            message = f"{path} holds voxels without the .hdr file that describes them"
-            rejected.append(reject([entry], Reason.NOT_AN_IMAGE, message, "put the .hdr beside it"))
-    return images, companions, rejected
+        else:
+            no_images.add(path)
+            if partner is None:
+                message = f"{path} holds voxels without the .hdr file that describes them"
+                rejected.append(reject([entry], Reason.NOT_AN_IMAGE, message, "put the .hdr beside it"))
+    return without(entries, no_images), companions, rejected
 
 
 def gather(found: Iterable[Found], layout: str, companions: Companions) -> tuple[list[ScanSource], list[Rejected]]:
@@ -722,11 +721,12 @@ def reject_scan(scan: ScanSource, reason: Reason, message: str, remedy: str) -> 
     )
 
 
-def without(entries: Mapping[str, Entry], taken: Collection[str]) -> Mapping[str, Entry]:
+def without(entries: Entries, taken: Collection[str]) -> Entries:
     """The entries that are not taken yet."""
     if not taken:
         return entries
-    return {path: entry for path, entry in entries.items() if path not in taken}
+    left = {folder: [row for row in rows if folder + row[0] not in taken] for folder, rows in entries.folders.items()}
+    return Entries({folder: rows for folder, rows in left.items() if rows})
 
 
 def _one_per_role(items: list[Found], rejected: list[Rejected]) -> list[Found]:

@@ -15,7 +15,6 @@ from segpipe.readers import naming, packed
 from segpipe.readers.archive import (
     Archive,
     Claim,
-    Entry,
     Listing,
     Rejected,
     ScanSource,
@@ -28,6 +27,7 @@ from segpipe.readers.archive import (
     walk,
     without,
 )
+from segpipe.readers.entries import Entries, Entry
 from segpipe.readers.layouts import dicom, manifest
 from segpipe.readers.nifti import partners
 from segpipe.readers.series import Judged, Options
@@ -80,7 +80,8 @@ def find(
     if layout == "manifest" and table is None:
         raise UsageError(f"Source {source_url} is not a manifest", "name a .csv, .tsv or .parquet file")
     hidden: Counter[str] = Counter()
-    entries, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None, hidden)
+    found, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None, hidden)
+    entries = Entries.of(found)
     key = naming.subject_key() if subject_key is None else naming.SubjectKey(subject_key)
     archive = Archive(fs, root, entries, key.secret if key else None)
     scans: list[ScanSource] = []
@@ -88,7 +89,7 @@ def find(
     told: list[str] = []
     series: list[Judged] = []
     inside: Counter[str] = Counter()
-    left: Mapping[str, Entry] = entries
+    left = entries
     for name in _order(layout, table):
         if table:
             claim = manifest.claim(archive, left, table)
@@ -104,12 +105,13 @@ def find(
         rejected += claim.rejected
         left = without(left, claim.taken)
     rejected += [
-        reject([entry], Reason.UNSUPPORTED, f"{path} is in a format that is not read", remedy)
-        for path, entry in left.items()
-        if not table and (remedy := unread(path)) is not None
+        reject([entry], Reason.UNSUPPORTED, f"{entry.path} is in a format that is not read", remedy)
+        for entry in (() if table else left.others())
+        if (remedy := unread(entry.path)) is not None
     ]
     kept, duplicates = unique(naming.Naming(key, hash_subjects).people(scans))
-    has_dicom = bool(series) or any(scan.is_dicom for scan in kept) or any(one.is_dicom for one in rejected)
+    maybe_dicom = bool(entries.mixed) and any(scan.is_dicom for scan in kept)
+    has_dicom = bool(series) or maybe_dicom or any(one.is_dicom for one in rejected)
     rejected = [_without_name(one, has_dicom, key is not None) for one in rejected + duplicates]
     rejected.sort(key=lambda item: item.paths)
     if not kept and not rejected and not series:
@@ -118,7 +120,7 @@ def find(
     used: set[str] = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
     used |= {entry.path for one in series for entry in one.series.entries()}
     used |= {parts[0] for path in used if (parts := packed.split(path)) is not None}
-    if odd := sum(not unicodedata.is_normalized("NFC", path) for path in used):
+    if odd := sum(not (path.isascii() or unicodedata.is_normalized("NFC", path)) for path in used):
         told.append(f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one")
     ignored = Counter(kinds.get(path) or kind_of(path) for path in entries.keys() - used) + inside + hidden
     return Listing(

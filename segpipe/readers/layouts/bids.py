@@ -25,6 +25,7 @@ from segpipe.readers.archive import (
     pairs,
     stem,
 )
+from segpipe.readers.entries import Entries
 from segpipe.readers.labels import stated
 from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, is_site, modality
 from segpipe.readers.people import examples
@@ -97,9 +98,9 @@ class _Name:
 
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """Scans of every BIDS data set; its functional, diffusion and derived images are counted."""
-    templates = {path: "BIDS template" for path, entry in entries.items() if "tpl-" in path and _is_template(entry)}
-    below = {path: entry for path, entry in entries.items() if "sub-" in path.lower()}
-    images, companions, _ = pairs(below)
+    marked = list(Entries.of(entries).naming(("sub-", "tpl-")))
+    templates = {entry.path: "BIDS template" for entry in marked if "tpl-" in entry.path and _is_template(entry)}
+    images, companions, _ = pairs({entry.path: entry for entry in marked if "sub-" in entry.path.lower()})
     names = [name for entry in images.values() if (name := _parse(entry)) is not None]
     beside: dict[str, set[str]] = defaultdict(set)
     for name in names:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import Reason
 from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject, stem
+from segpipe.readers.entries import Entries
 from segpipe.readers.labels import word_of as _word
 from segpipe.readers.names import IMAGE, MASK, modality
 
@@ -47,7 +48,7 @@ class _Dataset:
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """Scans of every folder with a `dataset.json` that names channels."""
     result = Claim()
-    descriptions = [entry for path, entry in entries.items() if path.endswith("dataset.json")]
+    descriptions = [entry for entry in Entries.of(entries).others() if entry.path.endswith("dataset.json")]
     inside = _by_folder(entries) if descriptions else {}
     for description in descriptions:
         below = {e.path: e for part in _PARTS for e in inside.get(f"{description.folder}/{part}".lstrip("/"), ())}

@@ -30,6 +30,7 @@ from segpipe.readers.archive import (
 )
 from segpipe.readers.dicom_files import careful
 from segpipe.readers.dicom_index import Reducer, Series
+from segpipe.readers.entries import Entries
 from segpipe.readers.names import MASK, role_order
 from segpipe.readers.naming import KEY_REMEDY
 from segpipe.readers.series import OVERRIDE, SELECTED, Judged, Options, judge
@@ -70,7 +71,7 @@ def claim(
     if named and not key:
         raise UsageError("DICOM needs a key, because patients appear in tables as keyed hashes only", KEY_REMEDY)
     options = options or Options()
-    found = (reader or read)(archive, candidates(entries.values()), key or b"none", options.overrides)
+    found = (reader or read)(archive, candidates(Entries.of(entries).others()), key or b"none", options.overrides)
     if not key:
         rejected = [_without_key(one.entries()) for one in found.series]
         return Claim(rejected=found.rejected + rejected, taken=found.taken, inside=Counter(found.inside))
