@@ -9,7 +9,7 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple
 
@@ -251,6 +251,31 @@ class Found(NamedTuple):
     channel: int = 0
     convention: str | None = None
     rank: int = 0
+
+
+class Together(NamedTuple):
+    """Image files of one folder and one `place`, each of a role of its own, as `Found`.
+
+    `roles` tells by their place among the rows which file has which, in the order that a scan has them.
+    """
+
+    place: object
+    subject: str
+    session: str
+    folder: str
+    rows: Sequence[Row]
+    roles: tuple[tuple[int, str], ...]
+
+    def each(self) -> Iterator[Found]:
+        """The same, file by file."""
+        above = f"{self.folder}/" if self.folder else ""
+        for place, role in self.roles:
+            yield Found(self.place, self.subject, self.session, role, entry_of(above, self.rows[place]), rank=1)
+
+    def files(self) -> tuple[SourceFile, ...]:
+        """The files of the scan, if none of them has companions."""
+        above, rows = f"{self.folder}/" if self.folder else "", self.rows
+        return tuple([SourceFile(role, above + rows[n][0], rows[n][1], str(rows[n][2])) for n, role in self.roles])
 
 
 Companions = Mapping[str, tuple[Entry, ...]]
@@ -610,9 +635,11 @@ def pairs(entries: Mapping[str, Entry]) -> tuple[Entries, dict[str, tuple[Entry,
     return without(entries, no_images), companions, rejected
 
 
-def gather(found: Iterable[Found], layout: str, companions: Companions) -> tuple[list[ScanSource], list[Rejected]]:
+def gather(
+    found: Iterable[Found | Together], layout: str, companions: Companions
+) -> tuple[list[ScanSource], list[Rejected]]:
     """Scans from the files of each place; a second file of one role, a lone mask, an unsafe identity are rejected."""
-    places: dict[object, list[Found]] = {}
+    places: dict[object, list[Found | Together]] = {}
     known: dict[str, str] = {}
     for item in found:
         subject, session = item.subject, item.session
@@ -627,9 +654,15 @@ def gather(found: Iterable[Found], layout: str, companions: Companions) -> tuple
             places[key] = [item]
     scans: list[ScanSource] = []
     rejected: list[Rejected] = []
-    for items in places.values():
+    for found_here in places.values():
+        first = found_here[0]
+        subject, session = known[first.subject], known[first.session]
+        whole = first if isinstance(first, Together) and len(found_here) == 1 and not companions else None
+        if whole and whole.roles[0][1] != MASK and is_identity(subject) and is_identity(session):
+            scans.append(ScanSource(subject, session, whole.files(), layout))
+            continue
+        items = [one for item in found_here for one in (item.each() if isinstance(item, Together) else (item,))]
         kept = _one_per_role(items, rejected)
-        subject, session = known[kept[0].subject], known[kept[0].session]
         files = [item.entry for item in kept]
         if not (is_identity(subject) and is_identity(session)):
             message = f"{files[0].path} gives the identity {subject!r}, {session!r}, which is not a usable name"

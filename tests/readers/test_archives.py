@@ -738,3 +738,10 @@ def test_a_quick_look_passes_over_no_end_of_a_name() -> None:
         assert fitting
         assert all(map(_END.fullmatch, fitting))
     assert not any(map(_END.fullmatch, ("BraTS2021_00012", "sub-00012")))
+
+
+def test_two_files_of_one_name_beside_maps_are_both_told(tmp_path: Path) -> None:
+    listing = read(tmp_path, "P1/mri_T1.nii", "P1/mri_T1.nii.gz", "P2/mri_T1.nii")
+    assert sorted(path for scan in listing.scans for path in scan.paths) == ["P1/mri_T1.nii", "P2/mri_T1.nii"]
+    assert [one.paths for one in listing.rejected] == [("P1/mri_T1.nii.gz",)]
+    assert not listing.kinds

@@ -9,25 +9,26 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 from segpipe.errors import Reason
 from segpipe.readers.archive import (
     Archive,
     Claim,
     Companions,
-    Entry,
     Found,
     Rejected,
     ScanSource,
+    Together,
     gather,
     pairs,
     reject,
     stem,
 )
+from segpipe.readers.entries import Entries, Entry, Row, entry_of
 from segpipe.readers.labels import stated
 from segpipe.readers.names import (
     BRAIN,
@@ -50,6 +51,7 @@ from segpipe.readers.names import (
     is_weak_visit,
     kind_of,
     regions_of,
+    role_order,
 )
 from segpipe.readers.people import Chain, Person, Use, examples, owns, people, together
 
@@ -77,8 +79,7 @@ _OLD = re.compile(r"(?P<case>.+)_(?:flair|t1|t1ce|t2|seg)", re.IGNORECASE)
 _NEW = re.compile(r"(?P<case>.+)-\d{3}-(?:t2f|t1n|t1c|t2w|seg)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A folder and those above it, as far as they say something of the files inside."""
 
     names: tuple[str, ...]  # what a file's name may repeat, outermost first
@@ -91,17 +92,87 @@ class Place:
     channels: bool = False  # whether file names end in the number of a channel
 
 
-class Read(NamedTuple):
-    """What was read in a file's path; `role` is None if nothing says it."""
+class Word(NamedTuple):
+    """What the name of a file says behind those of its folders; the role is None if nothing says it."""
 
-    entry: Entry
-    chain: Chain
-    visits: tuple[str, ...]
     said: Said
-    own: bool  # whether the file's own name says the role
+    own: bool = False  # whether the file's own name says the role
     weak: str = ""
     tail: str = ""  # the words that describe the file
     below: str | None = None  # the modality that the file's name tells in a folder of masks
+
+
+class Words:
+    """What the names of some files say: one object for all folders whose files are named alike.
+
+    So what follows from names is found once for all of them.
+    """
+
+    def __init__(self, each: Iterable[Word]) -> None:
+        self.each = tuple(each)
+        self.roles = tuple([word.said.role for word in self.each])
+        self.masks = self.roles.count(MASK)
+
+    @cached_property
+    def use(self) -> Use:
+        """How a chain occurs that these files have, if they state no visit."""
+        known = frozenset(role for role in self.roles if role is not None)
+        return Use(known, None in self.roles, bare=known)
+
+    @cached_property
+    def apart(self) -> tuple[tuple[int, str], ...]:
+        """The place and role of each file, modalities first, where every one has a role of its own; else nothing."""
+        roles = [role for role in self.roles if role is not None]
+        alone = len(roles) > 1 and not {*roles} & {*MODALITIES, MASK}
+        if alone or len({*roles}) < len(self.roles):
+            return ()
+        return tuple(sorted(enumerate(roles), key=lambda one: role_order(one[1])))
+
+
+class Read(NamedTuple):
+    """What was read in the paths of some files of one folder, which name one person and visit.
+
+    Where a step looks at files one by one, `each` takes them apart: then `entry` and `said` are those of the only file.
+    """
+
+    folder: str
+    rows: Sequence[Row]
+    chain: Chain
+    visits: tuple[str, ...]
+    words: Words
+
+    def each(self) -> "list[Read]":
+        """The same, one for each file."""
+        if len(self.rows) == 1:
+            return [self]
+        files = zip(self.rows, self.words.each, strict=True)
+        return [self._replace(rows=(row,), words=Words((word,))) for row, word in files]
+
+    def saying(self, **what: Any) -> "Read":
+        """The same file with another `Word`."""
+        return self._replace(words=Words((self.word._replace(**what),)))
+
+    @property
+    def entry(self) -> Entry:
+        return entry_of(f"{self.folder}/" if self.folder else "", self.rows[0])
+
+    @property
+    def word(self) -> Word:
+        return self.words.each[0]
+
+    @property
+    def said(self) -> Said:
+        return self.words.each[0].said
+
+
+def _each(reads: Iterable[Read]) -> list[Read]:
+    return [one for read in reads for one in read.each()]
+
+
+def _say(reads: Iterable[Read], test: Callable[[Word], object]) -> bool:
+    """Whether the test is true of the name of a file."""
+    different = {id(read.words): read.words for read in reads}
+    return any(test(word) for words in different.values() for word in words.each)
 
 
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
@@ -120,7 +191,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     lost += parts
     scans, refused = gather(_one_per_role(kept), "plain", companions)
     taken = {*images, *(entry.path for pair in companions.values() for entry in pair)}
-    ignored = {path: BRAIN for read in anatomy for path in (read.entry.path, *_others(read.entry, companions))}
+    ignored = {path: BRAIN for read in _each(anatomy) for path in (read.entry.path, *_others(read.entry, companions))}
     scans = [_named(scan, origin) for scan in scans]
     return Claim(scans, rejected + lost + refused, taken, ignored, told)
 
@@ -161,33 +232,28 @@ _NOWHERE = Place((), (), (), None, False, "", "")
 # Reading one path
 
 
-def _read_all(images: Mapping[str, Entry]) -> list[Read]:
-    by_folder: dict[str, list[Entry]] = defaultdict(list)
-    for entry in images.values():
-        by_folder[entry.folder].append(entry)
+def _read_all(images: Entries) -> list[Read]:
+    by_folder = {folder[:-1]: rows for folder, rows in images.folders.items()}
     reads: list[Read] = []
-    known: dict[_Pattern, list[Read]] = {}
+    known: dict[_Pattern, Words] = {}
     timed: set[str] = set()
-    for path, inside in by_folder.items():
+    for path, rows in by_folder.items():
         place = _place(path)
         if place.timepoint:
             timed.add(path)
-        pattern = _pattern(path, place, inside, by_folder)
-        if pattern is not None and (like := known.get(pattern)) is not None:
-            chain = place.chain
-            reads += [
-                Read(entry, chain, (), one.said, one.own, one.weak, one.tail)
-                for entry, one in zip(inside, like, strict=True)
-            ]
+        pattern = _pattern(path, place, rows, by_folder)
+        if pattern is not None and (words := known.get(pattern)) is not None:
+            reads.append(Read(path, rows, place.chain, (), words))
             continue
-        if place.said is not None and _is_case(path, inside):
+        if place.said is not None and _is_case(path, rows):
             above, _, name = path.rpartition("/")
             place = _inside(_place(above), Folder(name, raw=name))
-        here = _without_maps([_read(entry, place) for entry in inside], by_folder)
+        here = _without_maps([_read(path, row, place) for row in rows], by_folder)
         if place.mask and _has_both(here):
-            here = [_read(entry, replace(place, mask=False, said=None)) for entry in inside]
+            here = [_read(path, row, place._replace(mask=False, said=None)) for row in rows]
         if pattern is not None and all(read.chain == place.chain and not read.visits for read in here):
-            known[pattern] = here
+            known[pattern] = Words(read.word for read in here)
+            here = [Read(path, rows, place.chain, (), known[pattern])]
         reads += here
     return _with_timepoints(_apart_by_field(_apart_by_split(reads, by_folder)), timed)
 
@@ -195,17 +261,17 @@ def _read_all(images: Mapping[str, Entry]) -> list[Read]:
 _Pattern = tuple[str, bool, bool, tuple[str, ...]]
 
 
-def _pattern(path: str, place: Place, inside: list[Entry], by_folder: Mapping[str, list[Entry]]) -> _Pattern | None:
+def _pattern(path: str, place: Place, rows: Sequence[Row], folders: Collection[str]) -> _Pattern | None:
     """What is the same for folders whose files all repeat the folder's name and go on alike: `<case>_t1`, `<case>_seg`.
 
     The words behind the name are read once for all of them. None if a folder says more than a name.
     """
     above, _, name = path.rpartition("/")
     size = len(name)
-    if not size or place.visits or place.said or place.weak or place.timepoint or above in by_folder:
+    if not size or place.visits or place.said or place.weak or place.timepoint or above in folders:
         return None
-    tails = tuple([entry.name[size:] for entry in inside if entry.name.startswith(name)])
-    if len(tails) < len(inside) or not _are_tails(tails):
+    tails = tuple([row[0][size:] for row in rows if row[0].startswith(name)])
+    if len(tails) < len(rows) or not _are_tails(tails):
         return None
     return above, name.lower().startswith(_names_above(above)), place.channels, tails
 
@@ -220,18 +286,18 @@ def _names_above(path: str) -> tuple[str, ...]:
     return tuple(known.lower() for known in _place(path).names)
 
 
-def _without_maps(reads: list[Read], by_folder: Mapping[str, list[Entry]]) -> list[Read]:
+def _without_maps(reads: list[Read], by_folder: Mapping[str, Sequence[Row]]) -> list[Read]:
     """The files of a folder, those marked as maps of anatomy that were made of another there or in the folder above."""
-    if not any(read.entry.name[0] in _MAPS for read in reads):
+    if not any(read.rows[0][0][0] in _MAPS for read in reads):
         return reads
-    folder = reads[0].entry.folder
-    stems = {stem(one.name) for path in (folder, folder.rpartition("/")[0]) for one in by_folder.get(path, ())}
+    folder = reads[0].folder
+    stems = {stem(row[0]) for path in (folder, folder.rpartition("/")[0]) for row in by_folder.get(path, ())}
     named = {stem(read.entry.name): read for read in reads}
     return [
-        read._replace(said=Said(BRAIN, read.said.label), own=True)
-        if is_map_of(name, stems)
+        read.saying(said=Said(BRAIN, read.said.label), own=True)
+        if is_map_of(name := stem(read.entry.name), stems)
         else _like_original(name, read, named)
-        for name, read in named.items()
+        for read in reads
     ]
 
 
@@ -241,7 +307,7 @@ def _like_original(name: str, read: Read, named: Mapping[str, Read]) -> Read:
     if not match or (original := named.get(match["name"])) is None:
         return read
     label = f"{original.said.label}-{match['made']}"
-    return original._replace(entry=read.entry, said=replace(original.said, label=label))
+    return original._replace(rows=read.rows).saying(said=replace(original.said, label=label))
 
 
 def _without_study_masks(reads: list[Read]) -> list[Read]:
@@ -249,17 +315,20 @@ def _without_study_masks(reads: list[Read]) -> list[Read]:
 
     Were they masks, their few whole numbers would tell it.
     """
-    below = {read.chain for read in reads if read.below}
-    if not below:
+    if not _say(reads, lambda word: word.below):
         return reads
+    reads = _each(reads)
+    below = {read.chain for read in reads if read.word.below}
     imaged = {read.chain for read in reads if read.said.role != MASK and read.chain in below}
     kinds: dict[Chain, set[str]] = defaultdict(set)
     for read in reads:
-        if read.below and read.chain not in imaged:
-            kinds[read.chain].add(read.below)
+        if read.word.below and read.chain not in imaged:
+            kinds[read.chain].add(read.word.below)
     images = {chain for chain, found in kinds.items() if len(found) > 1}
     return [
-        read._replace(said=Said(read.below, read.said.label), own=True) if read.below and read.chain in images else read
+        read.saying(said=Said(read.word.below, read.said.label), own=True)
+        if read.word.below and read.chain in images
+        else read
         for read in reads
     ]
 
@@ -269,13 +338,15 @@ def _of_counted_folders(reads: list[Read]) -> list[Read]:
 
     So it is if files of one name lie in several.
     """
-    nobody = {chain for chain in {read.chain for read in reads} if not any(map(owns, chain))}
+    chains = {read.chain for read in reads if not (read.chain and f"/{read.folder}".endswith(f"/{read.chain[-1]}"))}
+    nobody = {chain for chain in chains if not any(map(owns, chain))}
     if not nobody:
         return reads
+    reads = _each(reads)
     held: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     of: dict[str, tuple[tuple[str, str], str]] = {}
     for read in reads:
-        if read.chain in nobody and (found := _counted(read.entry.folder)) is not None:
+        if read.chain in nobody and (found := _counted(read.folder)) is not None:
             above, word, name = found
             held[above, word][name].add(read.entry.path[len(above) + len(name) :])
             of[read.entry.path] = (above, word), name
@@ -306,8 +377,7 @@ def _counted(path: str) -> tuple[str, str, str] | None:
 
 def _has_both(reads: list[Read]) -> bool:
     """Whether masks and images of several modalities lie together: then their folder is not one of masks alone."""
-    plain = replace(_NOWHERE, said=None)
-    said = [_read(read.entry, plain).said for read in reads]
+    said = [_read(read.folder, read.rows[0], _NOWHERE).said for read in reads]
     return any(one.role == MASK for one in said) and len({one.role for one in said} & {*MODALITIES}) > 1
 
 
@@ -315,16 +385,17 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
     """Number 1 of `train` and number 1 of `test` are two people, if both have the same file."""
     if len(set(map(_split_of, folders))) < 2:
         return reads
+    reads = _each(reads)
     splits: dict[tuple[Chain, tuple[str, ...], str], set[str]] = defaultdict(set)
     for read in reads:
-        if read.chain and is_generic(read.chain[-1]) and (split := _split_of(read.entry.folder)):
+        if read.chain and is_generic(read.chain[-1]) and (split := _split_of(read.folder)):
             splits[read.chain, read.visits, read.entry.name].add(split)
     clashing = {chain for (chain, _, _), found in splits.items() if len(found) > 1}
     if not clashing:
         return reads
     return [
         read._replace(chain=(*read.chain[:-1], split, read.chain[-1]))
-        if read.chain in clashing and (split := _split_of(read.entry.folder))
+        if read.chain in clashing and (split := _split_of(read.folder))
         else read
         for read in reads
     ]
@@ -332,16 +403,16 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
 
 def _apart_by_field(reads: list[Read]) -> list[Read]:
     """Images of one patient in folders of several field strengths, `1.5T` and `3T`, are of several visits."""
-    found = {read.entry.path: match[1] for read in reads if (match := _FIELD.search(read.entry.path))}
+    found = {read.folder: match[1] for read in reads if (match := _FIELD.search(f"{read.folder}/"))}
     if not found:
         return reads
     fields: dict[Chain, set[str]] = defaultdict(set)
     for read in reads:
-        if read.entry.path in found and any(map(owns, read.chain)):
-            fields[read.chain].add(found[read.entry.path])
+        if read.folder in found and any(map(owns, read.chain)):
+            fields[read.chain].add(found[read.folder])
     return [
-        read._replace(visits=_visits(read.visits, (found[read.entry.path],)))
-        if read.entry.path in found and len(fields.get(read.chain, ())) > 1
+        read._replace(visits=_visits(read.visits, (found[read.folder],)))
+        if read.folder in found and len(fields.get(read.chain, ())) > 1
         else read
         for read in reads
     ]
@@ -353,7 +424,7 @@ def _apart_by_site(reads: Iterable[Read], persons: dict[Chain, Person]) -> tuple
     if len(set(sites.values()) - {""}) < 2:
         return persons, []
     seen: dict[tuple[str, str, tuple[str, ...], str], set[str]] = defaultdict(set)
-    for read in reads:
+    for read in _each(reads):
         if (site := sites[read.chain]) and read.said.role in MODALITIES:
             person = persons[read.chain]
             seen[person.name, person.visit, read.visits, read.said.role].add(site)
@@ -385,11 +456,13 @@ def _are_apart(sites: Collection[str]) -> bool:
 @lru_cache(maxsize=1 << 12)
 def _split_of(path: str) -> str:
     """The part of a data set that a folder belongs to: `train`, `test`, …; empty where none is named."""
-    found = [match["split"].lower() for name in path.split("/") if (match := _SPLIT.fullmatch(name))]
-    return found[-1] if found else ""
+    for name in reversed(path.split("/")):
+        if not name[-1:].isdecimal() and (match := _SPLIT.fullmatch(name)):  # none of its words ends in a digit
+            return match["split"].lower()
+    return ""
 
 
-def _is_case(path: str, inside: list[Entry]) -> bool:
+def _is_case(path: str, inside: Sequence[Row]) -> bool:
     """Whether a folder whose name has a word for masks or modalities is a patient's: `GT_02/GT_02_FLAIR`, `ROI04/T1`.
 
     Its files repeat its name, or are called for several modalities, and no patient's folder is above.
@@ -398,10 +471,10 @@ def _is_case(path: str, inside: list[Entry]) -> bool:
     chain = _place(above).chain
     if not has_digit(name) or (chain and owns(chain[-1])):
         return False
-    rests = [_after(stem(entry.name), name) for entry in inside if entry.name.startswith(name)]
+    rests = [_after(stem(row[0]), name) for row in inside if row[0].startswith(name)]
     if rests:
         return all(rest and describe(rest).role is not None for rest in rests)
-    alone = [_described(stem(entry.name)) for entry in inside]  # `ROI04/FLAIR` and `ROI04/T1`
+    alone = [_described(stem(row[0])) for row in inside]  # `ROI04/FLAIR` and `ROI04/T1`
     return len({said.role for parts, said in alone if not parts.text} & {*MODALITIES}) > 1
 
 
@@ -442,8 +515,8 @@ def _inside(above: Place, here: Folder) -> Place:
     )
 
 
-def _read(entry: Entry, place: Place) -> Read:
-    name = rest = stem(entry.name)
+def _read(path: str, row: Row, place: Place) -> Read:
+    name = rest = stem(row[0])
     repeated = []
     for known in place.names:
         shorter = _after(rest, known)
@@ -451,10 +524,12 @@ def _read(entry: Entry, place: Place) -> Read:
             rest = shorter
             repeated.append(known)
     if not rest or (place.said and rest.isdecimal() and any(_begins_with(known, rest) for known in place.names)):
-        return Read(entry, place.chain, place.visits, place.said or Said(None), False, place.weak)
+        word = Word(place.said or Said(None), weak=place.weak)
+        return Read(path, (row,), place.chain, place.visits, Words((word,)))
     if place.channels and (channel := _CHANNEL.fullmatch(rest)):
         said = Said(None, f"channel-{int(channel['channel'])}")
-        return Read(entry, (*place.chain, channel["case"]), place.visits, said, True, place.weak)
+        word = Word(said, True, place.weak)
+        return Read(path, (row,), (*place.chain, channel["case"]), place.visits, Words((word,)))
     parts, said = _described(rest)
     text, visits, chain = parts.text, place.visits, place.chain
     if parts.visits:
@@ -469,7 +544,8 @@ def _read(entry: Entry, place: Place) -> Read:
         chain = (parts.behind,)
     if not chain and visits and any(map(is_weak_visit, visits)):
         chain, visits = ("_".join(visits),), ()
-    return _judged(Read(entry, chain, visits, said, said.role is not None, place.weak, parts.tail), place)
+    word = _judged(Word(said, said.role is not None, place.weak, parts.tail), place)
+    return Read(path, (row,), chain, visits, Words((word,)))
 
 
 def _begins_with(name: str, number: str) -> bool:
@@ -484,7 +560,7 @@ def _described(rest: str) -> tuple[Cut, Said]:
     return parts, describe(parts.tail) if parts.tail else Said(None)
 
 
-def _judged(read: Read, place: Place) -> Read:
+def _judged(read: Word, place: Place) -> Word:
     """The role from the folders, where the file's own name says none, or lies among masks."""
     if place.said is None or read.said.role == BRAIN or (read.said.role == MASK and not read.said.weak):
         return read
@@ -552,12 +628,13 @@ def _plain(text: str) -> str:
 
 def _with_timepoints(reads: list[Read], timed: Collection[str]) -> list[Read]:
     """T1 and T2 are time points where images of other kinds lie in folders so called, or `T1_T2` stands in names."""
-    inside = (read for read in reads if read.entry.folder in timed and read.own and read.said.role in MODALITIES)
-    placed = bool(timed) and any(_odd(_place(read.entry.folder).timepoint, read.said.role) for read in inside)
-    names = any(_contradicts(match) for match in map(_timepoint, {read.tail for read in reads}) if match)
+    inside = _each(read for read in reads if read.folder in timed) if timed else []
+    inside = [read for read in inside if read.word.own and read.said.role in MODALITIES]
+    placed = bool(timed) and any(_odd(_place(read.folder).timepoint, read.said.role) for read in inside)
+    names = _say(reads, lambda word: (match := _timepoint(word.tail)) and _contradicts(match))
     if not (placed or names):
         return reads
-    return [_timed(read, placed, names) for read in reads]
+    return [_timed(read, placed, names) for read in _each(reads)]
 
 
 def _odd(word: str, role: str | None) -> bool:
@@ -586,12 +663,12 @@ def _contradicts(match: re.Match[str]) -> bool:
 
 def _timed(read: Read, folders: bool, names: bool) -> Read:
     visits = read.visits
-    place = _place(read.entry.folder)
+    place = _place(read.folder)
     if folders and place.timepoint:
         visits = _visits(visits, (place.timepoint,))
-    match = _timepoint(read.tail)
+    match = _timepoint(read.word.tail)
     if names and match and _role_of_rest(match):
-        return read._replace(said=describe(match["rest"]), visits=_visits(visits, (match[1],)), own=True)
+        return read._replace(visits=_visits(visits, (match[1],))).saying(said=describe(match["rest"]), own=True)
     return read._replace(visits=visits)
 
 
@@ -600,15 +677,18 @@ def _timed(read: Read, folders: bool, names: bool) -> Read:
 
 def _split(reads: list[Read]) -> tuple[list[Read], list[Read]]:
     """Images and masks, and maps of anatomy."""
+    if not _say(reads, lambda word: word.weak or word.said.role == BRAIN):
+        return reads, []
+    reads = _each(reads)
     weak = _masks_by_folder(reads)
     reads = [
-        read._replace(said=replace(read.said, role=MASK, rank=6))
+        read.saying(said=replace(read.said, role=MASK, rank=6))
         if read.entry.path in weak and read.said.role is None
         else read
         for read in reads
     ]
     reads = [
-        read._replace(chain=tuple(name for name in read.chain if name != read.weak))
+        read._replace(chain=tuple(name for name in read.chain if name != read.word.weak))
         if read.entry.path in weak
         else read
         for read in reads
@@ -618,13 +698,13 @@ def _split(reads: list[Read]) -> tuple[list[Read], list[Read]]:
 
 def _masks_by_folder(reads: list[Read]) -> set[str]:
     """Files in folders such as `lesion` that are no images by name, where images of the same names lie elsewhere."""
-    elsewhere = {read.chain for read in reads if not read.weak}
+    elsewhere = {read.chain for read in reads if not read.word.weak}
     return {
         read.entry.path
         for read in reads
-        if read.weak
+        if read.word.weak
         and read.said.role in (None, MASK)
-        and tuple(name for name in read.chain if name != read.weak) in elsewhere
+        and tuple(name for name in read.chain if name != read.word.weak) in elsewhere
     }
 
 
@@ -633,9 +713,10 @@ def _of_originals(reads: list[Read]) -> list[Read]:
 
     `Patient (2)` beside `Patient` is somebody else, unless sizes are the same too, and so is `Patient (1)` without it.
     """
-    copies = {read.chain for read in reads if any(name.endswith(")") for name in read.chain)}
+    copies = {read.chain for read in reads if any([name.endswith(")") for name in read.chain])}
     if not copies:
         return reads
+    reads = _each(reads)
     held: dict[Chain, set[tuple[str | None, int]]] = defaultdict(set)
     for read in reads:
         held[read.chain].add((read.said.role, read.entry.bytes))
@@ -651,43 +732,62 @@ def _of_originals(reads: list[Read]) -> list[Read]:
 
 
 def _uses(reads: Iterable[Read]) -> dict[Chain, Use]:
-    return together((read.chain, _use(read.said.role, read.visits)) for read in reads)
+    return together((read.chain, _use(read)) for read in reads)
 
 
-@lru_cache(maxsize=1 << 10)
-def _use(role: str | None, visits: tuple[str, ...]) -> Use:
-    roles = frozenset(() if role is None else (role,))
-    return Use(roles, role is None, frozenset({visits} if visits else ()), frozenset() if visits else roles)
+def _use(read: Read) -> Use:
+    use = read.words.use
+    return use._replace(visits=frozenset({read.visits}), bare=frozenset()) if read.visits else use
 
 
 class _Item(NamedTuple):
-    """A file with the scan that it belongs to."""
+    """Files with the scan that they belong to; `entry`, `said` and `label` are those of the only one."""
 
-    entry: Entry
+    read: Read
     subject: str
     visits: tuple[str, ...]
-    said: Said
-    label: str
-    stated: tuple[str, ...] = ()  # the visits that words tell, not the archive as a whole
+    named: str = ""  # what tells the images of a person apart beside their own words
+
+    @property
+    def entry(self) -> Entry:
+        return self.read.entry
+
+    @property
+    def said(self) -> Said:
+        return self.read.said
+
+    @property
+    def label(self) -> str:
+        return self.named or (self.said.label if self.said.label not in _COMMON else "")
+
+    @property
+    def stated(self) -> tuple[str, ...]:
+        """The visits that words tell, not the archive as a whole."""
+        return self.read.visits
 
     @property
     def session(self) -> str:
         return "_".join(self.visits) or "1"
 
 
+def _items(found: Iterable[_Item]) -> list[_Item]:
+    """One for each file."""
+    return [item._replace(read=read) for item in found for read in item.read.each()]
+
+
 def _found(read: Read, person: Person, origin: str) -> _Item:
     visits = _visits(read.visits, (person.visit,)) if person.visit else read.visits
-    label = person.label or (read.said.label if read.said.label not in _COMMON else "")
-    return _Item(read.entry, person.name or origin, visits, read.said, label, read.visits)
+    return _Item(read, person.name or origin, visits, person.label)
 
 
 def _shown(found: list[_Item]) -> list[_Item]:
     """Images such as `Lesion_FLAIR` are masks where the same scan has a `FLAIR` too."""
-    if not any(item.said.shown for item in found):
+    if not _say((item.read for item in found), lambda word: word.said.shown):
         return found
+    found = _items(found)
     plain = {(item.subject, item.visits, item.said.role) for item in found if not item.said.shown}
     return [
-        item._replace(said=replace(item.said, role=MASK, rank=4))
+        item._replace(read=item.read.saying(said=replace(item.said, role=MASK, rank=4)))
         if item.said.shown and (item.subject, item.visits, item.said.role) in plain
         else item
         for item in found
@@ -696,19 +796,19 @@ def _shown(found: list[_Item]) -> list[_Item]:
 
 def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
     """`pat01` is `Pat01`, and `P1` is `P01`, unless both have the same image of the same visit; either is told."""
-    spelled: dict[str, dict[str, set[tuple[tuple[str, ...], str | None]]]] = defaultdict(lambda: defaultdict(set))
-    of: dict[str, set[tuple[tuple[str, ...], str | None]]] = {}
+    spelled: dict[str, dict[str, list[_Item]]] = defaultdict(dict)
+    subjects = {item.subject for item in found}
+    for subject in subjects:
+        spelled[_LEADING_ZEROS.sub("", subject.lower())][subject] = []
+    if len(spelled) == len(subjects):
+        return found, []
     for item in found:
-        subject = item.subject
-        if subject not in of:
-            of[subject] = spelled[_LEADING_ZEROS.sub("", subject.lower())][subject]
-        if item.said.role != MASK:
-            of[subject].add((item.visits, item.said.role))
+        spelled[_LEADING_ZEROS.sub("", item.subject.lower())][item.subject].append(item)
     alias: dict[str, str] = {}
     apart: list[str] = []
     for names in spelled.values():
         if len(names) > 1:
-            every = [image for images in names.values() for image in images]
+            every = [image for items in names.values() for image in _images(items)]
             if len(every) > len({*every}):
                 apart += names
             else:
@@ -724,17 +824,24 @@ def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
     return [item._replace(subject=alias.get(item.subject, item.subject)) for item in found], told
 
 
+def _images(items: Iterable[_Item]) -> set[tuple[tuple[str, ...], str | None]]:
+    """The visit and role of each image."""
+    return {(item.visits, role) for item in items for role in item.read.words.roles if role != MASK}
+
+
 def _with_images(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
     """Masks are brought to the scan that they name: of their person, of their name, or the only one beside them."""
-    imaged = {(item.subject, item.visits) for item in found if item.said.role != MASK}
-    if all((item.subject, item.visits) in imaged for item in found if item.said.role == MASK):
+    lone = [item for item in found if item.read.words.masks == len(item.read.rows)]
+    imaged = {(item.subject, item.visits) for item in found if item.read.words.masks < len(item.read.rows)}
+    if all((item.subject, item.visits) in imaged for item in lone):
         return found, []
+    found = _items(found)
     sessions: dict[str, dict[tuple[str, ...], _Item]] = defaultdict(dict)
     folders: dict[str, dict[tuple[str, tuple[str, ...]], _Item]] = defaultdict(dict)
     for item in found:
         if item.said.role != MASK:
             sessions[item.subject].setdefault(item.visits, item)
-            folders[item.entry.folder].setdefault((item.subject, item.visits), item)
+            folders[item.read.folder].setdefault((item.subject, item.visits), item)
     ends: dict[str, set[str]] = defaultdict(set)
     for subject in sessions:
         for place, letter in enumerate(subject):
@@ -769,7 +876,7 @@ def _candidates(
         (subject,) = ends[subject]
     scans = list(sessions.get(subject, {}).values())
     if not scans and not item.visits and item.subject not in sessions and _repeats_nothing(item):
-        scans = list(folders.get(item.entry.folder, {}).values())
+        scans = list(folders.get(item.read.folder, {}).values())
     for visits in (item.visits, item.stated):
         own = {_plain(visit) for visit in visits}
         fitting = [one for one in scans if own <= {_plain(visit) for visit in one.visits}]
@@ -786,13 +893,14 @@ def _without_parts(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
     """Without the masks of scans that have one for each part of a lesion and none of all: nobody knows their sum."""
     masks: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
     for item in found:
-        if item.said.role == MASK:
+        if item.read.words.masks:
             masks[item.subject, item.visits].append(item)
     rejected: list[Rejected] = []
     gone: set[str] = set()
-    for every in masks.values():
-        if len(every) < 2:
+    for items in masks.values():
+        if sum([item.read.words.masks for item in items]) < 2:
             continue
+        every = [item for item in _items(items) if item.said.role == MASK]
         drawn = [item for item in every if not is_by_program(item.entry.path)]
         parts = [regions_of(stem(item.entry.name)) for item in drawn or every]
         if len(parts) < 2 or not all(parts) or len({*parts}) < 2:
@@ -803,16 +911,21 @@ def _without_parts(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
             remedy = "put them into one file with a number for each part, or name one of them in a manifest"
             rejected.append(reject([item.entry], Reason.UNKNOWN_LABELS, message, remedy))
             gone.add(item.entry.path)
-    return [item for item in found if item.entry.path not in gone] if gone else found, rejected
+    return [item for item in _items(found) if item.entry.path not in gone] if gone else found, rejected
 
 
-def _one_per_role(found: Iterable[_Item]) -> list[Found]:
+def _one_per_role(found: Iterable[_Item]) -> list[Found | Together]:
     """The best file of each modality and the best mask first; images of other kinds are told apart by their words."""
     scans: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
     for item in found:
         scans[item.subject, item.visits].append(item)
-    result: list[Found] = []
-    for items in scans.values():
+    result: list[Found | Together] = []
+    for files in scans.values():
+        first = files[0]
+        if len(files) == 1 and (roles_of := first.read.words.apart):
+            result.append(Together(0, first.subject, first.session, first.read.folder, first.read.rows, roles_of))
+            continue
+        items = _items(files)
         roles = [item.said.role for item in items]
         copies = _copies(items) if len(set(roles)) < len(roles) else [items]
         alone = len(items) > 1 and MASK not in roles and not set(roles) & {*MODALITIES}
@@ -823,11 +936,6 @@ def _one_per_role(found: Iterable[_Item]) -> list[Found]:
 
 def _together(items: list[_Item], place: int) -> Iterator[Found]:
     """Files of one scan."""
-    roles = {item.said.role for item in items}
-    if len(roles) == len(items) and None not in roles:
-        for item in items:
-            yield Found(place, item.subject, item.session, item.said.role or IMAGE, item.entry, rank=1)
-        return
     taken: Counter[str] = Counter()
     for item in sorted(items, key=_precedence):
         role = item.said.role or item.label or IMAGE
@@ -859,7 +967,7 @@ def _alone(items: list[_Item]) -> Iterator[Found]:
 
 def _copies(items: list[_Item]) -> list[list[_Item]]:
     """The files of a visit that lie twice in an archive, as in `raw/` and `processed/`, apart, never mixed."""
-    shared = os.path.commonpath([item.entry.folder for item in items])
+    shared = os.path.commonpath([item.read.folder for item in items])
     depth = len(shared.split("/")) if shared else 0
     parts: dict[str, list[_Item]] = defaultdict(list)
     for item in items:
