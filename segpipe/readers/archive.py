@@ -105,7 +105,7 @@ class ScanSource:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        if any(file.companion for file in self.files):
+        if any([file.companion for file in self.files]):
             return tuple(dict.fromkeys(path for file in self.files for path in file.paths))
         return tuple(dict.fromkeys([file.path for file in self.files]))
 
@@ -229,7 +229,7 @@ class Claim:
 
     scans: list[ScanSource] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    taken: set[str] = field(default_factory=set)
+    taken: Collection[str] = ()
     ignored: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     series: list[Any] = field(default_factory=list)
@@ -327,7 +327,7 @@ def identity_of(name: str) -> str:
 
 def is_identity(name: str) -> bool:
     """Whether a subject or session may be called so."""
-    return is_safe_name(name) and len(name) <= _LONGEST_NAME and not set(name) & set("/:")
+    return is_safe_name(name) and len(name) <= _LONGEST_NAME and "/" not in name and ":" not in name
 
 
 def is_image(path: str) -> bool:

@@ -549,6 +549,16 @@ def is_map_of(stem: str, others: Collection[str]) -> bool:
     return bool(match and match["name"] in others)
 
 
+def numbered_like(name: str) -> str:
+    """A name with zeros for a number of five digits, which is no date: with any others it reads the same.
+
+    >>> numbered_like("BraTS2021_00006"), numbered_like("P06"), numbered_like("20190102")
+    ('BraTS2021_00000', 'P06', '20190102')
+    """
+    match = _CASE.fullmatch(name)
+    return f"{match[1]}00000{match[2]}" if match else name
+
+
 @lru_cache(maxsize=1 << 16)
 def folder(name: str) -> Folder:
     """What a folder's name says.
@@ -556,8 +566,8 @@ def folder(name: str) -> Folder:
     >>> folder("1_T1").said.role, folder("Raw_Data").text, folder("week-040").visits, folder("IXI-T1").text
     ('T1', '', ('week-040',), 'IXI')
     """
-    like = f"{match[1]}00000{match[2]}" if (match := _CASE.fullmatch(name)) else name
-    if like != name and folder(like) == Folder(like, raw=like):  # five digits are no date: any others read the same
+    like = numbered_like(name)
+    if like != name and folder(like) == Folder(like, raw=like):
         return Folder(name, raw=name)
     if _VISIT_FOLDER.fullmatch(name):
         return Folder("", (name,), raw=name)

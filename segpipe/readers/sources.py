@@ -3,7 +3,7 @@
 import gc
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -90,7 +90,9 @@ def find(
     series: list[Judged] = []
     inside: Counter[str] = Counter()
     left = entries
+    taken: Collection[str] = ()
     for name in _order(layout, table):
+        left = without(left, taken)
         if table:
             claim = manifest.claim(archive, left, table)
         elif name == "dicom":
@@ -103,11 +105,11 @@ def find(
         series += claim.series
         inside += claim.inside
         rejected += claim.rejected
-        left = without(left, claim.taken)
+        taken = claim.taken
     rejected += [
         reject([entry], Reason.UNSUPPORTED, f"{entry.path} is in a format that is not read", remedy)
         for entry in (() if table else left.others())
-        if (remedy := unread(entry.path)) is not None
+        if entry.path not in taken and (remedy := unread(entry.path)) is not None
     ]
     kept, duplicates = unique(naming.Naming(key, hash_subjects).people(scans))
     maybe_dicom = bool(entries.mixed) and any(scan.is_dicom for scan in kept)
@@ -122,7 +124,7 @@ def find(
     used |= {parts[0] for path in used if (parts := packed.split(path)) is not None}
     if odd := sum(not (path.isascii() or unicodedata.is_normalized("NFC", path)) for path in used):
         told.append(f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one")
-    ignored = Counter(kinds.get(path) or kind_of(path) for path in entries.keys() - used) + inside + hidden
+    ignored = Counter([kinds.get(path) or kind_of(path) for path in entries if path not in used]) + inside + hidden
     return Listing(
         kept,
         rejected,

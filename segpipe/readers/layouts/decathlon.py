@@ -48,13 +48,14 @@ class _Dataset:
 def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """Scans of every folder with a `dataset.json` that names channels."""
     result = Claim()
+    taken: set[str] = set()
     descriptions = [entry for entry in Entries.of(entries).others() if entry.path.endswith("dataset.json")]
     inside = _by_folder(entries) if descriptions else {}
     for description in descriptions:
         below = {e.path: e for part in _PARTS for e in inside.get(f"{description.folder}/{part}".lstrip("/"), ())}
         if description.name != "dataset.json" or not below:
             continue
-        result.taken |= {description.path, *below}
+        taken |= {description.path, *below}
         try:
             dataset = _read(archive, description)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -67,6 +68,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
         scans, rejected = gather(found, "decathlon", companions)
         result.scans += scans
         result.rejected += lonely + rejected
+    result.taken = taken
     return result
 
 

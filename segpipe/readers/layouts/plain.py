@@ -50,6 +50,7 @@ from segpipe.readers.names import (
     is_site,
     is_weak_visit,
     kind_of,
+    numbered_like,
     regions_of,
     role_order,
 )
@@ -190,7 +191,8 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     kept, parts = _without_parts(kept)
     lost += parts
     scans, refused = gather(_one_per_role(kept), "plain", companions)
-    taken = {*images, *(entry.path for pair in companions.values() for entry in pair)}
+    pairs_of = [entry.path for pair in companions.values() for entry in pair]
+    taken = {*images, *pairs_of} if pairs_of else images
     ignored = {path: BRAIN for read in _each(anatomy) for path in (read.entry.path, *_others(read.entry, companions))}
     scans = [_named(scan, origin) for scan in scans]
     return Claim(scans, rejected + lost + refused, taken, ignored, told)
@@ -487,7 +489,17 @@ def _place(path: str) -> Place:
         if below or any(map(owns, _place(dated["above"].rstrip("/")).chain)):
             path = "{above}{year}-{month}-{day}{below}".format_map(dated.groupdict())
     above, _, name = path.rpartition("/")
-    return _inside(_place(above), folder(name))
+    base, like = _place(above), numbered_like(name)
+    if like != name and not name.lower().startswith(_names_above(above)) and _adds_a_name(above, like):
+        return base._replace(names=(*base.names, name), chain=(*base.chain, name))
+    return _inside(base, folder(name))
+
+
+@lru_cache(maxsize=1 << 10)
+def _adds_a_name(above: str, name: str) -> bool:
+    """Whether a folder says nothing beside those above it but a name that may be a person's."""
+    base = _place(above)
+    return _inside(base, folder(name)) == base._replace(names=(*base.names, name), chain=(*base.chain, name))
 
 
 def _inside(above: Place, here: Folder) -> Place:
