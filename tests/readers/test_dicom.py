@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import math
 import pickle
 import random
 import shutil
@@ -180,6 +181,39 @@ class TestGeometry:
         assert volume.voxels[2, 1, 4] == 400 + 1 * 3 + 2
         wanted = [[-0.5, 0, 0, -10], [0, -2.0, 0, -20], [0, 0, 3.0, 30], [0, 0, 0, 1]]
         np.testing.assert_allclose(volume.affine, wanted)
+
+    def test_the_thickness_of_a_slab_is_no_distance(self) -> None:
+        slab, plain = volume_of(stack(SliceThickness=160.0)), volume_of(stack())
+        np.testing.assert_array_equal(slab.affine, plain.affine)
+        np.testing.assert_array_equal(slab.voxels, plain.voxels)
+
+    def test_directions_that_differ_by_rounding_are_one_series(self, tmp_path: Path) -> None:
+        datasets = stack(6)
+        for number, dataset in enumerate(datasets):
+            sine = 0.115 + (1e-6 if number % 2 else -1e-6)
+            cosine = math.sqrt(1 - sine * sine)
+            dataset.ImageOrientationPatient = [f"{x:.10g}" for x in (cosine, sine, 0, -sine, cosine, 0)]
+        listing = find(str(archive(tmp_path, datasets)), "dicom", KEY)
+        assert [one.series.count for one in listing.series] == [6]
+        (scan,) = load_all(listing)
+        assert scan.shape == (6, 4, 3)
+
+    def test_bits_that_are_not_used_are_no_part_of_a_value(self) -> None:
+        used = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
+        datasets = stack(3, **used)
+        for dataset in datasets:
+            values = np.frombuffer(dataset.PixelData, "<u2") | 0xA000  # an overlay in the upper bits (PS3.5, 8.1.2)
+            dataset.PixelData = values.tobytes()
+        np.testing.assert_array_equal(volume_of(datasets).voxels, volume_of(stack(3, **used)).voxels)
+
+    def test_a_slice_that_is_there_twice_is_dropped_or_named(self) -> None:
+        again = stack()[2]
+        again.SOPInstanceUID = "1.2.3.4.99"
+        np.testing.assert_array_equal(volume_of([*stack(), again]).voxels, volume_of(stack()).voxels)
+        again.PixelData = (np.frombuffer(again.PixelData, "<i2") + 1).tobytes()
+        with pytest.raises(BadInput, match="two different images of the same slice at 1 positions") as caught:
+            volume_of([*stack(), again])
+        assert caught.value.reason == Reason.DUPLICATE
 
     def test_rescale_is_kept(self) -> None:
         volume = volume_of(stack(RescaleSlope="2.5", RescaleIntercept="-10"))
