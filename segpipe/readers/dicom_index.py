@@ -638,9 +638,10 @@ def _in_study(elements: Elements, date: str, time: str) -> float | None:
 
     Where its own date is missing, or was made that of the study, a time long before the study's is past midnight.
     """
-    day = elements.text("StudyDate") or "20000101"
-    at = _seconds(date or day, time)
-    if at is None or at % _DAY >= _DAY / 2 or date not in ("", day):
+    day = date or elements.text("StudyDate") or "20000101"
+    at = _seconds(day, time)
+    is_late = elements.values.get("StudyTime", b"") >= b"12"  # else it cannot be half a day before the study
+    if at is None or at % _DAY >= _DAY / 2 or not is_late or day != (elements.text("StudyDate") or day):
         return at
     begun = _seconds(day, elements.text("StudyTime"))
     return at + _DAY if begun is not None and begun - at > _DAY / 2 else at
