@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from segpipe.errors import BadInput, Reason
+from segpipe.prepare import atlas
 from segpipe.prepare.checks import Check, check
 from segpipe.prepare.raw import Raw
-from segpipe.prepare.scan import _lost_host, _reference, _untrusted, _usable
+from segpipe.prepare.scan import _lost_host, _masked, _reference, _untrusted, _usable
 
 SHAPE = (70, 90, 90)
 AFFINE = np.array([[0, 0, -2.0, 90], [0, -2.0, 0, 90], [2.0, 0, 0, -70], [0, 0, 0, 1]])
@@ -79,3 +80,13 @@ def test_a_mask_goes_with_the_modality_that_it_was_drawn_on() -> None:
     assert str(lost).startswith("mask.nii was drawn on T2.nii (T2), which cannot be prepared")
     assert _lost_host(replace(mask, affine=AFFINE), flair, [t2]) is None
     assert _lost_host(replace(mask, affine=AFFINE, drawn_on="T2"), flair, [t2]) is not None
+
+
+def test_nothing_but_the_brain_is_kept_so_that_no_face_is() -> None:
+    head = np.random.default_rng(0).integers(1, 99, SHAPE).astype(np.int16)
+    one = replace(volume("T1"), voxels=head, slope=2.0, inter=-5.0)
+    brain = np.zeros(atlas.grid().shape, bool)
+    brain[80:120, 110:150, 80:120] = True
+    found = _masked(one, atlas.grid(), np.eye(4), brain) * one.slope + one.inter
+    assert (found[~brain] == 0).all()
+    assert (found[brain] > 0).mean() > 0.9
