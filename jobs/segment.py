@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from segpipe.cli import DONE, QUARANTINED, Context, check_model, check_source, check_warehouse, execute
+from segpipe.cli import DONE, QUARANTINED, Context, check_model, check_output, check_source, check_warehouse, execute
 from segpipe.errors import UsageError
 from segpipe.settings import SegmentSettings
 
@@ -32,13 +32,20 @@ def run(settings: SegmentSettings, context: Context) -> int:
 
 
 def check(settings: SegmentSettings) -> None:
-    """Refuse a warehouse or source that is not there, a folder that is no model, and DICOM SEG without its DICOM."""
+    """Refuse what is not there or cannot be written, a folder that is no model, and DICOM SEG without its DICOM."""
     if settings.source is not None:
         check_source(settings.source)
     elif settings.dicom_seg is not None or settings.dicom_sr is not None:
         flag = "--dicom-sr" if settings.dicom_seg is None else "--dicom-seg"
         raise UsageError(f"{flag} needs the DICOM files that it refers to", "give their archive as --source")
     check_warehouse(settings.warehouse, make=settings.source is not None)
+    for folder, flag in (
+        (settings.nifti, "--nifti"),
+        (settings.dicom_seg, "--dicom-seg"),
+        (settings.dicom_sr, "--dicom-sr"),
+    ):
+        if folder is not None:
+            check_output(folder, flag)
     check_model(settings.model, settings.expect_model)
 
 

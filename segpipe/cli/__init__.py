@@ -2,7 +2,7 @@
 
 from segpipe.cli.context import Context
 from segpipe.cli.edge import DONE, FAILED, QUARANTINED, execute
-from segpipe.cli.places import check_file, check_model, check_source, check_warehouse
+from segpipe.cli.places import check_file, check_model, check_output, check_source, check_warehouse
 
 __all__ = [
     "DONE",
@@ -11,6 +11,7 @@ __all__ = [
     "Context",
     "check_file",
     "check_model",
+    "check_output",
     "check_source",
     "check_warehouse",
     "execute",

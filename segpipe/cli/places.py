@@ -8,8 +8,6 @@ from pathlib import Path
 
 from segpipe.errors import MissingPackage, NotFound, SegpipeError, UsageError
 
-_ELSEWHERE = "give --warehouse a folder that you may write to"
-
 
 def check_source(url: str) -> None:
     """Raise NotFound if there is no archive."""
@@ -22,13 +20,17 @@ def check_warehouse(url: str, make: bool = False) -> None:
 
     Only places on a local disk can be judged before something is written.
     """
-    from segpipe.storage.filesystem import filesystem, is_local
-
     if not make and not _exists(url):
         raise NotFound(f"Warehouse {url} does not exist", "give the folder that ingest wrote to")
-    fs, path = filesystem(url)
-    if is_local(fs):
-        _check_writable(url, _nearest_that_exists(Path(path)))
+    _check_writable(url, "Warehouse", "--warehouse")
+
+
+def check_output(url: str, flag: str) -> None:
+    """Raise SegpipeError where a folder for results cannot be written, before hours of work are done for it.
+
+    Only places on a local disk can be judged before something is written.
+    """
+    _check_writable(url, "Folder", flag)
 
 
 def check_file(url: str, what: str) -> None:
@@ -50,15 +52,21 @@ def _nearest_that_exists(folder: Path) -> Path:
     return folder
 
 
-def _check_writable(url: str, folder: Path) -> None:
+def _check_writable(url: str, what: str, flag: str) -> None:
+    from segpipe.storage.filesystem import filesystem, is_local
+
+    fs, path = filesystem(url)
+    if not is_local(fs):
+        return
+    folder, remedy = _nearest_that_exists(Path(path)), f"give {flag} a folder that you may write to"
     if not folder.is_dir():
-        raise SegpipeError(f"Warehouse {url} cannot be made because {folder} is not a folder", _ELSEWHERE)
+        raise SegpipeError(f"{what} {url} cannot be made because {folder} is not a folder", remedy)
     try:
         with tempfile.TemporaryFile(dir=folder):
             return
     except OSError as error:
         reason = f"{folder} takes no files ({error.strerror})"
-        raise SegpipeError(f"Warehouse {url} cannot be written because {reason}", _ELSEWHERE) from None
+        raise SegpipeError(f"{what} {url} cannot be written because {reason}", remedy) from None
 
 
 def _exists(url: str) -> bool:

@@ -64,6 +64,17 @@ CASES = {
         ("segment", "--warehouse", "{}/tables", "--cohort", "c", "--model", "{}/empty"),
         "No model in {}/empty",
     ),
+    "masks below a file": (
+        ("segment", "--warehouse", "{}/tables", "--cohort", "c", "--model", "{}/empty", "--nifti", "{}/file/masks"),
+        "Folder {}/file/masks cannot be made because {}/file is not a folder: give --nifti",
+    ),
+    "reports on a read-only file system": (
+        (
+            *("segment", "--source", "{}/letters", "--warehouse", NEW, "--cohort", "c", "--model", "{}/empty"),
+            *("--dicom-sr", "/proc/reports"),
+        ),
+        "Folder /proc/reports cannot be written because /proc takes no files",
+    ),
     "evaluate without tables": (
         ("evaluate", "--warehouse", NEW, "--cohort", "c", "--model", "{}/empty"),
         "Warehouse {}/new does not exist",
