@@ -562,15 +562,17 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") and part != "." and not part.startswith("..") for part in path.split("/"))
 
 
-def unreadable(archive: Archive, entry: Entry, error: OSError) -> Rejected:
-    """The rejection of a DICOM file that its file system does not give; raises OSError if the whole archive is gone.
+def unreadable(
+    archive: Archive, entry: Entry, error: OSError, others: Iterable[Entry] = (), is_dicom: bool = True
+) -> Rejected:
+    """The rejection of a file that its file system does not give, and of `others` that cannot be understood without it.
 
-    Of the error its kind is told alone, because its text holds the path.
+    Raises OSError if the whole archive is gone. Of the error its kind is told alone, because its text holds the path.
     """
     archive.check()
     kind = os.strerror(error.errno) if error.errno else type(error).__name__
     message, remedy = f"{entry.path} cannot be read ({kind})", "check that it exists and its rights"
-    return reject([entry], Reason.UNREADABLE, message, remedy, is_dicom=True)
+    return reject([entry, *others], Reason.UNREADABLE, message, remedy, is_dicom)
 
 
 def members(archive: Archive, entry: Entry) -> tuple[list[Entry], list[Rejected]]:

@@ -1,6 +1,8 @@
 """One hostile file costs one row, never the cohort, and little memory and time."""
 
+import errno
 import json
+import os
 import struct
 import time
 import tracemalloc
@@ -17,6 +19,7 @@ from segpipe.errors import BadInput, Reason
 from segpipe.pipelines import ingest_task
 from segpipe.pipelines.ingest_task import IngestJob, PartTask, write_part
 from segpipe.readers import dicom, dicom_files, names, nifti
+from segpipe.readers.archive import Archive
 from segpipe.readers.naming import Naming, SubjectKey
 from segpipe.readers.sources import find
 from segpipe.settings import IngestSettings
@@ -54,6 +57,27 @@ def test_a_channel_of_a_dataset_json_that_is_no_name(tmp_path, name):
     assert not listing.scans
     assert [one.reason for one in listing.rejected] == [Reason.CORRUPT]
     listing.rejected[0].message.encode()
+
+
+def test_a_dataset_json_that_cannot_be_read_stops_no_other(tmp_path, monkeypatch):
+    for name in ("mine", "yours"):
+        path = tmp_path / name / "imagesTr" / "case_0000.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.Nifti1Image(np.ones((3, 3, 3), np.int16), np.eye(4)).to_filename(path)
+        content = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "tumour": 1}}
+        (tmp_path / name / "dataset.json").write_text(json.dumps(content))
+    read = Archive.read
+
+    def refused(archive: Archive, path: str) -> bytes:
+        if path == "mine/dataset.json":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return read(archive, path)
+
+    monkeypatch.setattr(Archive, "read", refused)
+    listing = find(str(tmp_path))
+    assert [scan.paths for scan in listing.scans] == [("yours/imagesTr/case_0000.nii.gz",)]
+    (told,) = listing.rejected
+    assert (told.reason, told.paths) == (Reason.UNREADABLE, ("mine/dataset.json", "mine/imagesTr/case_0000.nii.gz"))
 
 
 @pytest.mark.parametrize("when", ["before its row", "while it is written"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import Reason
-from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject, stem
+from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject, stem, unreadable
 from segpipe.readers.entries import Entries
 from segpipe.readers.labels import word_of as _word
 from segpipe.readers.names import IMAGE, MASK, modality
@@ -62,6 +62,9 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
             message = f"{description.path} does not describe its images ({type(error).__name__})"
             remedy = "repair its keys `modality` and `labels`"
             result.rejected.append(reject([description, *below.values()], Reason.CORRUPT, message, remedy))
+            continue
+        except OSError as error:
+            result.rejected.append(unreadable(archive, description, error, below.values(), is_dicom=False))
             continue
         images, companions, lonely = pairs(below)
         found = [item for entry in images.values() for item in _understand(description, entry, dataset)]
