@@ -452,7 +452,8 @@ class LocateSettings:
 
     source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
     token: str = option(
-        "what the tables tell: a path such as keyed/…, a subject, or a scan_id; its files are printed",
+        "what the tables tell: a path such as keyed/…, a subject, a scan_id, or of `series` a series_id or text_hash; "
+        "its files are printed",
         "",
         required=True,
     )

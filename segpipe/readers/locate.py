@@ -11,9 +11,10 @@ _PATH_DIGITS = 32
 
 
 def locate(source_url: str, token: str, key: SubjectKey, layout: str = "auto") -> list[str]:
-    """The files, relative to the source, that a keyed path, subject or scan_id stands for; none where it is unknown.
+    """The files, relative to the source, that a keyed path, subject, scan_id, series_id or text_hash stands for.
 
-    For a path names are enough; for a subject or a scan the headers of DICOM files are read.
+    Of a text_hash, the first file of each series that says this text. None where it is unknown. For a path names are
+    enough; for all others the headers of DICOM files are read.
     """
     wanted = token.removeprefix("keyed/").partition(".")[0]
     if len(wanted) == _PATH_DIGITS:
@@ -26,9 +27,15 @@ def locate(source_url: str, token: str, key: SubjectKey, layout: str = "auto") -
     *_, subject, session = token.split(":") if ":" in token else (token, None)
     found: set[str] = set()
     for hashed in (False, True):
-        for scan in find(source_url, layout, key.secret, hashed).scans:
+        listing = find(source_url, layout, key.secret, hashed)
+        for scan in listing.scans:
             if scan.subject == subject and session in (None, scan.session):
                 found |= set(scan.paths)
+        for one in (judged.series for judged in listing.series):
+            if one.facts.series == token:
+                found |= {entry.path for entry in one.entries()}
+            elif one.facts.text == token:
+                found.add(one.first)
     return sorted(found)
 
 

@@ -31,7 +31,8 @@ from segpipe.errors import BadInput, Reason, UsageError
 from segpipe.readers import dicom, nifti
 from segpipe.readers.archive import Entry
 from segpipe.readers.dicom_index import Reducer, Series, header
-from segpipe.readers.naming import KEY_VARIABLE
+from segpipe.readers.locate import locate
+from segpipe.readers.naming import KEY_VARIABLE, SubjectKey
 from segpipe.readers.scan import LoadedScan, load, restore
 from segpipe.readers.sources import Listing, find
 
@@ -547,6 +548,18 @@ class TestIdentity:
         scans = find(str(tmp_path), "dicom", KEY).scans
         assert len({scan.subject for scan in scans}) == 1
         assert len({scan.session for scan in scans}) == 2
+
+    def test_who_has_the_key_finds_the_files_of_a_series_and_of_a_text(self, tmp_path: Path) -> None:
+        archive(tmp_path / "a", stack(3))
+        archive(tmp_path / "b", stack(2, SeriesInstanceUID="1.2.3.5"))
+        listing = find(str(tmp_path), "dicom", KEY)
+        key = SubjectKey(KEY)
+        for one in listing.series:
+            folder = one.series.first.partition("/")[0]
+            files = sorted(f"{folder}/{path.name}" for path in (tmp_path / folder).iterdir())
+            assert locate(str(tmp_path), one.facts.series, key, "dicom") == files
+            assert locate(str(tmp_path), one.facts.text, key, "dicom") == ["a/IM0000", "b/IM0000"]
+            assert locate(str(tmp_path), one.facts.text, SubjectKey(b"another secret of the owner"), "dicom") == []
 
     def test_hashes_tell_no_names(self, tmp_path: Path) -> None:
         rows = []
