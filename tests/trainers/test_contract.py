@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from segpipe import trainers
@@ -153,6 +154,33 @@ def test_however_often_it_is_stopped_not_a_bit_differs(settings, reference: Bund
     assert bundle.weights_sha256 == reference.weights_sha256
     np.testing.assert_allclose(losses(bundle), losses(reference), rtol=1e-5)
     assert newest(settings().model) == (2, 0)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_not_a_bit_differs(settings, spark, trained: Callable[[str], Trained]):
+    """Drivers are killed, and Horovod's workers, in test_survival.py."""
+    asked = settings(trainer="orca", retries=1, checkpoint_minutes=1e-9)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run, asked, spark)
+        while not positions(asked.model) and not job.done():
+            time.sleep(0.01)
+        for worker in workers():
+            worker.kill()
+        bundle, record = job.result()
+    assert record.counts["retries"] == 1
+    assert bundle.weights_sha256 == trained("orca").bundle.weights_sha256
+
+
+def workers() -> list[psutil.Process]:
+    """Spark's Python workers: processes that the fork server has forked, and not the fork server itself."""
+    servers = [one for one in psutil.Process().children(recursive=True) if _is_fork_server(one)]
+    return [one for one in servers if one.parent() in servers]
+
+
+def _is_fork_server(process: psutil.Process) -> bool:
+    try:
+        return "segpipe.trainers.forkserver" in process.cmdline()
+    except psutil.Error:  # it has ended
+        return False
 
 
 def test_compact_between_stop_and_resume_changes_not_a_bit(settings, reference: Bundle, tables: str, tmp_path: Path):
