@@ -30,6 +30,8 @@ _USE = "-XX:SharedArchiveFile="
 _JAVA = ".java"  # of the file beside it, which names the Java
 _LOCAL = re.compile(r"local(\[.*\])?")
 _SPACE = re.compile(r"\s")
+_WATCHED = re.compile(r"-javaagent:|-agent(?:lib|path):|-XX:(?:\+FlightRecorder|StartFlightRecording)")
+_OPTIONS = ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
 _PROFILE = re.compile(r"spark-(?!defaults\.).+\.conf")
 _EXIT_SECONDS = 600
 
@@ -42,8 +44,11 @@ def archive(home: Path) -> Path:
     return Path(sys.prefix, "share", "segpipe", f"spark-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.jsa")
 
 
-def share(home: Path, master: str) -> None:
+def share(home: Path, master: str, options: str = "") -> None:
     """Let the JVM that starts from here use the file, where it is there and costs nothing of the conf folder.
+
+    A JVM whose `options` or variables name an agent or a flight recording gets none: Java 17 looks for the bytes of
+    mapped classes then, and may end with a segmentation fault.
 
     No folder may stand ahead of the jars, so the conf folder comes behind them, from where log settings are found and
     nothing else is. It stays ahead where it holds more, and where other machines take part (their class path too has
@@ -51,6 +56,8 @@ def share(home: Path, master: str) -> None:
     """
     unshare()
     if _writes() or (os.environ.get("SPARK_CONF_DIR") or str(CONF)) != str(CONF):
+        return
+    if _WATCHED.search(" ".join([options, *(os.environ.get(name, "") for name in _OPTIONS)])):
         return
     os.environ["SPARK_CONF_DIR"] = str(CONF)
     found = archive(home)

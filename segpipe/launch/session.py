@@ -45,7 +45,8 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         settings["spark.master"] = master
     if in_process:
         _find_java()
-        class_data.share(Path(os.environ["JAVA_HOME"]), _wanted(settings, "spark.master") or "")
+        java_options = settings.get("spark.driver.extraJavaOptions", "")
+        class_data.share(Path(os.environ["JAVA_HOME"]), _wanted(settings, "spark.master") or "", java_options)
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if ROOT.is_dir() and not _runs_on_yarn():
         settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))

@@ -157,7 +157,8 @@ def _spark_submit() -> str:
 def _prepare_spark(line: CommandLine) -> None:
     from segpipe.launch import class_data
 
-    class_data.share(Path(os.environ["JAVA_HOME"]), line.master)
+    java_options = line.settings.get("spark.driver.extraJavaOptions", "")
+    class_data.share(Path(os.environ["JAVA_HOME"]), line.master, java_options)
     os.environ.setdefault("PYTHONHOME", "")  # Orca hands it to its workers, which die where it is not set
     names = ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
     if line.master.startswith("local"):

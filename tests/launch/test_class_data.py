@@ -91,6 +91,19 @@ def test_what_spark_reads_in_the_conf_folder_is_not_lost(
     assert [os.environ.get(name) for name in NAMES] == [str(conf), None, None]
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["-XX:StartFlightRecording=filename=x.jfr", "-javaagent:/opt/exporter.jar=9404", "-agentlib:jdwp=server=y"],
+)
+def test_a_jvm_that_is_watched_gets_none(home: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    write(home)
+    class_data.share(home, "local", f"-XX:+UseSerialGC {option}")
+    assert "SPARK_SUBMIT_OPTS" not in os.environ
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", option)
+    class_data.share(home, "local", "-XX:+UseSerialGC")
+    assert "SPARK_SUBMIT_OPTS" not in os.environ
+
+
 def test_nothing_stays_for_programs_that_start_later(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARK_DIST_CLASSPATH", "/theirs")
     monkeypatch.setenv("SPARK_SUBMIT_OPTS", "-Dtheirs=1")
