@@ -100,6 +100,7 @@ def reader(spark: SparkSession, folder: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # it trains
 def test_tutorial(reader: Reader, folder: Path) -> None:
     names = reader.follow("tutorial.md")
     assert reader.commands == ["demo"]

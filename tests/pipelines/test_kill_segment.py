@@ -1,6 +1,7 @@
 """Exactly once: whatever of a segmentation is killed, the same command ends in the tables of an uninterrupted run.
 
-Real processes are killed by SIGKILL at random moments, as in test_kill.py; `SEGPIPE_KILLS` sets how often (default 2).
+Real processes are killed by SIGKILL at random moments, as in test_kill.py; `SEGPIPE_KILLS` sets how often. The default
+of 1 kills the driver; test_segment.py has a worker that dies at a moment that does not depend on chance.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.pipelines.segment_process import MOST_SCANS
 from tests.pipelines.test_kill import LOCAL_VICTIMS, SEED, kill, process_of
 from tests.runtimes.models import tiny_bundle
 
-KILLS = int(os.environ.get("SEGPIPE_KILLS", "2"))
+KILLS = int(os.environ.get("SEGPIPE_KILLS", "1"))
 SUBJECTS = 16
 
 
@@ -46,7 +47,7 @@ def uninterrupted(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory,
     return cohort, time.monotonic() - begun
 
 
-@pytest.mark.timeout(60 * (KILLS + 2))
+@pytest.mark.timeout(60 * (KILLS + 3))
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_segmentation_is_finished_by_the_next(
     uninterrupted: tuple[Cohort, float], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
