@@ -367,7 +367,10 @@ _VISIT_WORD = (
     r"(?:op|op[eé]ra?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
     r"|therap\w*|biops\w*|resect\w*|interv\w*|immuno\w*|intervention)\d*"
     r"|recurrence|recurrent|rezidiv|progression|relapse|nadir|diagnosis|erstdiagnose|erstuntersuchung"
-    r"|(?:first|second|third|last|1st|2nd|3rd|4th|erste|zweite|dritte)[ _\-]?(?:scan|visit|exam|study|mri?|timepoint)"
+    r"|(?:first|second|third|last|1st|2nd|3rd|4th|erstes?|zweites?|drittes?|eerste|tweede|derde|prim[ao]|second[ao]|terz[ao]"
+    r"|primera?|segund[ao]|terceira?|tercera?|premi[eè]re?|deuxi[eè]me|troisi[eè]me)[ _\-]?"
+    r"(?:scan|visit[ae]?|exam(?:en|e)?|esame|study|mri?|mrt|irm|rm|timepoint|untersuchung|kontrolle|controllo|control|onderzoek)"
+    r"|\d{1,2}\.[ _]?(?:mri?|mrt|irm|rm|untersuchung|kontrolle|visite?|scan|exam(?:en)?)"
     r"|第[一二三四五六七八九十\d]{1,3}[次回期]|术前|术后|基线|随访|复查|治疗前|治疗后|放疗前|放疗后)"
 )
 _COUNT = (
@@ -404,7 +407,7 @@ _VISIT_FOLDER = re.compile(
     re.IGNORECASE,
 )
 _VISIT_END = re.compile(r"(?P<name>.*)[_\-. ](?P<visit>(?:pre|post)[_\-]?\d?)", re.IGNORECASE)
-VISIT_LETTER = re.compile(r"[vmwdty]\d{1,4}", re.IGNORECASE)
+VISIT_LETTER = re.compile(r"[vmwdty]\d{1,4}|\d{1,2}(?:st|nd|rd|th)", re.IGNORECASE)
 TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)
 _YMD = re.compile(rf"({_YEAR})[_\-. ]?({_MONTH})[_\-. ]?({_DAY})")
 _GLUED = re.compile(r"(.*\d)(flair|t1ce|t1gd|t1c|t1w?|t2w?|t2f|seg|mask)(?P<rest>[_\-. ].*)?", re.IGNORECASE)
@@ -412,6 +415,7 @@ _COPIED = re.compile(  # what file shares put behind a name: `T1 (conflicted cop
     r"\s*[(\[][^()\[\]]*(?<![^\W_])(?:cop(?:y|ies)|kopie|copie|copia|conflict\w*|konflikt\w*)(?![^\W_])[^()\[\]]*[)\]]",
     re.IGNORECASE,
 )
+_BRACKETED = re.compile(r"[_\-. ]*\(([^\W\d_][^()]*|\d+(?:st|nd|rd|th))\)$")  # `P7 (pre)`
 _APART = (  # names of pulses whose words belong together
     (re.compile(r"(?<![^\W_])da(?:rk)?[_\- ]fl(?:uid)?(?![^\W_])", re.IGNORECASE), "darkfluid"),
     (re.compile(r"(?<![^\W_])mp[_\- ]?(2?)[_\- ]?rage(?![^\W_])", re.IGNORECASE), r"mp\1rage"),
@@ -648,6 +652,7 @@ def cut(stem: str) -> Cut:
 
 def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
     """`take_visits`, but `study_07` behind a word for masks ends a patient's name: `Glioma_Seg_Study_07_FLAIR`."""
+    name = _BRACKETED.sub(r" \1", name)
     for pattern, word in _APART:
         name = pattern.sub(word, name)
     visits, rest = take_visits(name)
@@ -736,6 +741,8 @@ def kind_of(word: str) -> str:
     shown = [_fits(_WEAK, piece) for piece in pieces]
     if all(shown) or (shown and shown[0] and all(piece in _MAP_OF_LESION for piece in pieces[1:])):
         return "weak"
+    if shown[-1:] == [True] and not has_digit(word):
+        return "weak"  # `strokeLesion`
     return "word" if found.words and len(lower) > 1 and not re.search(r"\d", lower) else "id"
 
 

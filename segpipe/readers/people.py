@@ -24,7 +24,9 @@ from segpipe.readers.names import (
 
 Chain = tuple[str, ...]
 
-_UNIT = re.compile(r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+)")
+_UNIT = re.compile(
+    r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+|\d\d?(?:st|nd|rd|th))"
+)
 _NUMBERS = re.compile(r"(?P<base>(?:.*?[^\d])??\d{5,})(?P<separator>[_\-])(?P<unit>\d{1,6}(?:[_\-]\d{1,6})+)")
 _DAY = re.compile(r"(?P<base>.*\d.*)(?P<separator>[_\-. ])(?P<unit>\d{6}|\d\d([\-.])\d\d\4\d\d)")  # where all are dates
 _YEAR, _MONTH, _DAYS = r"(?:[0-4]\d|[89]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
@@ -34,7 +36,9 @@ _COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its da
 _COUNTED_END = re.compile(r"(?P<base>.*\d)[_\-. ](?P<unit>\d{1,2}[_\-. ]\d{1,6})")
 _LETTER = re.compile(r"(?P<base>.*\d{2,})(?P<separator>)(?P<unit>[A-Fa-f])")
 _END = re.compile(  # how all names end that `_ENDS` and `_COUNTED_END` fit: most names of an archive need one look
-    r".*(?:[_\-. ](?:[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+|\d{6}|\d{1,6}[_\-. ]\d{1,6})|\d[A-Fa-f])", re.DOTALL
+    r".*(?:[_\-. ](?:[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+|\d\d?(?:st|nd|rd|th)|\d{6}|\d{1,6}[_\-. ]\d{1,6})"
+    r"|\d[A-Fa-f])",
+    re.DOTALL,
 )
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
@@ -43,6 +47,7 @@ _YEARS = re.compile(r"(?P<base>\D+?)(?P<separator>[_\-. ])(?P<unit>19[89]\d|20[0
 _ENDS = (_NUMBERS, _UNIT, _DAY, _LETTER, _YEARS)  # the first that fits a name says what is a visit
 _BEFORE = re.compile(r"(?P<unit>[A-Za-z]|[A-Za-z]{0,2}\d{1,2})[_\-. ](?P<name>.+)")
 _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
+_HOSPITAL = re.compile(r"\d{5,}")  # the numbers that hospitals give: groups and visits have shorter ones
 _MANY = 20  # visits of one patient
 _FEW = 8  # visits that nobody wonders at, however few patients there are
 _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
@@ -298,6 +303,8 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
         return True
     if VISIT_LETTER.fullmatch(word):
         return False
+    if parents > 1 and len(siblings) <= _FEW and _HOSPITAL.search(parent) and _HOSPITAL.search(word):
+        return False  # number of a patient, number of an examination
     if len(siblings) > max(_FEW, parents):
         return True
     if (_SHORT_DATE.fullmatch(word) and _are_days(siblings)) or _are_counted(siblings, parents):

@@ -113,6 +113,10 @@ class TestWhoseItIs:
         [
             ("1.5T", "3T"),
             ("admission", "90days"),
+            ("interim", "final"),
+            ("test", "retest"),
+            ("1. MRT", "2. MRT"),
+            ("prima visita", "seconda visita"),
             ("MRI 12 januari 2019", "MRI 03 maart 2020"),
             ("1.2.840.113619.2.5.97.78", "1.2.840.113619.2.5.99.80"),
         ],
@@ -121,6 +125,22 @@ class TestWhoseItIs:
         listing = read(tmp_path, *expand("sub_1<p>/<v>/<w>.nii", p=("1", "2"), v=pair, w=("T1", "FLAIR")))
         assert {name: len(found) for name, found in visits(listing).items()} == {"sub_11": 2, "sub_12": 2}
         assert not listing.rejected
+
+    def test_numbers_of_examinations_below_numbers_of_patients(self, tmp_path: Path) -> None:
+        exams = {"4455123": ("20113344", "20188712"), "4455199": ("20133111",), "4455777": ("20191919", "20202020")}
+        listing = read(
+            tmp_path, *(f"{p}/{exam}/{w}.nii" for p, es in exams.items() for exam in es for w in ("T1", "T2"))
+        )
+        assert {name: len(found) for name, found in visits(listing).items()} == {p: len(e) for p, e in exams.items()}
+
+    def test_visits_in_brackets(self, tmp_path: Path) -> None:
+        for pair in (("1st", "2nd"), ("pre", "post")):
+            listing = read(tmp_path / pair[0], *expand("P<p> (<v>)/<w>.nii", p=("7", "8"), v=pair, w=("T1", "T2")))
+            assert {name: len(found) for name, found in visits(listing).items()} == {"P7": 2, "P8": 2}
+
+    def test_folders_of_processing_are_no_visits(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("P<p>/<v>/<w>.nii", p=("7", "8"), v=("orig", "registered"), w=("T1", "T2")))
+        assert {name: len(found) for name, found in visits(listing).items()} == {"P7": 1, "P8": 1}
 
     def test_study_uids_alone_are_told_apart(self, tmp_path: Path) -> None:
         assert len(visits(read(tmp_path, *expand("1.2.840.113619.2.5.<n>/T1.nii", n=("7", "8"))))) == 2
@@ -566,6 +586,7 @@ class TestMasks:
             "tumorMask",
             "lesionMap",
             "lesion_bin",
+            "strokeLesion",
             "腫瘍マスク",
             "LesionSeg",
             "ManualSegmentation",

@@ -24,6 +24,7 @@ from segpipe.readers.archive import (
     ScanSource,
     Together,
     gather,
+    is_copy,
     pairs,
     reject,
     stem,
@@ -60,6 +61,10 @@ _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
 _COMMON = frozenset(
     ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
+)
+_NEUTRAL = ("final", "test", "scan", "mri", "mr", "mrt", "irm", "rm")  # technical words that visits are called by too
+_PROCESSED = re.compile(
+    r"proc|norm|mni|reg|raw|orig|prep|native|space|strip|warp|deriv|result|output|cop[iy]|kopie|lin"
 )
 _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -187,7 +192,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     found = _shown([_found(read, persons[read.chain], origin) for read in reads])
     found, spelled = _of_one_spelling(found)
     told += spelled
-    kept, lost = _with_images(found)
+    kept, lost = _with_images(_visited_by_folder(found))
     kept, parts = _without_parts(kept)
     lost += parts
     scans, refused = gather(_one_per_role(kept), "plain", companions)
@@ -806,6 +811,51 @@ def _shown(found: list[_Item]) -> list[_Item]:
     ]
 
 
+def _visited_by_folder(found: list[_Item]) -> list[_Item]:
+    """Images of one kind in several folders of a patient are of several visits, as in `1. MRT` and `2. MRT`.
+
+    Not where a folder's name tells a role, or how its files were kept or made: then they are copies.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
+    for item in found:
+        groups[item.subject, item.visits].append(item)
+    if len(groups) == len(found):
+        return found
+    visit: dict[tuple[str, tuple[str, ...], str], str] = {}
+    for (subject, visits), items in groups.items():
+        roles = [role for item in items for role in {*item.read.words.roles} & {*MODALITIES}]
+        folders = {item.read.folder for item in items}
+        if len(roles) == len({*roles}) or len(folders) < 2:
+            continue
+        depth = _shared_depth(folders)
+        names = {folder: folder.split("/")[depth:][:1] for folder in folders}
+        if all(name and _may_be_a_visit(name[0]) for name in names.values()):
+            visit |= {(subject, visits, folder): name for folder, (name,) in names.items()}
+    if not visit:
+        return found
+    places = [(item, visit.get((item.subject, item.visits, item.read.folder))) for item in found]
+    return [item._replace(visits=_visits(item.visits, (name,))) if name else item for item, name in places]
+
+
+def _shared_depth(folders: Iterable[str]) -> int:
+    """How many folders above they share."""
+    shared = os.path.commonpath([*folders])
+    return len(shared.split("/")) if shared else 0
+
+
+@lru_cache(maxsize=1 << 12)
+def _may_be_a_visit(name: str) -> bool:
+    """Whether a folder's name tells neither a role nor how files were kept or made."""
+    words = _WORD.findall(name.lower())
+    return (
+        not is_copy(name)
+        and folder(name).said is None
+        and not any(
+            word not in _NEUTRAL and (kind_of(word) == "technical" or _PROCESSED.search(word)) for word in words
+        )
+    )
+
+
 def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
     """`pat01` is `Pat01`, and `P1` is `P01`, unless both have the same image of the same visit; either is told."""
     spelled: dict[str, dict[str, list[_Item]]] = defaultdict(dict)
@@ -979,8 +1029,7 @@ def _alone(items: list[_Item]) -> Iterator[Found]:
 
 def _copies(items: list[_Item]) -> list[list[_Item]]:
     """The files of a visit that lie twice in an archive, as in `raw/` and `processed/`, apart, never mixed."""
-    shared = os.path.commonpath([item.read.folder for item in items])
-    depth = len(shared.split("/")) if shared else 0
+    depth = _shared_depth([item.read.folder for item in items])
     parts: dict[str, list[_Item]] = defaultdict(list)
     for item in items:
         below = item.entry.path.split("/")[depth:]
