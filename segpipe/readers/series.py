@@ -21,7 +21,7 @@ from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"5.{recognise.RULES_VERSION}"
+RULES_VERSION = f"6.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -31,6 +31,8 @@ _DYNAMIC = 5  # times from which on a series is a dynamic one
 _SLOWEST_BOLUS = 2500.0  # TR, ms, of images that follow a bolus
 _FASTEST_IMAGE = 3.5  # TR, ms, of a spoiled gradient echo; scouts and calibrations are faster
 _COMPLETE = 0.7  # of the longest coverage of its modality
+_WHOLE_HEAD = 180.0  # mm; what covers more shows the neck, or the body, too
+_FRAGMENT = 3  # times its coverage is still less than that of another series of the scan
 _PAUSE = 45 * 60  # seconds between the starts of two series of one examination, at most
 _HEAD = re.findall(
     r"\w+",
@@ -482,7 +484,20 @@ def _select(session: list[Judged], options: Options) -> None:
         for one in of:
             if one is not best and one.decision == OVERRIDE:
                 one.decision = NOT_SELECTED
+    _leave_out_fragments(session)
     _keep_earlier(session, options)
+
+
+def _leave_out_fragments(session: Sequence[Judged]) -> None:
+    """Slices of what was broken off, or of the sella alone, are no modality of a head that others show whole.
+
+    A thin slab of a volume may be all that is wanted, as of the inner ear.
+    """
+    taken = [one for one in session if one.decision in (SELECTED, OVERRIDE)]
+    longest = min(max(map(_coverage, taken), default=0.0), _WHOLE_HEAD)
+    for one in taken:
+        if one.decision == SELECTED and not _is_3d(one) and _FRAGMENT * _coverage(one) < longest:
+            one.decision, one.reason = NOT_SELECTED, "it covers less than a third of what another series covers"
 
 
 def _usable(candidates: list[Judged], options: Options) -> list[Judged]:

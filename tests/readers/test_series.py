@@ -375,6 +375,21 @@ def test_selection_follows_its_rules() -> None:
     assert reasons == ["", "its plane and kind are preferred less", "it covers less of the head"]
 
 
+def test_a_fragment_is_no_modality_of_a_whole_head() -> None:
+    whole = series(series="1", text="T2")
+    broken_off = series(series="2", text="T1 SE GD", count=6)
+    assert told(whole, broken_off) == [("T2", "selected"), ("T1ce", "not selected")]
+    assert told(whole, series(series="2", text="T1 SE GD", count=7))[1] == ("T1ce", "selected")
+    assert told(whole, series(series="2", text="T1 VIBE GD", count=6, dimensions="3D"))[1] == ("T1ce", "selected")
+    body = series(series="3", text="T1 dixon in", count=120)
+    assert told(series(series="2", text="FLAIR", count=24), body)[0] == ("FLAIR", "selected")
+    assert told(broken_off) == [("T1ce", "selected")]
+    mapped = series(series="2", text="T1 SE GD", count=6, override="T1ce")
+    assert told(whole, mapped)[1] == ("T1ce", "override")
+    before = Options(earlier={"2": ("s", "v", "T1ce")})
+    assert told(whole, broken_off, options=before)[1] == ("T1ce", "selected")
+
+
 def test_sessions_are_studies_days_or_accession_numbers() -> None:
     visits_of_a_day = [
         series(series=f"{study}{text}", study=study, accession=accession, text=text)
