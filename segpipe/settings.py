@@ -276,7 +276,12 @@ class TrainSettings(NetworkSettings):
     deep_supervision: bool = option("let lower levels of the decoder learn to segment as well", False)
     augment: bool = option("flip, rotate, scale and shift intensities while training", True)
     validate_every: int = option("epochs from one validation to the next; the last is always validated", 1, least=1)
-    patience: int = option("epochs without a better validation Dice before stopping; 0 never stops early", 0, least=0)
+    patience: int = option(
+        "epochs without a better validation Dice before stopping, and then the best epoch makes the model instead of"
+        " the last; 0 never stops early",
+        0,
+        least=0,
+    )
     seed: int = option("seed of initial weights, order and augmentation", 0, least=0)
     retries: int = option("how often a failed worker group is started again from the last checkpoint", 3, least=0)
     checkpoint_minutes: float = option(

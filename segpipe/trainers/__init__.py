@@ -233,7 +233,7 @@ def _duration(seconds: float) -> str:
 
 
 def _save(plan: "TrainPlan") -> "Bundle":
-    """The bundle of the best epoch; the one that stands already, where it is that."""
+    """The bundle of the epoch that is kept; the one that stands already, where it is that."""
     from segpipe.models.bundle import Bundle, save_bundle, weights_sha256
     from segpipe.storage.model_directory import HISTORY, history_bytes
     from segpipe.trainers import checkpoints
@@ -243,19 +243,20 @@ def _save(plan: "TrainPlan") -> "Bundle":
 
     settings = plan.settings
     meta = checkpoints.read_meta(settings.model, checkpoints.positions(settings.model)[-1])
-    best = checkpoints.read(settings.model, checkpoints.Position(meta["best_epoch"]))
-    row = meta["history"][meta["best_epoch"] - 1]
+    epoch = _kept_epoch(meta, plan.epochs)
+    kept = checkpoints.read(settings.model, checkpoints.Position(epoch))
+    row = meta["history"][epoch - 1]
     metrics = {
-        "best_epoch": meta["best_epoch"],
+        "epoch": epoch,
         "loss": row["loss"],
         "validation_dice": {region: _null(row[f"dice_{region}"]) for region in plan.regions},
         "validation_dice_by_scan": {
             scan: {region: _null(value) for region, value in scores.items()}
-            for scan, scores in best.meta["scores"].items()
+            for scan, scores in kept.meta["scores"].items()
         },
     }
     convention = plan.convention
-    model = trained_network(plan, best.weights)
+    model = trained_network(plan, kept.weights)
     bundle = Bundle(
         url=settings.model,
         modalities=plan.modalities,
@@ -285,6 +286,21 @@ def _save(plan: "TrainPlan") -> "Bundle":
     except ModelError:
         pass  # none yet, or one that a kill left half-written
     return save_bundle(bundle, model, {HISTORY: history_bytes(meta["history"])})
+
+
+def _kept_epoch(meta: "Mapping[str, Any]", epochs: int) -> int:
+    """The epoch whose weights become the model, of a training of so many that has ended.
+
+    It is the last, when the learning rate has come down, as in nnU-Net (Isensee et al. 2021, doi
+    10.1038/s41592-020-01008-z): on a few patients who validate, it is chance that makes one epoch the best. Where
+    patience ended the training before, it is the one with the best validation Dice.
+
+    >>> meta = {"history": [{}, {}], "best_epoch": 1}
+    >>> _kept_epoch(meta, epochs=2), _kept_epoch(meta, epochs=3)
+    (2, 1)
+    """
+    done = len(meta["history"])
+    return done if done == epochs else int(meta["best_epoch"])
 
 
 def _null(value: float) -> float | None:

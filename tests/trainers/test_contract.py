@@ -290,6 +290,13 @@ def test_stops_early_when_nothing_gets_better(settings, coarse_share: float, epo
     still = {"learning_rate": 1e-30, "epochs": 9, "patience": 2, "steps_per_epoch": 1}
     bundle, _ = run(settings(**still, coarse_share=coarse_share), None)
     assert len(losses(bundle)) == epochs
+    assert bundle.metrics["epoch"] < epochs, "the best one is kept"
+
+
+def test_the_last_epoch_is_kept_though_an_earlier_one_was_as_good(settings):
+    """A few patients who validate tell by chance which epoch was best; the rate has come down in the last."""
+    bundle, _ = run(settings(learning_rate=1e-30, epochs=2, steps_per_epoch=1), None)
+    assert bundle.metrics["epoch"] == 2
 
 
 @pytest.mark.parametrize("trainer", ["local", "orca"])

@@ -29,5 +29,5 @@ def test_every_epoch_is_done_and_the_last_is_kept(spark, settings, all_train: st
     with record_run(None, "train", chosen) as run:
         bundle = train(chosen, spark, run)
     assert bundle.subjects == {"train": 6, "validation": 0}
-    assert bundle.metrics["best_epoch"] == chosen.epochs == len(read_history(chosen.model))
+    assert bundle.metrics["epoch"] == chosen.epochs == len(read_history(chosen.model))
     assert set(bundle.metrics["validation_dice"].values()) == {None}
