@@ -344,6 +344,7 @@ _GROUP = re.compile(
     r"cent(?:er|re|rum)|site|hospital|klinik|clinic|hopital|h[oô]pital|institut|scanner|cohort|kohorte|group|gruppe"
     r"|groupe|batch|arm|dataset|release|vendor|kollektiv|中心|医院|part(?!i)"
     r"|(?<![a-z])(?:who|grad(?:e|ing)?)[_\-. ]?(?:\d|i{1,3}v?$)|idh[_\-]?\d?|h3[._\-]?[kg]\d|1p19q|mgmt"
+    r"|station|(?<![a-z])ward|zimmer|(?<![a-z])room|abteilung|department|d[eé]partement"
     r"|siemens|philips|(?<![a-z])ge(?=[_\-. ]?\d)|(?<![\d.])\d(?:[._]\d)?t$",
     re.IGNORECASE,
 )
@@ -387,7 +388,7 @@ _DATE = (
     rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}{_CLOCK}|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}"
     rf"|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}|(?:{_YEAR}-|(?<![_\-. ]){_YEAR}_){_MONTH}(?![_\-.]\d)"
     rf"|{_DAY}\.{_MONTH}\.[0-4]\d(?!\.\d)|{_YEAR}[_\-]?Q[1-4]"
-    rf"|{_DAY}?[_\-. ]?{_MONTH_NAME}[_\-. ]?{_YEAR}"
+    rf"|(?:{_DAY}|[1-9](?=[_\-. ]))?[_\-. ]?{_MONTH_NAME}[_\-. ]?{_YEAR}"
     rf"|{_YEAR}[_\-. ]?{_MONTH_NAME}[_\-. ]?{_DAY}?|\d{{2}}{_MONTH_NAME}\d{{2}}"
     rf"|{_YEAR}年\d{{1,2}}月(?:\d{{1,2}}日)?)"
 )
@@ -416,6 +417,7 @@ _COPIED = re.compile(  # what file shares put behind a name: `T1 (conflicted cop
     re.IGNORECASE,
 )
 _BRACKETED = re.compile(r"[_\-. ]*\(([^\W\d_][^()]*|\d+(?:st|nd|rd|th))\)$")  # `P7 (pre)`
+_BEHIND_NUMBER = re.compile(r"(?<=\d)(?<![Tt][12])(?=(?:pre|post)(?:op)?\d?(?![^\W_]))", re.IGNORECASE)  # `P01pre`
 _APART = (  # names of pulses whose words belong together
     (re.compile(r"(?<![^\W_])da(?:rk)?[_\- ]fl(?:uid)?(?![^\W_])", re.IGNORECASE), "darkfluid"),
     (re.compile(r"(?<![^\W_])mp[_\- ]?(2?)[_\- ]?rage(?![^\W_])", re.IGNORECASE), r"mp\1rage"),
@@ -652,7 +654,7 @@ def cut(stem: str) -> Cut:
 
 def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
     """`take_visits`, but `study_07` behind a word for masks ends a patient's name: `Glioma_Seg_Study_07_FLAIR`."""
-    name = _BRACKETED.sub(r" \1", name)
+    name = _BEHIND_NUMBER.sub("_", _BRACKETED.sub(r" \1", name))
     for pattern, word in _APART:
         name = pattern.sub(word, name)
     visits, rest = take_visits(name)

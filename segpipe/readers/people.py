@@ -30,7 +30,9 @@ _UNIT = re.compile(
 _NUMBERS = re.compile(r"(?P<base>(?:.*?[^\d])??\d{5,})(?P<separator>[_\-])(?P<unit>\d{1,6}(?:[_\-]\d{1,6})+)")
 _DAY = re.compile(r"(?P<base>.*\d.*)(?P<separator>[_\-. ])(?P<unit>\d{6}|\d\d([\-.])\d\d\4\d\d)")  # where all are dates
 _YEAR, _MONTH, _DAYS = r"(?:[0-4]\d|[89]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
-_SHORT_DATE = re.compile(rf"{_YEAR}(?P<s>[\-.]?){_MONTH}(?P=s){_DAYS}|{_DAYS}(?P<t>[\-.]?){_MONTH}(?P=t){_YEAR}")
+_SHORT_DATE = re.compile(
+    rf"{_YEAR}(?P<s>[\-.]?){_MONTH}(?P=s){_DAYS}|{_DAYS}(?P<t>[\-.]?){_MONTH}(?P=t){_YEAR}|(?:19[89]\d|20[0-4]\d){_MONTH}"
+)
 _SIX = re.compile(r"\d{6}|\d\d([\-.])\d\d\1\d\d")  # digits that may be a date without a century
 _COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its day
 _COUNTED_END = re.compile(r"(?P<base>.*\d)[_\-. ](?P<unit>\d{1,2}[_\-. ]\d{1,6})")

@@ -116,6 +116,8 @@ class TestWhoseItIs:
             ("interim", "final"),
             ("test", "retest"),
             ("1. MRT", "2. MRT"),
+            ("201901", "202003"),
+            ("IRM du 2 janvier 2019", "IRM du 14 mars 2020"),
             ("prima visita", "seconda visita"),
             ("MRI 12 januari 2019", "MRI 03 maart 2020"),
             ("1.2.840.113619.2.5.97.78", "1.2.840.113619.2.5.99.80"),
@@ -221,6 +223,7 @@ class TestBeforeAndBehind:
             "P0<p>_I/<w>.nii P0<p>_II/<w>.nii",
             "P0<p>_early/<w>.nii P0<p>_late/<w>.nii",
             "P0<p>a/<w>.nii P0<p>b/<w>.nii",
+            "P0<p>pre/<w>.nii P0<p>postop/<w>.nii",
             "P0<p>_visitA/<w>.nii P0<p>_visitB/<w>.nii",
             "Meier-<n>_2019_<w>.nii Meier-<n>_2020_<w>.nii",
             "GBM0<p>_01.02.19_<w>.nii GBM0<p>_13.05.20_<w>.nii",
@@ -236,7 +239,14 @@ class TestBeforeAndBehind:
         assert [len(sessions) for sessions in found.values()] == [2, 2, 2], found
 
     @pytest.mark.parametrize(
-        "groups", [("grade2", "grade3"), ("WHO2", "WHO4"), ("IDH1mut", "IDH1wt"), ("GE3T", "Siemens3T")]
+        "groups",
+        [
+            ("grade2", "grade3"),
+            ("WHO2", "WHO4"),
+            ("IDH1mut", "IDH1wt"),
+            ("GE3T", "Siemens3T"),
+            ("Station 3", "Station 4"),
+        ],
     )
     def test_a_group_with_a_number_is_no_patient(self, tmp_path: Path, groups: tuple[str, ...]) -> None:
         found = visits(read(tmp_path, *expand("<g>/<p>/<w>.nii", g=groups, p=("01", "02", "03"), w=("FLAIR", "T2"))))
