@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # A shared machine stalls now and then; the timeout of pytest catches what hangs.
 hypothesis.settings.register_profile("segpipe", deadline=None)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)  # the gate tries 100
 hypothesis.settings.load_profile("segpipe")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,9 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch quick tests."""
+    """Watch quick tests, and try fewer examples in them."""
     if config.getoption("quick"):
         config.pluginmanager.register(tiers.Guard())
+        hypothesis.settings.load_profile("quick")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

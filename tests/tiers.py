@@ -1,7 +1,7 @@
 """Which tests are quick, which are long, and the proof that a quick one is quick.
 
 * `--quick` runs what needs no Spark, no TensorFlow, no other process and no real scans; a test that starts one of these
-  fails.
+  fails. Tests of properties try a quarter of the examples that they try in the gate.
 * `long` marks what `make test-all` runs and `make test` does not: another proof of what the gate proves once already.
 """
 

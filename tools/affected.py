@@ -3,9 +3,9 @@
 A change is what differs from COMMIT (default: the newest commit of origin/main, or else HEAD), new files included.
 A test is reached if its file, a module that it imports, or one that these import has changed. A changed conftest.py
 reaches its folder, and a file that is no module (a template, a conf file, spark-submit.sh) the tests that name it.
-Tests of Hadoop are left to `make test`, unless their own files changed. So are slow tests, those of more than 30 s, of
-files that are reached from afar alone: a last line `--slow-only-in=…` names the files that are near. Near is a file of
-tests that changed, that imports what changed itself, or that is of the same room: tests/readers of segpipe/readers.
+Tests of Hadoop are left to `make test`, unless their own files changed. So are slow tests of files that are reached
+from afar alone: a last line `--slow-only-in=…` names the files that are near. Near is a file of tests that changed,
+that imports what changed itself, or that is of the same room: tests/readers of segpipe/readers.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ def test_the_nearest_pose_is_among_the_first() -> None:
     assert found[-1] < found[:-1].min() - 0.1
 
 
+@pytest.mark.slow
 def test_a_registration_gives_the_same_bits_twice() -> None:
     pair = _Pair.of(atlas.head(), other(np.eye(4)), 4.0)
     found = [pair.optimise(off_by((3, 2, 1), (2, 3, 4)), step_mm=2.0).matrix for _ in range(4)]
@@ -89,6 +90,7 @@ def test_the_nearest_rotation_of_a_scaled_one_is_that_rotation() -> None:
     np.testing.assert_allclose(found @ [*centre, 1], turn @ np.diag([1.1, 0.9, 1.2, 1.0]) @ [*centre, 1], atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("turn", "is_told"),
     [((0, 0, 180), True), ((180, 0, 0), True), ((0, 0, 0), False)],
@@ -129,6 +131,7 @@ def lopsided(fluid_is_bright: bool) -> Head:
     return replace(head, values=np.where(head.brain, values, 0).astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_a_modality_whose_left_is_right_is_told(exchanged: bool) -> None:
     fixed, moving = lopsided(False), lopsided(True)
