@@ -16,6 +16,7 @@ from segpipe.readers.synthetic import glioma
 from segpipe.settings import NetworkSettings
 
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
+_STEEP = 4.0
 
 
 def tiny_bundle(
@@ -25,9 +26,13 @@ def tiny_bundle(
     crop: tuple[int, ...] = (32, 32),
     trained_steps: int = 0,
     bias: float = 0.0,
+    levels: Sequence[float] = (),
     **network: Any,
 ) -> Bundle:
     """Write a model of 4 filters and depth 2; `bias` 0 leaves random weights undecided about every voxel.
+
+    With `levels`, one for each region and no normalisation, a voxel is in a region where its first modality lies so
+    many deviations above the mean.
 
     It is trained in float32, also one that will compute in bfloat16, which most processors take ten times as long for.
     """
@@ -44,6 +49,8 @@ def tiny_bundle(
         learner.set_weights(model.get_weights())
         _train(tf, learner, trained_steps)
         model.set_weights(learner.get_weights())
+    if levels:
+        _follow_brightness(model, levels)
     model = to_segment(model, settings)
     bundle = Bundle(
         url=url,
@@ -82,6 +89,19 @@ def scan_input(channels: Sequence[np.ndarray], slope: float = 1.0, inter: float 
         inter=(inter,) * count,
         brain_box=(*box[0], *box[1], *box[2]),
     )
+
+
+def _follow_brightness(model: Any, levels: Sequence[float]) -> None:
+    """Let the first modality alone come through to the end, along the first skip connection."""
+    for layer in model.layers:
+        if layer.weights:
+            kernel, offset = (np.zeros(weight.shape, np.float32) for weight in layer.weights)
+            middle = tuple(edge // 2 for edge in kernel.shape[:-2])
+            if layer.name == "logits":
+                kernel[(*middle, 0)], offset[:] = _STEEP, -_STEEP * np.asarray(levels)
+            else:
+                kernel[(*middle, 0, 0)] = 1
+            layer.set_weights([kernel, offset])
 
 
 def _train(tf: Any, model: Any, steps: int) -> None:
