@@ -105,9 +105,10 @@ class ScanSource:
 
     @property
     def paths(self) -> tuple[str, ...]:
+        paths = [file.path for file in self.files]
         if any([file.companion for file in self.files]):
-            return tuple(dict.fromkeys(path for file in self.files for path in file.paths))
-        return tuple(dict.fromkeys([file.path for file in self.files]))
+            paths = [path for file in self.files for path in file.paths]
+        return tuple(dict.fromkeys(paths))
 
     @property
     def is_dicom(self) -> bool:
@@ -445,7 +446,7 @@ def _walk_local(
             if not prefix:
                 raise
             rejected.append(_unlisted(prefix, error))
-        if not _PLAIN.fullmatch("/".join(["", *[row[0] for row in rows]])) or _is_odd(prefix):
+        if not _PLAIN.fullmatch(f"/{prefix}{'/'.join([row[0] for row in rows])}"):
             rows = [row for row in rows if _is_usable(prefix, row, rejected, hidden)]
         if rows:
             folders[prefix] = rows

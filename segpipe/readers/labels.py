@@ -54,7 +54,7 @@ def stated(scan: ScanSource, archive: str = "") -> str | None:
     """
     first = scan.files[0].path if scan.files else ""
     found = _named_for(_LONG_NUMBER.sub("00000", f"{scan.subject}-{scan.session}\n{first}"), archive)
-    newer = found == "brats" and _has_newer_words("\n".join(scan.paths))
+    newer = found == "brats" and _has_newer_words("\n".join([file.path for file in scan.files]))
     return "brats2023" if newer else found  # `t1n` and `t2f` are words of BraTS since 2023
 
 

@@ -3,7 +3,7 @@
 import gc
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -119,10 +119,10 @@ def find(
     if not kept and not rejected and not series:
         what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
-    used: set[str] = {path for scan in kept for path in scan.paths} | {path for item in rejected for path in item.paths}
+    used = _paths(kept) | {path for item in rejected for path in item.paths}
     used |= {entry.path for one in series for entry in one.series.entries()}
-    used |= {parts[0] for path in used if (parts := packed.split(path)) is not None}
-    if odd := sum(not (path.isascii() or unicodedata.is_normalized("NFC", path)) for path in used):
+    used |= {parts[0] for path in used if packed.MARK in path and (parts := packed.split(path)) is not None}
+    if odd := 0 if "".join(used).isascii() else sum(not unicodedata.is_normalized("NFC", path) for path in used):
         told.append(f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one")
     ignored = Counter([kinds.get(path) or kind_of(path) for path in entries if path not in used]) + inside + hidden
     return Listing(
@@ -133,6 +133,12 @@ def find(
         tuple(map(_nameless, told)) if hash_subjects else tuple(told),
         series,
     )
+
+
+def _paths(scans: Iterable[ScanSource]) -> set[str]:
+    """The paths of all files."""
+    files = [file for scan in scans for file in scan.files]
+    return {file.path for file in files}.union(*[file.paths for file in files if file.companion])
 
 
 def _nameless(sentence: str) -> str:

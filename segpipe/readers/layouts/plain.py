@@ -225,12 +225,12 @@ def _is_brats(path: str) -> bool:
     """Whether a file is named as in BraTS, in a folder of its case's name or a case called BraTS."""
     above, _, name = path.rpartition("/")
     name = stem(name)
-    newer = _NEW.fullmatch(name)
-    match = newer or _OLD.fullmatch(name)
+    older = _OLD.fullmatch(name)
+    match = older or _NEW.fullmatch(name)
     if not match:
         return False
     case = match["case"]
-    full = name.rpartition("-")[0] if newer else case
+    full = case if older else name.rpartition("-")[0]
     return above.rpartition("/")[2] in (case, full) or case.lower().startswith("brats")
 
 
@@ -496,15 +496,20 @@ def _place(path: str) -> Place:
     above, _, name = path.rpartition("/")
     base, like = _place(above), numbered_like(name)
     if like != name and not name.lower().startswith(_names_above(above)) and _adds_a_name(above, like):
-        return base._replace(names=(*base.names, name), chain=(*base.chain, name))
+        return _named_below(base, name)
     return _inside(base, folder(name))
+
+
+def _named_below(above: Place, name: str) -> Place:
+    """A folder that says nothing beside those above it but a name."""
+    return above._replace(names=(*above.names, name), chain=(*above.chain, name))
 
 
 @lru_cache(maxsize=1 << 10)
 def _adds_a_name(above: str, name: str) -> bool:
     """Whether a folder says nothing beside those above it but a name that may be a person's."""
     base = _place(above)
-    return _inside(base, folder(name)) == base._replace(names=(*base.names, name), chain=(*base.chain, name))
+    return _inside(base, folder(name)) == _named_below(base, name)
 
 
 def _inside(above: Place, here: Folder) -> Place:
