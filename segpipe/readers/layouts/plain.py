@@ -833,8 +833,10 @@ def _visited_by_folder(found: list[_Item]) -> list[_Item]:
         if len(roles) == len({*roles}) or len(folders) < 2:
             continue
         depth = _shared_depth(folders)
+        above = min(folders).split("/")[:depth]
         names = {folder: folder.split("/")[depth:][:1] for folder in folders}
-        if all(name and _may_be_a_visit(name[0]) for name in names.values()):
+        theirs = any(subject.lower().endswith(name.lower()) for name in above)
+        if theirs and all(name and _may_be_a_visit(name[0]) for name in names.values()):
             visit |= {(subject, visits, folder): name for folder, (name,) in names.items()}
     if not visit:
         return found
