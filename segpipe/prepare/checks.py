@@ -69,7 +69,7 @@ BOUNDS = {
   an axis mirrored, and the outline fits nearly as well. The scan is refused, not turned, because a mirrored axis looks
   the same as a half turn, which would bring left to the right.
 * `mirrored`: mutual information of the reference and the mirror image of a modality, as a share of that of the two as
-  they are. Above 1, left is right in one of the two: 0.67 to 0.81 of pairs that agree, 1.20 to 1.41 of pairs that do
+  they are. Above 1, left is right in one of the two: 0.43 to 0.81 of pairs that agree, 1.20 to 1.41 of pairs that do
   not. Where all modalities and all visits have left and right exchanged, nothing in the images tells.
 """
 
