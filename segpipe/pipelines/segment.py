@@ -110,30 +110,12 @@ def segment(
     archive = None
     if settings.source is not None:
         with run.stage("list"):
-            refuse_key_in_conf(spark.sparkContext.getConf().getAll())
-            naming = naming_of(settings.subject_key_file, settings.hash_subjects)
-            wanted = series_rows.options(settings, warehouse, settings.cohort)
-            told = _told_bad(_reading(settings, model), naming, model)
-            wanted = replace(wanted, unusable=quarantine.unusable(warehouse, settings.cohort, told))
-            archive = _Archive(settings.source, naming, listed(spark, settings, naming, wanted, run))
+            archive = _archive(spark, settings, settings.source, model, run)
     name = f"predictions-{cohort_slug(settings.cohort)}-{model.model_id}"
     with lock(warehouse.url, name, settings.lock_wait_seconds, run.run_id) as fence:
         with run.stage("plan"):
             warehouse.recover()
-            known = dict(quarantine.reported(warehouse, "segment", settings.cohort))
-            masks = any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr))
-            about: dict[str, Any] = {"reported": frozenset(known), "masks": masks}
-            cores = spark.sparkContext.defaultParallelism
-            job: SegmentJob[Any]
-            if archive is None:
-                about["prepares"] = settings.prepare
-                job = stored = StoredJob.of(settings.warehouse, settings.cohort, model, fence, **about)
-                plan = plan_stored(warehouse, stored, known, settings.overwrite, cores)
-            else:
-                reader, listing = _reader(spark, settings, model, fence, archive)
-                about["reader"] = reader
-                job = archived = ArchivedJob.of(settings.warehouse, settings.cohort, model, fence, **about)
-                plan = plan_archived(warehouse, archived, listing, known, settings.overwrite, cores)
+            job, plan = _planned(spark, settings, model, fence, archive)
             quarantine.write(warehouse, fence, f"{run.run_id}-plan", plan.unfit)
         with run.stage("segment"):
             pairs = {task.name: [task.replaces] for task in plan.tasks if task.replaces is not None}
@@ -142,7 +124,7 @@ def segment(
         with run.stage("follow up"):
             follow_up(spark, job, run)
         masks_failed = 0
-        if masks:
+        if job.masks:
             with run.stage("write masks"):
                 masks_failed = _tell_masks(write_masks(spark, settings, job, plan.candidates, progress), run)
         with run.stage("tidy up"):
@@ -168,6 +150,32 @@ class _Archive:
     source: str
     naming: Naming
     listing: Listing
+
+
+def _archive(spark: SparkSession, settings: SegmentSettings, source: str, model: Model, run: RunRecord) -> _Archive:
+    warehouse = Store(settings.warehouse)
+    refuse_key_in_conf(spark.sparkContext.getConf().getAll())
+    naming = naming_of(settings.subject_key_file, settings.hash_subjects)
+    wanted = series_rows.options(settings, warehouse, settings.cohort)
+    told = _told_bad(_reading(settings, model), naming, model)
+    wanted = replace(wanted, unusable=quarantine.unusable(warehouse, settings.cohort, told))
+    return _Archive(source, naming, listed(spark, settings, naming, wanted, run))
+
+
+def _planned(
+    spark: SparkSession, settings: SegmentSettings, model: Model, fence: Fence, archive: _Archive | None
+) -> tuple[SegmentJob[Any], SegmentPlan]:
+    """The job of a run, of one kind or the other, and its plan."""
+    warehouse, cores = Store(settings.warehouse), spark.sparkContext.defaultParallelism
+    known = dict(quarantine.reported(warehouse, "segment", settings.cohort))
+    masks = any(folder is not None for folder in (settings.nifti, settings.dicom_seg, settings.dicom_sr))
+    about: dict[str, Any] = {"reported": frozenset(known), "masks": masks}
+    if archive is None:
+        stored = StoredJob.of(settings.warehouse, settings.cohort, model, fence, **about, prepares=settings.prepare)
+        return stored, plan_stored(warehouse, stored, known, settings.overwrite, cores)
+    reader, listing = _reader(spark, settings, model, fence, archive)
+    archived = ArchivedJob.of(settings.warehouse, settings.cohort, model, fence, **about, reader=reader)
+    return archived, plan_archived(warehouse, archived, listing, known, settings.overwrite, cores)
 
 
 def _reader(

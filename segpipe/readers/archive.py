@@ -237,6 +237,15 @@ class Claim:
     inside: Counter[str] = field(default_factory=Counter)
     """Files in zip and tar archives that are no images, by kind."""
 
+    def add(self, other: "Claim") -> None:
+        """Take in what another layout has made of the same archive, but not which files it took."""
+        self.scans += other.scans
+        self.rejected += other.rejected
+        self.ignored |= other.ignored
+        self.told += other.told
+        self.series += other.series
+        self.inside += other.inside
+
 
 class Found(NamedTuple):
     """An image file that a layout understood. Only files of one `place` can form a scan together.

@@ -40,25 +40,13 @@ def dicom_seg(
     import highdicom as hd
 
     images = dicom_objects.images(contents, scan["scan_id"], "SEG", _TYPE_1)
-    file = source_file(scan)
     if any("MOSAIC" in (image.get("ImageType") or ()) for image in images):
         raise BadInput(
             Reason.UNSUPPORTED, f"Scan {scan['scan_id']} is a mosaic, whose slices no SEG can refer to", "use --nifti"
         )
     native = on_source_grid(labels, scan)
     values = sorted(convention.labels)
-    planes = np.zeros((*native.shape[::-1], len(values)), np.uint8)  # (slices, rows, columns, segments)
-    for place, value in enumerate(values):
-        planes[..., place] = (native == value).transpose(2, 1, 0)
-    affine = np.reshape(file["affine"], (4, 4)).copy()
-    affine[:2] *= -1  # RAS to LPS
-    volume = hd.Volume(
-        planes,
-        affine[:, [2, 1, 0, 3]],
-        coordinate_system="PATIENT",
-        frame_of_reference_uid=images[0].FrameOfReferenceUID if "FrameOfReferenceUID" in images[0] else None,
-        channels={"SegmentNumber": list(range(1, len(values) + 1))},
-    )
+    volume = _volume(native, values, scan, images[0].get("FrameOfReferenceUID"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they may quote the patient
@@ -86,6 +74,24 @@ def dicom_seg(
     except (ValueError, AttributeError, LookupError, TypeError, RuntimeError) as error:
         raise dicom_objects.refused(scan["scan_id"], "SEG", error) from error
     return dicom_objects.written(seg)
+
+
+def _volume(native: np.ndarray, values: Sequence[int], scan: Mapping[str, Any], frame_of_reference: str | None) -> Any:
+    """A volume of highdicom's, one channel for each label, of a label map on the source's own grid."""
+    import highdicom as hd
+
+    planes = np.zeros((*native.shape[::-1], len(values)), np.uint8)  # (slices, rows, columns, segments)
+    for place, value in enumerate(values):
+        planes[..., place] = (native == value).transpose(2, 1, 0)
+    affine = np.reshape(source_file(scan)["affine"], (4, 4)).copy()
+    affine[:2] *= -1  # RAS to LPS
+    return hd.Volume(
+        planes,
+        affine[:, [2, 1, 0, 3]],
+        coordinate_system="PATIENT",
+        frame_of_reference_uid=frame_of_reference,
+        channels={"SegmentNumber": list(range(1, len(values) + 1))},
+    )
 
 
 def _description(number: int, label: str, model_id: str) -> Any:

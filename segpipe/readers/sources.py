@@ -68,8 +68,39 @@ def find(
     its files. `subject_key` is the secret that DICOM subjects are hashed with: that of the environment
     where it is None; with `hash_subjects` all subjects are. `options` tell how DICOM series become
     scans; `read_dicom` reads the headers of their files. Raises NotFound if there is no source or nothing in it,
-    UsageError for an unknown layout, a manifest that is none, or DICOM without a key.
+    UsageError for an unknown layout, a file that is not a manifest, or DICOM without a key.
     """
+    fs, root, only, table = _opened(source_url, layout)
+    hidden: Counter[str] = Counter()
+    found, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None, hidden)
+    entries = Entries.of(found)
+    key = naming.subject_key() if subject_key is None else naming.SubjectKey(subject_key)
+    archive = Archive(fs, root, entries, key.secret if key else None)
+    claim, unread_files = _claimed(archive, entries, layout, table, options, read_dicom)
+    rejected += claim.rejected + unread_files
+    kept, duplicates = unique(naming.Naming(key, hash_subjects).people(claim.scans))
+    maybe_dicom = bool(entries.mixed) and any(scan.is_dicom for scan in kept)
+    has_dicom = bool(claim.series) or maybe_dicom or any(one.is_dicom for one in rejected)
+    rejected = [_without_name(one, has_dicom, key is not None) for one in rejected + duplicates]
+    rejected.sort(key=lambda item: item.paths)
+    if not kept and not rejected and not claim.series:
+        what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
+        raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
+    used = _used(kept, rejected, claim.series)
+    ignored = Counter([claim.ignored.get(path) or kind_of(path) for path in entries if path not in used])
+    told = [*claim.told, *_other_spellings(used)]
+    return Listing(
+        kept,
+        rejected,
+        fs.unstrip_protocol(root),
+        dict(sorted((ignored + claim.inside + hidden).items())),
+        tuple(map(_nameless, told)) if hash_subjects else tuple(told),
+        claim.series,
+    )
+
+
+def _opened(source_url: str, layout: str) -> tuple[fsspec.AbstractFileSystem, str, str | None, str | None]:
+    """What `open_root` gives, and the source's name where it is a manifest. Raises what `find` does."""
     if layout not in ("auto", "manifest", *LAYOUTS):
         raise UsageError(f"Layout {layout!r} is unknown", f"choose one of auto, manifest, {', '.join(LAYOUTS)}")
     fs, path = url_to_fs(source_url)
@@ -79,17 +110,19 @@ def find(
     table = only if only and only.lower().endswith(manifest.SUFFIXES) else None
     if layout == "manifest" and table is None:
         raise UsageError(f"Source {source_url} is not a manifest", "name a .csv, .tsv or .parquet file")
-    hidden: Counter[str] = Counter()
-    found, rejected = walk(fs, root, {only, *partners(only)} if only and not table else None, hidden)
-    entries = Entries.of(found)
-    key = naming.subject_key() if subject_key is None else naming.SubjectKey(subject_key)
-    archive = Archive(fs, root, entries, key.secret if key else None)
-    scans: list[ScanSource] = []
-    kinds: dict[str, str] = {}
-    told: list[str] = []
-    series: list[Judged] = []
-    inside: Counter[str] = Counter()
-    left = entries
+    return fs, root, only, table
+
+
+def _claimed(
+    archive: Archive,
+    left: Entries,
+    layout: str,
+    table: str | None,
+    options: Options | None,
+    read_dicom: dicom.Reader,
+) -> tuple[Claim, list[Rejected]]:
+    """What all layouts that are asked make of an archive, as one claim, and images left over that are not read."""
+    whole = Claim()
     taken: Collection[str] = ()
     for name in _order(layout, table):
         left = without(left, taken)
@@ -99,40 +132,27 @@ def find(
             claim = dicom.claim(archive, left, layout != "auto", options, read_dicom)
         else:
             claim = LAYOUTS[name](archive, left, layout != "auto")
-        scans += claim.scans
-        kinds |= claim.ignored
-        told += claim.told
-        series += claim.series
-        inside += claim.inside
-        rejected += claim.rejected
+        whole.add(claim)
         taken = claim.taken
-    rejected += [
+    return whole, [
         reject([entry], Reason.UNSUPPORTED, f"{entry.path} is in a format that is not read", remedy)
         for entry in (() if table else left.others())
         if entry.path not in taken and (remedy := unread(entry.path)) is not None
     ]
-    kept, duplicates = unique(naming.Naming(key, hash_subjects).people(scans))
-    maybe_dicom = bool(entries.mixed) and any(scan.is_dicom for scan in kept)
-    has_dicom = bool(series) or maybe_dicom or any(one.is_dicom for one in rejected)
-    rejected = [_without_name(one, has_dicom, key is not None) for one in rejected + duplicates]
-    rejected.sort(key=lambda item: item.paths)
-    if not kept and not rejected and not series:
-        what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
-        raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
-    used = _paths(kept) | {path for item in rejected for path in item.paths}
+
+
+def _used(scans: Iterable[ScanSource], rejected: Iterable[Rejected], series: Iterable[Judged]) -> set[str]:
+    """The files of an archive of which a scan, a rejection or a series tells; of packed ones also what holds them."""
+    used = _paths(scans) | {path for one in rejected for path in one.paths}
     used |= {entry.path for one in series for entry in one.series.entries()}
     used |= {parts[0] for path in used if packed.MARK in path and (parts := packed.split(path)) is not None}
-    if odd := 0 if "".join(used).isascii() else sum(not unicodedata.is_normalized("NFC", path) for path in used):
-        told.append(f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one")
-    ignored = Counter([kinds.get(path) or kind_of(path) for path in entries if path not in used]) + inside + hidden
-    return Listing(
-        kept,
-        rejected,
-        fs.unstrip_protocol(root),
-        dict(sorted(ignored.items())),
-        tuple(map(_nameless, told)) if hash_subjects else tuple(told),
-        series,
-    )
+    return used
+
+
+def _other_spellings(paths: Collection[str]) -> Iterator[str]:
+    """What is told of paths that stand in the archive in another normal form than they are compared in."""
+    if odd := 0 if "".join(paths).isascii() else sum(not unicodedata.is_normalized("NFC", path) for path in paths):
+        yield f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one"
 
 
 def _paths(scans: Iterable[ScanSource]) -> set[str]:
