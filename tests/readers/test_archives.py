@@ -622,6 +622,11 @@ class TestMasks:
         listing = read(tmp_path, "images/P1.nii", "labels/P1.nii", "images/P2.nii", "labels/P2.nii")
         assert [[file.role for file in scan.files] for scan in listing.scans] == [["image", MASK]] * 2
 
+    def test_a_lesion_may_stand_before_a_patients_name(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("<w>_P0<p>.nii", w=("flair", "t1", "lesion"), p=("1", "2")))
+        assert set(visits(listing)) == {"P01", "P02"}
+        assert [[file.role for file in scan.files] for scan in listing.scans] == [["FLAIR", "T1", MASK]] * 2
+
     def test_a_lesion_comes_before_organs(self, tmp_path: Path) -> None:
         found = roles(read(tmp_path, "P1/T1.nii", *expand("P1/segmentations/<w>.nii", w=("brain", "eye", "lesion"))))
         assert found == {"P1/T1.nii": "T1", "P1/segmentations/lesion.nii": MASK}

@@ -70,6 +70,7 @@ _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
 _MADE = re.compile(r"(?P<made>[mwrsu]{1,4})(?P<name>[A-Z0-9].*)")
+_LESION_OF = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.*\d.*)")
 _NUMBER = re.compile(r"\d+")
 _FIELD = re.compile(r"(?:^|/)(\d(?:\.\d)?T)(?=/)")
 _SPLIT = re.compile(
@@ -186,6 +187,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     images, companions, rejected = pairs(entries)
     origin = archive.root.rstrip("/").rpartition("/")[2]
     reads, anatomy = _split(_of_originals(_of_counted_folders(_without_study_masks(_read_all(images)))))
+    reads = _of_named_lesions(reads)
     persons, told = people(_uses(reads))
     persons, apart = _apart_by_site(reads, persons)
     told += apart
@@ -716,6 +718,28 @@ def _split(reads: list[Read]) -> tuple[list[Read], list[Read]]:
         for read in reads
     ]
     return [r for r in reads if r.said.role != BRAIN], [r for r in reads if r.said.role == BRAIN]
+
+
+def _of_named_lesions(reads: list[Read]) -> list[Read]:
+    """`lesion_P01`, of which nothing says that it is an image, is the mask of `P01` beside it."""
+    chains = {read.chain for read in reads}
+    whose = {chain: other for chain in chains if (other := _without_lesion(chain)) in chains}
+    if not whose:
+        return reads
+    silent = {read.chain for read in reads} - {read.chain for read in reads if {*read.words.roles} != {None}}
+    return [
+        one.saying(said=Said(MASK, one.said.label, 6, weak=True))._replace(chain=whose[one.chain])
+        if one.chain in whose and one.chain in silent
+        else one
+        for read in reads
+        for one in (read.each() if read.chain in whose else (read,))
+    ]
+
+
+def _without_lesion(chain: Chain) -> Chain | None:
+    """The chain without a word for what masks show before its last name; None if there is none."""
+    match = _LESION_OF.fullmatch(chain[-1]) if chain else None
+    return (*chain[:-1], match["name"]) if match and kind_of(match["word"]) == "weak" else None
 
 
 def _masks_by_folder(reads: list[Read]) -> set[str]:
