@@ -413,10 +413,10 @@ TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)
 _YMD = re.compile(rf"({_YEAR})[_\-. ]?({_MONTH})[_\-. ]?({_DAY})")
 _GLUED = re.compile(r"(.*\d)(flair|t1ce|t1gd|t1c|t1w?|t2w?|t2f|seg|mask)(?P<rest>[_\-. ].*)?", re.IGNORECASE)
 _COPIED = re.compile(  # what file shares put behind a name: `T1 (conflicted copy 2021-03-04)`
-    r"\s*[(\[][^()\[\]]*(?<![^\W_])(?:cop(?:y|ies)|kopie|copie|copia|conflict\w*|konflikt\w*)(?![^\W_])[^()\[\]]*[)\]]",
+    r"(?<!\s)\s*[(\[][^()\[\]]*(?<![^\W_])(?:cop(?:y|ies)|kopie|copie|copia|conflict\w*|konflikt\w*)(?![^\W_])[^()\[\]]*[)\]]",
     re.IGNORECASE,
 )
-_BRACKETED = re.compile(r"[_\-. ]*\(([^\W\d_][^()]*|\d+(?:st|nd|rd|th))\)$")  # `P7 (pre)`
+_BRACKETED = re.compile(r"(?<![_\-. ])[_\-. ]*\(([^\W\d_][^()]*|\d+(?:st|nd|rd|th))\)$")  # `P7 (pre)`
 _BEHIND_NUMBER = re.compile(r"(?<=\d)(?<![Tt][12])(?=(?:pre|post)(?:op)?\d?(?![^\W_]))", re.IGNORECASE)  # `P01pre`
 _APART = (  # names of pulses whose words belong together
     (re.compile(r"(?<![^\W_])da(?:rk)?[_\- ]fl(?:uid)?(?![^\W_])", re.IGNORECASE), "darkfluid"),
