@@ -93,6 +93,7 @@ def test_all_other_real_images_come_back(spark, real_data, tmp_path):
     assert_same_files(source, tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_generated_files_come_back():
     """All containers, orders, types, scalings, orientations and extensions; refused is only what shows no brain."""
     fates: Counter[str] = Counter()

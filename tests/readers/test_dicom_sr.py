@@ -84,6 +84,7 @@ def test_a_report_has_what_the_standard_asks_for(tmp_path: Path) -> None:
                 assert all(code.get(name) for name in CODE), path
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy, of Debian's dicom3tools")
 def test_an_independent_checker_finds_no_fault(tmp_path: Path) -> None:
     report, _ = report_of(tmp_path / "series")
