@@ -15,10 +15,25 @@ from segpipe.cli import Context
 from segpipe.core.splits import SplitRule
 from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle
+from segpipe.readers.sources import find
 from segpipe.settings import SegmentSettings
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.store import Store
-from tests.hadoop.yarn_jobs import COHORT, NETWORK, Chain, get, nodes_of_last_job, rows, without_times, yarn
+from tests.hadoop.yarn_jobs import (
+    COHORT,
+    NETWORK,
+    Chain,
+    get,
+    last_application,
+    nodes_of_last_job,
+    put,
+    rows,
+    shown_of,
+    without_times,
+    yarn,
+)
+from tests.readers.test_dicom import archive as write_dicom
+from tests.readers.test_dicom import stack
 from tools.hadoop import cluster as hadoop
 
 if TYPE_CHECKING:
@@ -65,6 +80,26 @@ def test_segment_again_in_cluster_mode_does_nothing_twice(chain: Chain) -> None:
     assert rows(chain.warehouse, "predictions", "scan_id", "slice_index").equals(before)
     runs = Store(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
     assert (runs[-1]["job"], dict(runs[-1]["counts"])["scans_skipped"]) == ("segment", 6)
+
+
+def test_a_key_on_hdfs_names_patients_in_cluster_mode_and_is_shown_nowhere(
+    hdfs_folder: str, cluster: hadoop.Cluster, tmp_path: Path
+) -> None:
+    key, patient = "a secret that only HDFS knows", "ROE^JANE_19700101"
+    write_dicom(tmp_path / patient, stack(4, PatientID=patient))
+    (expected,) = find(str(tmp_path), subject_key=key.encode()).scans
+    put(tmp_path, f"{hdfs_folder}/dicom")
+    fs, path = files.filesystem(f"{hdfs_folder}/key")
+    fs.pipe_file(path, f"{key}\n".encode())
+    warehouse = f"{hdfs_folder}/keyed"
+    where = ("--source", f"{hdfs_folder}/dicom", "--warehouse", warehouse, "--cohort", COHORT)
+    said = yarn("ingest", *where, "--subject-key-file", f"{hdfs_folder}/key", mode="cluster")
+    (found,) = Store(warehouse).scans(COHORT, ("subject", "session")).to_pylist()
+    assert (found["subject"], found["session"]) == expected.identity
+    told = said.encode() + shown_of(cluster, last_application(cluster, "segpipe ingest")["id"])
+    assert b"--subject-key-file" in told
+    assert key.encode() not in told
+    assert patient.encode() not in told
 
 
 @pytest.mark.long

@@ -115,12 +115,25 @@ def nodes_of_last_job(cluster: hadoop.Cluster, name: str) -> set[str]:
     }
 
 
-def lost_tasks(application: str) -> int:
-    """How many tasks were under way on executors that died, by Spark's event log of an application that has ended."""
+def event_log(application: str) -> bytes:
+    """Spark's event log of an application that has ended, a line an event."""
     fs, folder = files.filesystem(f"{staging_folder(hadoop_settings())}/events")
     (log,) = [path for path in fs.ls(folder, detail=False) if application in path]
     with pa.CompressedInputStream(pa.BufferReader(fs.cat_file(log)), "zstd") as stream:
-        events = [json.loads(line) for line in stream.read().splitlines()]
+        return bytes(stream.read())
+
+
+def shown_of(cluster: hadoop.Cluster, application: str) -> bytes:
+    """What can be read of an application that has ended: its event log, its containers' logs, the daemons' own."""
+    logs = [path for path in cluster.state.glob(f"nodemanager-*/logs/{application}/**/*") if path.is_file()]
+    assert logs
+    daemons = cluster.state.glob("resourcemanager/**/*.log")
+    return b"\n".join([event_log(application), *(path.read_bytes() for path in (*logs, *daemons))])
+
+
+def lost_tasks(application: str) -> int:
+    """How many tasks were under way on executors that died, by Spark's event log of an application that has ended."""
+    events = [json.loads(line) for line in event_log(application).splitlines()]
     reasons = [event["Task End Reason"]["Reason"] for event in events if event["Event"] == "SparkListenerTaskEnd"]
     return reasons.count("ExecutorLostFailure")
 
