@@ -18,7 +18,7 @@ from segpipe.storage.model_directory import read_history
 from segpipe.trainers import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {"filters": 4, "depth": 2, "batch_size": 12, "steps_per_epoch": 25, "epochs": 2}
+SETTINGS = {"filters": 4, "depth": 2, "batch_size": 12, "steps_per_epoch": 40, "epochs": 2}
 WORKERS = {"orca": 3, "horovod": 2}
 EVERY_STEP = 1e-9
 
