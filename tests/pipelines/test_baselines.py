@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -20,8 +19,7 @@ from segpipe.pipelines.baselines import _Patient, _Visit, settled
 from segpipe.pipelines.ingest_task import IngestJob, PartTask, load, write_part
 from segpipe.pipelines.restore import restore
 from segpipe.prepare import atlas
-from segpipe.prepare.grids import Grid, resample
-from segpipe.prepare.register import moved_mm, rotation
+from segpipe.prepare.register import moved_mm
 from segpipe.readers import sources
 from segpipe.readers.archive import Earlier, ScanSource, SourceFile
 from segpipe.readers.scan import LoadedScan
@@ -29,6 +27,7 @@ from segpipe.settings import IngestSettings, RestoreSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse.scan_slices import read_channel, scan_rows
 from segpipe.warehouse.store import Store
+from tests.pipelines.visits import VISITS, write_visit
 from tests.warehouse.examples import images
 from tests.warehouse.examples import write_part as write_rows
 
@@ -184,36 +183,13 @@ def test_a_damaged_part_of_the_tables_blames_no_visit_for_good(tmp_path: Path) -
 # Real arrays
 
 
-def pose(degrees: tuple[float, float, float], shift: tuple[float, float, float]) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation(np.radians(degrees).tolist())
-    matrix[:3, 3] = shift
-    return matrix
-
-
-VISITS = {
-    "1": (pose((3, -2, 5), (4, -6, 9)), (1.5, 1.2, 2.5)),
-    "2": (pose((-4, 3, -3), (-5, 4, 0)), (1.2, 1.2, 3.0)),
-}
-"""Points of a visit to points of the atlas, and its voxels, mm."""
-
-
-def write_visit(folder: Path, session: str) -> Path:
-    """The brain of the atlas as a scanner shows it at a visit, with a fluid of its own."""
-    turn, spacing = VISITS[session]
-    brain = atlas.head()
-    values = brain.values.copy()
+def write_head(folder: Path, session: str) -> Path:
+    """The head of the atlas at a visit, with a fluid of its own."""
+    head = atlas.head()
+    values = head.values.copy()
     if session == "2":
-        values[brain.brain] = 40 + 700 / np.sqrt(values[brain.brain].clip(20))
-    affine = np.diag([*spacing, 1.0])
-    shape = tuple(int(220 / edge) for edge in spacing)
-    centre = np.linalg.inv(turn) @ [0, -18, 10, 1]
-    affine[:3, 3] = centre[:3] - affine[:3, :3] @ (np.array(shape) - 1) / 2
-    voxels = resample(values, brain.grid, Grid(shape, affine), turn).clip(0).round().astype(np.int16)
-    path = folder / "sub-p" / f"ses-{session}" / "anat" / f"sub-p_ses-{session}_T1w.nii.gz"
-    path.parent.mkdir(parents=True)
-    nib.save(nib.Nifti1Image(voxels, affine), path)
-    return path
+        values[head.brain] = 40 + 700 / np.sqrt(values[head.brain].clip(20))
+    return write_visit(folder, session, "T1w", values)
 
 
 def matrix(row: dict) -> np.ndarray:
@@ -225,8 +201,8 @@ def matrix(row: dict) -> np.ndarray:
 @pytest.mark.timeout(600)  # five scans are prepared
 @pytest.mark.process
 def test_a_follow_up_lies_on_its_baseline_wherever_that_is_read_from(tmp_path: Path) -> None:
-    write_visit(tmp_path / "archive", "1")
-    write_visit(tmp_path / "archive", "2")
+    write_head(tmp_path / "archive", "1")
+    write_head(tmp_path / "archive", "2")
     settings = IngestSettings(
         source=str(tmp_path / "archive"), warehouse=str(tmp_path / "w"), cohort="c", prepare=True, layout="bids"
     )

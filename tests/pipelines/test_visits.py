@@ -12,10 +12,9 @@ from pyspark.sql import SparkSession
 
 import segpipe
 from segpipe.prepare import atlas
-from segpipe.prepare.grids import Grid, resample
 from segpipe.runtimes.export import export
 from tests.pipelines.cohorts import COHORT, Cohort
-from tests.pipelines.test_baselines import VISITS
+from tests.pipelines.visits import VISITS, write_visit
 from tests.runtimes.models import tiny_bundle
 
 LESIONS = {
@@ -25,23 +24,15 @@ LESIONS = {
 """By visit, radius by centre, mm in the atlas: one grows, one goes, one is new."""
 
 
-def write_visit(folder: Path, session: str) -> None:
+def write_head(folder: Path, session: str) -> None:
     """The brain of the atlas at a visit, with bright lesions."""
-    turn, spacing = VISITS[session]
-    brain = atlas.head()
-    values = np.where(brain.brain, 400 + brain.values, 0)
-    points = np.indices(values.shape, np.float32) + brain.grid.affine[:3, 3].astype(np.float32)[:, None, None, None]
+    head = atlas.head()
+    values = np.where(head.brain, 400 + head.values, 0)
+    points = np.indices(values.shape, np.float32) + head.grid.affine[:3, 3].astype(np.float32)[:, None, None, None]
     for centre, radius in LESIONS[session].items():
         distance = np.square(points - np.array(centre, np.float32)[:, None, None, None]).sum(axis=0)
         values[distance <= radius**2] = 1600
-    affine = np.diag([*spacing, 1.0])
-    shape = tuple(int(220 / edge) for edge in spacing)
-    centre_mm = np.linalg.inv(turn) @ [0, -18, 10, 1]
-    affine[:3, 3] = centre_mm[:3] - affine[:3, :3] @ (np.array(shape) - 1) / 2
-    voxels = resample(values, brain.grid, Grid(shape, affine), turn).clip(0).round().astype(np.int16)
-    path = folder / "sub-p" / f"ses-{session}" / "anat" / f"sub-p_ses-{session}_FLAIR.nii.gz"
-    path.parent.mkdir(parents=True)
-    nib.save(nib.Nifti1Image(voxels, affine), path)
+    write_visit(folder, session, "FLAIR", values)
 
 
 def ball_ml(radius: float) -> float:
@@ -52,7 +43,7 @@ def ball_ml(radius: float) -> float:
 @pytest.mark.timeout(600)  # two scans are prepared, one of them twice
 def test_what_became_of_each_lesion_stands_in_the_tables(spark: SparkSession, tmp_path: Path) -> None:
     for session in VISITS:
-        write_visit(tmp_path / "archive", session)
+        write_head(tmp_path / "archive", session)
     url = str(tmp_path / "m")
     model = export(tiny_bundle(url, modalities=("FLAIR",), crop=(160, 192), levels=(6, 7, 8), normalisation="none").url)
     cohort = Cohort(spark, tmp_path / "archive", str(tmp_path / "w"))
