@@ -16,6 +16,20 @@ def terminate(_number: int, _frame: Any) -> None:
     raise KeyboardInterrupt(TERMINATED)
 
 
+def interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The first interrupt that led to an error; None if none did.
+
+    What an interrupt breaks off may fail while it tidies up, and its error takes the interrupt's place: py4j shuts its
+    connections down, and Spark's JVM may have got the same signal.
+    """
+    found: KeyboardInterrupt | None = None
+    at: BaseException | None = error
+    while at is not None:
+        found = at if isinstance(at, KeyboardInterrupt) else found
+        at = at.__context__
+    return found
+
+
 def was_terminated(interrupt: KeyboardInterrupt) -> bool:
     """Whether it was a SIGTERM, not Ctrl-C."""
     return str(interrupt) == TERMINATED
@@ -23,8 +37,9 @@ def was_terminated(interrupt: KeyboardInterrupt) -> bool:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as a KeyboardInterrupt; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let SIGTERM, where it would end the process, end the block as a KeyboardInterrupt; only the main thread can."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
     before = signal.signal(signal.SIGTERM, terminate)

@@ -43,5 +43,11 @@ def worker_error(text: str) -> str | None:
 
 
 def words_of(error: BaseException) -> str:
-    """All that an error says, with the stack of Java where it comes from there."""
-    return str(getattr(error, "java_exception", None) or error)
+    """All that an error says, with the stack of Java where it comes from there.
+
+    Where the JVM that has the words is gone, what is known of it here.
+    """
+    try:
+        return str(getattr(error, "java_exception", None) or error)
+    except Exception:
+        return str(getattr(error, "errmsg", type(error).__name__))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +13,24 @@ from typing import TypeVar
 
 from segpipe.cli.context import Context
 from segpipe.cli.options import parse
-from segpipe.cli.process import attach_terminal, catch_signals, detach, jvm_has_ended, quiet_logging
+from segpipe.cli.process import (
+    JvmEnded,
+    attach_terminal,
+    catch_signals,
+    detach,
+    ignore_signals,
+    jvm_has_ended,
+    quiet_logging,
+)
 from segpipe.errors import SegpipeError
 from segpipe.extras import missing
-from segpipe.interrupts import was_terminated
+from segpipe.interrupts import interrupt_behind, was_terminated
 from segpipe.traces import root_cause
 
 S = TypeVar("S")
 
 DONE, FAILED, QUARANTINED, INTERRUPTED, TERMINATED = 0, 1, 3, 130, 143
+_INTERRUPTED = "interrupted: run the same command again to go on"
 _JVM_ENDED = (
     "Spark's Java process was killed or ended, most often because memory ran out: run the same command again to go on, "
     "with fewer cores (--master 'local[1]') if it happens again"
@@ -95,27 +103,29 @@ def _told(job: str, work: Callable[[], int], verbose: bool) -> int:
     """The exit code of `work`, after one line on stderr where it failed or was interrupted."""
     try:
         return work()
-    except KeyboardInterrupt as interrupt:
-        problem = "interrupted: run the same command again to go on"
-        code = TERMINATED if was_terminated(interrupt) else INTERRUPTED
-    except Exception as error:
-        if verbose:
+    except (Exception, KeyboardInterrupt) as error:
+        interrupt = interrupt_behind(error)
+        if verbose and error is not interrupt:
             traceback.print_exc()
-        problem = explain(error)
-        code = error.exit_code if isinstance(error, SegpipeError) else FAILED
-    print(f"segpipe {job}: {_JVM_ENDED if jvm_has_ended() else problem}", file=sys.stderr, flush=True)
+        if interrupt is None:
+            problem = _JVM_ENDED if jvm_has_ended(error) else explain(error)
+            code = error.exit_code if isinstance(error, SegpipeError) else FAILED
+        else:
+            problem = _JVM_ENDED if isinstance(interrupt, JvmEnded) else _INTERRUPTED
+            code = TERMINATED if was_terminated(interrupt) else INTERRUPTED
+    print(f"segpipe {job}: {problem}", file=sys.stderr, flush=True)
     return code
 
 
 def _in_own_process(run: Callable[[S, Context], int | None], settings: S, context: Context, verbose: bool) -> int:
+    catch_signals()  # before the launcher learns whom to send them to
     attach_terminal()
     if not verbose:
         quiet_logging()
-    catch_signals()
     try:
         return _in_own_session(run, settings, context)
-    except Exception:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is nothing left to stop
+    except BaseException:
+        ignore_signals()  # there is nothing left to stop
         raise
 
 

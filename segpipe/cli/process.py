@@ -11,10 +11,21 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from segpipe.interrupts import terminate
+from segpipe.interrupts import TERMINATED, terminate, was_terminated
+from segpipe.traces import words_of
 
 _PARENT_SECONDS = 0.5  # so often a job looks whether its JVM is alive
+_ENDING_SECONDS = 10.0  # so long a JVM may take to end that has stopped Spark
+_ENDING = ("stopped SparkContext", "SparkContext was shut down", "Answer from Java side is empty")
+_AGAIN_SECONDS = 0.1
+_STOPS = (signal.SIGTERM, signal.SIGHUP)
+_PARENT = os.getppid()
+
+
+class JvmEnded(KeyboardInterrupt):
+    """Nobody stopped the job but the end of the JVM that started it."""
 
 
 def attach_terminal() -> None:
@@ -42,7 +53,9 @@ def attach_terminal() -> None:
         sys.stdout.reconfigure(line_buffering=True)
     _die_with_parent()
     if pid_file := os.environ.get("SEGPIPE_PID_FILE"):
-        Path(pid_file).write_text(str(os.getpid()))
+        written = Path(f"{pid_file}.written")
+        written.write_text(str(os.getpid()))
+        written.rename(pid_file)
 
 
 def detach() -> None:
@@ -52,25 +65,66 @@ def detach() -> None:
             Path(pid_file).write_text("")
 
 
-def jvm_has_ended() -> bool:
-    """Whether nobody listens any more where the JVM that started this process did."""
-    port = os.environ.get("PYSPARK_GATEWAY_PORT")
+def jvm_has_ended(error: BaseException) -> bool:
+    """Whether nobody listens any more where the JVM that started this process did.
+
+    Where `error` says that the JVM is about to end, it is waited for: it stops Spark before it goes.
+    """
+    port, tick = os.environ.get("PYSPARK_GATEWAY_PORT"), threading.Event()
     if port is None:
         return False
-    try:
-        socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
-    except OSError:
-        return True
+    text = words_of(error)
+    ticks = round(_ENDING_SECONDS / _PARENT_SECONDS) if any(sign in text for sign in _ENDING) else 0
+    for left in reversed(range(ticks + 1)):
+        try:
+            socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+        except OSError:
+            return True
+        if left:
+            tick.wait(_PARENT_SECONDS)
     return False
 
 
 def catch_signals() -> None:
-    """Make Ctrl-C, SIGTERM and a closed terminal a KeyboardInterrupt, which the job's edge tells in one line."""
+    """Make Ctrl-C, SIGTERM and a closed terminal a KeyboardInterrupt, which the job's edge tells in one line.
 
+    One that is raised where Python can raise nothing, in a finalizer, comes again.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
-        signal.signal(signal.SIGHUP, terminate)
+        signal.signal(signal.SIGHUP, _stop)
+    sys.unraisablehook = _come_again
+
+
+def ignore_signals() -> None:
+    """From now on nothing stops this process, which is about to end."""
+    for number in (signal.SIGINT, *_STOPS):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Interrupt the job, once: who signals a whole group sends one here and one by way of the launcher.
+
+    The second would break off what the first one has begun, the last row in `runs` and giving back of locks.
+    """
+    for other in _STOPS:
+        signal.signal(other, signal.SIG_IGN)
+    if os.getppid() != _PARENT:
+        raise JvmEnded(TERMINATED)
+    terminate(number, frame)
+
+
+def _come_again(unraisable: Any) -> None:
+    """A `sys.unraisablehook`: an interrupt that got lost is sent again when this function has ended."""
+    stop = unraisable.exc_value
+    if not isinstance(stop, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = signal.SIGTERM if was_terminated(stop) else signal.SIGINT
+    if number == signal.SIGTERM:
+        signal.signal(number, _stop)
+    threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (threading.main_thread().ident, number)).start()
 
 
 def quiet_logging() -> None:
@@ -87,10 +141,10 @@ def _die_with_parent() -> None:
     Linux can do so by itself (PR_SET_PDEATHSIG), but does it again and again while the JVM's threads end, and in the
     handler that Horovod has for SIGTERM the second waits for the first for ever.
     """
-    parent, tick = os.getppid(), threading.Event()
+    tick = threading.Event()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == _PARENT:
             tick.wait(_PARENT_SECONDS)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 

@@ -108,12 +108,17 @@ class _Submitted:
         return code if code >= 0 else 128 - code
 
     def _stop(self, _number: int, _frame: Any) -> None:
+        if self._process is not None and not self._stopped:
+            threading.Thread(target=self._stop_job, args=(self._process,), daemon=True).start()
         self._stopped = True
-        if self._process is None:
-            return
-        with suppress(OSError, ValueError):  # an empty file: the job has ended
-            job = int(self._pid_file.read_text()) if self._pid_file.exists() else self._process.pid
-            os.kill(job, signal.SIGTERM)
+
+    def _stop_job(self, process: subprocess.Popen[bytes]) -> None:
+        """Send the job SIGTERM, as soon as it hears it: without its JVM, but begun, it would tell of another error."""
+        tick = threading.Event()
+        while process.poll() is None and not self._pid_file.exists():
+            tick.wait(0.1)
+        with suppress(OSError, ValueError):  # no file, or an empty one: the job has ended
+            os.kill(int(self._pid_file.read_text()), signal.SIGTERM)
 
 
 def _speak_for(job: str, pid_file: Path, talk: Path | None) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 import segpipe
-from segpipe.interrupts import terminable
+from segpipe.interrupts import interrupt_behind, terminable
 from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import RUNS
 
@@ -122,11 +122,10 @@ def record_run(warehouse: Store | None, job: str, settings: Any) -> Iterator[Run
         with terminable():
             yield record
         record.outcome = "done"
-    except Exception as error:
-        record.outcome, record.message = "failed", _CREDENTIALS.sub("", str(error) or type(error).__name__)
-        raise
-    except BaseException as stop:
-        record.outcome, record.message = "interrupted", str(stop) or type(stop).__name__
+    except BaseException as error:
+        stop = interrupt_behind(error) if isinstance(error, Exception) else error
+        record.outcome = "failed" if stop is None else "interrupted"
+        record.message = _CREDENTIALS.sub("", str(stop or error) or type(stop or error).__name__)
         raise
     finally:
         record.seconds = time.perf_counter() - clock
