@@ -21,6 +21,7 @@ from segpipe.readers.entries import Entries, Entry, Row, entry_of
 from segpipe.readers.names import MASK, role_order
 from segpipe.readers.nifti import SUFFIXES as NIFTI
 from segpipe.readers.nifti import partners
+from segpipe.readers.sweep import swept
 
 _FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets compute
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
@@ -398,7 +399,7 @@ def walk(
     A folder that cannot be listed is refused as a whole; its path ends with a slash.
     """
     if names is None and _is_local(fs):
-        return _walk_local(root.rstrip("/") or "/", hidden=hidden)
+        return _walk_local(root.rstrip("/") or "/", hidden=hidden, alone=False)
     rejected: list[Rejected] = []
     if names is None:
         found = below(fs, root, root, rejected, hidden=hidden)
@@ -427,7 +428,7 @@ def walk_below(
 
 
 def _walk_local(
-    root: str, top: str = "", deep: bool = True, hidden: Counter[str] | None = None
+    root: str, top: str = "", deep: bool = True, hidden: Counter[str] | None = None, alone: bool = True
 ) -> tuple[Entries, list[Rejected]]:
     """`walk` of a local folder: each is listed, and its files' versions asked for, in one sweep."""
     folders: dict[str, list[Row]] = {}
@@ -436,42 +437,37 @@ def _walk_local(
     hidden = Counter() if hidden is None else hidden
     base = f"{root.rstrip('/')}/"
     left = [top]
-    while left:
-        prefix = left.pop()
-        rows: list[Row] = []
-        try:
-            with os.scandir(base + prefix) as inside:
-                for one in inside:
-                    if one.is_file(follow_symlinks=False):
-                        status = one.stat(follow_symlinks=False)
-                        rows.append((one.name, status.st_size, status.st_mtime))
-                    elif not one.is_dir(follow_symlinks=False):
-                        rows += _behind(one, prefix, real_root, rejected, hidden)
-                    elif is_hidden(path := f"{prefix}{one.name}/"):
-                        hidden["hidden folder"] += 1
-                    elif deep:
-                        left.append(path)
-        except OSError as error:
-            if not prefix:
-                raise
-            rejected.append(_unlisted(prefix, error))
+    for prefix, rows, others, inside, failed in swept(base, left, alone):
+        if failed:
+            rejected.append(_unlisted(prefix, failed))
+        for name in inside:
+            if is_hidden(path := f"{prefix}{name}/"):
+                hidden["hidden folder"] += 1
+            elif deep:
+                left.append(path)
         if not _PLAIN.fullmatch(f"/{prefix}{'/'.join([row[0] for row in rows])}"):
             rows = [row for row in rows if _is_usable(prefix, row, rejected, hidden)]
+        for row, is_link in others:
+            rows += _behind(base, prefix, row, is_link, real_root, rejected, hidden)
         if rows:
             folders[prefix] = rows
     return Entries(folders), rejected
 
 
 def _behind(
-    one: "os.DirEntry[str]", prefix: str, real_root: str, rejected: list[Rejected], hidden: Counter[str]
+    base: str,
+    prefix: str,
+    row: Row,
+    is_link: bool,
+    real_root: str,
+    rejected: list[Rejected],
+    hidden: Counter[str],
 ) -> list[Row]:
     """The file behind a symbolic link; none for links and devices that are not to be read."""
-    status = one.stat(follow_symlinks=False)
-    row = (one.name, status.st_size, status.st_mtime)
     if not _is_usable(prefix, row, rejected, hidden):
         return []
-    target = _special(one.path, {"islink": one.is_symlink()}, entry_of(prefix, row), real_root, rejected)
-    return [] if target is None else [(one.name, target.bytes, target.modified)]
+    target = _special(base + prefix + row[0], {"islink": is_link}, entry_of(prefix, row), real_root, rejected)
+    return [] if target is None else [(row[0], target.bytes, target.modified)]
 
 
 def _is_usable(prefix: str, row: Row, rejected: list[Rejected], hidden: Counter[str]) -> bool:
@@ -491,9 +487,9 @@ def _is_odd(path: str) -> bool:
     return _HOSTILE.search(path) is not None or packed.split(path) is not None
 
 
-def _unlisted(path: str, error: Exception) -> Rejected:
+def _unlisted(path: str, error: str) -> Rejected:
     """A folder, whose path ends with a slash, that cannot be listed."""
-    message = f"{path} cannot be listed ({type(error).__name__})"
+    message = f"{path} cannot be listed ({error})"
     return reject([Entry(path, 0, "")], Reason.UNREADABLE, message, "give the right to read it, or remove it")
 
 
@@ -547,7 +543,7 @@ def below(
         except (OSError, RuntimeError) as error:  # the latter is what clients of remote file systems raise
             if folder == (root.rstrip("/") or "/"):
                 raise
-            rejected.append(_unlisted(f"{folder[start:]}/", error))
+            rejected.append(_unlisted(f"{folder[start:]}/", type(error).__name__))
             continue
         for info in infos:
             path = str(info["name"]).rstrip("/")

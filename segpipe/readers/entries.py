@@ -7,10 +7,11 @@ from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, 
 from functools import cached_property
 from typing import NamedTuple
 
-_MOST_READ = (".nii.gz", ".nii")  # how the names of most files end that an archive is searched for
+from segpipe.readers.folders import Row
 
-Row = tuple[str, int, "str | float"]
-"""A file in its folder: name, size, and what the file system says of its version."""
+__all__ = ["Entries", "Entry", "Row", "entry_of"]
+
+_MOST_READ = (".nii.gz", ".nii")  # how the names of most files end that an archive is searched for
 
 
 class Entry(NamedTuple):
