@@ -726,14 +726,14 @@ def packed_file(role: str, entries: Sequence[Entry]) -> SourceFile:
 def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected]]:
     """Scans in the order of identity and path; of two with one identity the first stays and the other is rejected.
 
-    What lies in a folder called a copy is never the first.
+    One with a mask comes before one without, and what lies in a folder called a copy is never the first.
     """
     kept: dict[tuple[str, str], ScanSource] = {}
     rejected = []
     for scan in sorted(scans, key=lambda scan: (scan.subject, scan.session, scan.files[0].path)):
         first = kept.setdefault((scan.subject, scan.session), scan)
         if first is not scan:
-            if is_copy(first.files[0].path) and not is_copy(scan.files[0].path):
+            if _standing(scan) < _standing(first):
                 kept[scan.subject, scan.session] = scan
                 first, scan = scan, first
             message = f"{scan.paths[0]} is a second scan of subject {scan.subject}, session {scan.session}"
@@ -741,6 +741,10 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
             told = reject_scan(scan, Reason.DUPLICATE, message, remedy)
             rejected.append(replace(told, is_dicom=scan.is_dicom or first.is_dicom, others=first.paths))
     return list(kept.values()), rejected
+
+
+def _standing(scan: ScanSource) -> tuple[bool, bool]:
+    return is_copy(scan.files[0].path), scan.files[-1].role != MASK
 
 
 def is_copy(path: str) -> bool:

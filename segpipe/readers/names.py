@@ -61,7 +61,7 @@ _MAP_OF_LESION = ("map", "maps")
 _BEST = re.compile(
     r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|corrected"
 )
-_DRAFT = re.compile(r"(?<![a-z])(?:approx\w*|drafts?|initial|first|old|backup)(?![a-z])")
+_DRAFT = re.compile(r"(?<![a-z])(?:approx\w*|drafts?|initial|first|old|backup|healthy|normal)(?![a-z])")
 _PROGRAM = re.compile(
     r"(?<![a-z])(?:auto(?:seg|mated|matic)?|pred(?:s|icted|ictions?)?|outputs?|infer(?:red|ence)|ai|cnn|model\d*|algo\w*|nn)"
     r"(?![a-z])|nnu-?net|u-?net|deep|hd_?glio|samseg|(?<![a-z])lst(?![a-z])"

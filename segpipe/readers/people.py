@@ -28,6 +28,8 @@ _UNIT = re.compile(
     r"(?P<base>.*\d.*?)(?P<separator>[_\-. ]+)(?P<unit>[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+|\d\d?(?:st|nd|rd|th))"
 )
 _NUMBERS = re.compile(r"(?P<base>(?:.*?[^\d])??\d{5,})(?P<separator>[_\-])(?P<unit>\d{1,6}(?:[_\-]\d{1,6})+)")
+_EXAM_NUMBER = re.compile(r"[A-Za-z]{0,4}\d{5,}")
+_EXAM = re.compile(r"(?P<base>(?:.*\D)?\d{5,})(?P<separator>[_\-. ])(?P<unit>[A-Za-z]{0,4}\d{5,})")
 _DAY = re.compile(r"(?P<base>.*\d.*)(?P<separator>[_\-. ])(?P<unit>\d{6}|\d\d([\-.])\d\d\4\d\d)")  # where all are dates
 _YEAR, _MONTH, _DAYS = r"(?:[0-4]\d|[89]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 _SHORT_DATE = re.compile(
@@ -39,15 +41,16 @@ _COUNTED_END = re.compile(r"(?P<base>.*\d)[_\-. ](?P<unit>\d{1,2}[_\-. ]\d{1,6})
 _LETTER = re.compile(r"(?P<base>.*\d{2,})(?P<separator>)(?P<unit>[A-Fa-f])")
 _END = re.compile(  # how all names end that `_ENDS` and `_COUNTED_END` fit: most names of an archive need one look
     r".*(?:[_\-. ](?:[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+|\d\d?(?:st|nd|rd|th)|\d{6}|\d{1,6}[_\-. ]\d{1,6})"
-    r"|\d[A-Fa-f])",
+    r"|\d[A-Fa-f]|\d{5}[_\-. ][A-Za-z]{0,4}\d{5,})",
     re.DOTALL,
 )
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
 _YEARS = re.compile(r"(?P<base>\D+?)(?P<separator>[_\-. ])(?P<unit>19[89]\d|20[0-4]\d)")  # where names have no number
-_ENDS = (_NUMBERS, _UNIT, _DAY, _LETTER, _YEARS)  # the first that fits a name says what is a visit
+_ENDS = (_NUMBERS, _UNIT, _DAY, _EXAM, _LETTER, _YEARS)  # the first that fits a name says what is a visit
 _BEFORE = re.compile(r"(?P<unit>[A-Za-z]|[A-Za-z]{0,2}\d{1,2})[_\-. ](?P<name>.+)")
+_YEAR_BEFORE = re.compile(r"(?P<unit>19[89]\d|20[0-4]\d)[_\-. ](?P<name>.*[^\W\d_].*\d.*)")
 _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
 _HOSPITAL = re.compile(r"\d{5,}")  # the numbers that hospitals give: groups and visits have shorter ones
 _MANY = 20  # visits of one patient
@@ -97,7 +100,7 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     if unclear:
         some = examples(unclear)
         told.append(f"names ({some}) were read as patients; if they begin with a visit, name them in a manifest")
-    for first in (_visit_folders(uses), prefixes):
+    for first in (_visit_folders(uses), _years_before(uses), prefixes):
         read |= {chain: _Reading(base, (visit,)) for chain, (base, visit) in first.items()}
         if first:
             told.append(_sentence({visit for _, visit in first.values()}, "folders and words before patients' names"))
@@ -236,6 +239,15 @@ def _visit_prefixes(chains: Collection[Chain]) -> tuple[dict[Chain, tuple[Chain,
         if group in visits and (not is_generic(match["name"]) or VISIT_LETTER.fullmatch(match["unit"]))
     }
     return read, sorted(chain[-1] for chain, (group, _) in found.items() if group in visits and chain not in read)
+
+
+def _years_before(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
+    """For names such as `2021_Pat3` and `2022_Pat3`, if any stands behind two years: who, and the visit."""
+    found = {chain: match for chain in chains if chain and (match := _YEAR_BEFORE.fullmatch(chain[-1]))}
+    people = Counter((*chain[:-1], match["name"]) for chain, match in found.items())
+    if not found or max(people.values()) < 2:
+        return {}
+    return {chain: ((*chain[:-1], match["name"]), match["unit"]) for chain, match in found.items()}
 
 
 def _hold_the_same(units: Mapping[str, Collection[str]]) -> bool:
@@ -462,6 +474,8 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
         return _are_days(units) and few and not any(is_group(base[-1]) for base in bases)
     if len(bases) < 2 or not several or any(is_group(base[-1]) for base in bases):
         return False
+    if all(map(_EXAM_NUMBER.fullmatch, units)):  # number of a patient, number of an examination
+        return len(set(units)) == len(units) and all(len(found) <= _FEW for found in bases.values())
     sites = any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found)
     named = all(_PATIENT.search(base[-1]) or not has_digit(base[-1]) for base in bases)
     if sites and not (named or _begin_with_visits(bases)):

@@ -135,6 +135,25 @@ class TestWhoseItIs:
         )
         assert {name: len(found) for name, found in visits(listing).items()} == {p: len(e) for p, e in exams.items()}
 
+    def test_folders_whose_files_are_called_for_the_study_are_patients(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("GBM2021/case_4<p>/GBM2021_<w>.nii", p=("1", "2"), w=("T1", "FLAIR")))
+        assert [len(found) for found in visits(listing).values()] == [1, 1]
+
+    def test_numbered_scans_in_folders_of_kinds_are_patients(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("project/<w>/scan<p>_<w>.nii", p=("1", "2"), w=("T1", "FLAIR")))
+        assert {scan.subject: scan.modalities for scan in listing.scans} == dict.fromkeys(
+            ("scan1", "scan2"), ("FLAIR", "T1")
+        )
+        assert any("scan1, scan2" in sentence for sentence in listing.told)
+        assert len(visits(read(tmp_path / "one", *expand("Meier/scan<p>/<w>.nii", p=("1", "2"), w=("T1", "T2"))))) == 1
+
+    def test_a_copy_with_a_mask_is_used(self, tmp_path: Path) -> None:
+        paths = expand(
+            "P<p>/<d>/<w>.nii", "P<p>/registered/lesion.nii", p=("1", "2"), d=("native", "registered"), w=("T1",)
+        )
+        used = roles(read(tmp_path, *paths))
+        assert set(used) == {path for path in paths if "registered" in path}
+
     def test_visits_in_brackets(self, tmp_path: Path) -> None:
         for pair in (("1st", "2nd"), ("pre", "post")):
             listing = read(tmp_path / pair[0], *expand("P<p> (<v>)/<w>.nii", p=("7", "8"), v=pair, w=("T1", "T2")))
@@ -230,6 +249,9 @@ class TestBeforeAndBehind:
             "GBM0<p>/01-02-19/<w>.nii GBM0<p>/13-05-20/<w>.nii",
             "GBM0<p>_cycle1_<w>.nii GBM0<p>_cycle10_<w>.nii",
             "GBM0<p>_2019Q1_<w>.nii GBM0<p>_2019Q3_<w>.nii",
+            "2021_Pat<p>/<w>.nii 2022_Pat<p>/<w>.nii",
+            "003456<p>_RA1990<p>11_<w>.nii 003456<p>_RA2077<p>13_<w>.nii",
+            "GK.10<p>/Course_4<p>/GK.10<p>_<w>.nii GK.10<p>/Course_5<p>/GK.10<p>_<w>.nii",
         ],
     )
     def test_are_visits(self, tmp_path: Path, pattern: str) -> None:
@@ -750,6 +772,26 @@ class TestWords:
         assert describe("P1").role is None
 
 
+@pytest.mark.parametrize(
+    ("cases", "people"),
+    [
+        (("GBM7_baseline", "GBM7_month06", "GBM8_baseline"), {"GBM7": 2, "GBM8": 1}),
+        (("P1_T1", "P1_T2", "P2_T1"), {"P1": 2, "P2": 1}),
+        (("BraTS-GLI-02060-100", "BraTS-GLI-02060-101"), {"BraTS-GLI-02060": 2}),
+        (("BRATS_001", "BRATS_002"), {"BRATS_001": 1, "BRATS_002": 1}),
+        (("train_000", "train_001"), {"train_000": 1, "train_001": 1}),
+    ],
+)
+def test_cases_of_a_data_set_for_nnu_net_may_be_visits(
+    tmp_path: Path, cases: tuple[str, ...], people: dict[str, int]
+) -> None:
+    content = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "lesion": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    listing = read(tmp_path, *expand("imagesTr/<c>_0000.nii", "labelsTr/<c>.nii", c=cases))
+    assert {name: len(found) for name, found in visits(listing).items()} == people
+    assert not listing.rejected
+
+
 def test_a_quick_look_passes_over_no_end_of_a_name() -> None:
     ends = (
         "7",
@@ -767,6 +809,7 @@ def test_a_quick_look_passes_over_no_end_of_a_name() -> None:
         "V2",
         "v2b",
         "C",
+        "A0012345",
     )
     names = [f"{base}{sign}{end}" for base in ("P1", "X00017", "P_12_3", "Roe") for sign in "_-. " for end in ends]
     for pattern in (*_ENDS, _COUNTED_END):

@@ -6,8 +6,8 @@ keeps all channels of a case in one 4D file, nnU-Net in one file each, `<case>_0
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from segpipe.core.regions import LabelConvention
@@ -15,7 +15,8 @@ from segpipe.errors import Reason
 from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject, stem, unreadable
 from segpipe.readers.entries import Entries
 from segpipe.readers.labels import word_of as _word
-from segpipe.readers.names import IMAGE, MASK, modality
+from segpipe.readers.names import IMAGE, MASK, Cut, cut, has_digit, modality
+from segpipe.readers.people import Use, people
 
 _PARTS = ("imagesTr", "imagesTs", "imagesVal", "labelsTr", "labelsTs", "labelsVal")
 _NNUNET = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -68,6 +69,9 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
             continue
         images, companions, lonely = pairs(below)
         found = [item for entry in images.values() for item in _understand(description, entry, dataset)]
+        visits, told = _visits({item.subject for item in found})
+        found = [item._replace(subject=visits[item.subject][0], session=visits[item.subject][1]) for item in found]
+        result.told += told
         scans, rejected = gather(found, "decathlon", companions)
         result.scans += scans
         result.rejected += lonely + rejected
@@ -83,6 +87,27 @@ def _by_folder(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
         if folder.endswith(_PARTS):
             inside[folder].append(entry)
     return inside
+
+
+def _visits(cases: Collection[str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Subject and session of each case, and readings of their names that could be others.
+
+    >>> _visits(["P07_baseline", "P07_month06", "P08_baseline"])[0]["P07_month06"], _visits(["BRATS_001"])[0]
+    (('P07', 'month06'), {'BRATS_001': ('BRATS_001', '1')})
+    """
+    parts = {case: cut(case) for case in cases}
+    named = {case: one if has_digit(one.text) else Cut(case, (), "", "") for case, one in parts.items()}
+    persons, told = people(
+        {(one.text,): Use(frozenset({IMAGE}), visits=frozenset({one.visits})) for one in named.values()}
+    )
+    found = {}
+    for case, one in named.items():
+        person = persons[(one.text,)]
+        found[case] = person.name, "_".join(filter(None, (person.visit, person.label, *one.visits))) or "1"
+    counts = Counter(found.values())  # `P1_T1` and `P1_T2`: what describes a file elsewhere tells visits here
+    found = {case: (one[0], f"{one[1]}_{named[case].tail}") if counts[one] > 1 else one for case, one in found.items()}
+    counts = Counter(found.values())
+    return {case: (case, "1") if counts[one] > 1 else one for case, one in found.items()}, told
 
 
 def convention_of(labels: Mapping[str, object]) -> str:

@@ -62,6 +62,7 @@ _SEPARATORS = "_-. "
 _COMMON = frozenset(
     ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
 )
+_FEW = 8  # folders of one patient that nobody wonders at
 _NEUTRAL = ("final", "test", "scan", "mri", "mr", "mrt", "irm", "rm")  # technical words that visits are called by too
 _PROCESSED = re.compile(
     r"proc|norm|mni|reg|raw|orig|prep|native|space|strip|warp|deriv|result|output|cop[iy]|kopie|lin"
@@ -187,8 +188,9 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     images, companions, rejected = pairs(entries)
     origin = archive.root.rstrip("/").rpartition("/")[2]
     reads, anatomy = _split(_of_originals(_of_counted_folders(_without_study_masks(_read_all(images)))))
-    reads = _of_named_lesions(reads)
+    reads, numbered = _of_numbered_scans(_below_patients(_of_named_lesions(reads)))
     persons, told = people(_uses(reads))
+    told += numbered
     persons, apart = _apart_by_site(reads, persons)
     told += apart
     found = _shown([_found(read, persons[read.chain], origin) for read in reads])
@@ -734,6 +736,55 @@ def _of_named_lesions(reads: list[Read]) -> list[Read]:
         for read in reads
         for one in (read.each() if read.chain in whose else (read,))
     ]
+
+
+def _below_patients(reads: list[Read]) -> list[Read]:
+    """A folder whose files are called for the one above is a visit of this patient: `GK.102/Course_47/GK.102_T1`.
+
+    So it is if several patients are above; `BRATS2021/case_1/BRATS2021_T1` is called for the study.
+    """
+    inside: dict[Chain, set[str]] = defaultdict(set)
+    for read in reads:
+        if _is_called_for_above(read):
+            inside[read.chain[:-1]].add(read.chain[-1])
+    siblings = Counter(chain[:-1] for chain in inside)
+    outer = {chain for chain in inside if siblings[chain[:-1]] > 1 and len(inside[chain]) <= _FEW}
+    if not outer:
+        return reads
+    return [
+        one._replace(chain=one.chain[:-1], visits=_visits(one.visits, one.chain[-1:]))
+        if one.chain[:-1] in outer and one.chain[-1] in inside[one.chain[:-1]]
+        else one
+        for read in reads
+        for one in (read.each() if read.chain[:-1] in outer else (read,))
+    ]
+
+
+def _is_called_for_above(read: Read) -> bool:
+    """Whether a file's name begins with that of the folder above its own, which may be a patient's."""
+    if len(read.chain) < 2 or len(read.rows) > 1 or not (has_digit(read.chain[-1]) and owns(read.chain[-2])):
+        return False
+    name, above = read.rows[0][0], read.chain[-2]
+    within = f"/{read.folder}/"
+    return (
+        f"/{above}/{read.chain[-1]}/" in within
+        and (rest := _after(name, above)) is not name
+        and _covers(rest, read.chain[-1]) is None
+    )
+
+
+def _of_numbered_scans(reads: list[Read]) -> tuple[list[Read], list[str]]:
+    """`project/t1/scan1` and `project/flair/scan1`, where all is so: each number of a scan is a person's."""
+    chains = {read.chain for read in reads}
+    visits = {read.visits for read in reads}
+    numbered = all(len(one) == 1 and is_weak_visit(one[0]) for one in visits)
+    if len(chains) > 1 or len(visits) < 2 or not numbered or any(map(has_digit, *chains)):
+        return reads, []
+    if any(_place(read.folder).said is None for read in reads) or len({read.folder for read in reads}) < 2:
+        return reads, []
+    shown = examples(sorted(visit for (visit,) in visits))
+    told = f"names ({shown}) were read as those of patients; if they are visits of one, write a manifest"
+    return [read._replace(chain=read.visits, visits=()) for read in reads], [told]
 
 
 def _without_lesion(chain: Chain) -> Chain | None:
