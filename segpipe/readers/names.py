@@ -22,7 +22,7 @@ _ROLE_OF_DETAIL = {"diffusion": "DWI", "fMRI": "bold", "dual echo": "PD"}
 _WORD = re.compile(r"[^\W_]+")
 _DIGIT = re.compile(r"\d")
 _CASE = re.compile(r"((?:.*\D)?)\d{5}((?:\D.*)?)")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})|(?<=[A-Z\d])(?=lesion)")
 
 # Masks. `_STRONG` are words for a mask wherever they describe a file; `_WEAK` are words for what a mask shows, which
 # name studies and patients as well.
@@ -46,6 +46,7 @@ _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "cavity": re.compile(r"(?<![a-z])(?:cavity|resection|rc)(?![a-z])"),
     "cyst": re.compile(r"(?<![a-z])cysts?(?![a-z])"),
 }
+_LAST = re.compile(r"masks?|msk|seg|segmentations?|labels?")  # of a word in camel case, whatever stands before
 _ANATOMY = re.compile(
     r"(?:^|_)(?:brain|skull|head|(?:de)?face|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
     r"|parenchyma|hirn|gehirn|cerveau|intracranial|icv|tiv)_?(?:extraction_?|strip(?:ped)?_?)?"
@@ -534,6 +535,11 @@ def is_by_program(path: str) -> bool:
     return bool(_PROGRAM.search(words) or re.search(r"(?<![a-z])pred(?:icted|ictions?|s)?(?![a-z])", folders))
 
 
+def is_best(name: str) -> bool:
+    """Whether words of a mask's name say that it is what several people agreed on, or the last of several."""
+    return bool(_BEST.search("_".join(_pieces(name))))
+
+
 @lru_cache(maxsize=1 << 12)
 def regions_of(name: str) -> frozenset[str]:
     """The parts of a lesion that a mask's name tells of: of each one word, whatever it is called.
@@ -737,6 +743,8 @@ def kind_of(word: str) -> str:
         return "mask"
     if any(_fits(_STRONG, piece) for piece in pieces) and all(map(_may_stand_in_a_mask, pieces)):
         return "mask"
+    if len(pieces) > 1 and _LAST.fullmatch(pieces[-1]) and not has_digit(word):
+        return "mask"  # `StrokeMask`
     found = recognise(word)
     if (role := modality(word)) is not None and _is_modality(lower, role):
         return "modality"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "10"
+RULES_VERSION = "11"
 """Changes with every change of a word or a rule."""
 
 
@@ -74,7 +74,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bt2w? ?\*", " t2star "),
     (r"\br2 ?(?:\*|star\b)", " relaxometry "),
     (r"\bt2w? ?starw?\b", " t2star "),
-    (r"\bdark ?fl(?:uid)?\b|\bt2w? df\b|\bda ?fl\b|\bfluid ?att?en\w*( inversion( recovery)?)?", " flair "),
+    (r"\bdark ?fl(?:uid)?\b|\bt2w? df\b|\bda ?fl\b|fluid ?att?en\w*( inversion( recovery)?)?", " flair "),
     (r"\bmp ?rage\b", " mprage "),
     (r"\bmp ?2 ?rage\b", " mp2rage "),
     (r"\bapparent diffusion( coefficients?)?", " adc "),

@@ -621,6 +621,9 @@ class TestMasks:
             "strokeLesion",
             "腫瘍マスク",
             "LesionSeg",
+            "StrokeMask",
+            "lesMask",
+            "T2lesion",
             "ManualSegmentation",
             "lesion",
             "Consensus",
@@ -686,14 +689,19 @@ class TestMasks:
         listing = read(tmp_path, "Q1/Q1_FLAIR.nii", "Q1/Q1_FLAIR_lesion.nii")
         assert roles(listing) == {"Q1/Q1_FLAIR.nii": "FLAIR", "Q1/Q1_FLAIR_lesion.nii": MASK}
 
+    def test_a_minus_beside_a_plus_says_without_an_agent(self, tmp_path: Path) -> None:
+        found = roles(read(tmp_path, *expand("P<p>/T1<w>.nii", p=("1", "2"), w=("-C", "+C"))))
+        assert found == {f"P{p}/T1{sign}C.nii": role for p in "12" for sign, role in (("-", "T1"), ("+", "T1ce"))}
+
     def test_what_made_a_mask_is_nobody(self, tmp_path: Path) -> None:
         mask = "Patient-001/week-040/HD-GLIO-AUTO-segmentation/native/segmentation_CT1.nii"
         assert roles(read(tmp_path, "Patient-001/week-040/CT1.nii", mask))[mask] == MASK
 
-    def test_the_consensus_comes_first(self, tmp_path: Path) -> None:
-        masks = ("ManualSegmentation_1", "ManualSegmentation_2", "Consensus")
+    @pytest.mark.parametrize("best", ["Consensus", "STAPLE"])
+    def test_the_consensus_comes_first(self, tmp_path: Path, best: str) -> None:
+        masks = ("ManualSegmentation_1", "Manual_2", best)
         listing = read(tmp_path, "Patient_01/Raw_Data/3DFLAIR.nii", *(f"Patient_01/Masks/{name}.nii" for name in masks))
-        assert roles(listing)["Patient_01/Masks/Consensus.nii"] == MASK
+        assert roles(listing)[f"Patient_01/Masks/{best}.nii"] == MASK
         assert len(listing.rejected) == 2
 
 

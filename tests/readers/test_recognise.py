@@ -25,6 +25,7 @@ ROLES = {
         spc_ir_sag_1mm
         3D Brain VIEW FLAIR SHC
         Ax T2 Fluid Attenuated Inversion Recovery
+        T2FluidAttenuated
         tirm tra
         FLAIR_EPI_fast
         AX FLAIR POST OP

@@ -143,6 +143,7 @@ class TestDecathlon:
         [
             ({"0": "background", "1": "necrotic", "2": "edema", "3": "enhancing"}, "brats2023"),
             ({"background": 0, "NCR": 1, "ED oedema": 2, "ET enhancing": 4}, "brats"),
+            ({"background": 0, "NCR": 1, "ED": 2, "ET": 3}, "brats2023"),
             (
                 {"0": "background", "1": "Anterior", "2": "Posterior"},
                 "dataset|1=Anterior,2=Posterior|Anterior=1,Posterior=2",

@@ -22,7 +22,7 @@ _PARTS = ("imagesTr", "imagesTs", "imagesVal", "labelsTr", "labelsTs", "labelsVa
 _NNUNET = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _LARGEST_JSON = 1 << 26
 _KINDS = {
-    "oedema": re.compile(r"o?edema|snfh", re.IGNORECASE),
+    "oedema": re.compile(r"o?edema|snfh|^ed$", re.IGNORECASE),
     "core": re.compile(r"necro|ncr|net|non.?enhanc", re.IGNORECASE),
     "enhancing": re.compile(r"enhanc|^et$", re.IGNORECASE),
 }

@@ -44,6 +44,7 @@ from segpipe.readers.names import (
     describe,
     folder,
     has_digit,
+    is_best,
     is_by_program,
     is_generic,
     is_map_of,
@@ -259,7 +260,7 @@ def _read_all(images: Entries) -> list[Read]:
         if place.said is not None and _is_case(path, rows):
             above, _, name = path.rpartition("/")
             place = _inside(_place(above), Folder(name, raw=name))
-        here = _without_maps([_read(path, row, place) for row in rows], by_folder)
+        here = _without_agent(_without_maps([_read(path, row, place) for row in rows], by_folder))
         if place.mask and _has_both(here):
             here = [_read(path, row, place._replace(mask=False, said=None)) for row in rows]
         if pattern is not None and all(read.chain == place.chain and not read.visits for read in here):
@@ -308,6 +309,17 @@ def _without_maps(reads: list[Read], by_folder: Mapping[str, Sequence[Row]]) -> 
         read.saying(said=Said(BRAIN, read.said.label), own=True)
         if is_map_of(name := stem(read.entry.name), stems)
         else _like_original(name, read, named)
+        for read in reads
+    ]
+
+
+def _without_agent(reads: list[Read]) -> list[Read]:
+    """The files of a folder, where `T1-C` beside `T1+C` is said to be without contrast agent."""
+    given = {read.rows[0][0] for read in reads if "+" in read.rows[0][0]}
+    return [
+        read.saying(said=replace(read.said, role="T1"))
+        if given and read.said.role == "T1ce" and read.rows[0][0].replace("-", "+") in given - {read.rows[0][0]}
+        else read
         for read in reads
     ]
 
@@ -1093,7 +1105,8 @@ def _precedence(item: _Item) -> tuple[int, int, int, str]:
     """The best mask first, of parts late, a program's last; of images that whose words for its weight are fewest."""
     if item.said.role == MASK:
         whole = not regions_of(stem(item.entry.name))
-        return is_by_program(item.entry.path), not whole, item.said.rank, item.entry.path
+        rank = 0 if is_best(stem(item.entry.name)) else item.said.rank
+        return is_by_program(item.entry.path), not whole, rank, item.entry.path
     words = item.said.label.lower()
     weight = {"T1ce": "t1", "FLAIR": "fl"}.get(item.said.role or "", (item.said.role or "").lower())
     return weight not in words, len(words.split("-")), len(words), item.entry.path
