@@ -376,23 +376,28 @@ def _reshaped(model: Any, card: Card, batch: int, patch: tuple[int, ...] | None 
 
 
 def _answer_faults(model: Any, card: Card) -> list[str]:
-    """What a patch of noise brings to light: operators that OpenVINO cannot run, outputs that are not probabilities."""
+    """What patches of noise and of nothing bring to light: operators that OpenVINO cannot run, no probabilities.
+
+    Nothing is what windows beside the head show.
+    """
     from segpipe.runtimes.openvino import core
 
     clone = model.clone()
     clone.reshape({"image": [1, len(card.modalities), *card.patch[3 - card.dimensions :]]})
     noise = np.random.default_rng(0).standard_normal(clone.input("image").shape).astype(np.float32)
     try:
-        answer = core().compile_model(_float32(clone), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(noise)["output"]
+        run = core().compile_model(_float32(clone), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        answers = {name: run(patch)["output"].copy() for name, patch in (("noise", noise), ("zeros", 0 * noise))}
     except Exception as error:
         return [f"OpenVINO cannot run it ({_first_line(error)})"]
-    if not np.isfinite(answer).all():
-        return ["its output for a patch of noise is not finite"]
-    if card.activation == "none" and (answer.min() < -1e-3 or answer.max() > 1 + 1e-3):
-        return [
-            f"its output goes from {answer.min():.3g} to {answer.max():.3g} and is not a probability:"
-            " `output.activation` is softmax or sigmoid, not none"
-        ]
+    for name, answer in answers.items():
+        if not np.isfinite(answer).all():
+            return [f"its output for a patch of {name} is not finite"]
+        if card.activation == "none" and (answer.min() < -1e-3 or answer.max() > 1 + 1e-3):
+            return [
+                f"its output goes from {answer.min():.3g} to {answer.max():.3g} and is not a probability:"
+                " `output.activation` is softmax or sigmoid, not none"
+            ]
     return []
 
 

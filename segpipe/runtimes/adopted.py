@@ -18,6 +18,7 @@ from segpipe.core.tiles import Blender, cut, origins
 from segpipe.core.volume import scale
 from segpipe.models.bundle import Bundle
 from segpipe.models.card import Card, parse_card
+from segpipe.runtimes.slicewise import refuse_not_finite
 from segpipe.runtimes.tiled import InOrder
 
 SAME_SPACING = 0.01
@@ -56,7 +57,8 @@ class AdoptedPredictor:
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`. What is outside of the card's crop is labelled 0 without asking the network.
 
-        Slices that did not come, because they show no brain, count as 0.
+        Slices that did not come, because they show no brain, count as 0. Raises BadInput where the network gives no
+        numbers.
         """
         stored = _volume(scan, batches, len(self.card.modalities))
         box = _box(scan, stored, self.card.crop)
@@ -69,6 +71,7 @@ class AdoptedPredictor:
         del stored
         spacing = _turned_spacing(scan.spacing_mm, home, away)
         output = self._blended(self._prepared(image, scan, spacing))
+        refuse_not_finite(output)
         native = resize(np.moveaxis(output, -1, 0), image.shape[1:])
         return self._decided(scan, _turned(native, away, home), region)
 

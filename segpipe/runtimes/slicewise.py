@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
+from segpipe.errors import BadInput, Reason
 
 _SMALL_INTEGERS = ("int16", "int8", "uint8")
 
@@ -167,6 +168,16 @@ def finite(image: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return image
 
 
+def refuse_not_finite(answer: np.ndarray) -> None:
+    """Raise BadInput where what a network says of a scan is not a number: compared, it would be no tumour at all."""
+    if not np.isfinite(answer).all():
+        raise BadInput(
+            Reason.DOES_NOT_FIT_MODEL,
+            "The network's answer for this scan is not a number (NaN or infinite)",
+            "look at the scan's intensities; if it happens with most scans, the model is at fault: make it again",
+        )
+
+
 class Collected:
     """Results by slice, so that the order in which requests end changes nothing."""
 
@@ -187,7 +198,8 @@ class Collected:
         return done
 
     def result(self, regions: tuple[str, ...]) -> Segmented:
-        """All slices together."""
+        """All slices together. Raises BadInput where the network gave no numbers."""
+        refuse_not_finite(self._numbers)
         pixels, sums = self._numbers[:2].sum(axis=1)
         highest = self._numbers[2].max(axis=0, initial=0.0)
         means = [float(total / number) if number else None for total, number in zip(sums, pixels, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
 from segpipe.core.regions import LabelConvention, to_labels, to_regions
 from segpipe.core.tiles import Blender, cut, origins
-from segpipe.runtimes.slicewise import request_dtype
+from segpipe.runtimes.slicewise import refuse_not_finite, request_dtype
 
 OVERLAP = 0.25
 """Share by which neighbouring tiles overlap where the bundle does not say what its validation did."""
@@ -48,7 +48,10 @@ class TiledPredictor:
         return self._decide(scan, probability, box)
 
     def probability(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> tuple[tuple[slice, ...], np.ndarray]:
-        """The brain's box, and what the network says of its voxels: float32 (slices, rows, columns, R)."""
+        """The brain's box, and what the network says of its voxels: float32 (slices, rows, columns, R).
+
+        Raises BadInput where it gives no numbers.
+        """
         box = [slice(scan.brain_box[2 * axis], scan.brain_box[2 * axis + 1]) for axis in range(3)]
         shape = tuple(side.stop - side.start for side in box)
         regions = len(self.convention.regions)
@@ -60,7 +63,9 @@ class TiledPredictor:
                 tile = cut(volume, origin, self.tile)[None]
                 self.network.start(tile, mean, inverse_std, blended.sink(number, origin))
             self.network.wait()
-        return tuple(box), blended.blender.result()
+        probability = blended.blender.result()
+        refuse_not_finite(probability)
+        return tuple(box), probability
 
     def _decide(self, scan: ScanInput, probability: np.ndarray, box: tuple[slice, ...]) -> Segmented:
         labels = np.zeros(scan.shape, np.uint8)

@@ -13,7 +13,7 @@ import pytest
 
 from segpipe.core.orientation import reorient
 from segpipe.core.prediction import ScanInput, Segmented
-from segpipe.errors import ModelError
+from segpipe.errors import BadInput, ModelError, Reason
 from segpipe.models.bundle import Bundle, save_files
 from segpipe.models.card import parse_card, to_toml
 from segpipe.runtimes.adopt import adopt
@@ -178,6 +178,18 @@ def test_a_scan_of_nothing_is_background(tmp_path: Path) -> None:
         assert not found.labels.any()
 
 
+def test_an_answer_that_is_no_number_is_no_mask(tmp_path: Path, scan: Scan) -> None:
+    """All goes well with noise and with most scans; one bright voxel makes the network overflow."""
+    bundle = adopted(network(tmp_path / "n.onnx", 10 * SOFT, activation="Exp"), card())
+    assert segmented(bundle, *scan).labels.any()
+    bright = [channel.copy() for channel in scan[0]]
+    for channel in bright:
+        channel[tuple(side // 2 for side in channel.shape)] = 30_000
+    with pytest.raises(BadInput, match="The network's answer for this scan is not a number") as told:
+        segmented(bundle, bright, scan[1])
+    assert told.value.reason == Reason.DOES_NOT_FIT_MODEL
+
+
 FAULTS = {
     "channels": (network, {}, {"input__modalities": ["T1", "T2"]}, "its input has 4 channels, the card names 2"),
     "rank": (network, {"dimensions": 2}, {}, "has 4 axes"),
@@ -196,6 +208,7 @@ FAULTS = {
     ),
     "activation twice": (network, {"activation": "Softmax"}, {}, "it ends in Softmax"),
     "no activation": (network, {}, {"output__activation": "none"}, "is not a probability"),
+    "zeros": (network, {"activation": "Reciprocal"}, {}, "its output for a patch of zeros is not finite"),
     "output": (network, {}, {"output__name": "seg"}, "let `output.name` of the card say which one, not 'seg'"),
 }
 

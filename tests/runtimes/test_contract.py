@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from segpipe.core.intensity import normalise
 from segpipe.core.prediction import ScanInput, Segmented
 from segpipe.core.regions import CONVENTIONS, to_labels, to_regions
-from segpipe.errors import ModelError, UsageError
+from segpipe.errors import BadInput, ModelError, UsageError
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.contract import RUNTIMES, PredictorSpec
 from segpipe.runtimes.export import export
@@ -118,6 +119,14 @@ def test_batches_change_nothing(exported: Make, scan: Scan, runtime: str) -> Non
         together = predict(bundle, scan, runtime, batch_size, grouped)
         assert (together.labels == alone.labels).mean() >= 0.9999
         assert together.max_probability == pytest.approx(alone.max_probability, abs=1e-5)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_answer_that_is_no_number_is_no_mask(exported: Make, scan: Scan, runtime: str) -> None:
+    """Intensities that no float32 holds once they are normalised: what comes of them is below every threshold."""
+    beyond = replace(scan[1], std=(1e-38,) * len(scan[0]))
+    with pytest.raises(BadInput, match="The network's answer for this scan is not a number"):
+        predict(exported(), (scan[0], beyond), runtime)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

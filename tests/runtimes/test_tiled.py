@@ -14,6 +14,7 @@ from segpipe.core.intensity import normalise
 from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS, to_labels
 from segpipe.core.tiles import predict
+from segpipe.errors import BadInput
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.contract import RUNTIMES, PredictorSpec
 from segpipe.runtimes.export import export
@@ -74,6 +75,12 @@ def test_voxels_that_are_not_finite_count_as_the_mean(
     filled = [np.nan_to_num(channel, nan=mean[place]) for place, channel in enumerate(channels)]
     wanted = PredictorSpec(bundle.url).open(1).segment(described, batches(filled, 5))
     assert (found.labels == wanted.labels).mean() >= 0.999
+
+
+def test_an_answer_that_is_no_number_is_no_mask(bundle_of: Callable[[tuple[int, ...]], Bundle], scan: Scan) -> None:
+    beyond = replace(scan[1], std=(1e-38,) * len(scan[0]))
+    with pytest.raises(BadInput, match="The network's answer for this scan is not a number"):
+        PredictorSpec(bundle_of((8, 16, 16)).url).open(1).segment(beyond, batches(scan[0], 5))
 
 
 def test_export_measures_3d_networks_too(tmp_path: Path) -> None:
