@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Generic
 
 import pyarrow as pa
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from segpipe.pipelines.progress import Bar, Progress
     from segpipe.storage.lock import Fence
 
-_TASKS_PER_CORE = 4
+_LEAST_SHARES = 12
 _SHOWN_PROBLEMS = 3
 MOST_SCANS = 256
 """Scans of one part: what a killed task loses, and what keeps files from being many and small."""
@@ -385,10 +386,26 @@ def _rewrites(again: Mapping[str, Sequence[Place]], job: SegmentJob[Place]) -> l
 
 
 def _additions(new: Sequence[Place], job: SegmentJob[Place], cores: int) -> list[SegmentTask[Place]]:
-    """New parts, of scans that are neighbours: several per core, for scans differ in how long they take."""
-    size = min(MOST_SCANS, -(-len(new) // (cores * _TASKS_PER_CORE))) or 1
-    groups = [tuple(new[start : start + size]) for start in range(0, len(new), size)]
+    """New parts, of scans that are neighbours."""
+    stops = list(accumulate(part_sizes(len(new), cores)))
+    groups = [tuple(new[start:stop]) for start, stop in pairwise([0, *stops])]
     return [SegmentTask(f"{_prefix(job)}.{number:05d}", group) for number, group in enumerate(groups)]
+
+
+def part_sizes(scans: int, cores: int) -> list[int]:
+    """How many scans each part holds: the first many, so that parts are few, the last few.
+
+    Scans and cores differ in how long they take, and at the end the others wait for the slowest: for a twelfth of a
+    core's share instead of a quarter.
+
+    >>> part_sizes(24, cores=2)
+    [6, 5, 4, 3, 2, 1, 1, 1, 1]
+    """
+    sizes, least = [], max(1, scans // (cores * _LEAST_SHARES))
+    while scans:
+        sizes.append(min(MOST_SCANS, scans, max(least, -(-scans // (2 * cores)))))
+        scans -= sizes[-1]
+    return sizes
 
 
 def _prefix(job: SegmentJob[Any]) -> str:

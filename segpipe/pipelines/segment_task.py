@@ -22,6 +22,7 @@ from segpipe.pipelines.segment_job import OpenedScan, Place, SegmentJob, quarant
 from segpipe.warehouse import checked, merges, parts
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.scan_slices import scan_input
+from segpipe.warehouse.slices import cells_of
 from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS, with_later_columns
 
@@ -139,7 +140,7 @@ def _prediction_rows(scan: dict[str, Any], found: Segmented, job: SegmentJob[Any
             "slice_index": pa.array(np.arange(start, stop, dtype=np.int32)),
             "height": pa.repeat(pa.scalar(height, pa.int32()), count),
             "width": pa.repeat(pa.scalar(width, pa.int32()), count),
-            "mask": pa.array([plane.tobytes() for plane in found.labels[start:stop]], pa.binary()),
+            "mask": cells_of(np.ascontiguousarray(found.labels[start:stop]).reshape(count, -1)),
             "region_pixels": pa.array(pixels[start:stop], PREDICTIONS.schema.field("region_pixels").type),
         }
         yield pa.RecordBatch.from_arrays(

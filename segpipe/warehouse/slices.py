@@ -112,7 +112,7 @@ def _rows(
         "height": pa.repeat(pa.scalar(height, pa.int32()), count),
         "width": pa.repeat(pa.scalar(width, pa.int32()), count),
         "dtypes": pa.array([dtypes] * count, pa.list_(pa.string())),
-        "image": _cells(codec.encode(images)),
+        "image": cells_of(codec.encode(images)),
         "mask_dtype": pa.nulls(count, pa.string()),
         "mask": pa.nulls(count, pa.binary()),
         "foreground_pixels": pa.array(np.zeros(count, np.int32)),
@@ -120,7 +120,7 @@ def _rows(
     }
     if mask is not None:
         columns["mask_dtype"] = pa.repeat(codec.little_endian(mask.dtype).str, count)
-        columns["mask"] = _cells(codec.encode([mask]))
+        columns["mask"] = cells_of(codec.encode([mask]))
         columns["foreground_pixels"] = _count(mask != 0)
     return pa.RecordBatch.from_arrays([columns[name] for name in SLICES.schema.names], schema=SLICES.schema)
 
@@ -130,8 +130,8 @@ def _count(pixels: np.ndarray) -> pa.Array:
     return pa.array(np.array([np.count_nonzero(one) for one in pixels], np.int32))
 
 
-def _cells(cells: np.ndarray) -> pa.Array:
-    """A binary column over the memory of `cells`, (N, bytes) uint8, without a copy."""
+def cells_of(cells: np.ndarray) -> pa.Array:
+    """A binary column over the memory of `cells`, (N, bytes) uint8, without a copy; both below 2 GiB."""
     count, size = cells.shape
     offsets = np.arange(count + 1, dtype=np.int32) * np.int32(size)
     return pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(cells)])

@@ -64,3 +64,17 @@ def test_it_is_that_of_all_distances_for_a_moved_surface_with_outliers(
 def test_two_points_are_as_far_apart_as_they_are(distance: int) -> None:
     one, other = np.array([[3], [0], [0]]), np.array([[3], [distance], [0]])
     assert hausdorff_percentile_mm(one, other, (1.0, 0.25, 7.0)) == distance / 4
+
+
+@pytest.mark.parametrize("percent", [0, 50, 95, 100])
+@pytest.mark.parametrize("shift", [(0, 0, 0), (3, -5, 1), (40, 9, 0)], ids=str)
+def test_of_many_points_it_is_that_of_all_distances(shift: tuple[int, int, int], percent: float) -> None:
+    """Of these not every distance is looked up."""
+    rng, spacing = np.random.default_rng(7), (5.0, 1.0, 0.7)
+    grid = np.indices((33, 33, 33)).reshape(3, -1)
+    radius = np.sqrt(((grid - 16) ** 2).sum(axis=0))
+    shell = grid[:, (radius > 15) & (radius < 16)]
+    found = np.concatenate([shell + np.array(shift)[:, None], rng.integers(-60, 60, (3, 200))], axis=1)
+    assert shell.shape[1] > 2000
+    exact = all_distances(found, shell, spacing, percent)
+    assert hausdorff_percentile_mm(found, shell, spacing, percent) == pytest.approx(exact, abs=1e-9)
