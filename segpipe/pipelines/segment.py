@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic
 
 import pyarrow as pa
@@ -387,8 +387,8 @@ def _rewrites(again: Mapping[str, Sequence[Place]], job: SegmentJob[Place]) -> l
 
 def _additions(new: Sequence[Place], job: SegmentJob[Place], cores: int) -> list[SegmentTask[Place]]:
     """New parts, of scans that are neighbours."""
-    stops = list(accumulate(part_sizes(len(new), cores)))
-    groups = [tuple(new[start:stop]) for start, stop in pairwise([0, *stops])]
+    left = iter(new)
+    groups = [tuple(islice(left, size)) for size in part_sizes(len(new), cores)]
     return [SegmentTask(f"{_prefix(job)}.{number:05d}", group) for number, group in enumerate(groups)]
 
 
