@@ -119,6 +119,7 @@ _HASH_SUBJECTS = (
     "keyed hashes instead of names of subjects, folders and files for all layouts; for DICOM they always are"
 )
 SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
+BEST_MEMBERS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +219,18 @@ class NetworkSettings:
         " stands, else on, but off with --pool, which gains next to nothing by it; a finished training takes it over"
         " without another step"
     )
+
+    quality: str | None = option(
+        f"standard, or best: {BEST_MEMBERS} networks from as many seeds, trained one after another, whose mean is the"
+        " answer; training and segmenting take so many times as long; when not given as the model that stands, else"
+        " standard; a finished training takes it over and trains only the networks that it lacks",
+        choices=("standard", "best"),
+    )
+
+    @property
+    def members(self) -> int:
+        """How many networks answer together."""
+        return BEST_MEMBERS if self.quality == "best" else 1
 
     @property
     def sees_mirror_images(self) -> bool:

@@ -277,10 +277,10 @@ def network_settings(bundle: Bundle) -> NetworkSettings:
 
 
 def _built(bundle: Bundle) -> "tf.keras.Model":
-    from segpipe.models.unet import build_unet, to_segment
+    from segpipe.models.unet import build_ensemble, to_segment
 
     settings = network_settings(bundle)
-    return to_segment(build_unet(settings, len(bundle.modalities), len(bundle.regions)), settings)
+    return to_segment(build_ensemble(settings, len(bundle.modalities), len(bundle.regions)), settings)
 
 
 def weights_sha256(weights: list[Any]) -> str:

@@ -5,6 +5,8 @@ the default: it knows nothing of the other slices of a batch, so that a worker c
 the batch.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from segpipe.errors import UsageError
@@ -152,6 +154,24 @@ class MeanOfMirrorImages(tf.keras.layers.Layer):
 def _turned(images: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
     """Images (..., H, W, C) with rows and columns in steps of 1 or -1."""
     return images[..., ::rows, ::columns, :]
+
+
+def build_ensemble(settings: NetworkSettings, channels: int, regions: int) -> tf.keras.Model:
+    """The U-Nets of a model, untrained, as the one network that `mean_of` makes of them."""
+    return mean_of([build_unet(settings, channels, regions) for _ in range(settings.members)])
+
+
+def mean_of(members: Sequence[tf.keras.Model]) -> tf.keras.Model:
+    """The network that answers with the mean of what its members say (Lakshminarayanan et al. 2017, arXiv 1612.01474).
+
+    Its weights are theirs, one member after another. A single member is that network itself.
+    """
+    if len(members) == 1:
+        return members[0]
+    image = tf.keras.Input(members[0].input_shape[1:], name="image")
+    apart = [tf.keras.Model(one.input, one.outputs[0], name=f"member{place}") for place, one in enumerate(members)]
+    answers = [one(image) for one in apart]
+    return tf.keras.Model(image, tf.keras.layers.Average(name="mean_of_members", dtype="float32")(answers))
 
 
 def to_segment(network: tf.keras.Model, settings: NetworkSettings) -> tf.keras.Model:

@@ -1,9 +1,11 @@
 """Local, Orca and Horovod training behind one contract."""
 
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from segpipe import registry
@@ -16,12 +18,14 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from segpipe.models.bundle import Bundle
+    from segpipe.trainers.checkpoints import Checkpoint
     from segpipe.trainers.contract import TrainPlan
     from segpipe.warehouse.runs import RunRecord
 
 __all__ = ["TRAINERS", "train"]
 
 _POLL_SECONDS = 1.0
+_MEMBERS = "members"  # the folder, in a model directory, of its further networks
 _RECENT_EPOCHS = 5  # the time left is told from these
 _REASON_LENGTH = 200
 _NOT_OF_THE_MODEL = ("warehouse", "model", "lock_wait_seconds", "ports")
@@ -49,41 +53,58 @@ def train(
     if on_spark and spark is None:
         raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
     with run.stage("plan"):
-        planned = make_plan(_as_it_stands(settings))
-        plan = resumed(planned)
+        planned = member_plans(make_plan(_as_it_stands(settings)))
+        plans = [resumed(plan) for plan in planned]
     session: Any = None
-    if on_spark and not plan.finished:
+    if on_spark and not all(plan.finished for plan in plans):
         session = spark() if callable(spark) else spark
         check_cluster(session.sparkContext.getConf(), settings.workers)
     with lock(settings.model, "train", settings.lock_wait_seconds, run.run_id) as fence:
-        plan = replace(resumed(planned), fence=fence)  # by now, whoever held the lock got further
+        plans = [replace(resumed(plan), fence=fence) for plan in planned]  # by now, whoever held the lock got further
         with run.stage("train"):
-            _train_to_end(plan, session, run, progress)
+            for number, plan in enumerate(plans, 1):
+                of_them = f", network {number} of {len(plans)}" if len(plans) > 1 else ""
+                _train_to_end(plan, session, run, progress, f"train ({settings.trainer}{of_them})")
         with run.stage("save"):
-            bundle = _save(plan)
+            bundle = _save(plans)
     run.model_id = bundle.model_id
     run.lines.append(bundle.seal_line)
-    if plan.left_out:
-        run.count("scans_left_out", len(plan.left_out))
-        run.lines.append(f"{len(plan.left_out)} scans that lack a modality were left out, such as {plan.left_out[0]}")
-    run.count("slices_seen", _slices_seen(bundle))
+    if left_out := plans[0].left_out:
+        run.count("scans_left_out", len(left_out))
+        run.lines.append(f"{len(left_out)} scans that lack a modality were left out, such as {left_out[0]}")
+    run.count("slices_seen", sum(_slices_seen(plan.settings.model) for plan in plans))
     return bundle
 
 
+def member_plans(plan: "TrainPlan") -> list["TrainPlan"]:
+    """A plan for each network of a model, the given one first.
+
+    The first is what a model of standard quality is, seed and place included. Each further one has the next seed and a
+    directory of its own inside of the model's.
+    """
+    from segpipe.storage.filesystem import join
+
+    settings = plan.settings
+    further = [
+        replace(settings, seed=settings.seed + more, model=join(settings.model, _MEMBERS, str(more + 1)))
+        for more in range(1, settings.members)
+    ]
+    return [plan, *(replace(plan, settings=one) for one in further)]
+
+
 def _as_it_stands(settings: "TrainSettings") -> "TrainSettings":
-    """The settings, and where nobody says how the network looks, as the model does that stands already.
+    """The settings, and where nobody says how the network looks, and of how many, as the model that stands already.
 
     Another version has another default: a command that is given again must not make another model of a finished one.
     """
     from segpipe.models.bundle import Bundle
 
-    if settings.mirror is not None:
-        return settings
     try:
-        standing = Bundle.load(settings.model)
+        standing = Bundle.load(settings.model).network
     except SegpipeError:
         return settings  # none yet, or one that is refused or made again below
-    return replace(settings, mirror=standing.network.get("mirror"))
+    mirror = standing.get("mirror") if settings.mirror is None else settings.mirror
+    return replace(settings, mirror=mirror, quality=settings.quality or standing.get("quality"))
 
 
 def resumed(plan: "TrainPlan") -> "TrainPlan":
@@ -120,14 +141,14 @@ def _refuse_foreign_model(url: str) -> None:
         raise ModelError(f"Model directory {url} holds a finished model without checkpoints", "give another --model")
 
 
-def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any) -> None:
+def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any, title: str) -> None:
     from segpipe.trainers.cluster import await_slots
     from segpipe.trainers.records import take_failure
 
     row = TRAINERS[plan.settings.trainer]
     trainer = registry.module(row.module)
     take_failure(plan.settings.model)
-    with _followed(plan, progress) as tell:
+    with _followed(plan, progress, title) as tell:
         for attempt in range(plan.settings.retries + 1):
             if plan.finished:
                 return
@@ -164,7 +185,7 @@ def reason_of(error: Exception) -> str:
 
 
 @contextmanager
-def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None]]:
+def _followed(plan: "TrainPlan", progress: Any, title: str) -> Iterator[Callable[[str], None]]:
     """Show each epoch when it stands in history.csv: workers on other machines have no other way to tell."""
     from segpipe.storage.model_directory import read_history
 
@@ -173,7 +194,7 @@ def _followed(plan: "TrainPlan", progress: Any) -> Iterator[Callable[[str], None
         return
     stop = threading.Event()
     shown = plan.initial_epoch
-    with progress(plan.epochs, f"train ({plan.settings.trainer})") as bar:
+    with progress(plan.epochs, title) as bar:
         bar.begin_at(shown)
 
         def show() -> None:
@@ -232,31 +253,18 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _save(plan: "TrainPlan") -> "Bundle":
-    """The bundle of the epoch that is kept; the one that stands already, where it is that."""
+def _save(plans: Sequence["TrainPlan"]) -> "Bundle":
+    """The bundle of the epochs that are kept; the one that stands already, where it is that."""
     from segpipe.models.bundle import Bundle, save_bundle, weights_sha256
     from segpipe.storage.model_directory import HISTORY, history_bytes
-    from segpipe.trainers import checkpoints
     from segpipe.trainers.network import trained_network
     from segpipe.trainers.pooled import tile_shape
     from segpipe.warehouse.runs import versions
 
-    settings = plan.settings
-    meta = checkpoints.read_meta(settings.model, checkpoints.positions(settings.model)[-1])
-    epoch = _kept_epoch(meta, plan.epochs)
-    kept = checkpoints.read(settings.model, checkpoints.Position(epoch))
-    row = meta["history"][epoch - 1]
-    metrics = {
-        "epoch": epoch,
-        "loss": row["loss"],
-        "validation_dice": {region: _null(row[f"dice_{region}"]) for region in plan.regions},
-        "validation_dice_by_scan": {
-            scan: {region: _null(value) for region, value in scores.items()}
-            for scan, scores in kept.meta["scores"].items()
-        },
-    }
+    plan, settings = plans[0], plans[0].settings
+    kept = [_kept(each) for each in plans]
     convention = plan.convention
-    model = trained_network(plan, kept.weights)
+    model = trained_network(plan, [each.weights for each in kept])
     bundle = Bundle(
         url=settings.model,
         modalities=plan.modalities,
@@ -266,7 +274,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
         label_convention=convention.name,
         labels={str(label): name for label, name in convention.labels.items()},
         regions=dict(convention.regions),
-        network={field.name: getattr(settings, field.name) for field in fields(NetworkSettings)},
+        network=_network(settings),
         training={name: value for name, value in asdict(settings).items() if name not in _NOT_OF_THE_MODEL},
         cohort=settings.cohort,
         split_rule=plan.split_rule,
@@ -274,7 +282,7 @@ def _save(plan: "TrainPlan") -> "Bundle":
         subjects={
             split: len({plan.scans[s].subject for s in plan.of_split(split)}) for split in ("train", "validation")
         },
-        metrics=metrics,
+        metrics=_metrics(kept, plan.regions),
         threshold=settings.threshold,
         weights_sha256=weights_sha256(model.get_weights()),
         versions=versions(),
@@ -285,7 +293,43 @@ def _save(plan: "TrainPlan") -> "Bundle":
             return standing
     except ModelError:
         pass  # none yet, or one that a kill left half-written
-    return save_bundle(bundle, model, {HISTORY: history_bytes(meta["history"])})
+    return save_bundle(bundle, model, {HISTORY: history_bytes(_newest(settings.model)["history"])})
+
+
+def _network(settings: TrainSettings) -> dict[str, Any]:
+    """What the bundle says of its network; a single one says nothing of members, as in earlier versions."""
+    said = {field.name: getattr(settings, field.name) for field in fields(NetworkSettings)}
+    return said if settings.members > 1 else {name: value for name, value in said.items() if name != "quality"}
+
+
+def _metrics(kept: Sequence["Checkpoint"], regions: Sequence[str]) -> dict[str, Any]:
+    """Loss and validation Dice of the epochs that are kept, the mean over a model's networks."""
+    rows = [each.meta["history"][each.position.epoch - 1] for each in kept]
+    scans = [each.meta["scores"] for each in kept]
+    return {
+        "epoch": kept[0].position.epoch,
+        "loss": fmean(row["loss"] for row in rows),
+        "validation_dice": {region: _mean(row[f"dice_{region}"] for row in rows) for region in regions},
+        "validation_dice_by_scan": {
+            scan: {region: _mean(scores[scan][region] for scores in scans) for region in scans[0][scan]}
+            for scan in scans[0]
+        },
+    }
+
+
+def _kept(plan: "TrainPlan") -> "Checkpoint":
+    """The checkpoint of the epoch that becomes the model."""
+    from segpipe.trainers import checkpoints
+
+    model = plan.settings.model
+    return checkpoints.read(model, checkpoints.Position(_kept_epoch(_newest(model), plan.epochs)))
+
+
+def _newest(model: str) -> "Mapping[str, Any]":
+    """What the newest checkpoint of a training says of itself."""
+    from segpipe.trainers import checkpoints
+
+    return checkpoints.read_meta(model, checkpoints.positions(model)[-1])
 
 
 def _kept_epoch(meta: "Mapping[str, Any]", epochs: int) -> int:
@@ -303,11 +347,12 @@ def _kept_epoch(meta: "Mapping[str, Any]", epochs: int) -> int:
     return done if done == epochs else int(meta["best_epoch"])
 
 
-def _null(value: float) -> float | None:
-    return None if value != value else value
+def _mean(values: Iterable[float]) -> float | None:
+    mean = fmean(values)
+    return None if math.isnan(mean) else mean
 
 
-def _slices_seen(bundle: "Bundle") -> int:
+def _slices_seen(model: str) -> int:
     from segpipe.storage.model_directory import read_history
 
-    return round(sum(row["images_per_second"] * row["seconds"] for row in read_history(bundle.url)))
+    return round(sum(row["images_per_second"] * row["seconds"] for row in read_history(model)))

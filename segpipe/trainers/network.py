@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from segpipe.models.unet import build_unet, pooled, to_segment
+from segpipe.models.unet import build_unet, mean_of, pooled, to_segment
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import TrainPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import tensorflow as tf
 
@@ -35,15 +37,20 @@ def build_network(plan: TrainPlan) -> "tf.keras.Model":
     return build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed, levels)
 
 
-def trained_network(plan: TrainPlan, weights: "list[np.ndarray]") -> "tf.keras.Model":
-    """The U-Net with these weights of a checkpoint and its one output that segments, as it will be used."""
+def trained_network(plan: TrainPlan, members: "Sequence[list[np.ndarray]]") -> "tf.keras.Model":
+    """The U-Nets with these weights of checkpoints, one entry for each, as the one network that segments."""
+    return to_segment(mean_of([_member(plan, weights) for weights in members]), plan.settings)
+
+
+def _member(plan: TrainPlan, weights: "list[np.ndarray]") -> "tf.keras.Model":
+    """A U-Net with its one output that segments."""
     import tensorflow as tf
 
     model = build_network(plan)
     model.set_weights(weights)
     if len(model.outputs) > 1:
         model = tf.keras.Model(model.input, model.outputs[0], name=model.name)
-    return to_segment(model, plan.settings)
+    return model
 
 
 def whole_network(plan: TrainPlan, model: "tf.keras.Model") -> "tf.keras.Model":

@@ -38,7 +38,7 @@ def tiny_bundle(
     """
     import tensorflow as tf
 
-    from segpipe.models.unet import build_unet, to_segment
+    from segpipe.models.unet import build_unet, mean_of, to_segment
 
     settings = replace(NetworkSettings(filters=4, depth=2, mirror=False), **network)
     labels = CONVENTIONS[convention]
@@ -51,7 +51,10 @@ def tiny_bundle(
         model.set_weights(learner.get_weights())
     if levels:
         _follow_brightness(model, levels)
-    model = to_segment(model, settings)
+    others = [
+        build_unet(settings, len(modalities), len(labels.regions), seed=3 + n) for n in range(1, settings.members)
+    ]
+    model = to_segment(mean_of([model, *others]), settings)
     bundle = Bundle(
         url=url,
         modalities=modalities,

@@ -35,6 +35,7 @@ NETWORKS = {
     "group-normalised": {"normalisation": "group", "filters": 8},
     "resized": {"upsampling": "resized"},
     "mirrored": {"trained_steps": 20, "mirror": True},
+    "of-three": {"trained_steps": 20, "quality": "best"},
     "small-crop": {"crop": (8, 8)},
     "crop-beyond-the-slice": {"crop": (64, 64)},
 }

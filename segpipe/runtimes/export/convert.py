@@ -31,11 +31,11 @@ def _in_float32(model: Any, bundle: Bundle) -> Any:
     """The same network computing in float32: which precision it runs in is decided where it runs."""
     if bundle.network["precision"] == "float32":
         return model
-    from segpipe.models.unet import build_unet, to_segment
+    from segpipe.models.unet import build_ensemble, to_segment
 
     names = {setting.name for setting in fields(NetworkSettings)}
     settings = NetworkSettings(**{name: value for name, value in bundle.network.items() if name in names})
-    twin = build_unet(replace(settings, precision="float32"), len(bundle.modalities), len(bundle.regions))
+    twin = build_ensemble(replace(settings, precision="float32"), len(bundle.modalities), len(bundle.regions))
     twin.set_weights(model.get_weights())
     return to_segment(twin, settings)
 
