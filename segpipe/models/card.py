@@ -5,6 +5,8 @@ reference page are one table.
 """
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -24,6 +26,15 @@ PREPARED = "brain-1mm"
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 CROPS = ("whole", "non-zero", "brain")
 _LARGEST_EDGE = 1024
+_MOST_VOXELS = 1 << 26  # of a patch: 400 cubed
+_SPACINGS_MM = (0.1, 20.0)
+MODALITIES = {
+    "FLAIR": r"(t2)?_?flair|t2f",
+    "T1ce": r"t1w?_?(ce|c|gd|gad|km|post|contrast)\w*|(ce|gd)_?t1w?|t1w?_?(with|post)_?contrast",
+    "T1": r"t1w?|t1n|t1_?native",
+    "T2": r"t2w?",
+}
+"""What the tables call a modality, and how else it is written, lower case."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +312,11 @@ def _contradictions(values: Mapping[str, Any], scalings: Sequence[Scaling]) -> l
     """What single keys that are right say against each other."""
     faults = []
     modalities, dimensions = values["input.modalities"], int(values["input.dimensions"])
+    for name in modalities:
+        if (usual := modality(name)) not in (name, None):
+            faults.append(f"input.modalities names {name!r}, which the tables call {usual}")
+        elif name != " ".join(name.split()) or not name.isprintable():
+            faults.append(f"input.modalities names {name!r}, which no scan can have")
     if len(set(modalities)) != len(modalities):
         faults.append(f"input.modalities names one twice: {', '.join(modalities)}")
     orientation = values["input.orientation"]
@@ -309,9 +325,12 @@ def _contradictions(values: Mapping[str, Any], scalings: Sequence[Scaling]) -> l
     patch = values["window.patch"]
     if len(patch) != dimensions or any(edge != int(edge) or not 1 <= edge <= _LARGEST_EDGE for edge in patch):
         faults.append(f"window.patch is {patch}, wanted are {dimensions} whole numbers from 1 to {_LARGEST_EDGE}")
+    elif math.prod(map(int, patch)) > _MOST_VOXELS:
+        faults.append(f"window.patch is {patch}, allowed are {_MOST_VOXELS:,} voxels in all")
     spacing = values["input.spacing_mm"]
-    if spacing and (len(spacing) not in {dimensions, 3} or any(size <= 0 for size in spacing)):
-        faults.append(f"input.spacing_mm is {spacing}, wanted are {dimensions} numbers above 0")
+    least, most = _SPACINGS_MM
+    if spacing and (len(spacing) not in {dimensions, 3} or not all(least <= size <= most for size in spacing)):
+        faults.append(f"input.spacing_mm is {spacing}, wanted are {dimensions} numbers from {least} to {most:g}")
     if not 0 <= values["window.overlap"] < 1:
         faults.append(f"window.overlap is {values['window.overlap']}, allowed is 0 up to but not 1")
     mirror = values["window.mirror"]
@@ -354,6 +373,16 @@ def _spacing(values: Sequence[float], flat: bool) -> tuple[float, ...]:
 
 def _axis(code: str) -> int:
     return {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}.get(code, -1)
+
+
+def modality(name: str) -> str | None:
+    """What the tables call a modality that goes by one of its usual names, else None.
+
+    >>> modality("t1_post"), modality("PD")
+    ('T1ce', None)
+    """
+    word = re.sub(r"[^0-9a-z]+", "_", name.casefold()).strip("_")
+    return next((kind for kind, pattern in MODALITIES.items() if re.fullmatch(pattern, word)), None)
 
 
 def scaling_table(rule: Scaling) -> dict[str, Any]:

@@ -13,19 +13,13 @@ from typing import Any
 from segpipe.core.input_scale import Scaling
 from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import ModelError
-from segpipe.models.card import BACKGROUND, scaling_table
+from segpipe.models.card import BACKGROUND, MODALITIES, modality, scaling_table
 from segpipe.storage import url_to_fs
 
 _NOT_STATED = "not stated: ask who trained it"
 _NNUNET_PAPER = "Isensee et al. 2021, nnU-Net, doi 10.1038/s41592-020-01008-z"
 _LARGEST_BYTES = 1 << 24
 
-_MODALITIES = {
-    "FLAIR": r"(t2)?_?flair|t2f",
-    "T1ce": r"t1w?_?(ce|c|gd|gad|km|post|contrast)\w*|(ce|gd)_?t1w?|t1w?_?(with|post)_?contrast",
-    "T1": r"t1w?|t1n|t1_?native",
-    "T2": r"t2w?",
-}
 _LABEL_KINDS = {
     "necrotic": r"necro|ncr|\bnet\b|non[ _-]*enh",
     "enhancing": r"enhanc|\bet\b|active",
@@ -363,10 +357,9 @@ def _nnunet_output(draft: Draft, labels: Mapping[str, Any], url: str) -> None:
 def _modalities(names: Sequence[str], draft: Draft) -> list[str]:
     found = []
     for name in names:
-        word = re.sub(r"[^0-9a-z]+", "_", name.casefold()).strip("_")
-        known = next((kind for kind, pattern in _MODALITIES.items() if re.fullmatch(pattern, word)), None)
+        known = modality(name)
         if known is None:
-            draft.remarks.append(f"the channel {name!r} is not one of {', '.join(_MODALITIES)}: CHECK its name")
+            draft.remarks.append(f"the channel {name!r} is not one of {', '.join(MODALITIES)}: CHECK its name")
         found.append(known or name)
     return found
 

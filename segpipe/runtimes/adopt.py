@@ -307,6 +307,11 @@ def _input_faults(port: Any, card: Card) -> list[str]:
             f" {wanted}: batch, channels and the patch"
         ]
     faults = []
+    if not port.get_element_type().is_real():
+        faults.append(
+            f"its input is of {port.get_element_type().get_type_name()}, which holds no scaled intensities:"
+            " export it with an input of float32"
+        )
     if shape[1].is_static and shape[1].get_length() != len(card.modalities):
         names = ", ".join(card.modalities)
         faults.append(
@@ -321,7 +326,13 @@ def _input_faults(port: Any, card: Card) -> list[str]:
 
 
 def _ending_faults(port: Any, card: Card) -> list[str]:
-    """What the last operator says against the card's activation."""
+    """What the last operator and the kind of output say against the card."""
+    wanted = f"wanted is one channel for each of {', '.join(card.channels)}, on the grid of the patch"
+    if not port.get_element_type().is_real():
+        return [f"its output is of {port.get_element_type().get_type_name()}, labels perhaps: {wanted}"]
+    shape = port.get_partial_shape()
+    if shape.rank.is_static and len(shape) != card.dimensions + 2:
+        return [f"its output has {len(shape)} axes {shape}, not {card.dimensions + 2}: {wanted}"]
     kind = port.get_node().input_value(0).get_node().get_type_name()
     ending = _ENDINGS.get(kind)
     if ending is not None and card.activation != "none":
@@ -329,7 +340,6 @@ def _ending_faults(port: Any, card: Card) -> list[str]:
             f"it ends in {kind}, so that its output is probabilities already: `output.activation` is none,"
             f" not {card.activation}"
         ]
-    shape = port.get_partial_shape()
     channels = None if shape.rank.is_dynamic or len(shape) < 2 or shape[1].is_dynamic else shape[1].get_length()
     if channels is not None and channels != len(card.channels):
         return [f"its output has {channels} channels, the card names {len(card.channels)} ({', '.join(card.channels)})"]
@@ -384,10 +394,11 @@ def _answer_faults(model: Any, card: Card) -> list[str]:
 
     clone = model.clone()
     clone.reshape({"image": [1, len(card.modalities), *card.patch[3 - card.dimensions :]]})
-    noise = np.random.default_rng(0).standard_normal(clone.input("image").shape).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(clone.input("image").shape, np.float32)
     try:
         run = core().compile_model(_float32(clone), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        answers = {name: run(patch)["output"].copy() for name, patch in (("noise", noise), ("zeros", 0 * noise))}
+        patches = (("noise", noise), ("zeros", 0 * noise), ("noise again", noise))
+        answers = {name: run(patch)["output"].copy() for name, patch in patches}
     except Exception as error:
         return [f"OpenVINO cannot run it ({_first_line(error)})"]
     for name, answer in answers.items():
@@ -398,6 +409,8 @@ def _answer_faults(model: Any, card: Card) -> list[str]:
                 f"its output goes from {answer.min():.3g} to {answer.max():.3g} and is not a probability:"
                 " `output.activation` is softmax or sigmoid, not none"
             ]
+    if not np.allclose(answers["noise"], answers["noise again"], rtol=1e-3, atol=1e-3):
+        return ["it answers otherwise when it sees the same patch again: export it without operators of chance"]
     return []
 
 

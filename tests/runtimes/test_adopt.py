@@ -209,6 +209,10 @@ FAULTS = {
     "activation twice": (network, {"activation": "Softmax"}, {}, "it ends in Softmax"),
     "no activation": (network, {}, {"output__activation": "none"}, "is not a probability"),
     "zeros": (network, {"activation": "Reciprocal"}, {}, "its output for a patch of zeros is not finite"),
+    "input of whole numbers": (network, {"whole_numbers": True}, {}, "its input is of u8"),
+    "output of whole numbers": (network, {"activation": "Size"}, {}, "its output is of i64, labels perhaps"),
+    "rank of output": (network, {"activation": "Flatten"}, {}, "its output has 2 axes"),
+    "chance": (network, {"activation": "RandomNormalLike"}, {}, "answers otherwise when it sees the same patch again"),
     "output": (network, {}, {"output__name": "seg"}, "let `output.name` of the card say which one, not 'seg'"),
 }
 
