@@ -80,11 +80,14 @@ class PartWriter:
     def write_together(self, table_name: str, tables: Iterable[pa.Table]) -> None:
         """Append rows in few row groups, for a reader pays for each; no more of them wait than a row group holds."""
         waiting: list[pa.Table] = []
+        size = 0
         for rows in tables:
             waiting.append(rows)
-            if sum(one.nbytes for one in waiting) > _TOGETHER_BYTES:
+            size += rows.nbytes  # counted once each: of thousands, that takes a while
+            if size > _TOGETHER_BYTES:
                 self.write(table_name, pa.concat_tables(waiting))
                 waiting.clear()
+                size = 0
         if waiting:
             self.write(table_name, pa.concat_tables(waiting))
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from segpipe import trainers
@@ -23,6 +22,7 @@ from segpipe.storage.model_directory import read_history
 from segpipe.trainers.checkpoints import positions
 from segpipe.trainers.records import take_failure
 from segpipe.warehouse.runs import RunRecord, record_run
+from tests.processes import workers_of_spark
 from tests.trainers.conftest import TINY
 from tests.trainers.listeners import Listeners
 
@@ -117,9 +117,29 @@ def copy_of_reference(reference: Bundle, settings) -> Bundle:
     return Bundle.load(settings().model)
 
 
+@pytest.fixture(scope="session")
+def stopped(tables: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
+    """A model directory as a training leaves it that ends inside its second epoch, and how often a step was traced."""
+    from segpipe.models.losses import dice_cross_entropy
+    from segpipe.trainers import worker
+
+    traced = []
+
+    def counting(total: Any) -> Any:
+        loss = dice_cross_entropy(total)
+        return lambda truth, logits: traced.append(logits) or loss(truth, logits)
+
+    model = str(tmp_path_factory.mktemp("stopped") / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "dice_cross_entropy", counting)
+        asked = {"trainer": "local", "checkpoint_minutes": 60, **TINY}
+        train_until(TrainSettings(warehouse=tables, cohort="tiny", model=model, **asked), epoch=1, step=2)
+    return model, len(traced)
+
+
 @EVERY
-def test_trains_the_same_network_whatever_the_trainer_and_the_same_bits_twice(
-    settings, spark, reference: Bundle, trained: Callable[[str], Trained], trainer: str
+def test_trains_the_same_network_whatever_the_trainer(
+    reference: Bundle, trained: Callable[[str], Trained], trainer: str
 ):
     bundle, record = trained(trainer).bundle, trained(trainer).record
 
@@ -133,8 +153,12 @@ def test_trains_the_same_network_whatever_the_trainer_and_the_same_bits_twice(
     assert load_keras(bundle)(np.zeros((1, *bundle.crop, 4), np.float32)).shape == (1, *bundle.crop, 3)
     assert record.model_id == bundle.model_id
     json.dumps(bundle.metrics, allow_nan=False)
-    again, _ = run(settings(trainer=trainer), spark)
-    assert again.weights_sha256 == bundle.weights_sha256
+
+
+def test_horovod_trains_the_same_bits_twice(settings, spark, trained: Callable[[str], Trained]):
+    """The others do so below, although they are stopped or killed on the way."""
+    again, _ = run(settings(trainer="horovod"), spark)
+    assert again.weights_sha256 == trained("horovod").bundle.weights_sha256
 
 
 @pytest.mark.parametrize("trainer", ["orca", "horovod"])
@@ -145,9 +169,9 @@ def test_a_training_on_one_machine_listens_on_loopback_alone(trained: Callable[[
     assert not listeners.beyond_loopback
 
 
-@pytest.mark.parametrize("stops", [[(0, 1), (0, 2), (1, 1)], [(1, 0)]], ids=["inside epochs", "between epochs"])
-def test_however_often_it_is_stopped_not_a_bit_differs(settings, reference: Bundle, stops: list[tuple[int, int]]):
-    for stop in stops:
+def test_however_often_it_is_stopped_not_a_bit_differs(settings, reference: Bundle):
+    """Twice inside one epoch, between epochs, and inside the last."""
+    for stop in ((0, 1), (0, 2), (1, 0), (1, 1)):
         train_until(settings(checkpoint_minutes=1e-9), *stop)
         assert newest(settings().model) == stop
     bundle, _ = run(settings(), None)
@@ -163,29 +187,14 @@ def test_a_worker_that_is_killed_is_replaced_and_not_a_bit_differs(settings, spa
         job = pool.submit(run, asked, spark)
         while not positions(asked.model) and not job.done():
             time.sleep(0.01)
-        for worker in workers():
+        for worker in workers_of_spark():
             worker.kill()
         bundle, record = job.result()
     assert record.counts["retries"] == 1
     assert bundle.weights_sha256 == trained("orca").bundle.weights_sha256
 
 
-def workers() -> list[psutil.Process]:
-    """Spark's Python workers: processes that the fork server has forked, and not the fork server itself."""
-    servers = [one for one in psutil.Process().children(recursive=True) if _is_fork_server(one)]
-    return [one for one in servers if one.parent() in servers]
-
-
-def _is_fork_server(process: psutil.Process) -> bool:
-    try:
-        return "segpipe.trainers.forkserver" in process.cmdline()
-    except psutil.Error:  # it has ended
-        return False
-
-
 def test_compact_between_stop_and_resume_changes_not_a_bit(settings, reference: Bundle, tables: str, tmp_path: Path):
-    import shutil
-
     from tests.trainers.conftest import merge
 
     own = shutil.copytree(tables, tmp_path / "tables").as_posix()
@@ -195,28 +204,16 @@ def test_compact_between_stop_and_resume_changes_not_a_bit(settings, reference: 
     assert bundle.weights_sha256 == reference.weights_sha256
 
 
-def test_a_step_is_traced_once(settings, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_is_traced_once(stopped: tuple[str, int]):
     """Twice costs each worker of the default network five seconds of processor time more."""
-    from segpipe.models.losses import dice_cross_entropy
-    from segpipe.trainers import worker
-
-    traced = []
-
-    def counting(total: Any) -> Any:
-        loss = dice_cross_entropy(total)
-        return lambda truth, logits: traced.append(logits) or loss(truth, logits)
-
-    monkeypatch.setattr(worker, "dice_cross_entropy", counting)
-    train_until(settings(), epoch=0, step=2)
-    assert len(traced) == 1
+    assert stopped[1] == 1
 
 
-def test_no_checkpoint_inside_an_epoch_before_it_is_time(settings):
-    train_until(settings(checkpoint_minutes=60), epoch=1, step=2)
-    assert newest(settings().model) == (1, 0)
+def test_no_checkpoint_inside_an_epoch_before_it_is_time(stopped: tuple[str, int]):
+    assert newest(stopped[0]) == (1, 0)
 
 
-def test_a_stage_that_spark_starts_again_does_not_fall_behind_its_checkpoints(settings):
+def test_a_stage_that_spark_starts_again_does_not_fall_behind_its_checkpoints(settings, stopped: tuple[str, int]):
     """Its plan is that of the first time; whoever made it plans again."""
     from segpipe.trainers import resumed
     from segpipe.trainers.contract import Alone
@@ -224,16 +221,16 @@ def test_a_stage_that_spark_starts_again_does_not_fall_behind_its_checkpoints(se
     from segpipe.trainers.worker import Worker
 
     plan = make_plan(settings())
-    train_until(settings(), epoch=1, step=0)
+    shutil.copytree(stopped[0], settings().model)
     with pytest.raises(RuntimeError, match=r"a worker was lost after epoch-00001.npz"):
         Worker(plan, Alone).build_model()
     Worker(resumed(plan), Alone).build_model()
 
 
-def test_a_damaged_checkpoint_is_named(settings):
+def test_a_damaged_checkpoint_is_named(settings, stopped: tuple[str, int]):
     from segpipe.errors import ModelError
 
-    train_until(settings(), epoch=1, step=0)
+    shutil.copytree(stopped[0], settings().model)
     path = Path(settings().model, "checkpoints", "epoch-00001.npz")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelError, match=r"epoch-00001.npz is damaged .*: remove it"):
@@ -263,10 +260,14 @@ def test_a_lost_bundle_is_made_again_from_the_checkpoints(settings, copy_of_refe
     again.verify()
 
 
-def test_a_finished_training_decides_otherwise_without_another_step(settings):
-    first, _ = run(settings(trainer="local", mirror=False), None)
-    asked = settings(trainer="local", mirror=True, threshold=0.3)
-    again, _ = run(asked, None)
+def test_a_finished_training_decides_otherwise_without_another_step(settings, copy_of_reference: Bundle):
+    before = written(copy_of_reference)
+    assert copy_of_reference.network["mirror"], "as is the default"
+    first, _ = run(settings(mirror=False), None)
+    kept, _ = run(settings(), None)
+    assert (kept, kept.network["mirror"]) == (first, False), "the same command keeps how a finished model looks"
+    again, _ = run(settings(mirror=True, threshold=0.3), None)
+    assert written(again) == before
     assert losses(again) == losses(first)
     assert again.weights_sha256 == first.weights_sha256
     assert again.model_id != first.model_id
@@ -274,14 +275,6 @@ def test_a_finished_training_decides_otherwise_without_another_step(settings):
     image = np.random.default_rng(0).normal(size=(1, *first.crop, len(first.modalities))).astype(np.float32)
     turned = load_keras(again)(image[:, ::-1]).numpy()[:, ::-1]
     np.testing.assert_allclose(turned, load_keras(again)(image).numpy(), atol=1e-6)
-
-
-def test_the_same_command_keeps_how_a_finished_model_looks(settings, copy_of_reference: Bundle):
-    """Where a later version looks otherwise when nobody says how, nothing of the model changes."""
-    assert copy_of_reference.network["mirror"], "as is the default"
-    first, _ = run(settings(mirror=False), None)
-    again, _ = run(settings(), None)
-    assert (again, again.network["mirror"]) == (first, False)
 
 
 def test_best_quality_is_the_mean_of_networks_from_three_seeds(settings, reference: Bundle, copy_of_reference: Bundle):
@@ -367,9 +360,11 @@ def test_a_3d_network_is_stopped_goes_on_and_segments_as_it_was_validated(settin
     whole, _ = run(settings(**solid), None)
     assert whole.crop == (8, 8, 8)
     assert {f"dice_{region}" for region in whole.regions} <= set(read_history(whole.url)[0])
+    left = settings(**solid, model=f"{whole.url}-left")
+    train_until(left, epoch=1, step=1)
     for trainer in ("local", "orca"):
         other = settings(**solid, model=f"{whole.url}-{trainer}", trainer=trainer)
-        train_until(other, epoch=1, step=1)
+        shutil.copytree(left.model, other.model)
         bundle, _ = run(other, spark)
         np.testing.assert_allclose(losses(bundle), losses(whole), atol=1e-4)
         if trainer == "local":
