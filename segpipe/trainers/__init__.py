@@ -1,34 +1,28 @@
 """Local, Orca and Horovod training behind one contract."""
 
-import math
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, fields, replace
-from statistics import fmean
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segpipe import registry
 from segpipe.errors import ModelError, SegpipeError, UsageError
 from segpipe.registry import TRAINERS
-from segpipe.settings import NetworkSettings, TrainSettings
+from segpipe.settings import TrainSettings
 from segpipe.traces import first_line
+from segpipe.trainers.follow import followed
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from segpipe.models.bundle import Bundle
-    from segpipe.trainers.checkpoints import Checkpoint
     from segpipe.trainers.contract import TrainPlan
     from segpipe.warehouse.runs import RunRecord
 
 __all__ = ["TRAINERS", "train"]
 
-_POLL_SECONDS = 1.0
 _MEMBERS = "members"  # the folder, in a model directory, of its further networks
-_RECENT_EPOCHS = 5  # the time left is told from these
 _REASON_LENGTH = 200
-_NOT_OF_THE_MODEL = ("warehouse", "model", "lock_wait_seconds", "ports")
 _GO_ON = "see why with --verbose; the same command goes on from the last checkpoint"
 
 
@@ -47,6 +41,7 @@ def train(
     """
     from segpipe.storage.lock import lock
     from segpipe.trainers.cluster import check_cluster
+    from segpipe.trainers.keep import keep
     from segpipe.trainers.plan import make_plan
 
     on_spark = TRAINERS[settings.trainer].on_spark
@@ -66,7 +61,7 @@ def train(
                 of_them = f", network {number} of {len(plans)}" if len(plans) > 1 else ""
                 _train_to_end(plan, session, run, progress, f"train ({settings.trainer}{of_them})")
         with run.stage("save"):
-            bundle = _save(plans)
+            bundle = keep(plans)
     run.model_id = bundle.model_id
     run.lines.append(bundle.seal_line)
     if left_out := plans[0].left_out:
@@ -148,7 +143,7 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
     row = TRAINERS[plan.settings.trainer]
     trainer = registry.module(row.module)
     take_failure(plan.settings.model)
-    with _followed(plan, progress, title) as tell:
+    with followed(plan, progress, title) as tell:
         for attempt in range(plan.settings.retries + 1):
             if plan.finished:
                 return
@@ -182,174 +177,6 @@ def reason_of(error: Exception) -> str:
     """The error in a worker in a line where there is one, else the first line of what Spark or Horovod says."""
     reason = first_line(error)
     return reason if len(reason) <= _REASON_LENGTH else f"{reason[: _REASON_LENGTH - 1]}…"
-
-
-@contextmanager
-def _followed(plan: "TrainPlan", progress: Any, title: str) -> Iterator[Callable[[str], None]]:
-    """Show each epoch when it stands in history.csv: workers on other machines have no other way to tell."""
-    from segpipe.storage.model_directory import read_history
-
-    if progress is None or plan.finished:
-        yield lambda line: None
-        return
-    stop = threading.Event()
-    shown = plan.initial_epoch
-    with progress(plan.epochs, title) as bar:
-        bar.begin_at(shown)
-
-        def show() -> None:
-            nonlocal shown
-            rows = read_history(plan.settings.model)
-            for place in range(shown, len(rows)):
-                bar.advance()
-                bar.tell(epoch_line(rows[: place + 1], plan.epochs, plan.coarse_epochs))
-            shown = max(shown, len(rows))
-
-        def follow() -> None:
-            while not stop.wait(_POLL_SECONDS):
-                show()
-
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
-            yield bar.tell
-        finally:
-            stop.set()
-            thread.join()
-            show()
-
-
-def epoch_line(rows: Sequence[Mapping[str, float]], epochs: int, coarse_epochs: int = 0) -> str:
-    """The last epoch of a history in a line: loss, validation Dice per region, speed, and how long the rest takes."""
-    row = rows[-1]
-    scores = [
-        f"{name.removeprefix('dice_')} {value:.3f}"
-        for name, value in row.items()
-        if name.startswith("dice_") and value == value
-    ]
-    dice = f"  Dice {', '.join(scores)}" if scores else ""
-    done = len(rows)
-    recent = range(max(0, done - _RECENT_EPOCHS), done)
-    seconds = sum(rows[epoch]["seconds"] + rows[epoch]["validation_seconds"] for epoch in recent)
-    seconds *= _pixels(range(done, epochs), coarse_epochs) / _pixels(recent, coarse_epochs)
-    left = f"  {_duration(seconds)} left" if done < epochs else ""
-    speed = f"{row['images_per_second']:.3g} images/s"
-    return f"epoch {done} of {epochs}  loss {row['loss']:.3f}{dice}  {speed}{left}"
-
-
-def _pixels(epochs: range, coarse_epochs: int) -> int:
-    """How many pixels some epochs show, in units of what a coarse one does."""
-    return sum(1 if epoch < coarse_epochs else 4 for epoch in epochs)
-
-
-def _duration(seconds: float) -> str:
-    """About how long, in the unit that a person would take.
-
-    >>> _duration(42), _duration(600), _duration(20_000)
-    ('42 s', '10 min', '5.6 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _save(plans: Sequence["TrainPlan"]) -> "Bundle":
-    """The bundle of the epochs that are kept; the one that stands already, where it is that."""
-    from segpipe.models.bundle import Bundle, save_bundle, weights_sha256
-    from segpipe.storage.model_directory import HISTORY, history_bytes
-    from segpipe.trainers.network import trained_network
-    from segpipe.trainers.pooled import tile_shape
-    from segpipe.warehouse.runs import versions
-
-    plan, settings = plans[0], plans[0].settings
-    kept = [_kept(each) for each in plans]
-    convention = plan.convention
-    model = trained_network(plan, [each.weights for each in kept])
-    bundle = Bundle(
-        url=settings.model,
-        modalities=plan.modalities,
-        orientation=plan.orientation,
-        crop=tile_shape(plan),
-        multiple=settings.pool << settings.depth,
-        label_convention=convention.name,
-        labels={str(label): name for label, name in convention.labels.items()},
-        regions=dict(convention.regions),
-        network=_network(settings),
-        training={name: value for name, value in asdict(settings).items() if name not in _NOT_OF_THE_MODEL},
-        cohort=settings.cohort,
-        split_rule=plan.split_rule,
-        space=plan.space,
-        subjects={
-            split: len({plan.scans[s].subject for s in plan.of_split(split)}) for split in ("train", "validation")
-        },
-        metrics=_metrics(kept, plan.regions),
-        threshold=settings.threshold,
-        weights_sha256=weights_sha256(model.get_weights()),
-        versions=versions(),
-    )
-    try:
-        standing = Bundle.load(settings.model).verify()
-        if standing.trained_as == bundle.fingerprint:
-            return standing
-    except ModelError:
-        pass  # none yet, or one that a kill left half-written
-    return save_bundle(bundle, model, {HISTORY: history_bytes(_newest(settings.model)["history"])})
-
-
-def _network(settings: TrainSettings) -> dict[str, Any]:
-    """What the bundle says of its network; a single one says nothing of members, as in earlier versions."""
-    said = {field.name: getattr(settings, field.name) for field in fields(NetworkSettings)}
-    return said if settings.members > 1 else {name: value for name, value in said.items() if name != "quality"}
-
-
-def _metrics(kept: Sequence["Checkpoint"], regions: Sequence[str]) -> dict[str, Any]:
-    """Loss and validation Dice of the epochs that are kept, the mean over a model's networks."""
-    rows = [each.meta["history"][each.position.epoch - 1] for each in kept]
-    scans = [each.meta["scores"] for each in kept]
-    return {
-        "epoch": kept[0].position.epoch,
-        "loss": fmean(row["loss"] for row in rows),
-        "validation_dice": {region: _mean(row[f"dice_{region}"] for row in rows) for region in regions},
-        "validation_dice_by_scan": {
-            scan: {region: _mean(scores[scan][region] for scores in scans) for region in scans[0][scan]}
-            for scan in scans[0]
-        },
-    }
-
-
-def _kept(plan: "TrainPlan") -> "Checkpoint":
-    """The checkpoint of the epoch that becomes the model."""
-    from segpipe.trainers import checkpoints
-
-    model = plan.settings.model
-    return checkpoints.read(model, checkpoints.Position(_kept_epoch(_newest(model), plan.epochs)))
-
-
-def _newest(model: str) -> "Mapping[str, Any]":
-    """What the newest checkpoint of a training says of itself."""
-    from segpipe.trainers import checkpoints
-
-    return checkpoints.read_meta(model, checkpoints.positions(model)[-1])
-
-
-def _kept_epoch(meta: "Mapping[str, Any]", epochs: int) -> int:
-    """The epoch whose weights become the model, of a training of so many that has ended.
-
-    It is the last, when the learning rate has come down, as in nnU-Net (Isensee et al. 2021, doi
-    10.1038/s41592-020-01008-z): on a few patients who validate, it is chance that makes one epoch the best. Where
-    patience ended the training before, it is the one with the best validation Dice.
-
-    >>> meta = {"history": [{}, {}], "best_epoch": 1}
-    >>> _kept_epoch(meta, epochs=2), _kept_epoch(meta, epochs=3)
-    (2, 1)
-    """
-    done = len(meta["history"])
-    return done if done == epochs else int(meta["best_epoch"])
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    mean = fmean(values)
-    return None if math.isnan(mean) else mean
 
 
 def _slices_seen(model: str) -> int:

@@ -278,12 +278,14 @@ def test_a_finished_training_decides_otherwise_without_another_step(settings, co
 
 
 def test_best_quality_is_the_mean_of_networks_from_three_seeds(settings, reference: Bundle, copy_of_reference: Bundle):
-    """A standard model is the first of them, so that nothing is learnt twice; the same command keeps them."""
+    """A standard model is the first of them. It goes on where a killed one left the second, and the third is there."""
+    others = [run(settings(seed=seed, model=f"{copy_of_reference.url}-{seed}"), None)[0] for seed in (1, 2)]
+    further = [str(Path(copy_of_reference.url, "members", number)) for number in ("2", "3")]
+    train_until(settings(seed=1, model=further[0]), epoch=1, step=1)
+    shutil.copytree(Path(others[1].url, "checkpoints"), Path(further[1], "checkpoints"))
     standing = written(copy_of_reference)
-    best, record = run(settings(quality="best"), None)
-    assert written(best) == standing
-    assert record.counts["slices_seen"] == 3 * TINY["epochs"] * TINY["steps_per_epoch"] * TINY["batch_size"]
-    others = [run(settings(seed=seed, model=f"{best.url}-{seed}"), None)[0] for seed in (1, 2)]
+    best, _ = run(settings(quality="best"), None)
+    assert written(best) == standing, "nothing is learnt twice"
 
     image = np.random.default_rng(0).normal(size=(2, *best.crop, len(best.modalities))).astype(np.float32)
     answers = [load_keras(one)(image).numpy() for one in (reference, *others)]
@@ -292,17 +294,8 @@ def test_best_quality_is_the_mean_of_networks_from_three_seeds(settings, referen
     said = [one.metrics["validation_dice"]["whole_tumour"] for one in (reference, *others)]
     assert best.metrics["validation_dice"]["whole_tumour"] == pytest.approx(np.mean(said))
 
-    assert run(settings(), None)[0] == best
+    assert run(settings(), None)[0] == best, "the same command keeps them"
     assert run(settings(quality="standard"), None)[0].model_id == reference.model_id
-
-
-@pytest.mark.usefixtures("copy_of_reference")
-def test_best_quality_goes_on_where_a_killed_training_left_one_of_its_networks(settings, reference: Bundle):
-    wanted, _ = run(settings(quality="best"), None)
-    killed = settings(quality="best", model=f"{wanted.url}-killed")
-    shutil.copytree(reference.url, killed.model)
-    train_until(settings(seed=1, model=f"{killed.model}/members/2"), epoch=1, step=1)
-    assert run(killed, None)[0].weights_sha256 == wanted.weights_sha256
 
 
 @pytest.mark.parametrize(("coarse_share", "epochs"), [(0.0, 3), (0.5, 6)], ids=["full size", "4 coarse epochs"])

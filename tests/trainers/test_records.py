@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from segpipe.errors import StorageError, TableError
-from segpipe.trainers import epoch_line, reason_of
+from segpipe.trainers import reason_of
 from segpipe.trainers.events import write_events
+from segpipe.trainers.follow import epoch_line
 from segpipe.trainers.records import take_failure, telling
 
 ROW = {
