@@ -48,11 +48,11 @@ filters.forEach((field) => field.addEventListener("input", filter));
 filter();
 
 const gallery = document.getElementById("gallery");
-document.querySelector("[data-choose]").addEventListener("input", (event) => {
+document.querySelectorAll("[data-choose]").forEach((field) => field.addEventListener("input", (event) => {
   for (const path of gallery.querySelectorAll("path")) {
     path.classList.toggle("shown", path.classList.contains(`r${event.target.value}`));
   }
-});
+}));
 document.querySelectorAll("[data-show]").forEach((box) => box.addEventListener("input", () => {
   gallery.classList.toggle(`no-${box.dataset.show}`, !box.checked);
 }));

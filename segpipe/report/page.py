@@ -46,7 +46,8 @@ def build(
     described = results.find_model(str(model))
     scans, rows = results.find_results(tables, cohort, described)
     content = _content(tables, cohort, described, scans, rows, note, (strips, slices_per_strip, surfaces))
-    content |= _preparations(Source(tables), list(scans.values()), preparations)
+    stored = [scan for scan in scans.values() if results.is_stored(scan)]
+    content |= _preparations(Source(tables), stored, preparations)
     content["changes"], content["more_changes"] = results.changes(tables, scans, described, _CHANGES)
     _write(str(output), _render(content, "template.html", ("page.js", "solids.js", *_SCRIPT)))
     return str(output)
@@ -93,8 +94,10 @@ def _content(
     regions = [region for region in convention.region_names if any(row["region"] == region for row in rows)]
     split = next(split for split in SPLITS if any(row["split"] == split for row in rows))
     judged = [row for row in rows if row["split"] == split]
+    stored = {scan_id: scan for scan_id, scan in scans.items() if results.is_stored(scan)}
     order = results.worst_first([row for row in judged if row["region"] == regions[0]])
-    modality = results.background_modality(next(iter(scans.values()))["modalities"])
+    drawn = [scans[row["scan_id"]] for row in order if row["scan_id"] in stored]
+    modality = results.background_modality(drawn[0]["modalities"]) if drawn else ""
     source = Source(tables)
     measures = [results.measures(judged, region) for region in regions]
     rejected = results.quarantined(tables, cohort)
@@ -103,7 +106,7 @@ def _content(
     return {
         "cohort": cohort,
         "model_id": model.model_id,
-        "modalities": [_display_name(name) for name in _modalities(scans)],
+        "modalities": [_display_name(name) for name in _modalities(stored) or model.bundle.get("modalities", [])],
         "made": _now(),
         "version": __version__,
         "note": _note(note, model),
@@ -119,12 +122,11 @@ def _content(
         "charts": history_charts(model) + volume_charts(rows, regions, split),
         "regions": regions,
         "background": _display_name(modality),
-        "right_is_left": all(scan["orientation"].endswith("L") for scan in scans.values()),
-        "strips": [
-            strip(source, scans[row["scan_id"]], model, convention, judged, slices_per_strip) for row in order[:strips]
-        ],
-        "solids": [solid(source, scans[row["scan_id"]], model, convention, judged) for row in order[:surfaces]],
-        "not_shown": max(0, len(order) - strips),
+        "right_is_left": all(scan["orientation"].endswith("L") for scan in stored.values()),
+        "strips": [strip(source, scan, model, convention, judged, slices_per_strip) for scan in drawn[:strips]],
+        "solids": [solid(source, scan, model, convention, judged) for scan in drawn[:surfaces]],
+        "not_shown": len(order) - len(drawn[:strips]),
+        "from_archive": len(scans) - len(stored),
         "splits": [name for name in SPLITS if any(row["split"] == name for row in rows)],
         "rows": [
             row
@@ -135,7 +137,7 @@ def _content(
             )
         ],
         "runs": [_run(run) for run in results.runs_of(tables, cohort, model.ids)],
-        "split_rule": next(iter(scans.values()))["split_rule"],
+        "split_rule": next((scan["split_rule"] for scan in stored.values()), None),
     }
 
 
@@ -150,7 +152,7 @@ def _note(note: str | None, model: ReportedModel) -> str | None:
 
 def _cards(scans: dict[str, Row], first: results.RegionSummary, split: str, rejected: int) -> list[Row]:
     patients = {scan["subject"]: scan["split"] for scan in scans.values()}
-    slices = sum(scan["shape"][0] for scan in scans.values())
+    slices = sum(scan["shape"][0] for scan in scans.values() if results.is_stored(scan))
     counts = [f"{sum(found == name for found in patients.values())} {name}" for name in reversed(SPLITS)]
     region = _spaced(first.region)
     cards = [
@@ -158,7 +160,7 @@ def _cards(scans: dict[str, Row], first: results.RegionSummary, split: str, reje
         {
             "label": "scans",
             "value": f"{len(scans):,}",
-            "detail": f"{slices:,} slices",
+            "detail": f"{slices:,} slices" if slices else "straight from their archive",
         },
         {"label": "inputs in quarantine", "value": f"{rejected:,}"},
     ]

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from segpipe.core.codec import decode
 from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.core.volume import scale
-from segpipe.errors import ModelError, NotFound, TableError
+from segpipe.errors import ModelError, NotFound
 from segpipe.storage.filesystem import filesystem
 from segpipe.storage.model_directory import read_history, stated
 from segpipe.warehouse.predicted import PLANE_COLUMNS, assembled
@@ -32,7 +32,7 @@ _RESULT_COLUMNS = (
     "scan_id", "subject", "session", "split", "region", "volume_ml", "truth_volume_ml", "tp", "fp", "fn", "dice",
     "hd95_mm", "qc_flags",
 )  # fmt: skip
-
+_WHOSE = ("scan_id", "cohort", "subject", "session", "split")
 
 _CHANGE_COLUMNS = (
     *("scan_id", "subject", "session", "region", "previous_session", "days_since_previous", "days_since_baseline"),
@@ -119,25 +119,36 @@ def find_model(model: str) -> ReportedModel:
 def find_results(warehouse: Store, cohort: str, model: ReportedModel) -> tuple[dict[str, Row], list[Row]]:
     """Scans by scan_id, and rows of `segmentations` that are worst first within test, validation and train.
 
-    Raises NotFound if the model has segmented nothing of the cohort.
+    Of scans that only `segment --source` saw, no more is known than whose they are, see `is_stored`. Raises NotFound if
+    the model has segmented nothing of the cohort.
     """
-    scans = warehouse.scans(cohort, SCAN_COLUMNS).to_pylist()
     table = warehouse.table("segmentations")
-    wanted = (ds.field("cohort") == cohort) & (ds.field("model_id") == model.model_id)
-    rows = table.to_table(columns=list(_RESULT_COLUMNS), filter=wanted).to_pylist()
+    mine = ds.field("cohort") == cohort
+    columns, wanted = ["cohort", *_RESULT_COLUMNS], mine & (ds.field("model_id") == model.model_id)
+    rows = table.to_table(columns=columns, filter=wanted).to_pylist()
+    by_id = {scan["scan_id"]: scan for scan in _stored(warehouse, cohort, may_be_none=bool(rows))}
     if not rows:
-        models = (
-            table.to_table(columns=["model_id"], filter=ds.field("cohort") == cohort)["model_id"].unique().to_pylist()
-        )
+        models = table.to_table(columns=["model_id"], filter=mine)["model_id"].unique().to_pylist()
         known = f"name one that has: {', '.join(sorted(models))}" if models else "run `segment` first"
         raise NotFound(f"Model {model.model_id} has segmented no scan of cohort {cohort}", known)
-    by_id = {scan["scan_id"]: scan for scan in scans}
-    orphans = sorted({row["scan_id"] for row in rows} - set(by_id))
-    if orphans:
-        raise TableError(
-            f"Table segmentations holds scans that `scans` does not: {', '.join(orphans[:3])}", "run `segment` again"
-        )
+    for row in rows:
+        if row["scan_id"] not in by_id:
+            by_id[row["scan_id"]] = dict.fromkeys(SCAN_COLUMNS) | {name: row[name] for name in _WHOSE}
     return by_id, [_with_name(_finite(row), by_id[row["scan_id"]]) for row in rows]
+
+
+def _stored(warehouse: Store, cohort: str, may_be_none: bool) -> list[Row]:
+    try:
+        return list(warehouse.scans(cohort, SCAN_COLUMNS).to_pylist())
+    except NotFound:
+        if not may_be_none:
+            raise
+        return []
+
+
+def is_stored(scan: Row) -> bool:
+    """Whether a scan stands in `scans` and `slices`, so that it can be drawn; else it came straight from an archive."""
+    return scan["shape"] is not None
 
 
 def changes(warehouse: Store, scans: dict[str, Row], model: ReportedModel, most: int) -> tuple[list[Row], int]:
@@ -277,6 +288,7 @@ def splits_of(scans: Iterable[Row], rows: Sequence[Row], region: str) -> list[Ro
     """Per split: patients, scans, slices, scans with labels, and the median of the true volumes of `region`."""
     found = []
     every = list(scans)
+    judged = {row["scan_id"] for row in rows if row["truth_volume_ml"] is not None}
     for split in ("train", "validation", "test"):
         mine = [scan for scan in every if scan["split"] == split]
         volumes = _known(row["truth_volume_ml"] for row in rows if row["split"] == split and row["region"] == region)
@@ -286,8 +298,8 @@ def splits_of(scans: Iterable[Row], rows: Sequence[Row], region: str) -> list[Ro
                     "split": split,
                     "patients": len({scan["subject"] for scan in mine}),
                     "scans": len(mine),
-                    "slices": sum(scan["shape"][0] for scan in mine),
-                    "labelled": sum(scan["label_convention"] is not None for scan in mine),
+                    "slices": sum(scan["shape"][0] for scan in mine if is_stored(scan)),
+                    "labelled": sum(scan["label_convention"] is not None or scan["scan_id"] in judged for scan in mine),
                     "volume_ml": median(volumes) if volumes else None,
                 }
             )
@@ -304,6 +316,7 @@ def grids_of(scans: Iterable[Row]) -> list[Row]:
             tuple(scan["modalities"]),
         )
         for scan in scans
+        if is_stored(scan)
     )
     return [
         {"shape": shape, "spacing_mm": spacing, "orientation": orientation, "modalities": modalities, "scans": number}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -231,6 +232,26 @@ def test_number_of_strips_is_bounded_and_said(results: Results, tmp_path: Path) 
     built = read(build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html", strips=1))
     assert re.findall(r"<h3>(.*?)</h3>", built) == ["Synthetic_07_013"]
     assert "2 more scans are in the table only" in built
+
+
+@pytest.mark.parametrize("ingested", [0, 1], ids=["none ingested", "one ingested"])
+def test_scans_that_only_an_archive_held_are_told_without_pictures(tmp_path: Path, ingested: int) -> None:
+    cases = [generate(7, number, (14, 40, 36)) for number in (0, 10)]
+    both = write_results(tmp_path, cases)
+    whole = read(build(str(both.warehouse), COHORT, str(both.model), tmp_path / "report.html"))
+    left = [case.scan_id for case in cases[:ingested]]
+    for table in ("scans", "slices"):
+        path = both.warehouse / table / "part-0.parquet"
+        rows = pq.read_table(path)
+        path.unlink()
+        if left:
+            pq.write_table(rows.filter(pc.is_in(rows["scan_id"], pa.array(left))), path)
+    built = read(build(str(both.warehouse), COHORT, str(both.model), tmp_path / "report.html"))
+    Tree(built)
+    told = "2 scans were segmented" if not left else "1 scan was segmented"
+    assert f"{told} straight from the archive: the slices are not in the tables" in built
+    assert re.findall(r"<h3>(.*?)</h3>", built) == [case.subject for case in cases[:ingested]]
+    assert re.findall(r'data-column="patient">.*?</tr>', built) == re.findall(r'data-column="patient">.*?</tr>', whole)
 
 
 def test_model_that_segmented_nothing_is_refused_with_those_that_did(results: Results, tmp_path: Path) -> None:
