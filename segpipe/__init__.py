@@ -41,7 +41,7 @@ def open_warehouse(path: str | os.PathLike[str]) -> Warehouse:
 
     >>> open_warehouse("demo/tables").segmentations.where(split="test").to_pandas()  # doctest: +SKIP
 
-    Raises NotFound if there is none.
+    Raises NotFound if there is no such folder, or one that holds other things.
     """
     from segpipe.analysis import Warehouse
 

@@ -33,6 +33,8 @@ class Warehouse:
         self._checked: dict[str, tuple[int, int]] = {}
         if not self.store.exists():
             raise NotFound(f"Warehouse {path} is not there", "give the folder that ingest wrote to")
+        if self.store.is_another_folder():
+            raise NotFound(f"{path} is not a warehouse: it has no table", "give the folder that ingest wrote to")
 
     @property
     def series(self) -> TableView:

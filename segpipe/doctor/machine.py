@@ -25,7 +25,7 @@ from segpipe.settings import TrainSettings
 GB = 1 << 30
 SETUP = "run `make setup` in a checkout, which pip cannot do" if FROM_WHEEL else "run `make setup`"
 
-LOCKS = ("requirements.lock", "requirements-data.lock", "requirements-horovod.lock")
+LOCK_FILES = ("requirements.lock", "requirements-data.lock", "requirements-horovod.lock")
 
 LEAST_MEMORY_GB = 4
 LEAST_DISK_GB = 2
@@ -61,10 +61,13 @@ def examine(
 
 
 def python() -> Finding:
-    """The interpreter is a Python 3.11."""
+    """The interpreter is a Python 3.11; what pip installs needs that for training alone."""
     found = f"{platform.python_version()} in {sys.prefix}"
-    if sys.version_info[:2] == (3, 11):
+    if platform.python_version_tuple()[:2] == ("3", "11"):
         return Finding("Python", "ok", found)
+    if FROM_WHEEL:
+        remedy = "to train, install segpipe[train] into an environment of Python 3.11"
+        return Finding("Python", "note", f"{found}, not 3.11, which training needs", remedy)
     return Finding("Python", "fault", f"{found}, not 3.11", f"{SETUP}, or set SEGPIPE_PYTHON to a Python 3.11")
 
 
@@ -97,7 +100,7 @@ def packages() -> Iterator[Finding]:
         detail = "installed by pip, perhaps in other versions than the tested ones"
         yield Finding("Packages", "note", detail, "`make setup` in a checkout installs the tested ones")
         return
-    for lock in (ROOT / name for name in LOCKS):
+    for lock in (ROOT / name for name in LOCK_FILES):
         if not lock.is_file():
             yield Finding(lock.name, "fault", "not found beside segpipe", "get the whole repository")
             continue

@@ -10,8 +10,14 @@ from segpipe.launch.project import ROOT
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of this Python with `arguments`: `-c code`, or `-m module`."""
-    return [sys.executable, "-P", *arguments]
+    """The command line of this Python with `arguments`: `-c code`, or `-m module`, and what these are given."""
+    return [sys.executable, *(["-P", *arguments] if sys.version_info >= (3, 11) else without_option(*arguments))]
+
+
+def without_option(kind: str, target: str, *words: str) -> list[str]:
+    """What `-P` does, for Python 3.10, which does not know it: the current folder stands first, and is taken away."""
+    run = {"-c": f"exec({target!r})", "-m": f"import runpy; runpy.run_module({target!r}, None, '__main__', True)"}
+    return ["-c", f"import sys; del sys.path[0]; {run[kind]}", *words]
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

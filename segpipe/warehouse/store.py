@@ -75,6 +75,11 @@ class Store:
         """Whether the folder is there."""
         return bool(self.fs.exists(self.path()))
 
+    def is_another_folder(self) -> bool:
+        """Whether the folder holds something, but no table, nor what jobs keep beside the tables."""
+        names = files.names(self.fs, self.path())
+        return bool(names) and not any(name in TABLES or name.startswith("_") for name in names)
+
     def parts(self, table_name: str) -> list[str]:
         """The names of a table's parts: those in its index table, but for what others have taken the place of."""
         index = INDEX_OF[table_name]

@@ -192,6 +192,14 @@ def test_missing_warehouse_is_not_made(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_of_other_things_is_not_an_empty_warehouse(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    shutil.copytree(results.warehouse, tmp_path / "demo" / "tables")
+    with pytest.raises(NotFound, match=r"demo is not a warehouse: it has no table: give the folder that ingest"):
+        segpipe.open_warehouse(tmp_path / "demo")
+    assert len(segpipe.open_warehouse(tmp_path / "demo" / "tables").scans) == 5
+
+
 def test_reprs_are_short_and_html_is_whole(opened: Warehouse) -> None:
     assert repr(opened) == f"<warehouse {opened.store.url}: {', '.join(TABLES)}>"
     assert repr(opened.scans) == "<scans: each row a subject's session: one scan>"

@@ -41,6 +41,16 @@ def test_what_pip_has_installed_names_extras_and_no_lock(monkeypatch: pytest.Mon
     assert (doctor._is_optional("OpenVINO"), doctor._is_optional("Spark session")) == (True, False)
 
 
+@pytest.mark.parametrize(("from_wheel", "state"), [(False, "fault"), (True, "note")])
+def test_another_python_is_a_fault_in_a_checkout_alone(
+    from_wheel: bool, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor.python().state == "ok"
+    monkeypatch.setattr(doctor, "FROM_WHEEL", from_wheel)
+    monkeypatch.setattr(doctor.platform, "python_version_tuple", lambda: ("3", "13", "0"))
+    assert doctor.python().state == state
+
+
 @pytest.mark.process
 def test_no_java_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
