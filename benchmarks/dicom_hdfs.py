@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import report
 from benchmarks.dicom_index import instances
-from segpipe.pipelines.index import IndexJob, gather, listing
+from segpipe.pipelines.index import IndexJob, dicom_listing, gather
 from segpipe.readers.series import Options
 from segpipe.storage import url_to_fs
 
@@ -55,7 +55,7 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 asked = calls(cluster) - before
                 assert found.files == INSTANCES
-                assert listing(job, found, Options()).series
+                assert dicom_listing(job, found, Options()).series
                 each = ", ".join(f"{count} {method}" for method, count in asked.most_common())
                 print(f"{name}: {seconds:.1f} s, {found.opened} headers, name node: {each}", flush=True)
                 if found.opened:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from segpipe.pipelines.index import IndexJob, gather, listing
+from segpipe.pipelines.index import IndexJob, dicom_listing, gather
 from segpipe.readers.dicom_tags import TAGS
 from segpipe.readers.series import Options
 
@@ -39,7 +39,7 @@ def main() -> None:
         def ours(name: str, source: Path = source, count: int = INSTANCES) -> float:
             job = IndexJob(str(source), f"{scratch}/{name}", "bench", _SECRET, {})
             start = time.perf_counter()
-            found = listing(job, gather(spark, job), Options())
+            found = dicom_listing(job, gather(spark, job), Options())
             seconds = time.perf_counter() - start
             assert len(found.series) == -(-count // SLICES)
             return seconds

@@ -98,7 +98,7 @@ def merged(warehouse: Store, folder: Path) -> Store:
         found = small.rows(table, ["scan_id"])
         counts = found.group_by("part").aggregate([("scan_id", "count_distinct")]).to_pylist()
         scans = {row["part"]: row["scan_id_count_distinct"] for row in counts}
-        group = compact.Group("bench", (table,), "merged.", small.sizes(table.name), scans)
+        group = compact.MergeGroup("bench", (table,), "merged.", small.sizes(table.name), scans)
         for task in compact.plan(group, PART_BYTES, "bench"):
             compact.merge_part(small.url, task, Fence(small.url, "bench", 1, "bench"))
     return small

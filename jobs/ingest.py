@@ -11,7 +11,7 @@ from segpipe.settings import IngestSettings
 
 def run(settings: IngestSettings, context: Context) -> int:
     """Bring the archive into the tables; QUARANTINED when inputs were rejected and `strict` is set."""
-    if settings.plan and not _is_dicom(settings):
+    if settings.plan and not _is_dicom_archive(settings):
         return _print_plan(settings)
     from segpipe.pipelines.ingest import ingest
 
@@ -20,11 +20,11 @@ def run(settings: IngestSettings, context: Context) -> int:
     return QUARANTINED if settings.strict and outcome.rejected else DONE
 
 
-def _is_dicom(settings: IngestSettings) -> bool:
-    from segpipe.pipelines.listing import is_dicom
+def _is_dicom_archive(settings: IngestSettings) -> bool:
+    from segpipe.pipelines.listing import is_dicom_archive
     from segpipe.readers.naming import naming_of
 
-    return is_dicom(settings, naming_of(settings.subject_key_file, settings.hash_subjects))
+    return is_dicom_archive(settings, naming_of(settings.subject_key_file, settings.hash_subjects))
 
 
 def _print_plan(settings: IngestSettings) -> int:
@@ -46,7 +46,7 @@ def check(settings: IngestSettings) -> None:
     from segpipe.readers.naming import naming_of
 
     check_source(settings.source)
-    if not settings.plan or _is_dicom(settings):
+    if not settings.plan or _is_dicom_archive(settings):
         check_warehouse(settings.warehouse, make=True)
     naming_of(settings.subject_key_file, settings.hash_subjects)
 

@@ -15,7 +15,7 @@ from segpipe.core.intensity import brain_mask
 from segpipe.core.regions import LabelConvention, to_regions
 from segpipe.core.surface import surface, thinned, thinned_affine
 from segpipe.errors import NotFound, UsageError
-from segpipe.prepare.native import on_source_grid
+from segpipe.prepare.native import resampled_to_source
 from segpipe.report.overlays import telling_slices, window
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def native_of(scan: Scan, path: str, modality: str | None = None, model: str | N
     values = scan.image(name)
     known = bool(model or scan.models())
     outlined = _outer(scan.prediction(model), scan.prediction_convention(model)) if known else np.not_equal(values, 0)
-    native, affine = on_source_grid(outlined.astype(np.uint8), scan.row, name)
+    native, affine = resampled_to_source(outlined.astype(np.uint8), scan.row, name)
     image = nib.load(path)
     if image.shape[:3] != native.shape or not np.allclose(image.affine, affine, atol=1e-2):
         raise UsageError(

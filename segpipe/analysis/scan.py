@@ -211,7 +211,7 @@ class Scan:
         return {}
 
     def _on_source_grid(self, what: str, model: str | None, native: str) -> tuple[np.ndarray, np.ndarray]:
-        from segpipe.prepare.native import on_source_grid
+        from segpipe.prepare.native import resampled_to_source
 
         role = next((name for name in self.modalities if name.lower() == native.lower()), None)
         labels = self.mask() if what == MASK else self.prediction(model) if what == PREDICTION else None
@@ -220,7 +220,7 @@ class Scan:
                 f"Scan {self.scan_id} has no {what} on the grid of {native}",
                 f"ask for {MASK} or {PREDICTION} on one of {', '.join(self.modalities)}; images are in the source file",
             )
-        return on_source_grid(labels, self.row, role)
+        return resampled_to_source(labels, self.row, role)
 
     @property
     def _source_orientation(self) -> str:

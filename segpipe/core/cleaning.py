@@ -98,7 +98,7 @@ def _outer(convention: LabelConvention) -> dict[str, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class PredictedScan:
     """What was found in a scan, a label map uint8 (slices, rows, columns), beside its true regions.
 
     Scans of one `patient` count as one; a scan without a name is of a patient of its own.
@@ -110,7 +110,7 @@ class Found:
     patient: str = ""
 
     @classmethod
-    def of(cls, labels: np.ndarray, truth: Mapping[str, Runs], voxel_ml: float, patient: str = "") -> Found:
+    def of(cls, labels: np.ndarray, truth: Mapping[str, Runs], voxel_ml: float, patient: str = "") -> PredictedScan:
         """The part of a scan in which something is found or true, and what its lesions reach: all that is judged."""
         masks = [Runs.of(labels > 0), *truth.values()]
         shown = [mask for mask in masks if mask.voxels]
@@ -127,7 +127,7 @@ class Found:
 
 
 def choose(
-    scans: Sequence[Found],
+    scans: Sequence[PredictedScan],
     convention: LabelConvention,
     candidates_ml: Sequence[float] = CANDIDATES_ML,
     presence_ml: Sequence[float] = PRESENCE_ML,
@@ -189,13 +189,13 @@ class _State:
     scores: np.ndarray
 
     @classmethod
-    def of(cls, scans: Sequence[Found], labels: list[np.ndarray], convention: LabelConvention) -> _State:
+    def of(cls, scans: Sequence[PredictedScan], labels: list[np.ndarray], convention: LabelConvention) -> _State:
         scores = [scan.scores(one, convention) for scan, one in zip(scans, labels, strict=True)]
         return cls(labels, np.array(scores).reshape(len(scans), len(convention.regions), 2))
 
     def cleaned(
         self,
-        scans: Sequence[Found],
+        scans: Sequence[PredictedScan],
         convention: LabelConvention,
         least_ml: Mapping[str, float],
         presence_ml: Mapping[str, float],

@@ -36,7 +36,7 @@ ENOUGH = 0.5
 
 
 @dataclass(frozen=True)
-class Cut:
+class Threshold:
     """The threshold of a region; its mean Dice over `patients` where all regions are cut as trained, and as chosen.
 
     Of these, `unseen` are such as the network has not learnt from.
@@ -122,7 +122,7 @@ def grid_with(threshold: float) -> tuple[float, ...]:
 
 def choose(
     tallies: Sequence[Tally], convention: LabelConvention, trained: float, grid: Sequence[float] | None = None
-) -> dict[str, Cut]:
+) -> dict[str, Threshold]:
     """The threshold of each region, by patients whose levels are those of `grid`; `trained` where nothing is gained.
 
     The innermost region is chosen first: what is in it is in those around it as well, whatever their thresholds, so a
@@ -148,7 +148,9 @@ def choose(
         cut[place] = _best(np.stack(ways, axis=1), place, base, unseen, before)
     means = [one.mean(axis=0) if len(one) else np.full(len(regions), np.nan) for one in (before, table(cut))]
     return {
-        region: Cut(grid[cut[place]], float(means[0][place]), float(means[1][place]), len(before), int(unseen.sum()))
+        region: Threshold(
+            grid[cut[place]], float(means[0][place]), float(means[1][place]), len(before), int(unseen.sum())
+        )
         for place, region in enumerate(regions)
     }
 

@@ -67,7 +67,7 @@ def lesion_wise(
     return LesionWise(scores, sorted(false.tolist(), reverse=True))
 
 
-def mean_dice(scores: Sequence[LesionScore], false_voxels: Sequence[int], least_voxels: int = 0) -> float:
+def mean_lesion_dice(scores: Sequence[LesionScore], false_voxels: Sequence[int], least_voxels: int = 0) -> float:
     """The lesion-wise Dice of a patient: the sum over true lesions, divided by true and false lesions; NaN without any.
 
     True lesions and false ones of fewer than `least_voxels` are left out.

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def groups(patients: Sequence[str]) -> np.ndarray:
+def patient_numbers(patients: Sequence[str]) -> np.ndarray:
     """The number of each scan's patient, int64 (n,), from 0 on; a scan without a name is a patient of its own.
 
-    >>> groups(["a", "b", "a", "", ""]).tolist()
+    >>> patient_numbers(["a", "b", "a", "", ""]).tolist()
     [0, 1, 0, 2, 3]
     """
     numbers: dict[object, int] = {}
@@ -21,7 +21,7 @@ def by_patient(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
     >>> by_patient(np.array([1.0, 5.0, 0.0]), ["a", "b", "a"]).tolist()
     [0.5, 5.0]
     """
-    of = groups(patients)
+    of = patient_numbers(patients)
     sums = np.zeros((int(of.max(initial=-1)) + 1, *values.shape[1:]))
     np.add.at(sums, of, values)
     scans = np.bincount(of, minlength=len(sums)).astype(np.float64)

@@ -77,7 +77,7 @@ class LabelConvention:
 
 
 @lru_cache(maxsize=64)
-def convention_of(text: str) -> LabelConvention:
+def convention_from_text(text: str) -> LabelConvention:
     """The convention that a line written by `LabelConvention.text` describes; its name is that line.
 
     Raises ValueError if the line describes none.
@@ -104,7 +104,7 @@ class _Conventions(Mapping[str, LabelConvention]):
         if name in self._known:
             return self._known[name]
         try:
-            return convention_of(name)
+            return convention_from_text(name)
         except (ValueError, AttributeError, TypeError):
             raise KeyError(name) from None
 

@@ -59,7 +59,7 @@ class _Visit:
         return self.session, self.fingerprint
 
 
-def settled(warehouse: Store, job: IngestJob, listing: Listing) -> Listing:
+def with_earlier_visits(warehouse: Store, job: IngestJob, listing: Listing) -> Listing:
     """The listing with, for every scan of a patient with several visits, those that it may follow."""
     if not job.settings.prepare:
         return listing

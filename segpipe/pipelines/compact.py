@@ -44,7 +44,7 @@ _LOCK = "compact"
 
 
 @dataclass(frozen=True)
-class Group:
+class MergeGroup:
     """What is merged under one lock: a family's parts by their size in bytes, and how the new ones are called.
 
     `scans` says how many each part holds, where it holds any.
@@ -132,7 +132,7 @@ def compact_with(execute: Execute, settings: CompactSettings, run: RunRecord) ->
 
 
 def _compact_group(
-    warehouse: Store, group: Group, execute: Execute, settings: CompactSettings, run: RunRecord
+    warehouse: Store, group: MergeGroup, execute: Execute, settings: CompactSettings, run: RunRecord
 ) -> tuple[int, list[MergeOutcome]]:
     """How many parts there were, and what was done; what a killed run left of the group is tidied up in any case."""
     with lock(warehouse.url, group.lock, settings.lock_wait_seconds, run.run_id) as fence:
@@ -150,21 +150,21 @@ def _compact_group(
     return len(fresh.sizes), found
 
 
-def groups(warehouse: Store, cohort: str | None) -> list[Group]:
+def groups(warehouse: Store, cohort: str | None) -> list[MergeGroup]:
     """What there is to merge, of one cohort or, with the tables that all share, of the whole warehouse."""
     scans = warehouse.rows(SCANS, ["cohort", "scan_id"], cohort)
     found = [
-        Group(lock_name(name), (SLICES, SCANS), f"{cohort_slug(name)}.", sizes, counts)
+        MergeGroup(lock_name(name), (SLICES, SCANS), f"{cohort_slug(name)}.", sizes, counts)
         for (name,), sizes, counts in _by(warehouse, scans, ("cohort",), SLICES)
     ]
     measures = warehouse.rows(SEGMENTATIONS, ["cohort", "model_id", "scan_id"], cohort)
     for (name, model), sizes, counts in _by(warehouse, measures, ("cohort", "model_id"), PREDICTIONS):
         slug = cohort_slug(name)
         prefix = f"{slug}.{model}."
-        found.append(Group(f"predictions-{slug}-{model}", (PREDICTIONS, SEGMENTATIONS), prefix, sizes, counts))
+        found.append(MergeGroup(f"predictions-{slug}-{model}", (PREDICTIONS, SEGMENTATIONS), prefix, sizes, counts))
     if cohort is None:
         for table in (QUARANTINE, RUNS):
-            found.append(Group(_LOCK, (table,), "merged.", warehouse.sizes(table.name)))
+            found.append(MergeGroup(_LOCK, (table,), "merged.", warehouse.sizes(table.name)))
     if cohort is not None and not found:
         raise NotFound(f"Cohort {cohort!r} has no scans in {warehouse.url}", "name an ingested cohort")
     return [one for one in found if one.sizes]
@@ -182,7 +182,7 @@ def _by(
         yield key, {part: sizes.get(part, 0) for part in counts}, counts
 
 
-def _of_now(warehouse: Store, group: Group) -> Group:
+def _of_now(warehouse: Store, group: MergeGroup) -> MergeGroup:
     """The same group without what went before its lock was held, and without parts that a run may write again."""
     there = set(warehouse.parts(group.tables[-1].name))
     if group.tables == (QUARANTINE,):
@@ -192,7 +192,7 @@ def _of_now(warehouse: Store, group: Group) -> Group:
     return replace(group, sizes=sizes)
 
 
-def plan(group: Group, part_bytes: int, run_id: str) -> list[MergeTask]:
+def plan(group: MergeGroup, part_bytes: int, run_id: str) -> list[MergeTask]:
     """Parts of less than half of `part_bytes` to as many groups as make parts of about that size, in their order.
 
     No merged part holds more than `MOST_SCANS` scans, so that what later jobs do part by part stays small.
@@ -212,7 +212,7 @@ def plan(group: Group, part_bytes: int, run_id: str) -> list[MergeTask]:
     return tasks
 
 
-def _task(group: Group, members: tuple[str, ...], run_id: str) -> MergeTask:
+def _task(group: MergeGroup, members: tuple[str, ...], run_id: str) -> MergeTask:
     digest = hashlib.sha256("\0".join((run_id, *members)).encode()).hexdigest()[:16]
     return MergeTask(f"{group.prefix}{digest}", tuple(table.name for table in group.tables), members)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from segpipe.core.lesions import LesionScore, mean_dice
+from segpipe.core.lesions import LesionScore, mean_lesion_dice
 from segpipe.errors import ModelError, NotFound
 from segpipe.pipelines.measures import region_rows
 from segpipe.settings import EvaluateSettings
@@ -198,7 +198,7 @@ def _lesion_dice(row: Mapping[str, Any], least_voxels: int) -> float | None:
     if row.get("lesion_scores") is None:
         return None
     scores = [LesionScore(**score) for score in row["lesion_scores"]]
-    value = mean_dice(scores, row["false_lesions"], least_voxels)
+    value = mean_lesion_dice(scores, row["false_lesions"], least_voxels)
     return None if math.isnan(value) else value
 
 

@@ -147,7 +147,7 @@ def gather(spark: SparkSession, job: IndexJob) -> Indexed:
     return found
 
 
-def listing(job: IndexJob, found: Indexed, options: Options) -> Listing:
+def dicom_listing(job: IndexJob, found: Indexed, options: Options) -> Listing:
     """The listing of an archive that is DICOM alone. Raises NotFound if it is empty."""
     fs, root = url_to_fs(job.source)
     claim = dicom.claimed(dicom.Read(found.series, found.rejected, set()), options)

@@ -96,7 +96,9 @@ def ingest(
             cohort_key.check(warehouse, settings.cohort, naming, listing, known.values())
             if settings.plan:
                 return _planned(warehouse, job, listing, wanted, run)
-            listing = baselines.settled(warehouse, job, meanings.settled(spark, warehouse, job, listing))
+            listing = baselines.with_earlier_visits(
+                warehouse, job, meanings.with_conventions(spark, warehouse, job, listing)
+            )
             plan = plan_ingest(warehouse, job, listing, known, spark.sparkContext.defaultParallelism)
         with run.stage("read and write"):
             _quarantine_listed(job, plan.rejected)

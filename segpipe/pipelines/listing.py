@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FEW = 2000  # files whose headers the driver reads before tasks have started
 
 
-def is_dicom(settings: IngestSettings | SegmentSettings, naming: Naming) -> bool:
+def is_dicom_archive(settings: IngestSettings | SegmentSettings, naming: Naming) -> bool:
     """Whether the source is a DICOM archive, as its layout or its content says."""
     if settings.layout != "auto" or naming.secret is None:
         return settings.layout == "dicom"
@@ -62,6 +62,6 @@ def listing(
             return dicom.read(archive, entries, key, overrides)
         return index.among(gathered(), entries)
 
-    if is_dicom(settings, naming) and (settings.layout == "dicom" or not gathered().images):
-        return index.listing(job, gathered(), options)
+    if is_dicom_archive(settings, naming) and (settings.layout == "dicom" or not gathered().images):
+        return index.dicom_listing(job, gathered(), options)
     return sources.find(source, settings.layout, naming.secret, naming.every, options, read)

@@ -20,7 +20,7 @@ from segpipe.errors import BadInput, Reason, TableError
 from segpipe.pipelines import attempts, ways
 from segpipe.pipelines.arrange import is_resampled
 from segpipe.pipelines.segment_job import Candidate, Place, SegmentJob, StoredJob
-from segpipe.prepare.native import on_source_grid
+from segpipe.prepare.native import resampled_to_source
 from segpipe.readers import dicom_objects, dicom_seg, dicom_sr, mask_files
 from segpipe.readers.names import MASK
 from segpipe.storage import filesystem as files
@@ -267,7 +267,7 @@ def _native(labels: np.ndarray, row: Mapping[str, Any], view: _View) -> tuple[np
     if view.role is None:
         return labels, dict(row)
     file = next(dict(file) for file in row["files"] if file["role"] == view.role)
-    native, _ = on_source_grid(labels, row, view.role)
+    native, _ = resampled_to_source(labels, row, view.role)
     changes = {"scan_id": view.key, "files": [file], "orientation": file["orientation"], "resampled_to": None}
     return native, dict(row) | changes
 
@@ -285,7 +285,7 @@ def _in_source_labels(
 
 def _series(job: SegmentJob[Place], scan: MaskScan[Place], row: Mapping[str, Any]) -> list[bytes]:
     """The files of the series whose grid the scan has."""
-    return job.series(scan.place, mask_files.source_file(row)["role"].partition(".")[0])
+    return job.series(scan.place, mask_files.grid_file(row)["role"].partition(".")[0])
 
 
 def _start(folder: str, name: str) -> bytes:

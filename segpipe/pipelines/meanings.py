@@ -23,7 +23,7 @@ _TASKS_PER_CORE = 4
 _COLUMNS = ("scan_id", "fingerprint", "label_convention", "label_counts")
 
 
-def settled(spark: SparkSession, warehouse: Store, job: IngestJob, listing: Listing) -> Listing:
+def with_conventions(spark: SparkSession, warehouse: Store, job: IngestJob, listing: Listing) -> Listing:
     """The listing with a label convention for every scan that has a mask.
 
     The user's comes before the data set's; where neither says it, all masks do: of those in the tables their counts
@@ -38,7 +38,7 @@ def settled(spark: SparkSession, warehouse: Store, job: IngestJob, listing: List
         return listing
     found = _in_tables(warehouse, job, pending)
     unread = [scan for scan in pending if scan.identity not in found]
-    return replace(listing, scans=labels.settled(listing.scans, found | _read(spark, job, unread)))
+    return replace(listing, scans=labels.with_shared_convention(listing.scans, found | _read(spark, job, unread)))
 
 
 def _content(wanted: str) -> bytes | None:

@@ -197,9 +197,9 @@ def _reader(
     except ValueError:
         rule = SplitRule(reading.split_salt, reading.train_fraction, reading.validation_fraction)
     reader = ingest_task.IngestJob(reading, rule, fence, archive.naming)
-    listing = meanings.settled(spark, warehouse, reader, archive.listing)
+    listing = meanings.with_conventions(spark, warehouse, reader, archive.listing)
     reader = as_ingested(reader, listing, index)
-    return reader, baselines.settled(warehouse, reader, listing)
+    return reader, baselines.with_earlier_visits(warehouse, reader, listing)
 
 
 def _reading(settings: SegmentSettings, model: Model) -> IngestSettings:

@@ -47,7 +47,7 @@ def to_native(labels: np.ndarray, source: Grid, target: Grid, matrix: np.ndarray
     return found
 
 
-def on_source_grid(labels: np.ndarray, scan: Mapping[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:
+def resampled_to_source(labels: np.ndarray, scan: Mapping[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:
     """A label map of a prepared scan, by its row of `scans`, on the grid of the source file `role`, and its affine.
 
     The array has the index order of the file.

@@ -139,7 +139,7 @@ def _turned(coarse: _Pair, fixed: Head, moving: Head, best: np.ndarray) -> float
     return float(min(others) / own) if own else math.nan
 
 
-def mirrored(fixed: Head, moving: Head, matrix: np.ndarray, upright_: np.ndarray) -> float:
+def mirror_similarity(fixed: Head, moving: Head, matrix: np.ndarray, upright_: np.ndarray) -> float:
     """The mutual information of `fixed` and the mirror image of `moving`, as a share of that of the two as they are.
 
     `matrix` maps points of `fixed` to points of `moving`, `upright_` points of a space whose middle plane is x = 0 to

@@ -19,7 +19,7 @@ from segpipe.prepare.brain import Brain, filled, find_brain, largest_component
 from segpipe.prepare.checks import Check, check
 from segpipe.prepare.grids import LPS, Grid, resample
 from segpipe.prepare.raw import Raw
-from segpipe.prepare.register import Head, Rigid, brains_overlap, mirrored, moved_mm, rigid, upright
+from segpipe.prepare.register import Head, Rigid, brains_overlap, mirror_similarity, moved_mm, rigid, upright
 
 REFERENCES = ("T1ce", "T1", "FLAIR", "T2")
 """What the others are registered to: the first of these that a scan has, else its first modality."""
@@ -249,7 +249,7 @@ def _followed(baseline: Baseline, main: Head, alone: np.ndarray) -> tuple[Rigid 
         check("baseline_overlap", brains_overlap(baseline.head, main, found.matrix)),
         check("baseline_metric", found.metric),
         check("baseline_beside_atlas_mm", moved_mm(baseline.head, np.linalg.inv(alone) @ found.matrix)),
-        check("baseline_mirrored", mirrored(baseline.head, main, found.matrix, np.eye(4))),
+        check("baseline_mirrored", mirror_similarity(baseline.head, main, found.matrix, np.eye(4))),
     ]
     return (found if all(one.verdict == checks.GOOD for one in judged) else None), judged
 
@@ -293,7 +293,7 @@ def _pair_checks(role: str, main: Head, other: Head, found: Rigid, to_reference:
         check("masks_agree", brains_overlap(main, other, found.matrix), role),
         check("metric", found.metric, role),
         check("moved_mm", moved_mm(main, found.matrix), role),
-        check("mirrored", mirrored(main, other, found.matrix, to_reference), role),
+        check("mirrored", mirror_similarity(main, other, found.matrix, to_reference), role),
     ]
 
 

@@ -138,7 +138,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Member:
+class Instance:
     """One file of a series: `image` is the hash of its instance, `height` of its slice along the normal, mm."""
 
     entry: Entry
@@ -169,7 +169,7 @@ class Series:
     phases: int = 1
 
     @classmethod
-    def of(cls, facts: Facts, members: Sequence[Member], heights: Sequence[float] = ()) -> "Series":
+    def of(cls, facts: Facts, members: Sequence[Instance], heights: Sequence[float] = ()) -> "Series":
         """The series of some files; `heights` are those of the frames where the files have several."""
         members = sorted(members, key=lambda member: member.entry)
         entries = [member.entry for member in members]
@@ -351,7 +351,7 @@ class Reducer:
                 if several and file is not None:
                     facts, heights = _with_frames(facts, elements, file, entry, self._key)
                 found = self._groups[group] = Group(facts, heights, _shift(self._key, facts.subject))
-            found.members.append(Member(entry, image, _height(elements, found.facts), _moment(elements, found.shift)))
+            found.members.append(Instance(entry, image, _height(elements, found.facts), _moment(elements, found.shift)))
         return None
 
     def _image(self, identity: str) -> int:
@@ -383,7 +383,7 @@ class Group:
     facts: Facts
     heights: tuple[float, ...]
     shift: float
-    members: list[Member] = field(default_factory=list)
+    members: list[Instance] = field(default_factory=list)
 
 
 def merged(parts: Iterable[Series]) -> list[Series]:

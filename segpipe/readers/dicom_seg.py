@@ -12,7 +12,7 @@ import segpipe
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import dicom_objects
-from segpipe.readers.mask_files import on_source_grid, source_file
+from segpipe.readers.mask_files import grid_file, in_file_order
 
 _SERIES_NUMBER = 9000
 _TYPE_1 = (*dicom_objects.TYPE_1, "FrameOfReferenceUID")
@@ -44,7 +44,7 @@ def dicom_seg(
         raise BadInput(
             Reason.UNSUPPORTED, f"Scan {scan['scan_id']} is a mosaic, whose slices no SEG can refer to", "use --nifti"
         )
-    native = on_source_grid(labels, scan)
+    native = in_file_order(labels, scan)
     values = sorted(convention.labels)
     volume = _volume(native, values, scan, images[0].get("FrameOfReferenceUID"))
     try:
@@ -83,7 +83,7 @@ def _volume(native: np.ndarray, values: Sequence[int], scan: Mapping[str, Any], 
     planes = np.zeros((*native.shape[::-1], len(values)), np.uint8)  # (slices, rows, columns, segments)
     for place, value in enumerate(values):
         planes[..., place] = (native == value).transpose(2, 1, 0)
-    affine = np.reshape(source_file(scan)["affine"], (4, 4)).copy()
+    affine = np.reshape(grid_file(scan)["affine"], (4, 4)).copy()
     affine[:2] *= -1  # RAS to LPS
     return hd.Volume(
         planes,

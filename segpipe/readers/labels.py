@@ -43,14 +43,16 @@ _BY_FOLDER = ("brats2023", "brats2024", "brats-ped")  # that the name of an arch
 _FITTING = 0.95  # share of the masks that a convention must fit
 
 
-def stated(scan: ScanSource, archive: str = "") -> str | None:
+def convention_by_name(scan: ScanSource, archive: str = "") -> str | None:
     """The convention of the data set that a scan's subject, files or archive's folder are named for; None if none is.
 
     An archive's folder is believed where it names a year or a kind of BraTS: people call much `brats` or `wmh`.
 
     >>> from segpipe.readers.archive import ScanSource
-    >>> stated(ScanSource("BraTS-GLI-02060", "100", (), "brats")), stated(ScanSource("P7", "1", (), "plain"))
-    ('brats2024', None)
+    >>> convention_by_name(ScanSource("BraTS-GLI-02060", "100", (), "brats"))
+    'brats2024'
+    >>> convention_by_name(ScanSource("P7", "1", (), "plain")) is None
+    True
     """
     first = scan.files[0].path if scan.files else ""
     found = _named_for(_LONG_NUMBER.sub("00000", f"{scan.subject}-{scan.session}\n{first}"), archive)
@@ -73,7 +75,9 @@ def _named_for(text: str, archive: str) -> str | None:
     return next((convention for rule, convention, names in rules if any(map(rule.search, names))), None)
 
 
-def settled(scans: Sequence[ScanSource], labels: Mapping[tuple[str, str], Iterable[int]]) -> list[ScanSource]:
+def with_shared_convention(
+    scans: Sequence[ScanSource], labels: Mapping[tuple[str, str], Iterable[int]]
+) -> list[ScanSource]:
     """The scans, those of which `labels` are known by subject and session with the convention that they share.
 
     Where none fits nearly all of them, they get `OTHER`.

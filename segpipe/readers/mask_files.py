@@ -18,7 +18,7 @@ _HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _SAME_MM = 1e-3
 
 
-def source_file(scan: Mapping[str, Any]) -> dict[str, Any]:
+def grid_file(scan: Mapping[str, Any]) -> dict[str, Any]:
     """The FILE struct, of those in a row of `scans`, whose grid the scan's arrays have: turned at most."""
     images = [file for file in scan["files"] if file["role"] != "mask"]
     wanted = scan["resampled_to"]
@@ -28,12 +28,12 @@ def source_file(scan: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(f"{scan['scan_id']} was resampled to {wanted}, which is not one of its files")
 
 
-def on_source_grid(labels: np.ndarray, scan: Mapping[str, Any]) -> np.ndarray:
+def in_file_order(labels: np.ndarray, scan: Mapping[str, Any]) -> np.ndarray:
     """A label map (slices, rows, columns) of a scan in the index order (i, j, k) of its source file.
 
     Raises ValueError if it does not fit the file.
     """
-    file = source_file(scan)
+    file = grid_file(scan)
     turned = reorient(labels, scan["orientation"], file["orientation"])
     if list(turned.shape) != list(file["shape"][:3]):
         raise ValueError(f"labels of {turned.shape} voxels for {file['path']} of {file['shape']}")
@@ -53,8 +53,8 @@ def nifti_mask(labels: np.ndarray, scan: Mapping[str, Any], convention: LabelCon
     """
     import nibabel
 
-    file = source_file(scan)
-    voxels = on_source_grid(labels, scan)
+    file = grid_file(scan)
+    voxels = in_file_order(labels, scan)
     affine = np.reshape(file["affine"], (4, 4))
     header = _source_header(file)
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image

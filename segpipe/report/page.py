@@ -150,7 +150,7 @@ def _note(note: str | None, model: ReportedModel) -> str | None:
     return f"{note} {told}" if note else told
 
 
-def _cards(scans: dict[str, Row], first: results.RegionSummary, split: str, rejected: int) -> list[Row]:
+def _cards(scans: dict[str, Row], first: results.ReportedRegion, split: str, rejected: int) -> list[Row]:
     patients = {scan["subject"]: scan["split"] for scan in scans.values()}
     slices = sum(scan["shape"][0] for scan in scans.values() if results.is_stored(scan))
     counts = [f"{sum(found == name for found in patients.values())} {name}" for name in reversed(SPLITS)]

@@ -17,7 +17,7 @@ from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.core.volume import scale
 from segpipe.errors import ModelError, NotFound
 from segpipe.storage.filesystem import filesystem
-from segpipe.storage.model_directory import read_history, stated
+from segpipe.storage.model_directory import bundle_json, read_history
 from segpipe.warehouse.predicted import PLANE_COLUMNS, assembled
 from segpipe.warehouse.scan_slices import ScanPlace, scan_places, true_labels
 from segpipe.warehouse.store import Store
@@ -92,7 +92,7 @@ class Masks:
 
 
 @dataclass(frozen=True)
-class RegionSummary:
+class ReportedRegion:
     """How one region went over the scans of a split."""
 
     region: str
@@ -107,7 +107,7 @@ class RegionSummary:
 def find_model(model: str) -> ReportedModel:
     """The model of a directory (path or URL) that holds bundle.json, else the model whose id the text is."""
     try:
-        bundle = stated(model)
+        bundle = bundle_json(model)
     except NotFound:
         fs, folder = filesystem(model)
         if fs.exists(folder):
@@ -178,13 +178,13 @@ def convention_of(model: ReportedModel, scans: Iterable[Row]) -> LabelConvention
     return known[0]
 
 
-def measures(rows: Sequence[Row], region: str) -> RegionSummary:
+def measures(rows: Sequence[Row], region: str) -> ReportedRegion:
     """Means and medians over the scans of `rows`; None if no scan has the value."""
     mine = [row for row in rows if row["region"] == region]
     dices = _known(row["dice"] for row in mine)
     errors = [abs(row["volume_ml"] - row["truth_volume_ml"]) for row in mine if row["truth_volume_ml"] is not None]
     distances = _known(row["hd95_mm"] for row in mine)
-    return RegionSummary(
+    return ReportedRegion(
         region=region,
         scans=len(dices),
         mean_dice=mean(dices) if dices else None,

@@ -15,7 +15,7 @@ from segpipe.storage.filesystem import filesystem, join, replace
 BUNDLE, HISTORY = "bundle.json", "history.csv"
 
 
-def stated(url: str) -> dict[str, Any]:
+def bundle_json(url: str) -> dict[str, Any]:
     """What bundle.json says, unchecked but for its `model_id`.
 
     Raises NotFound if the directory holds none, and ModelError if it is not readable as one.
@@ -31,8 +31,8 @@ def stated(url: str) -> dict[str, Any]:
 
 
 def model_id_of(url: str) -> str:
-    """The id that the tables know a model directory by; raises as `stated` does."""
-    return str(stated(url)["model_id"])
+    """The id that the tables know a model directory by; raises as `bundle_json` does."""
+    return str(bundle_json(url)["model_id"])
 
 
 def read_history(url: str) -> list[dict[str, float]]:

@@ -124,7 +124,7 @@ class TrainPlan:
         return [place for place, scan in enumerate(self.scans) if scan.split == split]
 
 
-class Group(Protocol):
+class WorkerGroup(Protocol):
     """The workers of one training, seen from one of them."""
 
     rank: int

@@ -7,7 +7,7 @@ import numpy as np
 from segpipe.core.metrics import counts, dice
 from segpipe.core.regions import to_labels, to_regions
 from segpipe.core.tiles import predict
-from segpipe.trainers.contract import Group, ScanPlan, TrainPlan
+from segpipe.trainers.contract import ScanPlan, TrainPlan, WorkerGroup
 from segpipe.trainers.feed import crop, normalise_stored, uncrop
 from segpipe.trainers.network import whole_network
 from segpipe.trainers.patches import box_slices, read_scan
@@ -22,7 +22,7 @@ _BATCH = 8
 class Validator:
     """Segments the scans of the validation split with a model in training."""
 
-    def __init__(self, plan: TrainPlan, group: Group, model: "tf.keras.Model"):
+    def __init__(self, plan: TrainPlan, group: WorkerGroup, model: "tf.keras.Model"):
         import tensorflow as tf
 
         self._plan = plan

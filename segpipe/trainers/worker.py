@@ -16,7 +16,7 @@ from segpipe.errors import SegpipeError
 from segpipe.models.losses import dice_cross_entropy
 from segpipe.storage.model_directory import write_history
 from segpipe.trainers import checkpoints
-from segpipe.trainers.contract import Group, TrainPlan
+from segpipe.trainers.contract import TrainPlan, WorkerGroup
 from segpipe.trainers.events import write_events
 from segpipe.trainers.feed import Feed
 from segpipe.trainers.identity import identity
@@ -43,7 +43,7 @@ _MOST_LOOK_STEPS = 16
 class Worker:
     """One process of a training. It is pickled to the worker; what is costly is made there, on first use."""
 
-    def __init__(self, plan: TrainPlan, group_maker: Callable[[], Group]):
+    def __init__(self, plan: TrainPlan, group_maker: Callable[[], WorkerGroup]):
         self.plan = plan
         self._group_maker = group_maker
 
@@ -51,7 +51,7 @@ class Worker:
         return {"plan": self.plan, "_group_maker": self._group_maker}
 
     @cached_property
-    def group(self) -> Group:
+    def group(self) -> WorkerGroup:
         """The workers that train together."""
         return self._group_maker()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segpipe.core.cleaning import MOST_LOSS, Choice, Found, clean
+from segpipe.core.cleaning import MOST_LOSS, Choice, PredictedScan, clean
 from segpipe.core.cleaning import choose as choose_all
 from segpipe.core.regions import CONVENTIONS, to_regions
 from segpipe.core.runs import Runs, region_runs
@@ -76,11 +76,11 @@ def test_cleaning_twice_is_cleaning_once(seed: int) -> None:
     assert sizes.min() >= 3
 
 
-def pair(predicted: np.ndarray, true: np.ndarray, voxel_ml: float = 0.001, patient: str = "") -> Found:
-    return Found.of((predicted > 0).astype(np.uint8), {"lesion": Runs.of(true > 0)}, voxel_ml, patient)
+def pair(predicted: np.ndarray, true: np.ndarray, voxel_ml: float = 0.001, patient: str = "") -> PredictedScan:
+    return PredictedScan.of((predicted > 0).astype(np.uint8), {"lesion": Runs.of(true > 0)}, voxel_ml, patient)
 
 
-def choose(pairs: list[Found], *sizes: tuple[float, ...], **named: tuple[float, ...]) -> Choice:
+def choose(pairs: list[PredictedScan], *sizes: tuple[float, ...], **named: tuple[float, ...]) -> Choice:
     return choose_all(pairs, BINARY, *sizes, **named)["lesion"]
 
 
@@ -153,8 +153,8 @@ def test_a_mean_is_of_patients_not_of_scans() -> None:
     assert chosen.dice_before == pytest.approx((1 + 3 * 2 * 512 / (512 + 640)) / 4)
 
 
-def scan(found: np.ndarray, true: np.ndarray) -> Found:
-    return Found.of(found, region_runs(true, BRATS.regions), 0.001)
+def scan(found: np.ndarray, true: np.ndarray) -> PredictedScan:
+    return PredictedScan.of(found, region_runs(true, BRATS.regions), 0.001)
 
 
 def test_an_inner_lesion_is_not_given_up_for_the_specks_of_an_outer_region() -> None:

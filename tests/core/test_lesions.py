@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from segpipe.core.lesions import dilated, lesion_wise, mean_dice
+from segpipe.core.lesions import dilated, lesion_wise, mean_lesion_dice
 from segpipe.core.metrics import counts, dice, hd95_mm, lesions
 from segpipe.core.runs import Runs
 
@@ -38,9 +38,9 @@ def test_found_missed_and_false_lesions() -> None:
     assert second[:4] == (8, 0, 0, 0.0)
     assert np.isnan(second.hd95_mm)
     assert found.false_voxels == [4]
-    assert mean_dice(found.scores, found.false_voxels) == pytest.approx(first.dice / 3)
-    assert mean_dice(found.scores, found.false_voxels, least_voxels=5) == pytest.approx(first.dice / 2)
-    assert mean_dice(found.scores, found.false_voxels, least_voxels=9) == pytest.approx(first.dice)
+    assert mean_lesion_dice(found.scores, found.false_voxels) == pytest.approx(first.dice / 3)
+    assert mean_lesion_dice(found.scores, found.false_voxels, least_voxels=5) == pytest.approx(first.dice / 2)
+    assert mean_lesion_dice(found.scores, found.false_voxels, least_voxels=9) == pytest.approx(first.dice)
 
 
 def test_distance_is_in_millimetres() -> None:
@@ -66,9 +66,9 @@ def test_a_component_may_belong_to_two_lesions() -> None:
 def test_nothing() -> None:
     nothing, something = boxes(), boxes(cube(3, 3))
     assert lesion_wise(nothing, nothing, UNIT) == ([], [])
-    assert np.isnan(mean_dice([], []))
+    assert np.isnan(mean_lesion_dice([], []))
     assert lesion_wise(something, nothing, UNIT) == ([], [27])
-    assert mean_dice([], [27]) == 0
+    assert mean_lesion_dice([], [27]) == 0
     assert lesion_wise(nothing, something, UNIT).scores[0][:4] == (27, 0, 0, 0.0)
 
 

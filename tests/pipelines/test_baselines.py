@@ -15,7 +15,7 @@ from segpipe.core.splits import SplitRule
 from segpipe.errors import BadInput, Reason, TableError
 from segpipe.pipelines import baselines
 from segpipe.pipelines.attempts import RETRIED
-from segpipe.pipelines.baselines import _Patient, _Visit, settled
+from segpipe.pipelines.baselines import _Patient, _Visit, with_earlier_visits
 from segpipe.pipelines.ingest_task import IngestJob, PartTask, load, write_part
 from segpipe.pipelines.restore import restore
 from segpipe.prepare import atlas
@@ -218,12 +218,12 @@ def test_a_follow_up_lies_on_its_baseline_wherever_that_is_read_from(tmp_path: P
             assert found is not None
             return found
 
-        first, second = settled(warehouse, job, listing).scans
+        first, second = with_earlier_visits(warehouse, job, listing).scans
         assert (first.earlier, [one.scan_id for one in second.earlier]) == ((), [job.scan_id(first)])
         from_files = baseline(second)
         gone = Earlier(job.scan_id(first), "0", "of files that are gone")
         write_part(PartTask("part", (replace(first, earlier=(gone,)),)), job)
-        first, second = settled(warehouse, job, listing).scans
+        first, second = with_earlier_visits(warehouse, job, listing).scans
         assert [one.part for one in second.earlier] == ["part"]
         from_table = baseline(second)
         assert (from_files.session, from_files.fingerprint) == (first.session, job.fingerprint(first))

@@ -154,17 +154,17 @@ def test_what_was_replaced_goes_when_its_time_has_come(tmp_path):
 
 def test_large_parts_and_single_ones_are_left_alone(tmp_path):
     sizes = {"a": 100, "b": 10, "c": 20, "d": 30, "e": 45, "f": 60}
-    group = compact.Group("lock", FAMILIES[1], "c.", sizes)
+    group = compact.MergeGroup("lock", FAMILIES[1], "c.", sizes)
     tasks = compact.plan(group, 100, "run")
     assert [task.members for task in tasks] == [("b", "c", "d")]
-    assert compact.plan(compact.Group("lock", FAMILIES[1], "c.", {"a": 1}), 100, "run") == []
+    assert compact.plan(compact.MergeGroup("lock", FAMILIES[1], "c.", {"a": 1}), 100, "run") == []
     assert tasks[0].name != compact.plan(group, 100, "other run")[0].name
 
 
 def test_no_merged_part_holds_more_scans_than_one_task_is_to_do(tmp_path):
     most = compact.MOST_SCANS
     scans = {"a": most - 1, "b": 1, "c": 1, "d": 2 * most, "e": 1, "f": 1}
-    tasks = compact.plan(compact.Group("lock", FAMILIES[1], "c.", dict.fromkeys(scans, 1), scans), 100, "run")
+    tasks = compact.plan(compact.MergeGroup("lock", FAMILIES[1], "c.", dict.fromkeys(scans, 1), scans), 100, "run")
     assert [task.members for task in tasks] == [("a", "b"), ("e", "f")]
     warehouse = fresh(tmp_path / "w")
     predict(warehouse, "c.m.2", ["anna1", "anna2"])

@@ -12,7 +12,7 @@ import pytest
 
 from segpipe.errors import UsageError
 from segpipe.pipelines.index import Indexed, IndexJob, among, index_bucket, looks_like_dicom, plan
-from segpipe.pipelines.listing import is_dicom
+from segpipe.pipelines.listing import is_dicom_archive
 from segpipe.pipelines.listing import listing as listed
 from segpipe.pipelines.series_rows import series_map
 from segpipe.readers.dicom_index import from_json, merged, to_json
@@ -232,7 +232,7 @@ def test_an_archive_is_known_by_its_content(source: Path, more: dict[str, bytes]
 )
 def test_a_plan_of_a_dicom_archive_is_a_table(source: Path, layout: str, secret: str | None, wanted: bool) -> None:
     settings = IngestSettings(source=str(source), warehouse="w", cohort="c", layout=layout, plan=True)
-    assert is_dicom(settings, Naming(SubjectKey(secret.encode()) if secret else None)) is wanted
+    assert is_dicom_archive(settings, Naming(SubjectKey(secret.encode()) if secret else None)) is wanted
 
 
 def test_an_archive_that_is_dicom_is_refused_at_once_without_a_key(source: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from segpipe.prepare.register import (
     _poses,
     _square_turns,
     _turned,
-    mirrored,
+    mirror_similarity,
     moved_mm,
     nearest_rigid,
     rigid,
@@ -137,5 +137,5 @@ def test_a_modality_whose_left_is_right_is_told(exchanged: bool) -> None:
     fixed, moving = lopsided(False), lopsided(True)
     if exchanged:
         moving = replace(moving, values=moving.values[::-1], brain=moving.brain[::-1])
-    found = mirrored(fixed, moving, np.eye(4), np.eye(4))
+    found = mirror_similarity(fixed, moving, np.eye(4), np.eye(4))
     assert found > 1.2 if exchanged else found < 0.9

@@ -41,7 +41,7 @@ def scan(name: str) -> ScanSource:
     ],
 )  # fmt: skip
 def test_data_sets_are_known_by_name(name: str, convention: str | None) -> None:
-    assert labels.stated(scan(name)) == convention
+    assert labels.convention_by_name(scan(name)) == convention
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_data_sets_are_known_by_name(name: str, convention: str | None) -> None:
 )  # fmt: skip
 def test_data_sets_are_known_by_a_folder(folder: str, file: str, convention: str | None) -> None:
     files = (SourceFile("FLAIR", file, 1, ""), SourceFile("mask", "P1/m.nii", 1, ""))
-    assert labels.stated(ScanSource("P1", "1", files, "plain"), folder) == convention
+    assert labels.convention_by_name(ScanSource("P1", "1", files, "plain"), folder) == convention
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,9 @@ def test_data_sets_are_known_by_a_folder(folder: str, file: str, convention: str
 )
 def test_masks_tell_together(masks: list[set[int]], convention: str) -> None:
     scans = [scan(f"P{number}") for number in range(len(masks))]
-    settled = labels.settled(scans, {one.identity: found for one, found in zip(scans, masks, strict=True)})
+    settled = labels.with_shared_convention(
+        scans, {one.identity: found for one, found in zip(scans, masks, strict=True)}
+    )
     assert {one.label_convention for one in settled} == {convention}
 
 

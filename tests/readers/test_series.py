@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from segpipe.errors import BadInput
 from segpipe.readers.archive import Entry
-from segpipe.readers.dicom_index import ENHANCED, Facts, Member, Series, merged
+from segpipe.readers.dicom_index import ENHANCED, Facts, Instance, Series, merged
 from segpipe.readers.layouts import dicom
 from segpipe.readers.recognise import recognise
 from segpipe.readers.scan import load
@@ -111,7 +111,7 @@ def facts(**changes: object) -> Facts:
 
 def series(count: int = 20, times: int = 1, moment: float | None = None, **changes: object) -> Series:
     members = [
-        Member(Entry(f"{n}-{t}", 1, ""), 1000 * n + t, 5.0 * n, moment) for n in range(count) for t in range(times)
+        Instance(Entry(f"{n}-{t}", 1, ""), 1000 * n + t, 5.0 * n, moment) for n in range(count) for t in range(times)
     ]
     return Series.of(facts(**changes), members)
 
@@ -464,7 +464,7 @@ def test_a_sites_map_decides_after_an_earlier_run_too() -> None:
 
 def enhanced(file: int, heights: list[float], **changes: object) -> Series:
     """One enhanced file of series E."""
-    one = Member(Entry(f"f{file}", 1, ""), file, 0.0, None)
+    one = Instance(Entry(f"f{file}", 1, ""), file, 0.0, None)
     return Series.of(facts(**{"series": "E", "kind": "enhanced", **changes}), [one], heights)
 
 

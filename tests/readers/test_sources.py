@@ -155,7 +155,7 @@ class TestDecathlon:
         ],
     )
     def test_label_names(self, labels: dict[str, object], convention: str) -> None:
-        assert decathlon.convention_of(labels) == convention
+        assert decathlon.convention_of_labels(labels) == convention
 
 
 class TestBids:

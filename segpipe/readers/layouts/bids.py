@@ -26,7 +26,7 @@ from segpipe.readers.archive import (
     stem,
 )
 from segpipe.readers.entries import Entries
-from segpipe.readers.labels import stated
+from segpipe.readers.labels import convention_by_name
 from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, is_site, modality
 from segpipe.readers.people import examples
 from segpipe.readers.recognise import recognise
@@ -125,7 +125,7 @@ def _is_template(entry: Entry) -> bool:
 
 
 def _with_convention(scan: ScanSource) -> ScanSource:
-    return replace(scan, label_convention=stated(scan))
+    return replace(scan, label_convention=convention_by_name(scan))
 
 
 def _others(entry: Entry, companions: Companions) -> Iterator[str]:

@@ -110,10 +110,10 @@ def _visits(cases: Collection[str]) -> tuple[dict[str, tuple[str, str]], list[st
     return {case: (case, "1") if counts[one] > 1 else one for case, one in found.items()}, told
 
 
-def convention_of(labels: Mapping[str, object]) -> str:
+def convention_of_labels(labels: Mapping[str, object]) -> str:
     """The convention that named labels follow: number -> name as in the Decathlon, or name -> number as in nnU-Net.
 
-    >>> convention_of({"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"})
+    >>> convention_of_labels({"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"})
     'decathlon'
 
     nnU-Net's regions, name -> numbers, are read likewise. Labels of no known convention make one of their own, each a
@@ -165,7 +165,7 @@ def _read(archive: Archive, description: Entry) -> _Dataset:
         raise ValueError("channels share a name")
     if not all(map(is_safe_name, names)):
         raise ValueError("a channel has no usable name")
-    return _Dataset(tuple(names), convention_of(content.get("labels") or {}))
+    return _Dataset(tuple(names), convention_of_labels(content.get("labels") or {}))
 
 
 def _understand(description: Entry, entry: Entry, dataset: _Dataset) -> Iterator[Found]:

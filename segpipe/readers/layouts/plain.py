@@ -30,7 +30,7 @@ from segpipe.readers.archive import (
     stem,
 )
 from segpipe.readers.entries import Entries, Entry, Row, entry_of
-from segpipe.readers.labels import stated
+from segpipe.readers.labels import convention_by_name
 from segpipe.readers.names import (
     BRAIN,
     IMAGE,
@@ -211,7 +211,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
 def _named(scan: ScanSource, archive: str) -> ScanSource:
     """The scan with what its files' names say of layout and labels."""
     layout = "brats" if _is_brats(scan.files[0].path) else scan.layout
-    convention = stated(scan, archive) if scan.files[-1].role == MASK else scan.label_convention
+    convention = convention_by_name(scan, archive) if scan.files[-1].role == MASK else scan.label_convention
     return ScanSource(scan.subject, scan.session, scan.files, layout, convention)
 
 

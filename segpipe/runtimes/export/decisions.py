@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from segpipe.core import cleaning, cutting
-from segpipe.core.cleaning import Choice, Found
-from segpipe.core.cutting import Cut, Levels, Tally
-from segpipe.core.patients import groups
+from segpipe.core.cleaning import Choice, PredictedScan
+from segpipe.core.cutting import Levels, Tally, Threshold
+from segpipe.core.patients import patient_numbers
 from segpipe.core.prediction import Sample
 from segpipe.core.regions import CONVENTIONS, LabelConvention, to_regions
 from segpipe.core.runs import Runs, region_runs
@@ -66,7 +66,7 @@ def choose_decisions(
     if not (cut or clean):
         return Decisions()
     least = min(cutting.LEAST_PATIENTS, cleaning.LEAST_PATIENTS)
-    if (number := len(set(groups([sample.subject for sample, _ in seen]).tolist()))) < least:
+    if (number := len(set(patient_numbers([sample.subject for sample, _ in seen]).tolist()))) < least:
         return Decisions(told={"undecided": f"{number} labelled patients to choose by, fewer than {least}"})
     network = prober(contents, bundle, len(os.sched_getaffinity(0)), precision, _BATCH)
     grid = cutting.grid_with(bundle.threshold)
@@ -116,10 +116,11 @@ def decisions(
     choices: dict[str, Choice] = {}
     if clean and (spaced := [scan for scan in scans if scan.voxel_ml]):
         found = [
-            Found.of(scan.levels.labels(at, mine), scan.truth, scan.voxel_ml, scan.tally.patient) for scan in spaced
+            PredictedScan.of(scan.levels.labels(at, mine), scan.truth, scan.voxel_ml, scan.tally.patient)
+            for scan in spaced
         ]
         choices = cleaning.choose(found, mine)
-    told: dict[str, Mapping[str, Cut | Choice]] = {"thresholds": cuts, "cleaning": choices}
+    told: dict[str, Mapping[str, Threshold | Choice]] = {"thresholds": cuts, "cleaning": choices}
     figures: dict[str, Any] = {
         name: {region: asdict(one) for region, one in many.items()} for name, many in told.items() if many
     }
