@@ -96,7 +96,22 @@ def explain(error: BaseException) -> str:
     module = re.match(r"ModuleNotFoundError: No module named '([\w.]+)'", cause)  # in a worker as well
     if module and (lacked := missing(ModuleNotFoundError(name=module[1]))):
         return str(lacked)
+    if raised := _raised_elsewhere(cause):
+        return explain(raised)
     return f"{cause}: run again with --verbose for the stack trace"
+
+
+def _raised_elsewhere(cause: str) -> Exception | None:
+    """An error of a worker or of the JVM, whose words alone came here, as what it was; None for one without advice.
+
+    >>> _raised_elsewhere("OSError: [Errno 28] No space left on device: '/w/a'").filename
+    '/w/a'
+    """
+    if re.match(r"[\w.]*MemoryError\b", cause):
+        return MemoryError()
+    if told := re.match(r"[\w.]+: \[Errno (\d+)\] (.+?)(?:: '(.*)')?$", cause):
+        return OSError(int(told[1]), told[2], told[3])
+    return OSError(errno.ENOSPC, "full") if "No space left on device" in cause else None
 
 
 def _told(job: str, work: Callable[[], int], verbose: bool) -> int:

@@ -467,6 +467,11 @@ def _account(plan: SegmentPlan, outcomes: Sequence[ScanOutcome], run: RunRecord)
     run.count("quarantined", len(quarantined))
     run.count("known_bad", plan.known_bad)
     run.count("parts", len(plan.tasks))
+    unfit = [one.unfit for one in plan.candidates if one.unfit is not None]
+    if unfit:
+        run.lines.append(
+            f"{len(unfit)} of {len(plan.candidates)} scans are not for this model, such as this: {unfit[0]}"
+        )
     if outcomes:
         run.stage_seconds["infer, all tasks together"] = sum(one.infer_seconds for one in outcomes)
         rest = sum(one.seconds - one.infer_seconds for one in outcomes)

@@ -163,6 +163,14 @@ def test_all_wrong_values_are_told_at_once(site: Path) -> None:
         ),
         (
             RuntimeError(
+                "Traceback (most recent call last):\nOSError: [Errno 28] No space left on device: '/d/f'\n\tat java"
+            ),
+            "no space left on the device for /d/f: free some",
+        ),
+        (RuntimeError("o1\nCaused by: java.io.IOException: No space left on device"), "no space left on the device: "),
+        (RuntimeError("Traceback (most recent call last):\nnumpy._ArrayMemoryError: Unable to"), "memory ran out"),
+        (
+            RuntimeError(
                 "Job aborted\nTraceback (most recent call last):\n  File\nsegpipe.errors.TableError: Odd: redo\n"
             ),
             "Odd: redo",

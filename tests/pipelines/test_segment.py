@@ -209,8 +209,10 @@ def test_scans_that_do_not_fit_are_quarantined_once(segmented: Cohort, model: Bu
     (row,) = cohort.rows("quarantine", "scan_id")
     assert (row["job"], row["reason"], row["scan_id"]) == ("segment", "missing_modality", outcome.quarantined[0])
     assert "T2" in row["message"]
-    again, _ = cohort.segment(model.url)
+    again, run = cohort.segment(model.url)
     assert (again.quarantined, again.known_bad, again.skipped) == ((), 1, 3)
+    assert "1 of 4 scans are not for this model" in run.summary()
+    assert f"{lacking.name}:1 lacks T2" in run.summary()
     assert outcome.rejected == again.rejected == 1
     assert cohort.rows("quarantine", "scan_id") == [row]
 
