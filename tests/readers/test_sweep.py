@@ -57,8 +57,10 @@ def listed(root: Path) -> Seen:
 
 @pytest.fixture
 def helpers(monkeypatch: pytest.MonkeyPatch) -> list[sweep._Helper]:
-    """The helpers that are started, two for three folders, whatever the machine."""
-    monkeypatch.setattr(sweep, "_MANY", 3)
+    """The helpers that are started, two for three folders, whatever the machine; each is waited for in its turn."""
+    for name, count in (("_MANY", 3), ("_SHARE", 2), ("_OWN", 1)):
+        monkeypatch.setattr(sweep, name, count)
+    monkeypatch.setattr(sweep._Helper, "is_ready", lambda self: True)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(3))
     started: list[sweep._Helper] = []
     start = sweep._Helper.__init__
@@ -78,7 +80,7 @@ def test_helpers_change_nothing(
     archive(tmp_path, seed)
     answers: list[list[folders.Inside]] = []
     answer = sweep._Helper.answer
-    monkeypatch.setattr(sweep._Helper, "answer", lambda self: answers.append(answer(self)) or answers[-1])
+    monkeypatch.setattr(sweep._Helper, "answer", lambda self: answers.append([*answer(self)]) or answers[-1])
     helped = listed(tmp_path)
     assert len(helpers) == 2
     assert sum(map(len, answers)) > 5
@@ -86,6 +88,21 @@ def test_helpers_change_nothing(
     monkeypatch.setattr(sweep, "_MANY", 10_000)
     assert listed(tmp_path) == helped
     assert len(helpers) == 2
+
+
+def test_nobody_waits_for_a_slow_helper(
+    tmp_path: Path, helpers: list[sweep._Helper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (tmp_path / f"P{number}").mkdir()
+    monkeypatch.setattr(sweep._Helper, "is_ready", lambda self: not self.asked)
+    left = [f"P{number}/" for number in range(20)]
+    listing = sweep.swept(f"{tmp_path}/", left, alone=False)
+    own = [next(listing)[0] for _ in range(16)]
+    assert not left
+    assert [helper.asked for helper in helpers] == [["P18/", "P19/"], ["P16/", "P17/"]]
+    theirs = [found[0] for found in listing]
+    assert sorted(own + theirs) == sorted(f"P{number}/" for number in range(20))
 
 
 @pytest.mark.parametrize("gone", ["never there", "not a program", "killed"])
