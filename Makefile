@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
+# Bytecode is kept, whatever the shell says: each of a hundred Pythons of a gate would compile segpipe again.
+unexport PYTHONDONTWRITEBYTECODE
 SCRIPTS := spark-submit.sh tools/setup.sh .ci/run
 UV := uv==0.13.9
 

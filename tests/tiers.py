@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy.testing  # noqa: F401  its first import asks `lscpu`, which shall not count for the test that causes it
 import pytest
 
@@ -33,6 +34,11 @@ def is_quick(item: pytest.Item) -> bool:
     fixtures = set(getattr(item, "fixturenames", ()))
     marks = ("process", "slow", "long", "hadoop", "real")
     return not fixtures & SLOW_FIXTURES and not any(item.get_closest_marker(mark) for mark in marks)
+
+
+def examples(number: int) -> int:
+    """So many examples of a property, and a quarter of them in a quick run."""
+    return number * hypothesis.settings.default.max_examples // 100
 
 
 class Guard:

@@ -35,6 +35,7 @@ from segpipe.readers.locate import locate
 from segpipe.readers.naming import KEY_VARIABLE, SubjectKey
 from segpipe.readers.scan import LoadedScan, load, restore
 from segpipe.readers.sources import Listing, find
+from tests.tiers import examples
 
 KEY = b"a secret of more than sixteen bytes"
 NAME = "Doe^Jane"
@@ -646,7 +647,7 @@ def test_times_are_read_to_the_fraction(time: str, seconds: float) -> None:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=20_000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=20_000, suppress_health_check=[HealthCheck.too_slow])
 def test_hostile_bytes_raise_bad_input_and_nothing_else(data: st.DataObject) -> None:
     content = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 8))):

@@ -15,6 +15,7 @@ from segpipe.core.orientation import axis_codes, reorient_affine
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import inflate, nifti
 from tests.readers.conftest import LPS, head, save
+from tests.tiers import examples
 
 KINDS = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 HEADERS = {
@@ -94,7 +95,7 @@ def files(draw: st.DrawFn) -> tuple[str, bytes, bytes | None, np.ndarray]:
 
 
 @given(files(), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_generated_files_come_back_byte_by_byte(
     file: tuple[str, bytes, bytes | None, np.ndarray], packed: bool
 ) -> None:
@@ -266,7 +267,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 @given(mutated(), st.none() | st.binary(max_size=300), st.sampled_from(("x.nii", "x.hdr")))
-@settings(max_examples=1000, deadline=10_000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(1000), deadline=10_000, suppress_health_check=[HealthCheck.too_slow])
 def test_hostile_bytes_raise_bad_input_and_nothing_else(data: bytes, companion: bytes | None, name: str) -> None:
     try:
         volume = nifti.parse(data, companion, max_voxels=1 << 20, name=name)
@@ -277,7 +278,7 @@ def test_hostile_bytes_raise_bad_input_and_nothing_else(data: bytes, companion: 
 
 
 @given(st.binary(max_size=2000))
-@settings(max_examples=300, deadline=10_000)
+@settings(max_examples=examples(300), deadline=10_000)
 def test_noise_is_bad_input(data: bytes) -> None:
     with pytest.raises(BadInput):
         nifti.parse(data, data, max_voxels=1 << 16)

@@ -14,6 +14,7 @@ from segpipe.readers import folders, sweep
 from segpipe.readers.archive import Rejected, walk, walk_below
 from segpipe.readers.entries import Row
 
+pytestmark = pytest.mark.process
 NAMES = (
     "P1",
     "sub-02",
