@@ -286,7 +286,7 @@ class Together(NamedTuple):
     def files(self) -> tuple[SourceFile, ...]:
         """The files of the scan, if none of them has companions."""
         above, rows = f"{self.folder}/" if self.folder else "", self.rows
-        return tuple([SourceFile(role, above + rows[n][0], rows[n][1], str(rows[n][2])) for n, role in self.roles])
+        return tuple([SourceFile(role, above + rows[n][0], rows[n][1], rows[n][2]) for n, role in self.roles])
 
 
 Companions = Mapping[str, tuple[Entry, ...]]

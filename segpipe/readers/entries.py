@@ -35,7 +35,7 @@ class Entries(Mapping[str, Entry]):
 
     `folders` has the rows of each folder that holds files, by its path with a slash: "" or "a/b/".
 
-    >>> entries = Entries({"b/": [("y", 2, 0.5), ("x", 1, "v1")], "": [("z", 3, "v2")]})
+    >>> entries = Entries({"b/": [("y", 2, "0.5"), ("x", 1, "v1")], "": [("z", 3, "v2")]})
     >>> list(entries), entries["b/y"], "b/z" in entries
     (['z', 'b/x', 'b/y'], Entry(path='b/y', bytes=2, modified='0.5'), False)
     """
@@ -107,7 +107,7 @@ class Entries(Mapping[str, Entry]):
 
 def entry_of(folder: str, row: Row) -> Entry:
     """The file of a row in a folder whose path ends with a slash."""
-    return Entry(folder + row[0], row[1], str(row[2]))
+    return Entry(folder + row[0], row[1], row[2])
 
 
 class _Values(ValuesView[Entry]):

@@ -9,10 +9,10 @@ import marshal
 import os
 import sys
 
-Row = tuple[str, int, "str | float"]
+Row = tuple[str, int, str]
 """A file in its folder: name, size, and what the file system says of its version."""
 
-Inside = tuple[str, "list[Row]", "list[tuple[Row, bool]]", "list[str]", str]
+Inside = tuple[str, list[Row], list[tuple[Row, bool]], list[str], str]
 """A folder, its regular files, what is neither file nor folder and whether it is a link, folders, and what failed."""
 
 
@@ -32,7 +32,7 @@ def inside(base: str, folder: str) -> Inside:
                     folders.append(one.name)
                     continue
                 status = one.stat(follow_symlinks=False)
-                file = one.name, status.st_size, status.st_mtime
+                file = one.name, status.st_size, str(status.st_mtime)
                 if one.is_file(follow_symlinks=False):
                     files.append(file)
                 else:
