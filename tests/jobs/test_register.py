@@ -87,6 +87,7 @@ def answers(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.slow
 def test_spark_sql_finds_the_tables_by_name(tmp_path: Path, no_hive: None) -> None:
     made = write_results(tmp_path / "it's here", [generate(7, number, (10, 24, 20)) for number in (10, 13)])
     before = {path: path.read_bytes() for path in made.warehouse.rglob("*.parquet")}
@@ -112,6 +113,7 @@ def test_spark_sql_finds_the_tables_by_name(tmp_path: Path, no_hive: None) -> No
     assert not (tmp_path / "spark-warehouse").exists()
 
 
+@pytest.mark.slow
 def test_a_hive_metastore_that_runs_has_the_tables_for_everybody(
     tmp_path: Path, no_hive: None, hive_site: Path
 ) -> None:
@@ -128,6 +130,7 @@ def test_a_hive_metastore_that_runs_has_the_tables_for_everybody(
     assert "the ingest that wrote the row" in asked.stdout
 
 
+@pytest.mark.slow
 def test_a_hive_metastore_that_is_down_is_named(tmp_path: Path, no_hive: None) -> None:
     made = write_results(tmp_path / "made", [generate(7, 10, (10, 24, 20))])
     done = call(
@@ -167,6 +170,7 @@ def test_name_that_hive_does_not_take_is_refused(tmp_path: Path) -> None:
         check(RegisterSettings(warehouse=str(tmp_path), database="a-b"))
 
 
+@pytest.mark.slow
 def test_table_of_somebody_else_is_left_alone(tmp_path: Path, no_hive: None) -> None:
     made = write_results(tmp_path / "one", [generate(7, 10, (10, 24, 20))])
     shutil.copytree(made.warehouse, tmp_path / "two")

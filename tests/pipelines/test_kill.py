@@ -21,6 +21,7 @@ import pytest
 from tests.pipelines.examples import archive, leftovers, part_files, run_ingest, spoil, tables
 from tests.pipelines.ingest_process import PART_MB
 
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("SEGPIPE_KILLS", "4"))
 SEED = int(os.environ.get("SEGPIPE_KILL_SEED", "0"))
 SUBJECTS = 24

@@ -26,6 +26,7 @@ from tests.pipelines.segment_process import MOST_SCANS
 from tests.pipelines.test_kill import LOCAL_VICTIMS, SEED, kill, process_of
 from tests.runtimes.models import tiny_bundle
 
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("SEGPIPE_KILLS", "1"))
 SUBJECTS = 16
 

@@ -70,6 +70,7 @@ def test_real_gliomas_come_back(spark, real_data, tmp_path):
     assert_same_files(real_data / "brats2021", tmp_path / "out", restore_all(warehouse, tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_all_other_real_images_come_back(spark, real_data, tmp_path):
     """Pairs, 4D and 5D, both orders, extensions, scaled, odd axes: each file a subject of its own."""
     source = tmp_path / "source"

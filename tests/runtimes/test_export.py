@@ -24,6 +24,8 @@ from segpipe.runtimes.openvino import FILES, INT8_FILES
 from segpipe.settings import ExportSettings
 from tests.runtimes.models import MODALITIES, scan_input, tiny_bundle
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class InMemory:
