@@ -108,15 +108,15 @@ LAYOUTS = ("auto", "manifest", *registry.LAYOUTS)
 RUNTIMES, TRAINERS = tuple(registry.RUNTIMES), tuple(registry.TRAINERS)
 LEAST_EPOCHS, LEAST_STEPS, LEAST_POOLED_STEPS = 20, 700, 1200
 _KEY_FILE = (
-    "file or URL with the secret, of at least 16 bytes, that names of patients are hashed with; when not given, that of"
-    " the environment variable SEGPIPE_SUBJECT_KEY_FILE, or the secret itself in SEGPIPE_SUBJECT_KEY"
+    "file or URL of the secret key (at least 16 bytes) with which the names of patients are hashed; if not given, the"
+    " file that the environment variable SEGPIPE_SUBJECT_KEY_FILE names, or the key itself in SEGPIPE_SUBJECT_KEY"
 )
 _LABEL_CONVENTION = (
     "what the numbers of masks mean: brats, brats2023, brats2024, brats-ped, decathlon, binary, or a TOML file of your"
-    " own; told by names and by all masks together when not given"
+    " own; if not given, it is recognised by names and by all masks together"
 )
 _HASH_SUBJECTS = (
-    "keyed hashes instead of names of subjects, folders and files for all layouts; for DICOM they always are"
+    "replace the names of subjects, folders and files by keyed hashes in all layouts; for DICOM this is always done"
 )
 SLICES_PER_STEP, PATCHES_PER_STEP = 16, 2
 BEST_MEMBERS = 3
@@ -127,17 +127,19 @@ class SeriesSettings:
     """How the series of a DICOM archive become scans."""
 
     session: str = option(
-        "what makes a visit of DICOM series: their study, the day, or the accession number", "study", choices=SESSIONS
+        "which DICOM series make one visit: those of one study, of one day, or of one accession number",
+        "study",
+        choices=SESSIONS,
     )
     prefer: str = option(
-        "which DICOM series to take where a visit has several of one modality: thick axial ones, or volumes",
+        "which DICOM series to take if a visit has several of one modality: thick axial slices, or 3D volumes",
         "2d-axial",
         choices=PREFERENCES,
     )
-    also: str | None = option(f"more kinds of DICOM series that enter scans, joined by commas, of {', '.join(ALSO)}")
+    also: str | None = option(f"more kinds of DICOM series that enter scans, separated by commas, of {', '.join(ALSO)}")
     series_map: str | None = option(
-        "CSV file with columns text (description, protocol or series UID), role (a modality, or ignore) and, if wanted,"
-        " vendor: names DICOM series that the rules do not know, or otherwise"
+        "CSV file with the columns text (description, protocol or series UID), role (a modality, or ignore) and,"
+        " optionally, vendor; it names DICOM series that the rules do not know or get wrong"
     )
 
 
@@ -146,7 +148,7 @@ class IngestSettings(SeriesSettings):
     """Volumes to slice tables."""
 
     source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
-    warehouse: str = option("folder or URL that holds the tables; made when missing", "", required=True)
+    warehouse: str = option("folder or URL that holds the tables; made if missing", "", required=True)
     cohort: str = option("name of the cohort in the tables", "", required=True, name=True)
     layout: str = option(
         "how the archive is laid out; DICOM needs a subject key, see --subject-key-file", "auto", choices=LAYOUTS
@@ -155,30 +157,31 @@ class IngestSettings(SeriesSettings):
     hash_subjects: bool = option(_HASH_SUBJECTS, False)
     keep_header_text: bool = option(
         "keep the free text of NIfTI and MGH headers (descriptions, programs, comments, extensions with user and host"
-        " names), so that restore gives back every byte; blanked otherwise, and voxels, grid and scaling stay exact",
+        " names), so that restore gives back every byte; without it they are blanked; voxels, grid and scaling are"
+        " always exact",
         False,
     )
     label_convention: str | None = option(_LABEL_CONVENTION)
     plan: bool = option(
-        "print whose files the archive holds, which visits and which roles, and what cannot be used; write nothing but,"
-        " of a DICOM archive, the table `series`: what would become of every series",
+        "print which patients, visits and modalities are found in the archive, and what cannot be used; nothing is"
+        " written, except for DICOM the table `series`, which says what would become of each series",
         False,
     )
     axis: str = option("direction of the slices", "axial", choices=AXES)
     resample_to: str | None = option(
-        "modality whose grid the others are resampled to; scans on mixed grids are quarantined otherwise"
+        "modality whose grid the others are resampled to; without it, scans on mixed grids are quarantined"
     )
     prepare: bool = option(
-        "bring raw scans to one grid of 1 mm with the brain alone: brain mask, rigid registration, one resampling,"
+        "bring raw scans to one grid of 1 mm that shows only the brain: brain mask, rigid registration, one resampling,"
         " checks; scans that are prepared already are left alone",
         False,
     )
-    split_salt: str = option("salt of the split; subjects keep their split as long as it stays", "segpipe")
+    split_salt: str = option("salt of the split; subjects keep their split as long as it is the same", "segpipe")
     train_fraction: float = option("share of the subjects to train on, 0 to 1", 0.7, above=0, most=1)
     validation_fraction: float = option(
         "share of the subjects to validate on, 0 to 1; the rest is the test split", 0.15, least=0, below=1
     )
-    part_mb: int = option("size that a part file aims at, MB", 192, least=1)
+    part_mb: int = option("target size of a part file, MB", 192, least=1)
     row_group_mb: int = option("largest row group before compression, MB", 16, least=1)
     max_voxels: int = option("largest number of voxels of one file; larger ones are quarantined", 1 << 30, least=1)
     lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
@@ -190,13 +193,13 @@ class NetworkSettings:
     """The shape of the U-Net."""
 
     dimensions: int | None = option(
-        "2 for slices, 3 for patches; when not given, 3 with --pool 2 for large lesions in voxels that are nearly"
-        " cubes, and 2 for anything else",
+        "2 for slices, 3 for patches; if not given, 3 with --pool 2 for large lesions in voxels that are nearly cubes,"
+        " and 2 for anything else",
         choices=(2, 3),
     )
     pool: int = option(
-        "edge, in voxels, of the cubes whose means the network sees: 2 is eight times as fast as 1, and sees twice as"
-        " far; only for --dimensions 3",
+        "edge, in voxels, of the cubes that are averaged for the network: 2 is eight times as fast as 1, and the"
+        " network sees twice as far; only for --dimensions 3",
         1,
         choices=(1, 2, 4),
     )
@@ -207,23 +210,23 @@ class NetworkSettings:
         "normalisation after each convolution", "instance", choices=("instance", "group", "batch", "none")
     )
     padding: str = option(
-        "how convolutions treat the border: zeros beyond it, or what is inside weighted up (partial convolution)",
+        "how convolutions treat the border: zeros beyond it, or more weight for what is inside (partial convolution)",
         "zeros",
         choices=("zeros", "partial"),
     )
     upsampling: str = option("how the decoder doubles the resolution", "transposed", choices=("transposed", "resized"))
     precision: str = option("compute precision", "float32", choices=("float32", "bfloat16"))
     mirror: bool | None = option(
-        "segment by the mean of a slice's four mirror images; without, by one look: four times as fast, and worse on"
-        " scans that differ from those of the training; when not given as the model looks that"
-        " stands, else on, but off with --pool, which gains next to nothing by it; a finished training takes it over"
-        " without another step"
+        "segment by the mean over the four mirror images of a slice; --no-mirror looks once, which is four times as"
+        " fast, but worse on scans that differ from those of the training; if not given, a model that exists stays as"
+        " it is, and a new one has it on, but off with --pool, where it gains almost nothing; it can be changed after"
+        " the training, without another step"
     )
-
     quality: str | None = option(
-        f"standard, or best: {BEST_MEMBERS} networks from as many seeds, trained one after another, whose mean is the"
-        " answer; training and segmenting take so many times as long; when not given as the model that stands, else"
-        " standard; a finished training takes it over and trains only the networks that it lacks",
+        f"standard is one network; best is the mean of {BEST_MEMBERS} networks, trained one after another from"
+        f" different seeds, so that training and segmenting take {BEST_MEMBERS} times as long; if not given, a model"
+        " that exists stays as it is, and a new one is standard; it can be changed after the training, which then"
+        " trains only the networks that are missing",
         choices=("standard", "best"),
     )
 
@@ -249,30 +252,34 @@ class TrainSettings(NetworkSettings):
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str = option("name of the cohort to train on", "", required=True, name=True)
-    model: str = option("model directory to write; training goes on where it holds a checkpoint", "", required=True)
+    model: str = option(
+        "model directory to write; if it holds a checkpoint, training goes on from there", "", required=True
+    )
     trainer: str = option("how the work is distributed", "orca", choices=TRAINERS)
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
     epochs: int | None = option(
-        f"passes over the training split; when not given {LEAST_EPOCHS}, or as many as make {LEAST_STEPS:,} steps, with"
-        f" --pool {LEAST_POOLED_STEPS:,}, because a small cohort needs more passes",
+        f"passes over the training split; if not given {LEAST_EPOCHS}, or as many as it takes for {LEAST_STEPS:,} steps"
+        f" ({LEAST_POOLED_STEPS:,} with --pool), because a small cohort needs more passes",
         least=1,
     )
-    steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
+    steps_per_epoch: int | None = option(
+        "steps in an epoch; if not given, as many as show each training slice once", least=1
+    )
     batch_size: int | None = option(
-        "slices, or with --dimensions 3 patches, per step over all workers together; when not given"
+        "slices (patches with --dimensions 3) in a step, over all workers together; if not given,"
         f" {SLICES_PER_STEP} slices or {PATCHES_PER_STEP} patches",
         least=1,
     )
     learning_rate: float = option("highest learning rate of the cosine schedule", 1e-3, above=0)
-    foreground_share: float = option("least share of slices with a label in a batch, 0 to 1", 0.5, least=0, most=1)
+    foreground_share: float = option("smallest share of slices with a label in a batch, 0 to 1", 0.5, least=0, most=1)
     coarse_share: float = option(
-        "share of the epochs, the first ones, that learn from slices of half the size; only for --dimensions 2",
+        "share of the epochs, at the start, that learn from slices of half the size; only for --dimensions 2",
         0.0,
         least=0,
         below=1,
     )
     patch_size: int | None = option(
-        "longest edge of a patch, voxels, in steps of 2^depth times --pool; when not given 64 times --pool; only for"
+        "longest edge of a patch, voxels, a multiple of 2^depth times --pool; if not given, 64 times --pool; only for"
         " --dimensions 3",
         least=4,
         most=512,
@@ -281,28 +288,28 @@ class TrainSettings(NetworkSettings):
         "share by which neighbouring tiles overlap in validation; only for --dimensions 3", 0.25, least=0, most=0.9
     )
     threshold: float = option(
-        "probability above which a voxel belongs to a region, 0 to 1; a finished training takes it over",
+        "probability above which a voxel belongs to a region, 0 to 1; it can be changed after the training",
         0.5,
         above=0,
         below=1,
     )
-    deep_supervision: bool = option("let lower levels of the decoder learn to segment as well", False)
+    deep_supervision: bool = option("train the lower levels of the decoder to segment as well", False)
     augment: bool = option("flip, rotate, scale and shift intensities while training", True)
     validate_every: int = option("epochs from one validation to the next; the last is always validated", 1, least=1)
     patience: int = option(
-        "epochs without a better validation Dice before stopping, and then the best epoch makes the model instead of"
-        " the last; 0 never stops early",
+        "epochs without a better validation Dice after which training stops; 0 never stops early; if it stops early,"
+        " the best epoch makes the model instead of the last",
         0,
         least=0,
     )
     seed: int = option("seed of initial weights, order and augmentation", 0, least=0)
     retries: int = option("how often a failed worker group is started again from the last checkpoint", 3, least=0)
     checkpoint_minutes: float = option(
-        "minutes from one checkpoint to the next inside an epoch; there is always one after it", 10.0, above=0
+        "minutes from one checkpoint to the next inside an epoch; there is always one at its end", 10.0, above=0
     )
     lock_wait_seconds: float = option("how long to wait for another job that trains this model, seconds", 0.0, least=0)
     ports: str = option(
-        "first-last: ports at which workers on several machines listen for each other; on one machine they meet on"
+        "first-last: ports on which workers on several machines listen for each other; on one machine they use"
         " loopback",
         "40300-40399",
     )
@@ -314,24 +321,24 @@ class ExportSettings:
 
     model: str = option("model directory", "", required=True)
     expect_model: str | None = option(
-        "seal that the model directory must have, as train, export and adopt print it; not checked when not given"
+        "seal that the model directory must have, as train, export and adopt print it; not checked if not given"
     )
     int8: bool = option(
-        "also quantise to INT8 with training scans; published where it is faster and Dice drops by at most 0.002",
+        "also quantise to INT8 with training scans; it is published if it is faster and Dice drops by at most 0.002",
         False,
     )
     warehouse: str | None = option(
-        "folder or URL of the tables that it was trained on: the precision is measured on its validation scans and the"
-        " export recorded in `runs`; float32 when not given"
+        "folder or URL of the tables that the model was trained on: its validation scans decide the precision, and the"
+        " export is recorded in `runs`; if not given, float32"
     )
     clean: bool = option(
-        "let segment leave out what is too small to be a lesion: the least volumes per region are chosen on labelled"
-        " scans of the training, none where that does not help; needs --warehouse",
+        "let segment leave out what is too small to be a lesion: the smallest volume of each region is chosen on"
+        " labelled scans of the training; a region has none if that does not help; needs --warehouse",
         True,
     )
     cut: bool = option(
-        "let each region have a threshold of its own: chosen on labelled scans of the training, that of train where"
-        " another does not help; needs --warehouse",
+        "give each region a threshold of its own, chosen on labelled scans of the training; a region keeps that of"
+        " train if no other one helps; needs --warehouse",
         True,
     )
 
@@ -351,9 +358,11 @@ class AdoptSettings:
     )
     model: str = option("model directory to write; one that was adopted before is replaced", "", required=True)
     configuration: str | None = option(
-        "configuration of the nnU-Net plan; when not given 3d_fullres, or the first if there is none of that name"
+        "configuration of the nnU-Net plan; if not given, 3d_fullres, or the first if there is none of that name"
     )
-    draft: str | None = option("file or URL to write the card to as well, to be looked over; none when not given")
+    draft: str | None = option(
+        "file or URL to which the card is written as well, so that you can look it over; none if not given"
+    )
 
 
 @dataclass(frozen=True)
@@ -364,7 +373,7 @@ class SegmentSettings(SeriesSettings):
     cohort: str = option("name of the cohort to segment", "", required=True, name=True)
     model: str = option("model directory, exported", "", required=True)
     expect_model: str | None = option(
-        "seal that the model directory must have, as train, export and adopt print it; not checked when not given"
+        "seal that the model directory must have, as train, export and adopt print it; not checked if not given"
     )
     runtime: str = option("what runs the network", "openvino", choices=RUNTIMES)
     batch_size: int = option("slices per inference request", 8, least=1)
@@ -381,15 +390,15 @@ class SegmentSettings(SeriesSettings):
     )
     overwrite: bool = option("replace what this model has already segmented", False)
     source: str | None = option(
-        "folder, manifest or URL of an archive to segment directly, without storing its slices; the scans of the tables"
-        " when not given"
+        "folder, manifest or URL of an archive to segment directly, without storing its slices; if not given, the scans"
+        " of the tables are segmented"
     )
     layout: str = option("how the archive of --source is laid out", "auto", choices=LAYOUTS)
     subject_key_file: str | None = option(_KEY_FILE)
     hash_subjects: bool = option(_HASH_SUBJECTS + "; as at ingest", False)
     label_convention: str | None = option(_LABEL_CONVENTION + "; as at ingest")
     resample_to: str | None = option(
-        "modality whose grid the others of --source are resampled to; scans on mixed grids are quarantined otherwise"
+        "modality whose grid the others of --source are resampled to; without it, scans on mixed grids are quarantined"
     )
     prepare: bool = option(
         "prepare raw scans of --source as ingest --prepare does; without --source, show the scans that ingest --prepare"
@@ -400,14 +409,14 @@ class SegmentSettings(SeriesSettings):
         "largest number of voxels of one file of --source; larger ones are quarantined", 1 << 30, least=1
     )
     nifti: str | None = option(
-        "folder or URL for masks as NIfTI files in the grid and label convention of their source; none when not given"
+        "folder or URL for masks as NIfTI files in the grid and label convention of their source; none if not given"
     )
     dicom_seg: str | None = option(
-        "folder or URL for masks as DICOM SEG files, for DICOM scans; needs --source; none when not given"
+        "folder or URL for masks as DICOM SEG files, for DICOM scans; needs --source; none if not given"
     )
     dicom_sr: str | None = option(
         "folder or URL for measures of every region as DICOM structured reports, for DICOM scans; needs --source;"
-        " none when not given"
+        " none if not given"
     )
     lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
     strict: bool = option("exit with 3 when a scan was quarantined", False)
@@ -421,13 +430,13 @@ class EvaluateSettings:
     cohort: str = option("name of the cohort to judge", "", required=True, name=True)
     model: str = option("model directory, or the model_id of rows in `predictions`", "", required=True)
     expect_model: str | None = option(
-        "seal that the model directory must have, as train, export and adopt print it; not checked when not given"
+        "seal that the model directory must have, as train, export and adopt print it; not checked if not given"
     )
     split: str = option("which patients to report", "test", choices=("train", "validation", "test", "all"))
     other: str | None = option("model directory or model_id to compare with, on the scans that both have segmented")
     empty_truth: str = option(
-        "how a patient counts whose truth lacks the region: penalise gives Dice 0 if something was predicted and leaves"
-        " the patient out otherwise; reward gives 0 or 1; skip always leaves the patient out",
+        "how to count a patient whose truth lacks the region: penalise gives Dice 0 if something was predicted and"
+        " leaves the patient out otherwise; reward gives 0 or 1; skip always leaves the patient out",
         "penalise",
         choices=("penalise", "reward", "skip"),
     )
@@ -440,12 +449,12 @@ class RestoreSettings:
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     scan: str = option("scan_id of the scan to rebuild", "", required=True)
-    output: str = option("folder for the files; made when missing", "", required=True)
+    output: str = option("folder for the files; made if missing", "", required=True)
 
 
 @dataclass(frozen=True)
 class VerifySettings:
-    """All parts of a warehouse against their checksums; exit code 1 where one is damaged, and its name."""
+    """All parts of a warehouse against their checksums; damaged ones are named, and the exit code is then 1."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     rebuild: bool = option("also rebuild every source file, as restore does, and compare its checksum", False)
@@ -453,25 +462,29 @@ class VerifySettings:
 
 @dataclass(frozen=True)
 class CompactSettings:
-    """The small parts of many runs to fewer, larger ones; readers may go on meanwhile."""
+    """Small parts of many runs to fewer, larger ones, while others read."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
-    cohort: str | None = option("merge the parts of this cohort alone; otherwise all, quarantine and runs too")
-    part_mb: int = option("size that a part file aims at, MB; what has half of it is left alone", 192, least=1)
+    cohort: str | None = option(
+        "merge only the parts of this cohort; if not given, those of all cohorts, of quarantine and of runs"
+    )
+    part_mb: int = option(
+        "target size of a part file, MB; parts of at least half that size are left alone", 192, least=1
+    )
     keep_hours: float = option(
-        "how long replaced parts stay in _replaced for those who have begun to read them, hours", 24.0, least=0
+        "how long replaced parts stay in _replaced for readers that have opened them already, hours", 24.0, least=0
     )
     lock_wait_seconds: float = option("how long to wait for another job of the same cohort, seconds", 0.0, least=0)
 
 
 @dataclass(frozen=True)
 class LocateSettings:
-    """A keyed hash of the tables back to the files that it stands for, by the owner of archive and key."""
+    """A keyed hash of the tables back to its files, for those who have the archive and the key."""
 
     source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
     token: str = option(
-        "what the tables tell: a path such as keyed/…, a subject, a scan_id, or of `series` a series_id or text_hash; "
-        "its files are printed",
+        "what a table shows: a path such as keyed/…, a subject, a scan_id, or a series_id or text_hash of `series`; "
+        "the files that it stands for are printed",
         "",
         required=True,
     )
@@ -484,9 +497,9 @@ class RegisterSettings:
     """The tables into Spark's catalogue, where spark-sql finds them by name."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
-    database: str = option("database of the catalogue; made when missing", "segpipe", name=True)
+    database: str = option("database of the catalogue; made if missing", "segpipe", name=True)
     metastore: str | None = option(
-        "folder of an embedded metastore; when not given, the Hive metastore that hive-site.xml names, or "
+        "folder of an embedded metastore; if not given, the Hive metastore that hive-site.xml names, or "
         "an embedded one inside the warehouse if there is none"
     )
 
@@ -513,14 +526,17 @@ class DemoSettings:
 
     source: str | None = option("archive to use instead of generated scans")
     warehouse: str | None = option(
-        "folder for tables, model and report; when not given demo, or with --source demo-NAME, NAME being the source's"
+        "folder for tables, model and report; if not given, demo, or demo-NAME with --source, where NAME is the"
+        " source's"
     )
     seed: int = option("seed of the generated cohort", 0, least=0)
     subjects: int = option("number of generated subjects", 24, least=6)
     trainer: str = option("how the training is distributed", "orca", choices=TRAINERS)
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
-    epochs: int | None = option("passes over the training split; when not given 4, or 12 with --source", least=1)
-    steps_per_epoch: int | None = option("steps in an epoch; all training slices once when not given", least=1)
+    epochs: int | None = option("passes over the training split; if not given, 4, or 12 with --source", least=1)
+    steps_per_epoch: int | None = option(
+        "steps in an epoch; if not given, as many as show each training slice once", least=1
+    )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn
@@ -180,50 +180,34 @@ def load(
     is one of `needed`: what stands in the tables is not taken from them by a bad copy. Raises BadInput with a Reason
     for whatever is wrong with the scan; faults of the file system itself as they are.
     """
-    fs, root, _ = open_root_cached(source_url)
-    frames: list[Frame] = []
-    foreign: list[tuple[str, BadInput]] = []
-    for files in _by_path(scan_source.files):
-        try:
-            frames += _frames(fs, root, files, CANONICAL[axis], max_voxels, keep_header_text)
-        except BadInput as error:
-            if files[0].role in needed or not _may_drop(files[0].path, error):
-                raise
-            foreign.append((files[0].path, error))
-    if foreign and not _is_usable(frames, scan_source):
-        raise foreign[0][1]
-    images = sorted((frame for frame in frames if frame.role != MASK), key=lambda frame: role_order(frame.role))
-    masks = [frame for frame in frames if frame.role == MASK]
-    images, unclear = _with_role(images)
+    frames, damaged = _readable(source_url, scan_source, CANONICAL[axis], max_voxels, keep_header_text, needed)
+    images, unclear = _with_role(sorted(_images(frames), key=lambda frame: role_order(frame.role)))
+    masks = _masks(frames)
     arranged = arrange(images, masks) if arrange is not None else Arranged(images, masks)
     _check_needed(images + masks, arranged, needed)
-    images, masks = arranged.images, arranged.masks
-    foreign += arranged.dropped
-    reference = _reference(images, resample_to, scan_source)
-    on_grid, dropped = _on_one_grid(images + masks, reference, resample_to)
-    resampled = any(new is not old for new in on_grid for old in images + masks if new.row is old.row)
-    images, masks = (
-        [frame for frame in on_grid if frame.role != MASK],
-        [frame for frame in on_grid if frame.role == MASK],
-    )
+    given = arranged.images + arranged.masks
+    reference = _reference(arranged.images, resample_to, scan_source)
+    on_grid, off_grid = _on_one_grid(given, reference, resample_to)
+    resampled = any(new is not old for new in on_grid for old in given if new.row is old.row)
+    images = _images(on_grid)
     brain = _brain(images) if arranged.brain is None else arranged.brain
-    masks, unusable = _with_labels(masks, scan_source)
+    masks, unusable = _with_labels(_masks(on_grid), scan_source)
     mask, labels, convention = _labels(masks, scan_source)
-    on_grid = [*images, *masks]
+    dropped = (*damaged, *arranged.dropped, *unclear, *off_grid, *unusable)
     return LoadedScan(
         source=scan_source,
         images={frame.role: frame.array for frame in images},
         mask=mask,
         affine=reference.affine,
         orientation=CANONICAL[axis],
-        file_rows=[frame.row for frame in on_grid],
+        file_rows=[frame.row for frame in images + masks],
         slopes={frame.role: (frame.slope, frame.inter) for frame in images},
         brain=brain,
         statistics={f.role: statistics(f.array[brain]).scaled(f.slope, f.inter) for f in images},
         label_counts=labels,
         label_convention=convention,
         resampled_to=resample_to if resampled else None,
-        dropped=tuple(_dropped(scan_source, path, error) for path, error in (*foreign, *unclear, *dropped, *unusable)),
+        dropped=tuple(_dropped(scan_source, path, error) for path, error in dropped),
         space=arranged.space,
         preparation=arranged.preparation,
         flags=arranged.flags,
@@ -267,6 +251,14 @@ def open_root_cached(source_url: str) -> tuple[fsspec.AbstractFileSystem, str, s
     return open_root(source_url)
 
 
+def _images(frames: Iterable[Frame]) -> list[Frame]:
+    return [frame for frame in frames if frame.role != MASK]
+
+
+def _masks(frames: Iterable[Frame]) -> list[Frame]:
+    return [frame for frame in frames if frame.role == MASK]
+
+
 def _check_needed(frames: Sequence[Frame], arranged: Arranged, needed: Collection[str]) -> None:
     """Raise what is wrong with a file that could not be arranged if its role is needed."""
     for path, error in arranged.dropped:
@@ -282,6 +274,25 @@ def _by_path(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
     for file in files:
         groups.setdefault(file.path, []).append(file)
     return list(groups.values())
+
+
+def _readable(
+    source_url: str, source: ScanSource, orientation: str, max_voxels: int, text: bool, needed: Collection[str]
+) -> tuple[list[Frame], list[tuple[str, BadInput]]]:
+    """The frames of all files that can be read, and what is wrong with the others; BadInput if that costs the scan."""
+    fs, root, _ = open_root_cached(source_url)
+    frames: list[Frame] = []
+    damaged: list[tuple[str, BadInput]] = []
+    for files in _by_path(source.files):
+        try:
+            frames += _frames(fs, root, files, orientation, max_voxels, text)
+        except BadInput as error:
+            if files[0].role in needed or not _may_drop(files[0].path, error):
+                raise
+            damaged.append((files[0].path, error))
+    if damaged and not _is_usable(frames, source):
+        raise damaged[0][1]
+    return frames, damaged
 
 
 def _frames(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe import __version__
+from segpipe.core.regions import LabelConvention
 from segpipe.errors import SegpipeError
 from segpipe.report import results
 from segpipe.report.figures import history_charts, solid, strip, volume_charts
@@ -89,55 +90,75 @@ def _content(
     note: str | None,
     numbers: tuple[int, int, int],
 ) -> dict[str, Any]:
-    strips, slices_per_strip, surfaces = numbers
     convention = results.convention_of(model, scans.values())
     regions = [region for region in convention.region_names if any(row["region"] == region for row in rows)]
-    split = next(split for split in SPLITS if any(row["split"] == split for row in rows))
-    judged = [row for row in rows if row["split"] == split]
-    stored = {scan_id: scan for scan_id, scan in scans.items() if results.is_stored(scan)}
-    order = results.worst_first([row for row in judged if row["region"] == regions[0]])
-    drawn = [scans[row["scan_id"]] for row in order if row["scan_id"] in stored]
-    modality = results.background_modality(drawn[0]["modalities"]) if drawn else ""
-    source = Source(tables)
+    splits = [split for split in SPLITS if any(row["split"] == split for row in rows)]
+    judged = [row for row in rows if row["split"] == splits[0]]
     measures = [results.measures(judged, region) for region in regions]
     rejected = results.quarantined(tables, cohort)
-    series = results.series_of(tables, cohort)
-    grids = results.grids_of(scans.values())
     return {
         "cohort": cohort,
         "model_id": model.model_id,
-        "modalities": [_display_name(name) for name in _modalities(stored) or model.bundle.get("modalities", [])],
         "made": _now(),
         "version": __version__,
         "note": _note(note, model),
-        "judged": f"{split} patients",
-        "cards": _cards(scans, measures[0], split, sum(row["inputs"] for row in rejected)),
+        "judged": f"{splits[0]} patients",
+        "cards": _cards(scans, measures[0], splits[0], sum(row["inputs"] for row in rejected)),
         "cohort_splits": results.splits_of(scans.values(), rows, regions[0]),
+        "rejected": rejected,
+        "measures": measures,
+        "charts": history_charts(model) + volume_charts(rows, regions, splits[0]),
+        "regions": regions,
+        "splits": splits,
+        "rows": _in_order(rows, splits, regions),
+        "runs": [_run(run) for run in results.runs_of(tables, cohort, model.ids)],
+        **_of_archive(tables, cohort, model, scans),
+        **_drawn(tables, model, convention, scans, judged, regions[0], numbers),
+    }
+
+
+def _in_order(rows: list[Row], splits: list[str], regions: list[str]) -> list[Row]:
+    """Rows split by split and region by region, the worst first."""
+    shown = results.worst_first([row for row in rows if row["split"] in splits])
+    return sorted(shown, key=lambda row: (splits.index(row["split"]), regions.index(row["region"])))
+
+
+def _of_archive(tables: Store, cohort: str, model: ReportedModel, scans: dict[str, Row]) -> Row:
+    """Where the scans come from: the tables or an archive, DICOM series, grids, and how they are stored."""
+    stored = {scan_id: scan for scan_id, scan in scans.items() if results.is_stored(scan)}
+    series = results.series_of(tables, cohort)
+    grids = results.grids_of(scans.values())
+    return {
+        "modalities": [_display_name(name) for name in _modalities(stored) or model.bundle.get("modalities", [])],
         "grids": grids[:_GRIDS],
         "more_grids": len(grids[_GRIDS:]),
-        "rejected": rejected,
         "series": series[:_KINDS],
         "more_series": sum(row["series"] for row in series[_KINDS:]),
-        "measures": measures,
-        "charts": history_charts(model) + volume_charts(rows, regions, split),
-        "regions": regions,
-        "background": _display_name(modality),
+        "from_archive": len(scans) - len(stored),
         "right_is_left": all(scan["orientation"].endswith("L") for scan in stored.values()),
+        "split_rule": next((scan["split_rule"] for scan in stored.values()), None),
+    }
+
+
+def _drawn(
+    tables: Store,
+    model: ReportedModel,
+    convention: LabelConvention,
+    scans: dict[str, Row],
+    judged: list[Row],
+    region: str,
+    numbers: tuple[int, int, int],
+) -> Row:
+    """Slices and surfaces of the scans with the worst `region` that the tables hold."""
+    strips, slices_per_strip, surfaces = numbers
+    source = Source(tables)
+    order = results.worst_first([row for row in judged if row["region"] == region])
+    drawn = [scans[row["scan_id"]] for row in order if results.is_stored(scans[row["scan_id"]])]
+    return {
+        "background": _display_name(results.background_modality(drawn[0]["modalities"])) if drawn else "",
         "strips": [strip(source, scan, model, convention, judged, slices_per_strip) for scan in drawn[:strips]],
         "solids": [solid(source, scan, model, convention, judged) for scan in drawn[:surfaces]],
         "not_shown": len(order) - len(drawn[:strips]),
-        "from_archive": len(scans) - len(stored),
-        "splits": [name for name in SPLITS if any(row["split"] == name for row in rows)],
-        "rows": [
-            row
-            for name in SPLITS
-            for row in sorted(
-                results.worst_first([row for row in rows if row["split"] == name]),
-                key=lambda row: regions.index(row["region"]),
-            )
-        ],
-        "runs": [_run(run) for run in results.runs_of(tables, cohort, model.ids)],
-        "split_rule": next((scan["split_rule"] for scan in stored.values()), None),
     }
 
 
