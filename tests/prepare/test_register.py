@@ -92,23 +92,23 @@ def test_the_nearest_rotation_of_a_scaled_one_is_that_rotation() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("turn", "is_told"),
-    [((0, 0, 180), True), ((180, 0, 0), True), ((0, 0, 0), False)],
-    ids=["back to front", "upside down", "right"],
+    "turn",
+    [(0, 0, 180), (180, 0, 0)],
+    ids=["back to front", "upside down"],
 )
-def test_a_header_that_is_wrong_by_half_a_turn_is_told(turn: tuple[float, float, float], is_told: bool) -> None:
+def test_a_header_that_is_wrong_by_half_a_turn_is_told(turn: tuple[float, float, float]) -> None:
     """The descent from such a header ends at a pose whose outline fits nearly as well."""
     moving = other(off_by(turn, (0, 0, 0)) @ off_by((8, -6, 5), (0, 0, 0)))
     pair = _Pair.of(moving, atlas.head(), 4.0)
     header = off_by((0, 0, 0), (atlas.head().centre_mm - moving.centre_mm).tolist())
     fitted = pair.optimise(pair.optimise(header, step_mm=2.0).matrix, step_mm=1.0, affine=True)
-    found = _turned(pair, moving, atlas.head(), fitted.matrix)
-    assert found > 1 if is_told else found < 0.9
+    assert _turned(pair, moving, atlas.head(), fitted.matrix) > 1
 
 
 @pytest.mark.slow
 def test_upright_tells_of_a_header_with_a_mirrored_axis() -> None:
-    assert upright(other(np.eye(4)), atlas.head()).turned < 0.8
+    """Of one that is right, too, although the head is tilted."""
+    assert upright(other(off_by((8, -6, 5), (0, 0, 0))), atlas.head()).turned < 0.8
     found = upright(other(np.diag([1.0, -1.0, 1.0, 1.0])), atlas.head())
     assert found.turned > 1.2
 
