@@ -28,7 +28,7 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})|(?<=[A-Z\d
 # name studies and patients as well.
 _STRONG = re.compile(
     r"\w*(?:masks?|msk|maske[nr]?|masques?|mascaras?|maschere?a?|maska)"
-    r"|\w*seg(?:s|m|mented|menta(?:tion|cion|cao|zione|tie|cja)e?s?|mentierung(?:en)?)?|labels?|labelmaps?"
+    r"|\w*seg(?:s|m|mented|menta(?:tion|cion|cao|zione|tie|cja)e?s?|mentierung(?:en)?)?|labels?(?:tr|ts|val|train|test)?|labelmaps?"
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
     r"|annotations?|annotated|annot|tracings?|traced|ot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct"
     r"|pred(?:s|icted|ictions?)?"
@@ -46,6 +46,7 @@ _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "cavity": re.compile(r"(?<![a-z])(?:cavity|resection|rc)(?![a-z])"),
     "cyst": re.compile(r"(?<![a-z])cysts?(?![a-z])"),
 }
+_LONG = 5  # digits of a number that a hospital gives
 _LAST = re.compile(r"masks?|msk|seg|segmentations?|labels?")  # of a word in camel case, whatever stands before
 _ANATOMY = re.compile(
     r"(?:^|_)(?:brain|skull|head|(?:de)?face|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
@@ -60,7 +61,7 @@ _MADE_OF = re.compile(r"(?:[mwrsu]{0,3}[cp][1-6]|i?y_)(?P<name>.+)")
 _PARCELS = re.compile(r"aseg|aparc|wmparc|synthseg|brainmask|brainseg|tissueseg|parcellation|nawm")
 _MAP_OF_LESION = ("map", "maps")
 _BEST = re.compile(
-    r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|corrected"
+    r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|correct(?:ed|ions?)"
 )
 _DRAFT = re.compile(r"(?<![a-z])(?:approx\w*|drafts?|initial|first|old|backup|healthy|normal)(?![a-z])")
 _PROGRAM = re.compile(
@@ -305,7 +306,7 @@ _TECHNICAL = frozenset(
     ]
 )
 _TECHNICAL_PATTERN = re.compile(
-    r"\d*mm|\dx\dx?\d?|[1-7]d|[1-7]t|iso\d*|(?:images?|imgs?|labels?)(?:tr|ts|val|train|test)|(?:anat|nifti|scan)\d+"
+    r"\d*mm|\dx\dx?\d?|[1-7]d|[1-7]t|iso\d*|(?:images?|imgs?)(?:tr|ts|val|train|test)|(?:anat|nifti|scan)\d+"
     r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
     r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|brain\w*extract\w*"
 )
@@ -384,7 +385,7 @@ _MONTH_NAME = (
     r"(?:jan|f[eé]b|fev|mar|m[aä]r|maa|apr|abr|avr|may|mai|maj|mei|jun|juin|giu|jul|juil|lug|aug|ao[uû]|sep|sept|oct|okt|ott|nov"
     r"|dec|d[eé]c|dez|dic|ene(?=ro)|gen(?=naio)|mag(?=gio)|ago(?=sto)|set(?=t?emb)|out(?=ubro))[a-z]{0,7}"
 )
-_CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:\.?\d{1,6})?)?)?"
+_CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:[._]?\d{1,6})?)?)?"
 _DATE = (
     rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}{_CLOCK}|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}"
     rf"|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}|(?:{_YEAR}-|(?<![_\-. ]){_YEAR}_){_MONTH}(?![_\-.]\d)"
@@ -452,6 +453,7 @@ class Folder:
     weak: bool = False
     raw: str = ""
     behind: bool = False  # whether the text stands behind words for what an image is
+    spare: str = ""  # a hospital's numbers beside technical words, which name a person if nothing above does
 
     @property
     def dated(self) -> bool:
@@ -485,13 +487,18 @@ def modality(text: str) -> str | None:
     if "mpr" in found.words and not {*found.words} - {"mpr", "plane", "after", "before"}:
         # a reformatted image among series, but a magnetisation-prepared sequence in a file's name (OASIS)
         found = recognise(re.sub("mpr", "mprage", text, count=1, flags=re.IGNORECASE))
-    if found.role is None and _FL.match(text):
+    if found.role is None and _FL.match(_without_technical(text)):
         return "FLAIR"  # as CaPTk calls it; among the words of a series it may be a fast low-angle shot
     if found.detail == "subtraction" and (native := _NATIVE.sub("", text)) != text:
         return modality(native)  # `T1ce_native` lies in its native space
     if found.role == "other":
         return _ROLE_OF_DETAIL.get(found.detail, found.detail.replace(" ", "-"))
     return found.role
+
+
+def _without_technical(text: str) -> str:
+    """Words behind those that say how a file was made: `fl_ants` of `brain_fl_ants`."""
+    return next((text[word.start() :] for word in _WORD.finditer(text) if word[0].lower() not in _TECHNICAL), "")
 
 
 @lru_cache(maxsize=1 << 14)
@@ -508,6 +515,7 @@ def describe(text: str) -> Said:
         return Said(BRAIN, label)
     words = normal.split("_")
     rank = 0 if _BEST.search(normal) else (9 if _DRAFT.search(normal) or _PROGRAM.search(normal) else 2)
+    rank += words in (["mask"], ["msk"])  # beside `seg` it may be one of the brain
     shown = any(_fits(_WEAK, word) for word in words)
     if any(_fits(_STRONG, word) for word in words):
         return Said(MASK, label, rank + (0 if shown else 3 if any(map(_WEIGHTED.search, words)) else 2))
@@ -598,7 +606,9 @@ def folder(name: str) -> Folder:
     kinds = [(match, kind_of(match[0])) for match in _WORD.finditer(rest)]
     described = [kind for _, kind in kinds if kind in ("modality", "mask")]
     if kinds and all(kind in ("technical", "number") for _, kind in kinds) and any(k == "technical" for _, k in kinds):
-        return Folder("", visits, raw=name)
+        numbers = [match[0] for match, kind in kinds if kind == "number"]
+        spare = "_".join(numbers) if numbers and rest.startswith(numbers[0]) and len(numbers[0]) >= _LONG else ""
+        return Folder("", visits, raw=name, spare=spare)
     if kinds and all(kind != "id" for _, kind in kinds) and described:
         said = describe(rest)
         return Folder("", visits, said, mask=said.role == MASK, raw=name)

@@ -30,6 +30,9 @@ _UNIT = re.compile(
 _NUMBERS = re.compile(r"(?P<base>(?:.*?[^\d])??\d{5,})(?P<separator>[_\-])(?P<unit>\d{1,6}(?:[_\-]\d{1,6})+)")
 _EXAM_NUMBER = re.compile(r"[A-Za-z]{0,4}\d{5,}")
 _EXAM = re.compile(r"(?P<base>(?:.*\D)?\d{5,})(?P<separator>[_\-. ])(?P<unit>[A-Za-z]{0,4}\d{5,})")
+_DATED_EXAM = re.compile(
+    r"(?P<base>.*\d)[_\-. ](?:(?:MRI?|MRT|IRM|RM)[_\-. ])?(?P<unit>[A-Z]{2,4}\d{2,})", re.IGNORECASE
+)
 _DAY = re.compile(r"(?P<base>.*\d.*)(?P<separator>[_\-. ])(?P<unit>\d{6}|\d\d([\-.])\d\d\4\d\d)")  # where all are dates
 _YEAR, _MONTH, _DAYS = r"(?:[0-4]\d|[89]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 _SHORT_DATE = re.compile(
@@ -40,8 +43,8 @@ _COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its da
 _COUNTED_END = re.compile(r"(?P<base>.*\d)[_\-. ](?P<unit>\d{1,2}[_\-. ]\d{1,6})")
 _LETTER = re.compile(r"(?P<base>.*\d{2,})(?P<separator>)(?P<unit>[A-Fa-f])")
 _END = re.compile(  # how all names end that `_ENDS` and `_COUNTED_END` fit: most names of an archive need one look
-    r".*(?:[_\-. ](?:[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]+|\d\d?(?:st|nd|rd|th)|\d{6}|\d{1,6}[_\-. ]\d{1,6})"
-    r"|\d[A-Fa-f]|\d{5}[_\-. ][A-Za-z]{0,4}\d{5,})",
+    r".*(?:[_\-. ](?:[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]{2,4}\d{5,}|[A-Za-z]+|\d\d?(?:st|nd|rd|th)|\d{6}"
+    r"|\d{1,6}[_\-. ]\d{1,6})|\d[A-Fa-f]|\d{5}[_\-. ][A-Za-z]{0,4}\d{5,})",
     re.DOTALL,
 )
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
@@ -362,7 +365,8 @@ def owns(parent: str) -> bool:
 def _tells_series_apart(uses: list[Use]) -> bool:
     """Whether each of the words stands at one image and no two at the same kind: numbers of series, as `003_t1`."""
     roles = [role for use in uses for role in use.roles]
-    return len(uses) > 1 and all(len(use.roles) <= 1 for use in uses) and len(set(roles)) == len(roles)
+    alone = all(len(use.roles) <= 1 for use in uses) and len(set(roles)) == len(roles)
+    return len(uses) > 1 and bool(roles) and alone
 
 
 def _are_extras(use: Use, owner: Use) -> bool:
@@ -381,9 +385,12 @@ def _inner_units(
     counted = _counted_ends(chains)
     if counted:
         told.append(_sentence({unit for _, unit in counted.values()}, "ends of patients' names"))
+    examined = _dated_exams(chains, uses)
+    if examined:
+        told.append(_sentence({unit for _, unit in examined.values()}, "ends of patients' names"))
     groups: dict[tuple[object, ...], dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
     for chain in chains:
-        if chain in counted:
+        if chain in counted or chain in examined:
             continue
         match = next(filter(None, (end.fullmatch(chain[-1]) for end in _ENDS)), None)
         if match and not is_person(match["unit"]):
@@ -395,7 +402,7 @@ def _inner_units(
             )
             without = (*chain[:-1], match["base"])
             groups[shape][without][match["unit"]] = chain
-    result = counted
+    result = counted | examined
     for bases in groups.values():
         if not _are_visits(bases):
             later = {
@@ -420,6 +427,21 @@ def _inner_units(
             told.append(_sentence(some, "ends of patients' names"))
     whole = {base for base, _ in result.values()}  # names that others go on from, as `A-101-001` beside `A-101-001_W8`
     return {chain: part for chain, part in result.items() if chain not in whole}
+
+
+def _dated_exams(chains: Iterable[Chain], uses: Mapping[Chain, Use]) -> dict[Chain, tuple[Chain, str]]:
+    """For names such as `P001_MR_ACC123` with another date for each end, some of one patient: who, and the number."""
+    found: dict[Chain, dict[Chain, tuple[str, tuple[str, ...]]]] = defaultdict(dict)
+    for chain in chains:
+        match = _DATED_EXAM.fullmatch(chain[-1])
+        if match and len(uses[chain].visits) == 1 and not is_person(match["unit"]):
+            base = (*chain[:-1], match["base"])
+            found[base][chain] = match["unit"], next(iter(uses[chain].visits))
+    most = max(map(len, found.values()), default=0)
+    differ = all(len({visit for _, visit in ends.values()}) == len(ends) for ends in found.values())
+    if not (1 < most <= len(found) and differ and all(owns(base[-1]) for base in found)):
+        return {}  # of one place are more patients than a patient has visits
+    return {chain: (base, unit) for base, ends in found.items() for chain, (unit, _) in ends.items()}
 
 
 def _counted_ends(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:

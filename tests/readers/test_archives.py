@@ -147,6 +147,21 @@ class TestWhoseItIs:
         assert any("scan1, scan2" in sentence for sentence in listing.told)
         assert len(visits(read(tmp_path / "one", *expand("Meier/scan<p>/<w>.nii", p=("1", "2"), w=("T1", "T2"))))) == 1
 
+    @pytest.mark.parametrize(
+        ("pattern", "people"),
+        [
+            ("APIS/train_00<p>/<w>.nii", 2),
+            ("Meier/image_<p>/<w>.nii Roe/image_<p>/<w>.nii", 2),
+            ("Meier/MR_<p>/<w>.nii", 1),
+            ("GBM2021/x0<p>.nii", 2),
+            ("SITE_MRI/0000309<p>_20201007_MR_2091<p>70157/<w>.nii", 2),
+            ("SITE_MRI/00003092_2020100<p>_MR_2091<p>70157/<w>.nii SITE_MRI/00003093_20201007_MR_20901057/<w>.nii", 2),
+        ],
+    )
+    def test_folders_of_files_words_with_numbers(self, tmp_path: Path, pattern: str, people: int) -> None:
+        listing = read(tmp_path, *expand(*pattern.split(), p=("1", "2"), w=("T1", "FLAIR")))
+        assert len(visits(listing)) == people
+
     def test_a_copy_with_a_mask_is_used(self, tmp_path: Path) -> None:
         paths = expand(
             "P<p>/<d>/<w>.nii", "P<p>/registered/lesion.nii", p=("1", "2"), d=("native", "registered"), w=("T1",)
@@ -229,6 +244,26 @@ def test_a_sign_that_is_a_digit_and_no_number_stops_nothing(tmp_path: Path, path
     assert {file.path for scan in listing.scans for file in scan.files} == {path, "P2/P2_T1.nii"}
 
 
+def test_words_for_a_flair_among_those_of_processing() -> None:
+    assert [describe(words).role for words in ("brain_fl_ants", "fl_reg", "brain_fl2d")] == ["FLAIR", "FLAIR", "T2*"]
+
+
+def test_labels_may_have_a_channels_number(tmp_path: Path) -> None:
+    listing = read(tmp_path, *expand("Task1_X/<d>/sub001_00<p>_0000.nii", d=("imagesTr", "labelsTr"), p=("1", "2")))
+    assert [[file.role for file in scan.files] for scan in listing.scans] == [["channel-0", MASK]] * 2
+    assert not listing.rejected
+
+
+def test_what_stands_behind_a_date_may_be_a_patient(tmp_path: Path) -> None:
+    paths = expand("STX05_2019010<p>_CRY1101<p>/T1.nii", p=("1", "2", "3"))
+    assert len(visits(read(tmp_path, *paths))) == 3
+
+
+def test_who_is_in_several_folds_is_one_person(tmp_path: Path) -> None:
+    paths = ("fold_0/train/T1/GL01.nii", "fold_0/val/T1/GL02.nii", "fold_1/train/T1/GL02.nii", "fold_1/val/T1/GL01.nii")
+    assert set(visits(read(tmp_path, *paths))) == {"GL01", "GL02"}
+
+
 class TestBeforeAndBehind:
     """Visits that stand before the patients, letters and years behind them, and groups."""
 
@@ -250,6 +285,8 @@ class TestBeforeAndBehind:
             "GBM0<p>_cycle1_<w>.nii GBM0<p>_cycle10_<w>.nii",
             "GBM0<p>_2019Q1_<w>.nii GBM0<p>_2019Q3_<w>.nii",
             "2021_Pat<p>/<w>.nii 2022_Pat<p>/<w>.nii",
+            "P00<p>_20240115_MR_ACC12<p>/<w>.nii P00<p>_20250120_MR_ACC87<p>/<w>.nii",
+            "HC0<p>_IBS_20220805_100824_145000/<w>.nii HC0<p>_IBS_20230101_090807_222000/<w>.nii",
             "003456<p>_RA1990<p>11_<w>.nii 003456<p>_RA2077<p>13_<w>.nii",
             "GK.10<p>/Course_4<p>/GK.10<p>_<w>.nii GK.10<p>/Course_5<p>/GK.10<p>_<w>.nii",
         ],
@@ -688,6 +725,17 @@ class TestMasks:
     def test_words_beside_a_modality(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "Q1/Q1_FLAIR.nii", "Q1/Q1_FLAIR_lesion.nii")
         assert roles(listing) == {"Q1/Q1_FLAIR.nii": "FLAIR", "Q1/Q1_FLAIR_lesion.nii": MASK}
+
+    def test_a_mask_that_was_corrected_comes_before_others_and_a_bare_one_last(self, tmp_path: Path) -> None:
+        paths = expand("P1/<w>.nii", w=("T1", "tumorseg_FeTS", "tumorseg_manual_correction"))
+        assert MASK in roles(read(tmp_path, *paths, "P2/T1.nii", "P2/mask.nii", "P2/seg.nii"))["P1/" + paths[2][3:]]
+        assert roles(read(tmp_path, *paths))["P2/seg.nii"] == MASK
+
+    def test_a_folder_of_labelled_scans_holds_images(self, tmp_path: Path) -> None:
+        paths = expand("labeled/<p>/<w>_12_03_2018.nii", p=("A_B", "C_D"), w=("scan", "lesions_gt"))
+        found = roles(read(tmp_path, *paths))
+        assert {path: role for path, role in found.items() if role == MASK} == dict.fromkeys(paths[1::2], MASK)
+        assert set(found) == set(paths)
 
     def test_a_minus_beside_a_plus_says_without_an_agent(self, tmp_path: Path) -> None:
         found = roles(read(tmp_path, *expand("P<p>/T1<w>.nii", p=("1", "2"), w=("-C", "+C"))))

@@ -64,6 +64,7 @@ _COMMON = frozenset(
     ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
 )
 _FEW = 8  # folders of one patient that nobody wonders at
+_IMAGES = ("image", "img", "mri", "mr", "scan", "volume", "vol")
 _NEUTRAL = ("final", "test", "scan", "mri", "mr", "mrt", "irm", "rm")  # technical words that visits are called by too
 _PROCESSED = re.compile(
     r"proc|norm|mni|reg|raw|orig|prep|native|space|strip|warp|deriv|result|output|cop[iy]|kopie|lin"
@@ -75,6 +76,7 @@ _MADE = re.compile(r"(?P<made>[mwrsu]{1,4})(?P<name>[A-Z0-9].*)")
 _LESION_OF = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.*\d.*)")
 _NUMBER = re.compile(r"\d+")
 _FIELD = re.compile(r"(?:^|/)(\d(?:\.\d)?T)(?=/)")
+_FOLD = re.compile(r"(?:^|/)((?:fold|cv)[_\- ]?\d+)(?=/)", re.IGNORECASE)
 _SPLIT = re.compile(
     r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>train|tr|test|ts|val|valid|validation|dev|holdout)(?:ing|data|set)?"
     r"[_\-]?(?:images?|labels?|masks?|data|set)?",
@@ -373,35 +375,49 @@ def _of_counted_folders(reads: list[Read]) -> list[Read]:
             above, word, name = found
             held[above, word][name].add(read.entry.path[len(above) + len(name) :])
             of[read.entry.path] = (above, word), name
+    wraps = {_place(above.rstrip("/")).chain for above, _ in held}
     several = {
         group
         for group, folders in held.items()
         if len(set().union(*folders.values())) < sum(map(len, folders.values()))
+        and (len(wraps) == 1 or not _place(group[0].rstrip("/")).chain)  # below several names they are theirs
     }
     named = {path: name for path, (group, name) in of.items() if group in several}
     return [
-        read._replace(chain=(named[read.entry.path], *read.chain)) if read.entry.path in named else read
+        read._replace(chain=_with_name(read, named[read.entry.path])) if read.entry.path in named else read
         for read in reads
     ]
 
 
+def _with_name(read: Read, name: str) -> Chain:
+    """The chain of a file with the name of a folder above it, in its place."""
+    above = len(_place(f"/{read.folder}/".partition(f"/{name}/")[0].strip("/")).chain)
+    return (*read.chain[:above], name, *read.chain[above:])
+
+
 @lru_cache(maxsize=1 << 12)
 def _counted(path: str) -> tuple[str, str, str] | None:
-    """The outermost folder of a path that is technical words with numbers, and its form; None if names tell more."""
-    if _place(path).chain:
+    """The outermost folder of a path that is technical words with numbers, and its form; None if names tell more.
+
+    `MR_1` below a name may be an examination of this patient.
+    """
+    if any(map(owns, _place(path).chain)):
         return None
     above = ""
     for name in path.split("/"):
         if has_digit(name) and folder(name) == Folder("", raw=name):
+            if _place(above.rstrip("/")).chain and any(word.lower() in _NEUTRAL for word in _WORD.findall(name)):
+                return None
             return above, _NUMBER.sub("9", name).lower(), name
         above += f"{name}/"
     return None
 
 
 def _has_both(reads: list[Read]) -> bool:
-    """Whether masks and images of several modalities lie together: then their folder is not one of masks alone."""
-    said = [_read(read.folder, read.rows[0], _NOWHERE).said for read in reads]
-    return any(one.role == MASK for one in said) and len({one.role for one in said} & {*MODALITIES}) > 1
+    """Whether masks lie with images of several modalities, or called `scan`: their folder is not one of masks alone."""
+    words = [_read(read.folder, read.rows[0], _NOWHERE).word for read in reads]
+    roles = {word.said.role for word in words}
+    return MASK in roles and (len(roles & {*MODALITIES}) > 1 or any(word.tail.lower() in _IMAGES for word in words))
 
 
 def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
@@ -409,11 +425,12 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
     if len(set(map(_split_of, folders))) < 2:
         return reads
     reads = _each(reads)
-    splits: dict[tuple[Chain, tuple[str, ...], str], set[str]] = defaultdict(set)
+    splits: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for read in reads:
         if read.chain and is_generic(read.chain[-1]) and (split := _split_of(read.folder)):
-            splits[read.chain, read.visits, read.entry.name].add(split)
-    clashing = {chain for (chain, _, _), found in splits.items() if len(found) > 1}
+            fold = _FOLD.search(read.folder)  # of a cross-validation: who is tested in one is trained on in another
+            splits[read.chain, read.visits, read.entry.name, fold and fold[1]].add(split)
+    clashing = {key[0] for key, found in splits.items() if len(found) > 1}
     if not clashing:
         return reads
     return [
@@ -529,7 +546,8 @@ def _adds_a_name(above: str, name: str) -> bool:
 
 
 def _inside(above: Place, here: Folder) -> Place:
-    chain, text = above.chain, here.text
+    chain = above.chain
+    text = here.text or ("" if any(map(owns, chain)) else here.spare)
     if text and chain and here.visits and owns(chain[-1]) and (here.dated or not has_digit(text)):
         text = ""  # `01-02-2019-NA-BRAIN-12345` below a patient names the visit alone
     if text and chain and here.said is not None and not here.weak and not has_digit(text):
@@ -548,7 +566,7 @@ def _inside(above: Place, here: Folder) -> Place:
         said=here.said if here.said and not here.weak else above.said,
         mask=here.mask or (above.mask and not here.said),
         weak=here.text if here.weak else above.weak,
-        channels=above.channels or here.raw in ("imagesTr", "imagesTs"),
+        channels=above.channels or here.raw in ("imagesTr", "imagesTs", "labelsTr"),
         timepoint=here.raw if timepoint and not timepoint["rest"] else above.timepoint,
     )
 
@@ -565,7 +583,7 @@ def _read(path: str, row: Row, place: Place) -> Read:
         word = Word(place.said or Said(None), weak=place.weak)
         return Read(path, (row,), place.chain, place.visits, Words((word,)))
     if place.channels and (channel := _CHANNEL.fullmatch(rest)):
-        said = Said(None, f"channel-{int(channel['channel'])}")
+        said = place.said if place.said and place.mask else Said(None, f"channel-{int(channel['channel'])}")
         word = Word(said, True, place.weak)
         return Read(path, (row,), (*place.chain, channel["case"]), place.visits, Words((word,)))
     parts, said = _described(rest)
