@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ hypothesis.settings.load_profile("segpipe")
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = Path("/dev/shm")
-_ROOM_GB, _MEMORY_GB = 6, 14
+_ALL_GB, _QUICK_GB = (6, 18), (1, 4)
+"""Room for files, and memory with these files and all that is started, of a run of all tests and of the quick ones."""
+_STATUS = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,15 +43,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests' files in memory where there is room; watch quick tests, and try fewer examples in them."""
-    if _has_room(MEMORY):
+    if _has_room(MEMORY, *(_QUICK_GB if config.getoption("quick") else _ALL_GB)):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if config.getoption("quick"):
         config.pluginmanager.register(tiers.Guard())
         hypothesis.settings.load_profile("quick")
 
 
-def _has_room(folder: Path) -> bool:
-    """Whether the files of all tests fit into a folder in memory, and programs may be started there.
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how it ended."""
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give the memory back of tests that have all passed; not sooner, so that no two tests get the same folder."""
+    factory: Any = getattr(config, "_tmp_path_factory", None)
+    made: Path | None = getattr(factory, "_basetemp", None)
+    alone = not hasattr(config, "workerinput")  # not one of several processes
+    if alone and made is not None and made.is_relative_to(MEMORY) and config.stash.get(_STATUS, 1) == 0:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _has_room(folder: Path, room_gb: float, memory_gb: float) -> bool:
+    """Whether so much fits into a folder in memory and is left beside it, and programs may be started there.
 
     On a disk, each of thousands of small parts waits until it outlives a power cut, and no test cuts the power.
     """
@@ -57,7 +74,7 @@ def _has_room(folder: Path) -> bool:
         memory = int(re.findall(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[0]) / 1e6
     except (OSError, IndexError):
         return False
-    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > _ROOM_GB * 1e9 and memory > _MEMORY_GB
+    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > room_gb * 1e9 and memory > memory_gb
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
