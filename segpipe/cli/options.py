@@ -24,6 +24,7 @@ _EPILOG = (
 _METAVARS = {int: "N", float: "X"}
 _KINDS = {"int": "a whole number", "float": "a number"}
 _INVALID = re.compile(r"argument (--[\w-]+): invalid (int|float) value: (.*)")
+_NO_VALUE = re.compile(r"argument (--[\w-]+): expected one argument")
 _CHOICE = re.compile(r"argument (--[\w-]+): invalid choice: (.*) \(choose from (.*)\)")
 
 
@@ -65,6 +66,7 @@ class Parser(argparse.ArgumentParser):
         message = message.replace("the following arguments are required: ", "missing ")
         message = _INVALID.sub(lambda found: f"{found[1]} is {found[3]}, allowed is {_KINDS[found[2]]}", message)
         message = _CHOICE.sub(r"\1 is \2, allowed is \3", message)
+        message = _NO_VALUE.sub(r"\1 needs a value", message)
         raise UsageError(message, self.remedy)
 
     def check_flags(self, argv: Sequence[str]) -> None:

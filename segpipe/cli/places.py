@@ -8,6 +8,8 @@ from pathlib import Path
 
 from segpipe.errors import MissingPackage, NotFound, SegpipeError, UsageError
 
+_WAREHOUSE = "give the folder that ingest wrote to"
+
 
 def check_source(url: str) -> None:
     """Raise NotFound if there is no archive."""
@@ -18,11 +20,17 @@ def check_source(url: str) -> None:
 def check_warehouse(url: str, make: bool = False) -> None:
     """Raise NotFound if a warehouse is missing, unless it may be made, and SegpipeError where it cannot be written.
 
+    A folder that holds other things is no warehouse either, such as the one above it.
+
     Only places on a local disk can be judged before something is written.
     """
+    from segpipe.warehouse.store import Store
+
     if not make and not _exists(url):
-        raise NotFound(f"Warehouse {url} does not exist", "give the folder that ingest wrote to")
+        raise NotFound(f"Warehouse {url} does not exist", _WAREHOUSE)
     _check_writable(url, "Warehouse", "--warehouse")
+    if not make and Store(url).is_another_folder():
+        raise NotFound(f"{url} is not a warehouse: it has no table", _WAREHOUSE)
 
 
 def check_output(url: str, flag: str) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from segpipe.cli import check_warehouse
 from segpipe.cli.edge import explain
 from segpipe.cli.options import parse, parser_of
-from segpipe.errors import SegpipeError, UsageError
+from segpipe.errors import NotFound, SegpipeError, UsageError
 from segpipe.launch.project import job_names
 from segpipe.settings import (
     AdoptSettings,
@@ -181,3 +182,18 @@ def test_any_exception_becomes_one_line(error: Exception, line: str) -> None:
     text = explain(error)
     assert text.startswith(line)
     assert "\n" not in text
+
+
+def test_the_folder_above_a_warehouse_is_refused_before_spark_starts(tmp_path: Path) -> None:
+    (tmp_path / "demo" / "tables" / "scans").mkdir(parents=True)
+    check_warehouse(str(tmp_path / "demo" / "tables"))
+    with pytest.raises(NotFound, match="demo is not a warehouse: it has no table: give the folder that ingest wrote"):
+        check_warehouse(str(tmp_path / "demo"))
+    check_warehouse(str(tmp_path / "demo"), make=True)
+    (tmp_path / "new").mkdir()
+    check_warehouse(str(tmp_path / "new"))
+
+
+def test_a_flag_without_its_value_is_told() -> None:
+    with pytest.raises(UsageError, match=r"^--scan needs a value"):
+        parse("restore", RestoreSettings, ["--warehouse", "w", "--scan"])
