@@ -32,7 +32,7 @@ class Warehouse:
         self._opened: dict[str, tuple[dict[str, tuple[int, int]], ds.Dataset]] = {}
         self._checked: dict[str, tuple[int, int]] = {}
         if not self.store.exists():
-            raise NotFound(f"Warehouse {path} is not there", "give the folder that ingest wrote to")
+            raise NotFound(f"Warehouse {path} does not exist", "give the folder that ingest wrote to")
         if self.store.is_another_folder():
             raise NotFound(f"{path} is not a warehouse: it has no table", "give the folder that ingest wrote to")
 

@@ -97,5 +97,5 @@ def explanation(talk: str) -> SegpipeError:
     cause = (causes[-1:] or said[:1] or lines[-1:] or ["it said nothing"])[0]
     cause = cause.removeprefix('Exception in thread "main" ')
     return SegpipeError(
-        f"spark-submit failed ({cause})", "check its options; add --verbose behind the job for all it said"
+        f"spark-submit failed ({cause})", "check its options; add --verbose after the job to see all that it said"
     )

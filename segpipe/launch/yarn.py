@@ -32,7 +32,7 @@ def hadoop_settings() -> dict[str, str]:
     folder = os.environ.get("HADOOP_CONF_DIR") or os.environ.get("YARN_CONF_DIR")
     if not folder:
         raise UsageError(
-            "HADOOP_CONF_DIR is not set", "let it name the folder of the cluster's core-site.xml and yarn-site.xml"
+            "HADOOP_CONF_DIR is not set", "set it to the folder of the cluster's core-site.xml and yarn-site.xml"
         )
     found = [Path(folder, f"{name}-site.xml") for name in ("core", "hdfs", "yarn")]
     found = [path for path in found if path.is_file()]

@@ -310,13 +310,16 @@ class _Layers:
 
 def _check(settings: NetworkSettings) -> None:
     if settings.axes not in (2, 3):
-        raise UsageError(f"A network of {settings.dimensions} dimensions", "use --dimensions 2 or 3")
+        raise UsageError(f"A network of {settings.dimensions} dimensions cannot be built", "use --dimensions 2 or 3")
     if settings.filters < 1 or not 1 <= settings.depth <= 8:
         raise UsageError(
-            f"A network of {settings.filters} filters and depth {settings.depth}",
+            f"A network of {settings.filters} filters and depth {settings.depth} cannot be built",
             "use --filters 1 or more and --depth 1 to 8",
         )
     if settings.normalisation == "group" and settings.filters % min(_GROUPS, settings.filters):
-        raise UsageError(f"{settings.filters} filters in groups", f"use --filters that are a multiple of {_GROUPS}")
+        raise UsageError(
+            f"{settings.filters} filters cannot be shared equally by {_GROUPS} groups",
+            f"use --filters that are a multiple of {_GROUPS}",
+        )
     if not 0 <= settings.dropout < 1:
-        raise UsageError(f"A dropout of {settings.dropout}", "use --dropout from 0 up to but not 1")
+        raise UsageError(f"A dropout of {settings.dropout} is not valid", "use --dropout from 0 up to but not 1")

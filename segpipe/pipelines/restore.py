@@ -36,8 +36,8 @@ def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warnin
     row = _scan_row(warehouse, settings.scan)
     if is_resampled(row):
         raise TableError(
-            f"Scan {settings.scan} was prepared: its slices hold resampled brains, and no voxel of its"
-            f" {len(row['files'])} source files",
+            f"Scan {settings.scan} was prepared: its slices hold resampled brains, from which its"
+            f" {len(row['files'])} source files cannot be rebuilt",
             "use the source files; transforms and native grids stand in `scans.preparation` and `scans.files`",
         )
     planes = read_planes(warehouse, row)

@@ -87,7 +87,7 @@ class SegmentJob(ABC, Generic[Place]):
         if missing:
             raise BadInput(
                 Reason.MISSING_MODALITY,
-                f"Scan {scan_id} lacks {', '.join(missing)}, which model {self.model_id} looks at",
+                f"Scan {scan_id} lacks {', '.join(missing)}, which model {self.model_id} needs",
                 "segment it with a model that was trained on what it has",
             )
         if orientation != self.orientation:

@@ -82,8 +82,10 @@ def _in_the_way(fs: AbstractFileSystem, path: str) -> StorageError:
     while not fs.isdir(posixpath.dirname(path)):
         path = posixpath.dirname(path)
     if fs.exists(path):
-        return StorageError(f"{path} is a file, where a folder is to be", "move it away and run the same command again")
-    problem = f"{path} is a link to nothing, where a folder is to be"
+        return StorageError(
+            f"{path} is a file, but a folder is needed there", "move it away and run the same command again"
+        )
+    problem = f"{path} is a link to nothing, but a folder is needed there"
     return StorageError(problem, "mount what it leads to, or remove it, and run the same command again")
 
 

@@ -28,7 +28,7 @@ _REMEDIES = {
     "NSQuotaExceededException": "delete files below that folder or ask the administrator for a larger name quota",
     "DSQuotaExceededException": "delete files below that folder or ask the administrator for a larger space quota",
     "AccessControlException": "ask the owner of the folder for access, or give a folder of your own",
-    "ParentNotDirectoryException": "move the file away that stands where a folder is to be",
+    "ParentNotDirectoryException": "move the file away that is where a folder is needed",
     "No fs.defaultFS": "let HADOOP_CONF_DIR name the folder of the cluster's core-site.xml, or write hdfs://host:port/",
     "StandbyException": "let HADOOP_CONF_DIR name the high-availability pair instead of one name node",
     "DataTransferError": "see which data nodes are up (`hdfs dfsadmin -report`)",

@@ -238,7 +238,7 @@ class Store:
 
     def _check_there(self) -> None:
         if not self.exists():
-            raise NotFound(f"Warehouse {self.url} is not there", "give the folder that ingest wrote to")
+            raise NotFound(f"Warehouse {self.url} does not exist", "give the folder that ingest wrote to")
 
     def _checked(self, table: Table, path: str) -> str:
         """Where the file of a part stands, once its footer was looked at."""
@@ -283,7 +283,7 @@ class Store:
                 (group.subject, group.split) != (row["subject"], row["split"]) for group in groups
             ):
                 raise TableError(
-                    f"Part {name} of slices in {self.url} does not hold {row['scan_id']} as scans tells it",
+                    f"Part {name} of slices in {self.url} does not hold {row['scan_id']} as the table scans says",
                     "run ingest again",
                 )
             numbers = tuple(group.row_groups[0] for group in groups)

@@ -187,7 +187,7 @@ def test_wrong_questions_are_told_apart(wrong: object, message: str, opened: War
 
 
 def test_missing_warehouse_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="is not there"):
+    with pytest.raises(NotFound, match="does not exist"):
         segpipe.open_warehouse(str(tmp_path / "none"))
     assert not list(tmp_path.iterdir())
 

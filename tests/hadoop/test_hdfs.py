@@ -247,11 +247,11 @@ def test_a_file_where_a_folder_is_to_be_is_named(hdfs_folder: str) -> None:
     fs, folder = files.filesystem(hdfs_folder)
     path = files.join(folder, "_staging")
     fs.pipe_file(path, b"notes")
-    with pytest.raises(StorageError, match=f"{path} is a file, where a folder is to be: move it away"):
+    with pytest.raises(StorageError, match=f"{path} is a file, but a folder is needed there: move it away"):
         files.names(fs, path)
-    with pytest.raises(StorageError, match=f"{path} is a file, where a folder is to be: move it away"):
+    with pytest.raises(StorageError, match=f"{path} is a file, but a folder is needed there: move it away"):
         files.make_folder(fs, path)
-    with pytest.raises(StorageError, match=r"_staging.*: move the file away that stands where a folder is to be"):
+    with pytest.raises(StorageError, match=r"_staging.*: move the file away that is where a folder is needed"):
         files.make_folder(fs, files.join(path, "run", "part"))
 
 

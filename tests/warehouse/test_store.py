@@ -136,7 +136,7 @@ def test_all_missing_columns_are_named_at_once(warehouse, tmp_path):
 def test_what_is_not_there_is_named(warehouse, tmp_path):
     with pytest.raises(NotFound, match="'e' has no scans"):
         warehouse.scans("e")
-    with pytest.raises(NotFound, match="nowhere is not there"):
+    with pytest.raises(NotFound, match="nowhere does not exist"):
         Store(str(tmp_path / "nowhere")).scans("c")
 
 
