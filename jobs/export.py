@@ -62,6 +62,7 @@ def decisions(bundle: Bundle) -> list[str]:
         ("cut where the probability is above", "{} {:g}", bundle.thresholds),
         ("left out as too small", "{} below {:g} ml", bundle.cleaning),
         ("none at all where there is less", "{} below {:g} ml", bundle.presence),
+        ("a part goes that holds less of what lies inside", "{} below {:g} of its main part", bundle.evidence),
     ]
     return [
         f"{what}: {', '.join(how.format(region, number) for region, number in values.items())}"
@@ -76,6 +77,7 @@ def taken_back(earlier: Bundle, bundle: Bundle) -> list[str]:
         ("threshold", "{:g}", earlier.thresholds, bundle.thresholds),
         ("least component", "{:g} ml", earlier.cleaning, bundle.cleaning),
         ("least volume", "{:g} ml", earlier.presence, bundle.presence),
+        ("least evidence", "{:g}", earlier.evidence, bundle.evidence),
     )
     gone = [
         f"{what} {how.format(number)} of {region}"

@@ -71,7 +71,7 @@ def clean(
     >>> clean(np.array([[[2, 4, 2, 0, 2]]], np.uint8), CONVENTIONS["brats"], {"tumour_core": 2.0}, 1.0).tolist()
     [[[2, 2, 2, 0, 2]]]
     """
-    for region, outer in _outer(convention).items():
+    for region, outer in outer_labels(convention).items():
         least, presence = least_ml.get(region, 0.0), (presence_ml or {}).get(region, 0.0)
         if max(least, presence) > 0 and voxel_ml > 0:
             runs = region_runs(labels, {region: convention.regions[region]})[region]
@@ -80,11 +80,11 @@ def clean(
             gone = ~kept[components.of_run]
             if gone.any():
                 labels = labels.copy()
-                labels.reshape(-1)[_positions(runs, gone)] = outer
+                labels.reshape(-1)[voxels_of(runs, gone)] = outer
     return labels
 
 
-def _outer(convention: LabelConvention) -> dict[str, int]:
+def outer_labels(convention: LabelConvention) -> dict[str, int]:
     """For each region the label of the smallest region that holds all of its labels and more, or 0."""
     regions = convention.regions
     paint = dict(zip(regions, convention.paint, strict=True))
@@ -236,7 +236,7 @@ def _kept(sizes: np.ndarray, voxel_ml: float, least_ml: float, presence_ml: floa
     return kept
 
 
-def _positions(runs: Runs, chosen: np.ndarray) -> np.ndarray:
+def voxels_of(runs: Runs, chosen: np.ndarray) -> np.ndarray:
     """Flat indices of the voxels of the chosen runs."""
     starts, lengths = np.ravel_multi_index(tuple(runs.first[:, chosen]), runs.shape), runs.lengths[chosen]
     first = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)

@@ -64,6 +64,8 @@ class Bundle:
     """The probability above which a voxel belongs to a region, where that is not `threshold`. `export` chooses it."""
     presence: dict[str, float] = field(default_factory=dict)
     """The least volume of a whole region, ml; where there is less, there is none. `export` chooses it."""
+    evidence: dict[str, float] = field(default_factory=dict)
+    """What a region's part must hold of the next inner region, as a share of the main part. `export` chooses it."""
     space: str = AS_INGESTED
     """What its scans were prepared to be, such as `brain-1mm`; `as ingested` where they were not, or nobody knows."""
     origin: str = TRAINED
@@ -81,6 +83,7 @@ class Bundle:
         later += [self.space] if self.space != AS_INGESTED else []
         later += [{"thresholds": self.thresholds}] if self.thresholds else []
         later += [{"presence": self.presence}] if self.presence else []
+        later += [{"evidence": self.evidence}] if self.evidence else []
         return hashlib.sha256(json.dumps([*parts, *more, *later], sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -91,7 +94,7 @@ class Bundle:
     @property
     def undecided(self) -> "Bundle":
         """The bundle as it was trained, without what `export` chose; its `model_id` is as it was."""
-        return replace(self, cleaning={}, thresholds={}, presence={})
+        return replace(self, cleaning={}, thresholds={}, presence={}, evidence={})
 
     @property
     def cut(self) -> float | tuple[float, ...]:
@@ -102,8 +105,8 @@ class Bundle:
 
     @property
     def leaves_out(self) -> bool:
-        """Whether it leaves out what is too small."""
-        return bool(self.cleaning or self.presence)
+        """Whether it leaves out what is too small, or what nothing speaks for."""
+        return bool(self.cleaning or self.presence or self.evidence)
 
     @property
     def seal(self) -> str:
@@ -184,7 +187,7 @@ class Bundle:
     ) -> "Bundle":
         """The bundle with these files of its directory hashed again and listed, on disk too; for `export`.
 
-        Files `without` are no longer listed; `inference` and `decisions` (`cleaning`, `thresholds`, `presence`) replace
+        Files `without` are no longer listed; `inference` and `decisions` (`cleaning`, `thresholds`, …) replace
         what was recorded, where given. Other decisions make another model of it, with another `model_id`.
         """
         fs, folder = _open_folder(self.url)
@@ -307,6 +310,7 @@ def _parse(url: str, raw: Any) -> Bundle:
         ("cleaning", {}),
         ("thresholds", {}),
         ("presence", {}),
+        ("evidence", {}),
         ("space", AS_INGESTED),
         ("origin", TRAINED),
         ("adopted", {}),

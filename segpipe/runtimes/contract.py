@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from segpipe import registry
 from segpipe.core.cleaning import clean
+from segpipe.core.evidence import keep_supported
 from segpipe.core.prediction import Predictor, ScanInput, Segmented, SliceBatch
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.runs import region_runs
@@ -99,7 +100,8 @@ class CleanedPredictor:
         found = self.predictor.segment(scan, batches)
         convention = CONVENTIONS[self.bundle.label_convention]
         voxel_ml = math.prod(scan.spacing_mm) / 1000
-        labels = clean(found.labels, convention, self.bundle.cleaning, voxel_ml, self.bundle.presence)
+        labels = keep_supported(found.labels, convention, self.bundle.evidence)
+        labels = clean(labels, convention, self.bundle.cleaning, voxel_ml, self.bundle.presence)
         left = region_runs(labels, convention.regions)
         means = {name: mean if left[name].voxels else None for name, mean in found.mean_probability.items()}
         return Segmented(labels, means, found.max_probability)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from segpipe.core.cutting import Levels, grid_with
+from segpipe.core.evidence import keep_supported
 from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS, to_regions
 from segpipe.models.bundle import Bundle
@@ -57,10 +58,20 @@ def test_the_least_volume_is_chosen_on_labelled_scans() -> None:
     assert not decisions([], BRATS, 0.5).cleaning
 
 
+def test_what_a_part_must_hold_is_chosen_on_labelled_scans() -> None:
+    """Specks of oedema without a core go by it, so that none is left to choose a least volume by."""
+    truth, found = maps()
+    chosen = decisions([labelled(truth, found)] * 8, BRATS, 0.5)
+    assert (chosen.cleaning, chosen.evidence) == ({}, {"whole_tumour": 0.1, "tumour_core": 0.1})
+    told = chosen.told["evidence"]["whole_tumour"]
+    assert (told["patients"], told["dice_before"], told["dice_after"]) == (8, pytest.approx(800 / 854), 1.0)
+    assert not decisions([labelled(truth, found)] * 8, BRATS, 0.5, clean=False).evidence
+
+
 def test_visits_of_one_patient_decide_nothing() -> None:
     truth, found = maps()
     visits = [replace(one, tally=replace(one.tally, patient="a", unseen=True)) for one in [labelled(truth, found)] * 3]
-    assert decisions(visits, BRATS, 0.5).fields == {"thresholds": {}, "cleaning": {}, "presence": {}}
+    assert decisions(visits, BRATS, 0.5).fields == {"thresholds": {}, "cleaning": {}, "presence": {}, "evidence": {}}
     told = decisions([labelled(truth, found)] * 3, BRATS, 0.5).told
     assert told["undecided"] == "no labelled patient of the validation, so that each region is cut as it was trained"
     unseen = [replace(one, tally=replace(one.tally, unseen=True)) for one in [labelled(truth, found)] * 3]
@@ -73,15 +84,15 @@ def test_a_bundle_that_cleans_is_another_model(bundle: Bundle) -> None:
     assert cleaned.model_id != bundle.model_id
     assert cleaned.trained_as == bundle.model_id
     assert cleaned.with_files(cleaning={}).model_id == bundle.model_id
-    decided = [bundle.with_files(**{name: {"whole_tumour": 0.6}}) for name in ("thresholds", "presence")]
-    assert len({bundle.model_id, cleaned.model_id, *(one.model_id for one in decided)}) == 4
+    decided = [bundle.with_files(**{name: {"whole_tumour": 0.6}}) for name in ("thresholds", "presence", "evidence")]
+    assert len({bundle.model_id, cleaned.model_id, *(one.model_id for one in decided)}) == 5
     assert {one.trained_as for one in decided} == {bundle.model_id}
 
 
 def test_a_bundle_of_an_earlier_version_knows_of_no_decisions(bundle: Bundle) -> None:
     index = Path(bundle.url) / "bundle.json"
     content = json.loads(index.read_text())
-    for name in ("thresholds", "presence"):
+    for name in ("thresholds", "presence", "evidence"):
         assert content.pop(name) == {}
     index.write_text(json.dumps(content))
     assert Bundle.load(bundle.url) == bundle
@@ -102,3 +113,13 @@ def test_masks_lack_what_is_too_small(bundle: Bundle, scan: Scan) -> None:
     np.testing.assert_array_equal(segmented(bundle, channels, spaced).labels, cleaned.labels)
     unknown = segmented(bundle, channels, described)
     np.testing.assert_array_equal(unknown.labels, raw.labels)
+
+
+def test_masks_lack_what_nothing_inside_speaks_for(bundle: Bundle, scan: Scan) -> None:
+    channels, described = scan
+    raw = segmented(bundle, channels, described)
+    shares = {"whole_tumour": 1.0, "tumour_core": 1.0}
+    bundle.with_files(evidence=shares)
+    found = segmented(bundle, channels, described)
+    np.testing.assert_array_equal(found.labels, keep_supported(raw.labels, BRATS, shares))
+    assert (found.labels != raw.labels).any()

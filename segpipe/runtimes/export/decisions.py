@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from segpipe.core import cleaning, cutting
+from segpipe.core import cleaning, cutting, evidence
 from segpipe.core.cleaning import Choice, PredictedScan
 from segpipe.core.cutting import Levels, Tally, Threshold
+from segpipe.core.evidence import Evidence
 from segpipe.core.patients import patient_numbers
 from segpipe.core.prediction import Sample
 from segpipe.core.regions import CONVENTIONS, LabelConvention, to_regions
@@ -29,7 +30,8 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Decisions:
-    """What becomes of probabilities: per region a threshold, and least volumes of components and of the whole, ml.
+    """What becomes of probabilities: per region a threshold, least volumes of components and of the whole, ml, and what
+    its parts must hold inside.
 
     Regions that keep the threshold of the training, or in which nothing is too small, are not among them. `told` has
     the figures behind it.
@@ -38,12 +40,13 @@ class Decisions:
     thresholds: dict[str, float] = field(default_factory=dict)
     cleaning: dict[str, float] = field(default_factory=dict)
     presence: dict[str, float] = field(default_factory=dict)
+    evidence: dict[str, float] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fields(self) -> dict[str, dict[str, float]]:
         """As a bundle states them."""
-        return {"thresholds": self.thresholds, "cleaning": self.cleaning, "presence": self.presence}
+        return {name: getattr(self, name) for name in ("thresholds", "cleaning", "presence", "evidence")}
 
 
 def choose_decisions(
@@ -114,13 +117,22 @@ def decisions(
     cuts = cutting.choose([scan.tally for scan in scans], mine, trained) if cut and scans else {}
     at = [cuts[region].threshold if cuts else trained for region in mine.regions]
     choices: dict[str, Choice] = {}
+    held: dict[str, Evidence] = {}
     if clean and (spaced := [scan for scan in scans if scan.voxel_ml]):
         found = [
             PredictedScan.of(scan.levels.labels(at, mine), scan.truth, scan.voxel_ml, scan.tally.patient)
             for scan in spaced
         ]
-        choices = cleaning.choose(found, mine)
-    told: dict[str, Mapping[str, Threshold | Choice]] = {"thresholds": cuts, "cleaning": choices}
+        held = evidence.choose(found, mine)
+        shares = {region: one.share for region, one in held.items()}
+        choices = cleaning.choose(
+            [replace(scan, labels=evidence.keep_supported(scan.labels, mine, shares)) for scan in found], mine
+        )
+    told: dict[str, Mapping[str, Threshold | Choice | Evidence]] = {
+        "thresholds": cuts,
+        "cleaning": choices,
+        "evidence": held,
+    }
     figures: dict[str, Any] = {
         name: {region: asdict(one) for region, one in many.items()} for name, many in told.items() if many
     }
@@ -130,6 +142,7 @@ def decisions(
         {region: one.threshold for region, one in cuts.items() if one.threshold != trained},
         {region: one.least_ml for region, one in choices.items() if one.least_ml},
         {region: one.presence_ml for region, one in choices.items() if one.presence_ml},
+        {region: one.share for region, one in held.items() if one.share},
         figures,
     )
 
