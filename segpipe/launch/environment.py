@@ -81,7 +81,8 @@ def environment_files() -> dict[str, Path]:
         files |= {f"{LIBRARY}/{name}": path for name, path in _below(folder, LEFT_OUT_LIBRARY)}
     unwanted = set(_installed_by(LEFT_OUT_DISTRIBUTIONS))
     for folder in _folders("purelib", "platlib"):
-        files |= {f"{PACKAGES}/{name}": path for name, path in _below(folder, LEFT_OUT) if name not in unwanted}
+        found = _below(folder, LEFT_OUT)
+        files |= {f"{PACKAGES}/{name}": path for name, path in found if _source_of(name) not in unwanted}
     compiled_here = [path for name, path in files.items() if "/lib-dynload/" in name or "/horovod/" in name]
     compiled_here = [path for path in compiled_here if path.suffix == ".so"]
     return files | {f"lib/bundled/{path.name}": path for path in _libraries([files[f"bin/{VERSION}"], *compiled_here])}
@@ -111,9 +112,16 @@ def _installed_by(distributions: Iterable[str]) -> Iterator[str]:
             continue
         for file in files:
             yield os.path.normpath(str(file))
-            if file.suffix == ".py":
-                cached = f"{file.stem}.{sys.implementation.cache_tag}.pyc"
-                yield os.path.normpath(os.path.join(str(file.parent), "__pycache__", cached))
+
+
+def _source_of(name: str) -> str:
+    """The source of bytecode, whoever compiled it (pytest keeps its own beside Python's); else the name itself.
+
+    >>> _source_of("pytest/__pycache__/__main__.cpython-311-pytest-9.0.0.pyc")
+    'pytest/__main__.py'
+    """
+    folder, cached, file = name.rpartition("__pycache__/")
+    return f"{folder}{file.partition('.')[0]}.py" if cached else name
 
 
 def _libraries(binaries: Iterable[Path]) -> list[Path]:

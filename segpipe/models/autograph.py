@@ -27,9 +27,12 @@ def leave_no_files() -> None:
     def load_source(source: str, delete_on_exit: bool) -> Any:
         module, path = load(source, delete_on_exit=False)
         linecache.cache[path] = (len(source), None, source.splitlines(True), path)
-        for left in (path, importlib.util.cache_from_source(path)):
+        bytecode = importlib.util.cache_from_source(path)
+        for left in (path, bytecode):
             with contextlib.suppress(OSError):
                 os.unlink(left)
+        with contextlib.suppress(OSError):  # others may keep theirs in it
+            os.rmdir(os.path.dirname(bytecode))
         return module, path
 
     loader.load_source = load_source

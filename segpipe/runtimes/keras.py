@@ -28,7 +28,10 @@ def precision(bundle: Bundle) -> str:
 def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str, ...], str]:
     """The files that a predictor needs, and what to do where one is missing. UsageError for looks where in doubt."""
     if looks != "all":
-        raise UsageError(f"Keras looks at every slice as often, not where in {looks}", "give --runtime openvino")
+        raise UsageError(
+            f"The Keras runtime looks at every slice equally often, so --looks {looks} does not apply",
+            "give --runtime openvino",
+        )
     return (bundle.weights_file,), "copy it again from where it was trained"
 
 

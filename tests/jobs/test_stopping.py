@@ -111,7 +111,8 @@ def test_a_jvm_that_is_about_to_end_is_told_as_one_that_has_ended(warehouse):
 def test_a_job_that_has_not_begun_is_stopped_when_it_hears_it():
     """The launcher gets the signal while spark-submit's Python starts, before that has said who it is."""
     begins = "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\nos.environ['PYSPARK_GATEWAY_PORT'] = '1'\n"
-    waits = "def run(settings, context):\n    signal.sigtimedwait([], 60)\n"
+    # in steps: a signal that comes right before a wait is heard after it
+    waits = "def run(settings, context):\n    for _ in range(600):\n        signal.sigtimedwait([], 0.1)\n"
     runs = 'sys.exit(execute("verify", VerifySettings, run, ["--warehouse", "."]))'
     job = begins + JOB.partition("def hit")[0] + waits + runs
     launcher = "import sys; from segpipe.launch.supervise import run; sys.exit(run('verify', sys.argv[1:], False))"
