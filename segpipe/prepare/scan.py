@@ -127,6 +127,77 @@ def prepare(
     be laid onto the reference while another can: two that agree outvote a third. Raises BadInput if no volume can be
     prepared or shows a brain, or where the result cannot be trusted.
     """
+    aligned = _aligned(raws, baseline)
+    flags = checks.settle(name, aligned.checks)
+    brain = aligned.brain()
+    placed = [_placed(name, mask, aligned, raws, brain) for mask in masks]
+    lost = [*aligned.lost, *(one.mask.role for one in placed if one.lost)]
+    dropped = {one.name: aligned.lost[one.role] for one in raws if one.role in aligned.lost}
+    dropped |= {one.mask.name: one.lost for one in placed if one.lost}
+    follows, space = aligned.baseline, atlas.grid()
+    return Prepared(
+        images={
+            role: _turned(_masked(one, space, aligned.matrices[role], brain), orientation)
+            for role, one in aligned.kept.items()
+        },
+        masks=[None if one.labels is None else _turned(one.labels, orientation) for one in placed],
+        brain=_turned(brain, orientation),
+        affine=reorient_affine(space.affine, space.shape, "RAS", orientation),
+        record=_record(aligned, placed),
+        flags=[
+            *flags,
+            *(flag for one in placed for flag in one.flags),
+            *(f"{WITHOUT}:{role}" for role in dict.fromkeys(role.partition(".")[0] for role in lost)),
+        ],
+        follows=None if follows is None else {"session": follows.session, "fingerprint": follows.fingerprint},
+        dropped=tuple(dropped.items()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Aligned:
+    """The modalities of a scan, by role, that lie on the reference, and with it in the space.
+
+    `main` is the head of the reference, `found` lays the others onto it, `matrices` take points of the space to points
+    of each modality. `lost` are those that dropped out, `baseline` is the visit that is followed.
+    """
+
+    reference: str
+    main: Head
+    kept: dict[str, Raw]
+    lost: dict[str, BadInput]
+    found: dict[str, Rigid]
+    matrices: dict[str, np.ndarray]
+    checks: list[Check]
+    baseline: Baseline | None
+
+    def brain(self) -> np.ndarray:
+        """The brain of the reference in the space, bool (R, A, S)."""
+        mask = self.main.brain.astype(np.float32)
+        return resample(mask, self.main.grid, atlas.grid(), self.matrices[self.reference]) > _EDGE
+
+    def transforms(self) -> list[dict[str, Any]]:
+        """A TRANSFORM struct for each modality that is kept."""
+        return [
+            _transform_row(role, self.matrices[role], self.found.get(role), moved(self.main, self.found, one))
+            for role, one in self.kept.items()
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _PlacedMask:
+    """A mask in the space: its labels (R, A, S), or why it has none there."""
+
+    mask: Raw
+    labels: np.ndarray | None = None
+    matrix: np.ndarray | None = None
+    checks: Sequence[Check] = ()
+    flags: Sequence[str] = ()
+    lost: BadInput | None = None
+
+
+def _aligned(raws: Sequence[Raw], baseline: Baseline | None) -> _Aligned:
+    """Find brains, and lay the modalities onto the reference and that onto the baseline, or else the atlas."""
     brains, lost = _usable(raws)
     usable = [one for one in raws if one.role in brains]
     reference = _reference(usable)
@@ -134,58 +205,52 @@ def prepare(
     main = heads[reference.role]
     found = {one.role: rigid(main, heads[one.role]) for one in usable if one is not reference}
     turned = upright(main, atlas.head())
-    to_reference = np.linalg.inv(turned.matrix)
-    pairs = {role: _pair_checks(role, main, heads[role], one, to_reference) for role, one in found.items()}
+    by_atlas = np.linalg.inv(turned.matrix)
+    pairs = {role: _pair_checks(role, main, heads[role], one, by_atlas) for role, one in found.items()}
     lost |= _untrusted(usable, reference, pairs)
-    beside: list[Check] = []
-    if baseline is not None:
-        followed, beside = _followed(baseline, main, to_reference)
-        to_reference = to_reference if followed is None else followed.matrix
-        baseline = None if followed is None else baseline
     kept = {one.role: one for one in usable if one.role not in lost}
-    judged = _checks({role: brains[role] for role in kept}, main, to_reference)
-    judged += [one for role, of_pair in pairs.items() if role in kept for one in of_pair]
-    judged += [*_atlas_checks(turned), *beside]
-    flags = checks.settle(name, judged)
-    matrices = {role: found[role].matrix @ to_reference for role in kept if role in found}
-    matrices |= {reference.role: to_reference}
-    space = atlas.grid()
-    brain = resample(main.brain.astype(np.float32), main.grid, space, to_reference) > _EDGE
-    transforms = [
-        _transform_row(role, matrices[role], found.get(role), moved(main, found, one)) for role, one in kept.items()
-    ]
-    labels: list[np.ndarray | None] = []
-    dropped = {one.name: lost[one.role] for one in raws if one.role in lost}
-    for mask in masks:
-        host = raw.host(mask, list(kept.values()))
-        gone = _lost_host(mask, host, [one for one in raws if one.role in lost])
-        if gone is not None:
-            labels.append(None)
-            dropped[mask.name] = lost[mask.role] = gone
-            continue
-        matrix = matrices[(host or reference).role]
-        there = resample(mask.ras, mask.grid, space, matrix, nearest=True)
-        labels.append(_turned(there, orientation))
-        transforms.append(_transform_row(mask.role, matrix, None, 0.0))
-        of_mask = checks.of_mask(there, brain, host is not None)
-        judged += of_mask
-        flags += checks.settle(name, of_mask)
-    return Prepared(
-        images={role: _turned(_masked(one, space, matrices[role], brain), orientation) for role, one in kept.items()},
-        masks=labels,
-        brain=_turned(brain, orientation),
-        affine=reorient_affine(space.affine, space.shape, "RAS", orientation),
-        record={
-            "how": PREPARED,
-            "reference": reference.role,
-            "transforms": transforms,
-            "checks": [one.row for one in judged],
-            "versions": dict(_versions()),
-        },
-        flags=[*flags, *(f"{WITHOUT}:{role}" for role in dict.fromkeys(role.partition(".")[0] for role in lost))],
-        follows=None if baseline is None else {"session": baseline.session, "fingerprint": baseline.fingerprint},
-        dropped=tuple(dropped.items()),
+    followed, beside = (None, []) if baseline is None else _followed(baseline, main, by_atlas)
+    to_reference = by_atlas if followed is None else followed.matrix
+    return _Aligned(
+        reference=reference.role,
+        main=main,
+        kept=kept,
+        lost=lost,
+        found=found,
+        matrices={role: found[role].matrix @ to_reference if role in found else to_reference for role in kept},
+        checks=[
+            *_checks({role: brains[role] for role in kept}, main, to_reference),
+            *(one for role, of_pair in pairs.items() if role in kept for one in of_pair),
+            *_atlas_checks(turned),
+            *beside,
+        ],
+        baseline=None if followed is None else baseline,
     )
+
+
+def _placed(name: str, mask: Raw, aligned: _Aligned, raws: Sequence[Raw], brain: np.ndarray) -> _PlacedMask:
+    """A mask in the space, laid there as the modality is that it was drawn on. Raises BadInput if it fits no brain."""
+    host = raw.host(mask, list(aligned.kept.values()))
+    lost = _lost_host(mask, host, [one for one in raws if one.role in aligned.lost])
+    if lost is not None:
+        return _PlacedMask(mask, lost=lost)
+    matrix = aligned.matrices[aligned.reference if host is None else host.role]
+    labels = resample(mask.ras, mask.grid, atlas.grid(), matrix, nearest=True)
+    judged = checks.of_mask(labels, brain, host is not None)
+    return _PlacedMask(mask, labels, matrix, judged, checks.settle(name, judged))
+
+
+def _record(aligned: _Aligned, placed: Sequence[_PlacedMask]) -> dict[str, Any]:
+    """The PREPARATION struct of the table `scans`."""
+    judged = [*aligned.checks, *(found for one in placed for found in one.checks)]
+    of_masks = [_transform_row(one.mask.role, one.matrix, None, 0.0) for one in placed if one.matrix is not None]
+    return {
+        "how": PREPARED,
+        "reference": aligned.reference,
+        "transforms": [*aligned.transforms(), *of_masks],
+        "checks": [one.row for one in judged],
+        "versions": dict(_versions()),
+    }
 
 
 def _usable(raws: Sequence[Raw]) -> tuple[dict[str, Brain], dict[str, BadInput]]:
