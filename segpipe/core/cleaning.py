@@ -77,10 +77,19 @@ def clean(
             runs = region_runs(labels, {region: convention.regions[region]})[region]
             components = runs.components
             kept = _kept(components.sizes, voxel_ml, least, presence)
-            gone = ~kept[components.of_run]
-            if gone.any():
-                labels = labels.copy()
-                labels.reshape(-1)[voxels_of(runs, gone)] = outer
+            labels = keep_components(labels, runs, kept, outer)
+    return labels
+
+
+def keep_components(labels: np.ndarray, runs: Runs, kept: np.ndarray, otherwise: int) -> np.ndarray:
+    """Labels whose components of `runs` that are not `kept`, bool (n,), are labelled `otherwise`.
+
+    A new array where something changes, else `labels` itself.
+    """
+    gone = ~kept[runs.components.of_run]
+    if gone.any():
+        labels = labels.copy()
+        labels.reshape(-1)[_voxels_of(runs, gone)] = otherwise
     return labels
 
 
@@ -236,7 +245,7 @@ def _kept(sizes: np.ndarray, voxel_ml: float, least_ml: float, presence_ml: floa
     return kept
 
 
-def voxels_of(runs: Runs, chosen: np.ndarray) -> np.ndarray:
+def _voxels_of(runs: Runs, chosen: np.ndarray) -> np.ndarray:
     """Flat indices of the voxels of the chosen runs."""
     starts, lengths = np.ravel_multi_index(tuple(runs.first[:, chosen]), runs.shape), runs.lengths[chosen]
     first = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)

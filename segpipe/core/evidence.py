@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segpipe.core.cleaning import MOST_LOSS, PredictedScan, outer_labels, voxels_of
+from segpipe.core.cleaning import MOST_LOSS, PredictedScan, keep_components, outer_labels
 from segpipe.core.metrics import dice
 from segpipe.core.patients import by_patient, patient_numbers
 from segpipe.core.regions import LabelConvention
@@ -84,10 +84,8 @@ def keep_supported(labels: np.ndarray, convention: LabelConvention, shares: Mapp
         if not shares.get(region):
             continue
         runs = region_runs(labels, {name: convention.regions[name] for name in (region, inner)})
-        gone = ~supported(runs[region], runs[inner], shares[region])[runs[region].components.of_run]
-        if gone.any():
-            labels = labels.copy()
-            labels.reshape(-1)[voxels_of(runs[region], gone)] = around[region]
+        kept = supported(runs[region], runs[inner], shares[region])
+        labels = keep_components(labels, runs[region], kept, around[region])
     return labels
 
 

@@ -251,7 +251,7 @@ def with_weights(bundle: Bundle, data: bytes) -> "tf.keras.Model":
     name = bundle.weights_file
     if hashlib.sha256(data).hexdigest() != bundle.files.get(name):
         raise ModelError(f"Model {bundle.url} is damaged: {name} is not the file that was saved", _TRAIN_AGAIN)
-    network = _built(bundle)
+    network = built(bundle)
     try:
         if name == WEIGHTS:
             network.set_weights(unpacked(data, [array.shape for array in network.get_weights()]))
@@ -279,7 +279,8 @@ def network_settings(bundle: Bundle) -> NetworkSettings:
     return settings
 
 
-def _built(bundle: Bundle) -> "tf.keras.Model":
+def built(bundle: Bundle) -> "tf.keras.Model":
+    """The network that a bundle describes, untrained, as it segments."""
     from segpipe.models.unet import build_ensemble, to_segment
 
     settings = network_settings(bundle)

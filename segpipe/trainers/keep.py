@@ -26,7 +26,8 @@ def keep(plans: Sequence["TrainPlan"]) -> "Bundle":
     from segpipe.warehouse.runs import versions
 
     plan, settings = plans[0], plans[0].settings
-    kept = [_kept(each) for each in plans]
+    newest = [_newest(each) for each in plans]
+    kept = [_kept(each, last) for each, last in zip(plans, newest, strict=True)]
     convention = plan.convention
     model = trained_network(plan, [each.weights for each in kept])
     bundle = Bundle(
@@ -57,7 +58,7 @@ def keep(plans: Sequence["TrainPlan"]) -> "Bundle":
             return standing
     except ModelError:
         pass  # none yet, or one that a kill left half-written
-    return save_bundle(bundle, model, {HISTORY: history_bytes(_newest(settings.model)["history"])})
+    return save_bundle(bundle, model, {HISTORY: history_bytes(newest[0].meta["history"])})
 
 
 def _network(settings: TrainSettings) -> dict[str, Any]:
@@ -81,19 +82,20 @@ def _metrics(kept: Sequence["Checkpoint"], regions: Sequence[str]) -> dict[str, 
     }
 
 
-def _kept(plan: "TrainPlan") -> "Checkpoint":
-    """The checkpoint of the epoch that becomes the model."""
+def _newest(plan: "TrainPlan") -> "Checkpoint":
+    """The checkpoint that a training has ended with."""
     from segpipe.trainers import checkpoints
 
     model = plan.settings.model
-    return checkpoints.read(model, checkpoints.Position(_kept_epoch(_newest(model), plan.epochs)))
+    return checkpoints.read(model, checkpoints.positions(model)[-1])
 
 
-def _newest(model: str) -> "Mapping[str, Any]":
-    """What the newest checkpoint of a training says of itself."""
+def _kept(plan: "TrainPlan", newest: "Checkpoint") -> "Checkpoint":
+    """The checkpoint of the epoch that becomes the model."""
     from segpipe.trainers import checkpoints
 
-    return checkpoints.read_meta(model, checkpoints.positions(model)[-1])
+    position = checkpoints.Position(_kept_epoch(newest.meta, plan.epochs))
+    return newest if position == newest.position else checkpoints.read(plan.settings.model, position)
 
 
 def _kept_epoch(meta: "Mapping[str, Any]", epochs: int) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segpipe.models.bundle import Bundle
+from segpipe.models.bundle import Bundle, built
 from segpipe.runtimes.network import network_function
 from segpipe.runtimes.openvino import core
-from segpipe.settings import NetworkSettings
 
 
 def convert(model: Any, bundle: Bundle, with_probability: bool = False) -> tuple[bytes, bytes]:
@@ -31,13 +30,9 @@ def _in_float32(model: Any, bundle: Bundle) -> Any:
     """The same network computing in float32: which precision it runs in is decided where it runs."""
     if bundle.network["precision"] == "float32":
         return model
-    from segpipe.models.unet import build_ensemble, to_segment
-
-    names = {setting.name for setting in fields(NetworkSettings)}
-    settings = NetworkSettings(**{name: value for name, value in bundle.network.items() if name in names})
-    twin = build_ensemble(replace(settings, precision="float32"), len(bundle.modalities), len(bundle.regions))
+    twin = built(replace(bundle, network={**bundle.network, "precision": "float32"}))
     twin.set_weights(model.get_weights())
-    return to_segment(twin, settings)
+    return twin
 
 
 def _convert_saved(folder: Path) -> tuple[bytes, bytes]:
