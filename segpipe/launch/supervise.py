@@ -21,6 +21,7 @@ from typing import Any
 
 from segpipe.launch.refusals import explanation
 
+_SIGNAL_SECONDS = 1.0  # so late a signal may be heard
 _LAST_WORD_SECONDS = 30  # so long a job has to say that its JVM was killed
 
 
@@ -103,9 +104,12 @@ class _Submitted:
             self._process.terminate()
 
     def wait(self) -> int:
+        """The exit code. In steps: Python hears a signal that comes right before a wait only when the wait is over."""
         assert self._process is not None
-        code = self._process.wait()
-        return code if code >= 0 else 128 - code
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(_SIGNAL_SECONDS)
+                return code if code >= 0 else 128 - code
 
     def _stop(self, _number: int, _frame: Any) -> None:
         if self._process is not None and not self._stopped:
