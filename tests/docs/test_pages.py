@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+import jobs.demo
 import segpipe.settings
 from segpipe.cli import Context
 from segpipe.cli.options import parse
@@ -66,15 +67,15 @@ class Reader:
         smaller = shlex.split(SMALLER.get(job, "")) + (["--patch-size", "16"] if "--patch-size" in words else [])
         settings = self.placed(parse(job, settings_class, [*words, *smaller]))
         if getattr(settings, "prepare", False):  # each image of a scan takes some seconds
-            settings = replace(settings, source=str(self.two_images_of(Path(settings.source))))
+            settings = replace(settings, source=str(self.one_image_of(Path(settings.source))))
         with contextlib.redirect_stdout(io.StringIO()):
             assert not importlib.import_module(f"jobs.{job}").run(settings, Context(job, self.spark))
         self.commands.append(job)
 
-    def two_images_of(self, archive: Path) -> Path:
-        """A folder with the FLAIR and the T1 of an archive's first scan."""
+    def one_image_of(self, archive: Path) -> Path:
+        """A folder with the FLAIR of an archive's first scan."""
         first = min(path for path in archive.iterdir() if path.is_dir())
-        others = shutil.ignore_patterns("*_t1ce.*", "*_t2.*", "*_seg.*")
+        others = shutil.ignore_patterns("*_t1.*", "*_t1ce.*", "*_t2.*", "*_seg.*")
         shutil.copytree(first, self.folder / "first" / first.name, dirs_exist_ok=True, ignore=others)
         return self.folder / "first"
 
@@ -101,7 +102,9 @@ def reader(spark: SparkSession, folder: Path) -> Iterator[Reader]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # it trains
-def test_tutorial(reader: Reader, folder: Path) -> None:
+def test_tutorial(reader: Reader, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = jobs.demo.train_settings
+    monkeypatch.setattr(jobs.demo, "train_settings", lambda *given: replace(whole(*given), filters=4, depth=2))
     names = reader.follow("tutorial.md")
     assert reader.commands == ["demo"]
     assert (folder / "demo" / "report.html").stat().st_size > 100_000

@@ -1,8 +1,9 @@
 """Exactly once: whatever of an ingest is killed, the same command ends in the tables of an uninterrupted run.
 
 Real processes are killed by SIGKILL at random moments: of a local Spark, and executors of a Spark that has them as
-processes of their own. `SEGPIPE_KILLS` sets how often (default 4, the full proof is 30), `SEGPIPE_KILL_SEED` which
-moments; tests/warehouse/test_parts.py kills before every single step of a commit.
+processes of their own. `SEGPIPE_KILLS` sets how often (default 3, the full proof is 30), `SEGPIPE_KILL_SEED` which
+moments; tests/warehouse/test_parts.py kills before every single step of a commit. What outlives the loss of a worker is
+the ingest itself, so that it runs in the Spark of the tests.
 """
 
 import contextlib
@@ -10,7 +11,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +22,13 @@ import pytest
 
 from tests.pipelines.examples import archive, leftovers, part_files, run_ingest, spoil, tables
 from tests.pipelines.ingest_process import PART_MB
+from tests.processes import workers_of_spark
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("SEGPIPE_KILLS", "4"))
+KILLS = int(os.environ.get("SEGPIPE_KILLS", "3"))
 SEED = int(os.environ.get("SEGPIPE_KILL_SEED", "0"))
 SUBJECTS = 24
-LOCAL_VICTIMS = ("driver", "worker", "jvm")
-VICTIMS = (*LOCAL_VICTIMS, "executor")
+VICTIMS = ("driver", "jvm", "executor")
 MASTERS = {"executor": "local-cluster[2,1,1024]"}
 SURVIVED = ("worker", "executor")
 """Spark starts another one, and the run itself comes to its end."""
@@ -45,13 +47,11 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(spark, source, tmp_path_factory) -> tuple[dict, float, int]:
-    """The tables of a run that nobody killed, its seconds in a process of its own, and its parts."""
+    """The tables of a run that nobody killed, its seconds, and its parts."""
     warehouse = tmp_path_factory.mktemp("uninterrupted") / "w"
-    with started(source, warehouse) as process:
-        begun = time.monotonic()
-        assert process.stdout.readline() == "done\n"
-        seconds = time.monotonic() - begun
-        assert process.wait() == 0
+    begun = time.monotonic()
+    run_ingest(spark, source, warehouse, part_mb=PART_MB)
+    seconds = time.monotonic() - begun
     parts = len(scans_by_part(warehouse))
     assert parts >= 8
     return tables(warehouse), seconds, parts
@@ -65,7 +65,7 @@ def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, t
     victim = VICTIMS[number % len(VICTIMS)]
     warehouse = tmp_path / "w"
     with started(source, warehouse, MASTERS.get(victim, "local[2]")) as process:
-        wait_for_parts(process, warehouse, int(rng.integers(0, parts)))
+        wait_for_parts(lambda: process.poll() is not None, warehouse, int(rng.integers(0, parts)))
         family = kill(process, victim, delay=rng.uniform(0, seconds / parts))
         before = part_files(warehouse)
         if victim in SURVIVED:
@@ -82,6 +82,30 @@ def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, t
     )
     assert outcome.skipped >= finished
     assert run.counts["scans_decoded"] == SUBJECTS - outcome.skipped - outcome.known_bad
+    assert_finished(spark, source, warehouse)
+
+
+@pytest.mark.parametrize("number", range(-(-KILLS // len(VICTIMS))))
+def test_an_ingest_outlives_its_worker(spark, source, uninterrupted, tmp_path, number):
+    expected, seconds, parts = uninterrupted
+    rng = np.random.default_rng([SEED, 1, number])
+    warehouse = tmp_path / "w"
+    with futures.ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run_ingest, spark, source, warehouse, part_mb=PART_MB)
+        wait_for_parts(job.done, warehouse, int(rng.integers(0, parts // 2)))
+        futures.wait([job], timeout=rng.uniform(0, seconds / parts))
+        before = part_files(warehouse)
+        assert not job.done(), "nothing was killed"
+        for worker in workers_of_spark():
+            worker.kill()
+        job.result()
+    assert tables(warehouse) == expected
+    assert before.items() <= part_files(warehouse).items(), "a finished part was written again"
+    assert_finished(spark, source, warehouse)
+
+
+def assert_finished(spark, source: Path, warehouse: Path) -> None:
+    """There is nothing left to do, and nothing left over."""
     again, _ = run_ingest(spark, source, warehouse, part_mb=PART_MB)
     assert (again.skipped, again.known_bad, again.written) == (SUBJECTS - 1, 1, ())
     assert [path for path in leftovers(warehouse) if path.is_file()] == []
@@ -112,9 +136,9 @@ def process_of(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def wait_for_parts(process: subprocess.Popen, warehouse: Path, parts: int) -> None:
-    """Return as soon as so many parts are visible, or the process has ended."""
-    while process.poll() is None and len(list((warehouse / "scans").glob("*.parquet"))) < parts:
+def wait_for_parts(ended: Callable[[], bool], warehouse: Path, parts: int) -> None:
+    """Return as soon as so many parts are visible, or the run has ended."""
+    while not ended() and len(list((warehouse / "scans").glob("*.parquet"))) < parts:
         time.sleep(0.002)
 
 

@@ -23,12 +23,13 @@ from segpipe.readers.generate import write_brats
 from segpipe.runtimes.export import export
 from tests.pipelines.cohorts import COHORT, Cohort
 from tests.pipelines.segment_process import MOST_SCANS
-from tests.pipelines.test_kill import LOCAL_VICTIMS, SEED, kill, process_of
+from tests.pipelines.test_kill import SEED, kill, process_of
 from tests.runtimes.models import tiny_bundle
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("SEGPIPE_KILLS", "1"))
 SUBJECTS = 16
+VICTIMS = ("driver", "worker", "jvm")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_killed_segmentation_is_finished_by_the_next(
 ) -> None:
     whole, seconds = uninterrupted
     rng = np.random.default_rng([SEED, 1, number])
-    victim = LOCAL_VICTIMS[number % len(LOCAL_VICTIMS)]
+    victim = VICTIMS[number % len(VICTIMS)]
     cohort = Cohort(whole.spark, whole.archive, str(tmp_path / "w"))
     with process_of("tests.pipelines.segment_process", str(cohort.archive), cohort.url, model) as process:
         wait_for_parts(process, cohort, int(rng.integers(0, SUBJECTS // MOST_SCANS)))
