@@ -648,7 +648,7 @@ def cut(stem: str) -> Cut:
         kinds[0] = "word"  # `e-THRIVE` is the name of a pulse, and `e` is nobody's
     strong = _first_modality(kinds, words)
     if strong is None and modality(rest) in MODALITIES:  # only words together say it, as in `dark_fluid`
-        strong = next(n for n in reversed(range(len(words))) if modality(rest[words[n].start() :]) in MODALITIES)
+        strong = next((n for n in reversed(range(len(words))) if modality(rest[words[n].start() :]) in MODALITIES), 0)
     if strong is None:
         strong = next(
             (n for n in (len(words) - 2, len(words) - 1) if n > 0 and _is_anatomy(rest[words[n].start() :])), None

@@ -50,6 +50,12 @@ def test_who_is_seen_at_two_sites_is_one_subject_unless_anybody_may_be_called_so
         assert len(visits(read(tmp_path / subject, *paths))) == count
 
 
+def test_a_plus_behind_the_patient_is_an_agent(tmp_path: Path) -> None:
+    listing = read(tmp_path, *expand("P<n>/P<n><w>.nii", n=("1", "2"), w=("_T1", "+C")))
+    assert roles(listing) == {path: "T1ce" if "+" in path else "T1" for path in roles(listing)}
+    assert [scan.modalities for scan in listing.scans] == [("T1", "T1ce")] * 2
+
+
 class TestCopies:
     """Windows calls a copy `P4 (1)` or `P4 - Copy`; the original stays."""
 
