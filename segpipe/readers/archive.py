@@ -9,15 +9,16 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, overload
 
 import fsspec
 
 from segpipe.errors import BadInput, Reason
 from segpipe.readers import itk, packed
-from segpipe.readers.entries import Entries, Entry, Row, entry_of
+from segpipe.readers.entries import Entries, Entry, Rows, entry_of, is_plain
+from segpipe.readers.folders import File
 from segpipe.readers.names import MASK, role_order
 from segpipe.readers.nifti import SUFFIXES as NIFTI
 from segpipe.readers.nifti import partners
@@ -25,7 +26,6 @@ from segpipe.readers.sweep import swept
 
 _FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets compute
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
-_PLAIN = re.compile(r"(?:/(?!\.)[\w .+()-]+)+", re.ASCII)  # names that nothing is wrong with, each after a slash
 _COPY = re.compile(
     r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)|\.long\.",
     re.IGNORECASE,
@@ -78,6 +78,40 @@ class SourceFile(NamedTuple):
         return (self.path, *(others.split("\n") if others else ()))
 
 
+class Files(Sequence[SourceFile]):
+    """Files of one folder as those of a scan, equal to a tuple of them; each is made where somebody asks for it.
+
+    `roles` tells by their place among the rows which file has which, in the order that a scan has them.
+    """
+
+    __slots__ = ("folder", "roles", "rows")
+
+    def __init__(self, folder: str, rows: Rows, roles: Sequence[tuple[int, str]]) -> None:
+        self.folder, self.rows, self.roles = folder, rows, roles
+
+    def __len__(self) -> int:
+        return len(self.roles)
+
+    @overload
+    def __getitem__(self, place: int) -> SourceFile: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[SourceFile, ...]: ...
+    def __getitem__(self, place: int | slice) -> SourceFile | tuple[SourceFile, ...]:
+        if isinstance(place, slice):
+            return tuple(self)[place]
+        row, role = self.roles[place]
+        return SourceFile(role, *entry_of(self.folder, self.rows[row]))
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == (tuple(other) if isinstance(other, Files) else other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
 @dataclass(frozen=True)
 class ScanSource:
     """The files of one subject's session; one per modality in canonical order, the mask last.
@@ -89,7 +123,7 @@ class ScanSource:
 
     subject: str
     session: str
-    files: tuple[SourceFile, ...]
+    files: Sequence[SourceFile]
     layout: str
     label_convention: str | None = None
     earlier: "tuple[Earlier, ...]" = ()
@@ -267,26 +301,19 @@ class Found(NamedTuple):
 class Together(NamedTuple):
     """Image files of one folder and one `place`, each of a role of its own, as `Found`.
 
-    `roles` tells by their place among the rows which file has which, in the order that a scan has them.
+    Scans of one session that share what they are `like` mean the same.
     """
 
     place: object
     subject: str
     session: str
-    folder: str
-    rows: Sequence[Row]
-    roles: tuple[tuple[int, str], ...]
+    files: Files
+    like: object = None
 
     def each(self) -> Iterator[Found]:
         """The same, file by file."""
-        above = f"{self.folder}/" if self.folder else ""
-        for place, role in self.roles:
-            yield Found(self.place, self.subject, self.session, role, entry_of(above, self.rows[place]), rank=1)
-
-    def files(self) -> tuple[SourceFile, ...]:
-        """The files of the scan, if none of them has companions."""
-        above, rows = f"{self.folder}/" if self.folder else "", self.rows
-        return tuple([SourceFile(role, above + rows[n][0], rows[n][1], rows[n][2]) for n, role in self.roles])
+        for file in self.files:
+            yield Found(self.place, self.subject, self.session, file.role, Entry(*file[1:4]), rank=1)
 
 
 Companions = Mapping[str, tuple[Entry, ...]]
@@ -431,13 +458,13 @@ def _walk_local(
     root: str, top: str = "", deep: bool = True, hidden: Counter[str] | None = None, alone: bool = True
 ) -> tuple[Entries, list[Rejected]]:
     """`walk` of a local folder: each is listed, and its files' versions asked for, in one sweep."""
-    folders: dict[str, list[Row]] = {}
+    folders: dict[str, Rows] = {}
     rejected: list[Rejected] = []
     real_root = os.path.realpath(root)
     hidden = Counter() if hidden is None else hidden
     base = f"{root.rstrip('/')}/"
     left = [top]
-    for prefix, rows, others, inside, failed in swept(base, left, alone):
+    for prefix, content, others, inside, failed in swept(base, left, alone):
         if failed:
             rejected.append(_unlisted(prefix, failed))
         for name in inside:
@@ -445,11 +472,13 @@ def _walk_local(
                 hidden["hidden folder"] += 1
             elif deep:
                 left.append(path)
-        if not _PLAIN.fullmatch(f"/{prefix}{'/'.join([row[0] for row in rows])}"):
-            rows = [row for row in rows if _is_usable(prefix, row, rejected, hidden)]
-        for row, is_link in others:
-            rows += _behind(base, prefix, row, is_link, real_root, rejected, hidden)
-        if rows:
+        rows = Rows(content)
+        if others or not (rows.ends.are_plain and is_plain(prefix)):
+            usable: list[File] = [row for row in rows if _is_usable(prefix, row, rejected, hidden)]
+            for row, is_link in others:
+                usable += _behind(base, prefix, row, is_link, real_root, rejected, hidden)
+            rows = Rows.of(prefix, usable)
+        if rows.sizes:
             folders[prefix] = rows
     return Entries(folders), rejected
 
@@ -457,12 +486,12 @@ def _walk_local(
 def _behind(
     base: str,
     prefix: str,
-    row: Row,
+    row: File,
     is_link: bool,
     real_root: str,
     rejected: list[Rejected],
     hidden: Counter[str],
-) -> list[Row]:
+) -> list[File]:
     """The file behind a symbolic link; none for links and devices that are not to be read."""
     if not _is_usable(prefix, row, rejected, hidden):
         return []
@@ -470,7 +499,7 @@ def _behind(
     return [] if target is None else [(row[0], target.bytes, target.modified)]
 
 
-def _is_usable(prefix: str, row: Row, rejected: list[Rejected], hidden: Counter[str]) -> bool:
+def _is_usable(prefix: str, row: File, rejected: list[Rejected], hidden: Counter[str]) -> bool:
     """Whether a file's name is one to be read; what is hidden is counted and what is unsafe rejected."""
     entry = entry_of(prefix, row)
     if row[0].startswith(".") and is_hidden(entry.path):
@@ -644,9 +673,15 @@ def pairs(entries: Mapping[str, Entry]) -> tuple[Entries, dict[str, tuple[Entry,
 
 
 def gather(
-    found: Iterable[Found | Together], layout: str, companions: Companions
+    found: Iterable[Found | Together],
+    layout: str,
+    companions: Companions,
+    meaning: Callable[[ScanSource], tuple[str, str | None]] | None = None,
 ) -> tuple[list[ScanSource], list[Rejected]]:
-    """Scans from the files of each place; a second file of one role, a lone mask, an unsafe identity are rejected."""
+    """Scans from the files of each place; a second file of one role, a lone mask, an unsafe identity are rejected.
+
+    `meaning` tells layout and convention of labels of a scan, where they are others than `layout` and what was found.
+    """
     places: dict[object, list[Found | Together]] = {}
     known: dict[str, str] = {}
     for item in found:
@@ -660,14 +695,19 @@ def gather(
             places[key].append(item)
         else:
             places[key] = [item]
+    told = meaning or (lambda scan: (scan.layout, scan.label_convention))
+    meanings: dict[object, tuple[str, str | None]] = {}
     scans: list[ScanSource] = []
     rejected: list[Rejected] = []
     for found_here in places.values():
         first = found_here[0]
         subject, session = known[first.subject], known[first.session]
         whole = first if isinstance(first, Together) and len(found_here) == 1 and not companions else None
-        if whole and whole.roles[0][1] != MASK and is_identity(subject) and is_identity(session):
-            scans.append(ScanSource(subject, session, whole.files(), layout))
+        if whole and whole.files.roles[0][1] != MASK and is_identity(subject) and is_identity(session):
+            like = whole.like, session
+            if whole.like is None or like not in meanings:
+                meanings[like] = told(ScanSource(subject, session, whole.files, layout))
+            scans.append(ScanSource(subject, session, whole.files, *meanings[like]))
             continue
         items = [one for item in found_here for one in (item.each() if isinstance(item, Together) else (item,))]
         kept = _one_per_role(items, rejected)
@@ -682,7 +722,8 @@ def gather(
             kept.sort(key=_role_order)
             convention = next((item.convention for item in kept if item.convention), None)
             sources = tuple(_source_file(item, companions) for item in kept)
-            scans.append(ScanSource(subject, session, sources, layout, convention))
+            scan = ScanSource(subject, session, sources, layout, convention)
+            scans.append(ScanSource(subject, session, sources, *told(scan)))
     return scans, rejected
 
 
@@ -728,19 +769,22 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
 
     One with a mask comes before one without, and what lies in a folder called a copy is never the first.
     """
-    kept: dict[tuple[str, str], ScanSource] = {}
+    alike: dict[tuple[str, str], list[ScanSource]] = {}
+    for scan in scans:
+        alike.setdefault((scan.subject, scan.session), []).append(scan)
+    kept: list[ScanSource] = []
     rejected = []
-    for scan in sorted(scans, key=lambda scan: (scan.subject, scan.session, scan.files[0].path)):
-        first = kept.setdefault((scan.subject, scan.session), scan)
-        if first is not scan:
-            if _standing(scan) < _standing(first):
-                kept[scan.subject, scan.session] = scan
-                first, scan = scan, first
+    for identity in sorted(alike):
+        first, *others = alike[identity]
+        if others:
+            first, *others = sorted(alike[identity], key=lambda scan: (*_standing(scan), scan.files[0].path))
+        kept.append(first)
+        for scan in others:
             message = f"{scan.paths[0]} is a second scan of subject {scan.subject}, session {scan.session}"
             remedy = f"remove it or {first.paths[0]}, or give them sessions in a manifest"
             told = reject_scan(scan, Reason.DUPLICATE, message, remedy)
             rejected.append(replace(told, is_dicom=scan.is_dicom or first.is_dicom, others=first.paths))
-    return list(kept.values()), rejected
+    return kept, rejected
 
 
 def _standing(scan: ScanSource) -> tuple[bool, bool]:
@@ -770,8 +814,12 @@ def without(entries: Entries, taken: Collection[str]) -> Entries:
     """The entries that are not taken yet."""
     if not taken:
         return entries
-    left = {folder: [row for row in rows if folder + row[0] not in taken] for folder, rows in entries.folders.items()}
-    return Entries({folder: rows for folder, rows in left.items() if rows})
+    left: dict[str, Collection[File]] = {}
+    for folder, rows in entries.folders.items():
+        kept = [row for row in rows if folder + row[0] not in taken]
+        if kept:
+            left[folder] = rows if len(kept) == len(rows) else kept
+    return Entries(left)
 
 
 def _one_per_role(items: list[Found], rejected: list[Rejected]) -> list[Found]:

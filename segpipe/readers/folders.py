@@ -9,10 +9,13 @@ import marshal
 import os
 import sys
 
-Row = tuple[str, int, str]
+File = tuple[str, int, float | str]
 """A file in its folder: name, size, and what the file system says of its version."""
 
-Inside = tuple[str, list[Row], list[tuple[Row, bool]], list[str], str]
+Content = tuple[str, tuple[str, ...], tuple[int, ...], tuple[float | str, ...]]
+"""The files of a folder in the order of their names: what these begin with, how each goes on, sizes, and versions."""
+
+Inside = tuple[str, Content, list[tuple[File, bool]], list[str], str]
 """A folder, its regular files, what is neither file nor folder and whether it is a link, folders, and what failed."""
 
 
@@ -21,8 +24,8 @@ def inside(base: str, folder: str) -> Inside:
 
     With one that cannot be listed comes the name of the error; for the folder "" it is raised: OSError.
     """
-    files: list[Row] = []
-    others: list[tuple[Row, bool]] = []
+    files: list[File] = []
+    others: list[tuple[File, bool]] = []
     folders: list[str] = []
     failed = ""
     try:
@@ -32,7 +35,7 @@ def inside(base: str, folder: str) -> Inside:
                     folders.append(one.name)
                     continue
                 status = one.stat(follow_symlinks=False)
-                file = one.name, status.st_size, str(status.st_mtime)
+                file = one.name, status.st_size, status.st_mtime
                 if one.is_file(follow_symlinks=False):
                     files.append(file)
                 else:
@@ -41,7 +44,26 @@ def inside(base: str, folder: str) -> Inside:
         if not folder:
             raise
         failed = type(error).__name__
-    return folder, files, others, folders, failed
+    return folder, content(folder, files), others, folders, failed
+
+
+def content(folder: str, files: list[File]) -> Content:
+    """The files of a folder, whose path is empty or ends with a slash, as they are kept.
+
+    Their names begin with that of the folder where all repeat it, so that thousands of folders go on alike.
+
+    >>> content("a/P1/", [("P1_t2.nii", 3, 0.5), ("P1_t1.nii", 2, 0.5)])
+    ('P1', ('_t1.nii', '_t2.nii'), (2, 3), (0.5, 0.5))
+    """
+    if not files:
+        return "", (), (), ()
+    files.sort()
+    names, sizes, versions = zip(*files, strict=True)
+    start = folder[:-1].rpartition("/")[2]
+    if not all([name.startswith(start) for name in names]):
+        return "", names, sizes, versions
+    shared = len(start)
+    return start, tuple([name[shared:] for name in names]), sizes, versions
 
 
 def sent(content: list[str] | list[Inside]) -> bytes:

@@ -15,6 +15,7 @@ from segpipe.readers import naming, packed
 from segpipe.readers.archive import (
     Archive,
     Claim,
+    Files,
     Listing,
     Rejected,
     ScanSource,
@@ -27,7 +28,7 @@ from segpipe.readers.archive import (
     walk,
     without,
 )
-from segpipe.readers.entries import Entries, Entry
+from segpipe.readers.entries import Entries, Entry, Rows
 from segpipe.readers.layouts import dicom, manifest
 from segpipe.readers.nifti import partners
 from segpipe.readers.series import Judged, Options
@@ -86,9 +87,11 @@ def find(
     if not kept and not rejected and not claim.series:
         what = f"holds {len(entries)} files and no image of layout {layout}" if entries else "is empty"
         raise NotFound(f"Source {source_url} {what}", "name a folder of NIfTI or DICOM files, or another --layout")
-    used = _used(kept, rejected, claim.series)
-    ignored = Counter([claim.ignored.get(path) or kind_of(path) for path in entries if path not in used])
-    told = [*claim.told, *_other_spellings(used)]
+    whole = _whole_folders(kept, entries)
+    used = _used(kept, rejected, claim.series, whole)
+    left = entries.paths(whole)
+    ignored = Counter([claim.ignored.get(path) or kind_of(path) for path in left if path not in used])
+    told = [*claim.told, *_other_spellings(used, whole)]
     return Listing(
         kept,
         rejected,
@@ -141,17 +144,32 @@ def _claimed(
     ]
 
 
-def _used(scans: Iterable[ScanSource], rejected: Iterable[Rejected], series: Iterable[Judged]) -> set[str]:
-    """The files of an archive of which a scan, a rejection or a series tells; of packed ones also what holds them."""
+def _whole_folders(scans: Iterable[ScanSource], entries: Entries) -> dict[str, Rows]:
+    """The folders of which every file is part of one scan."""
+    several = [scan.files for scan in scans if isinstance(scan.files, Files)]
+    return {files.folder: files.rows for files in several if len(files) == len(entries.folders[files.folder])}
+
+
+def _used(
+    scans: Iterable[ScanSource], rejected: Iterable[Rejected], series: Iterable[Judged], whole: Collection[str]
+) -> set[str]:
+    """The files of an archive of which a scan, a rejection or a series tells; of packed ones also what holds them.
+
+    Those in folders of which the `whole` is a scan are left out.
+    """
+    scans = [scan for scan in scans if not (isinstance(scan.files, Files) and scan.files.folder in whole)]
     used = _paths(scans) | {path for one in rejected for path in one.paths}
     used |= {entry.path for one in series for entry in one.series.entries()}
     used |= {parts[0] for path in used if packed.MARK in path and (parts := packed.split(path)) is not None}
     return used
 
 
-def _other_spellings(paths: Collection[str]) -> Iterator[str]:
+def _other_spellings(paths: Collection[str], whole: Mapping[str, Rows]) -> Iterator[str]:
     """What is told of paths that stand in the archive in another normal form than they are compared in."""
-    if odd := 0 if "".join(paths).isascii() else sum(not unicodedata.is_normalized("NFC", path) for path in paths):
+    names = [*paths, *whole, *(end for ends in {rows.ends for rows in whole.values()} for end in ends.each)]
+    if "".join(names).isascii():
+        return
+    if odd := sum(not unicodedata.is_normalized("NFC", path) for path in [*paths, *Entries(whole)]):
         yield f"{odd} paths are not in Unicode's NFC: names are compared in it, so two spellings are one"
 
 

@@ -9,7 +9,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from segpipe.readers.archive import (
     Archive,
     Claim,
     Companions,
+    Files,
     Found,
     Rejected,
     ScanSource,
@@ -29,7 +30,7 @@ from segpipe.readers.archive import (
     reject,
     stem,
 )
-from segpipe.readers.entries import Entries, Entry, Row, entry_of
+from segpipe.readers.entries import Ends, Entries, Entry, Row, Rows, entry_of
 from segpipe.readers.labels import convention_by_name
 from segpipe.readers.names import (
     BRAIN,
@@ -116,10 +117,12 @@ class Word(NamedTuple):
 class Words:
     """What the names of some files say: one object for all folders whose files are named alike.
 
-    So what follows from names is found once for all of them.
+    So what follows from names is found once for all of them. `numbered` says that the folders' names are alike too, but
+    for a number of five digits.
     """
 
-    def __init__(self, each: Iterable[Word]) -> None:
+    def __init__(self, each: Iterable[Word], numbered: bool = False) -> None:
+        self.numbered = numbered
         self.each = tuple(each)
         self.roles = tuple([word.said.role for word in self.each])
         self.masks = self.roles.count(MASK)
@@ -147,7 +150,7 @@ class Read(NamedTuple):
     """
 
     folder: str
-    rows: Sequence[Row]
+    rows: Rows | tuple[Row, ...]
     chain: Chain
     visits: tuple[str, ...]
     words: Words
@@ -202,19 +205,17 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     kept, lost = _with_images(_visited_by_folder(found))
     kept, parts = _without_parts(kept)
     lost += parts
-    scans, refused = gather(_one_per_role(kept), "plain", companions)
+    scans, refused = gather(_one_per_role(kept), "plain", companions, lambda scan: _meaning(scan, origin))
     pairs_of = [entry.path for pair in companions.values() for entry in pair]
     taken = {*images, *pairs_of} if pairs_of else images
     ignored = {path: BRAIN for read in _each(anatomy) for path in (read.entry.path, *_others(read.entry, companions))}
-    scans = [_named(scan, origin) for scan in scans]
     return Claim(scans, rejected + lost + refused, taken, ignored, told)
 
 
-def _named(scan: ScanSource, archive: str) -> ScanSource:
-    """The scan with what its files' names say of layout and labels."""
+def _meaning(scan: ScanSource, archive: str) -> tuple[str, str | None]:
+    """What the names of a scan's files say of layout and labels; no rule asks which number of five digits one has."""
     layout = "brats" if _is_brats(scan.files[0].path) else scan.layout
-    convention = convention_by_name(scan, archive) if scan.files[-1].role == MASK else scan.label_convention
-    return ScanSource(scan.subject, scan.session, scan.files, layout, convention)
+    return layout, convention_by_name(scan, archive) if scan.files[-1].role == MASK else scan.label_convention
 
 
 def claim_brats(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
@@ -252,47 +253,64 @@ def _read_all(images: Entries) -> list[Read]:
     known: dict[_Pattern, Words] = {}
     timed: set[str] = set()
     for path, rows in by_folder.items():
+        pattern = _pattern(path, rows, by_folder)
+        if pattern is not None and (words := known.get(pattern)) is not None:
+            reads.append(Read(path, rows, _chain(path, pattern), (), words))
+            continue
         place = _place(path)
         if place.timepoint:
             timed.add(path)
-        pattern = _pattern(path, place, rows, by_folder)
-        if pattern is not None and (words := known.get(pattern)) is not None:
-            reads.append(Read(path, rows, place.chain, (), words))
-            continue
         if place.said is not None and _is_case(path, rows):
             above, _, name = path.rpartition("/")
             place = _inside(_place(above), Folder(name, raw=name))
         here = _without_agent(_without_maps([_read(path, row, place) for row in rows], by_folder))
         if place.mask and _has_both(here):
             here = [_read(path, row, place._replace(mask=False, said=None)) for row in rows]
-        if pattern is not None and all(read.chain == place.chain and not read.visits for read in here):
-            known[pattern] = Words(read.word for read in here)
+        if pattern is not None and _is_read_alike(path, place, pattern, here):
+            known[pattern] = Words((read.word for read in here), bool(pattern.like))
             here = [Read(path, rows, place.chain, (), known[pattern])]
         reads += here
     return _with_timepoints(_apart_by_field(_apart_by_split(reads, by_folder)), timed)
 
 
-_Pattern = tuple[str, bool, bool, tuple[str, ...]]
-
-
-def _pattern(path: str, place: Place, rows: Sequence[Row], folders: Collection[str]) -> _Pattern | None:
+class _Pattern(NamedTuple):
     """What is the same for folders whose files all repeat the folder's name and go on alike: `<case>_t1`, `<case>_seg`.
 
-    The words behind the name are read once for all of them. None if a folder says more than a name.
+    The words behind the name are read once for all of them. `like` is the name with zeros for a number of five digits,
+    empty for other names, of which each is read as a folder's.
     """
+
+    above: str
+    like: str
+    repeats: bool  # whether the name begins with another above it
+    channels: bool
+    ends: Ends
+
+
+def _pattern(path: str, rows: Rows, folders: Collection[str]) -> _Pattern | None:
+    """What a folder is like; None if it says more than a name."""
     above, _, name = path.rpartition("/")
-    size = len(name)
-    if not size or place.visits or place.said or place.weak or place.timepoint or above in folders:
+    if not rows.ends.are_parted or above in folders:
         return None
-    tails = tuple([row[0][size:] for row in rows if row[0].startswith(name)])
-    if len(tails) < len(rows) or not _are_tails(tails):
+    like, repeats = numbered_like(name), name.lower().startswith(_names_above(above))
+    if like != name and not repeats:
+        return _Pattern(above, like, False, False, rows.ends)
+    place = _place(path)
+    if place.visits or place.said or place.weak or place.timepoint:
         return None
-    return above, name.lower().startswith(_names_above(above)), place.channels, tails
+    return _Pattern(above, "", repeats, place.channels, rows.ends)
 
 
-@lru_cache(maxsize=1 << 10)
-def _are_tails(tails: tuple[str, ...]) -> bool:
-    return all(tail[:1] in _SEPARATORS for tail in tails)
+def _chain(path: str, pattern: _Pattern) -> Chain:
+    """The chain of a folder that reads as others of its pattern do."""
+    return (*_place(pattern.above).chain, path.rpartition("/")[2]) if pattern.like else _place(path).chain
+
+
+def _is_read_alike(path: str, place: Place, pattern: _Pattern, reads: Iterable[Read]) -> bool:
+    """Whether the files of a folder say nothing of a person or a visit beside it: others of its pattern do neither."""
+    says_more = place.visits or place.said or place.weak or place.timepoint
+    alike = not pattern.like or place == _named_below(_place(pattern.above), path.rpartition("/")[2])
+    return not says_more and alike and all(read.chain == place.chain and not read.visits for read in reads)
 
 
 @lru_cache(maxsize=1 << 10)
@@ -300,7 +318,7 @@ def _names_above(path: str) -> tuple[str, ...]:
     return tuple(known.lower() for known in _place(path).names)
 
 
-def _without_maps(reads: list[Read], by_folder: Mapping[str, Sequence[Row]]) -> list[Read]:
+def _without_maps(reads: list[Read], by_folder: Mapping[str, Rows]) -> list[Read]:
     """The files of a folder, those marked as maps of anatomy that were made of another there or in the folder above."""
     if not any(read.rows[0][0][0] in _MAPS for read in reads):
         return reads
@@ -502,7 +520,7 @@ def _split_of(path: str) -> str:
     return ""
 
 
-def _is_case(path: str, inside: Sequence[Row]) -> bool:
+def _is_case(path: str, inside: Rows) -> bool:
     """Whether a folder whose name has a word for masks or modalities is a patient's: `GT_02/GT_02_FLAIR`, `ROI04/T1`.
 
     Its files repeat its name, or are called for several modalities, and no patient's folder is above.
@@ -1096,8 +1114,11 @@ def _one_per_role(found: Iterable[_Item]) -> list[Found | Together]:
     result: list[Found | Together] = []
     for files in scans.values():
         first = files[0]
-        if len(files) == 1 and (roles_of := first.read.words.apart):
-            result.append(Together(0, first.subject, first.session, first.read.folder, first.read.rows, roles_of))
+        read, words = first.read, first.read.words
+        if len(files) == 1 and isinstance(read.rows, Rows) and (roles_of := words.apart):
+            whole = Files(f"{read.folder}/" if read.folder else "", read.rows, roles_of)
+            like = words if words.numbered and first.subject == read.rows.start else None
+            result.append(Together(0, first.subject, first.session, whole, like))
             continue
         items = _items(files)
         roles = [item.said.role for item in items]
