@@ -103,6 +103,7 @@ def reader(spark: SparkSession, folder: Path) -> Iterator[Reader]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # it trains
 def test_tutorial(reader: Reader, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.demo, "SHAPE", (24, 64, 64))
     whole = jobs.demo.train_settings
     monkeypatch.setattr(jobs.demo, "train_settings", lambda *given: replace(whole(*given), filters=4, depth=2))
     names = reader.follow("tutorial.md")

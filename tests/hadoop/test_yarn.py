@@ -74,9 +74,14 @@ def test_segment_gives_the_tables_of_local_mode(chain: Chain, spark: SparkSessio
         assert rows(chain.warehouse, table, *by).equals(rows(chain.local_warehouse, table, *by))
 
 
-def test_segment_again_in_cluster_mode_does_nothing_twice(chain: Chain) -> None:
+@pytest.mark.parametrize("in_cluster", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_segment_again_does_nothing_twice(chain: Chain, spark: SparkSession, in_cluster: bool) -> None:
+    """By a driver on the cluster too; the gate sends one job there, an ingest."""
     before = rows(chain.warehouse, "predictions", "scan_id", "slice_index")
-    yarn("segment", *chain.cohort, "--model", chain.model, mode="cluster")
+    if in_cluster:
+        yarn("segment", *chain.cohort, "--model", chain.model, mode="cluster")
+    else:
+        jobs.segment.run(SegmentSettings(chain.warehouse, COHORT, chain.model), Context("segment", spark))
     assert rows(chain.warehouse, "predictions", "scan_id", "slice_index").equals(before)
     runs = Store(chain.warehouse).table("runs").to_table().sort_by("started").to_pylist()
     assert (runs[-1]["job"], dict(runs[-1]["counts"])["scans_skipped"]) == ("segment", 6)
