@@ -67,7 +67,7 @@ notebooks: setup  ## run the notebooks on what `make demo` left behind, into bui
 	@$(PYTHON) -m segpipe.analysis.notebooks notebooks/*.py
 
 docs: setup  ## the pages of docs/ as a site in build/site; a warning is an error
-	@$(PYTHON) -m mkdocs build --strict --quiet
+	@$(PYTHON) -m mkdocs build --strict
 
 reference: setup  ## write docs/reference from the code
 	@$(PYTHON) tools/reference.py
