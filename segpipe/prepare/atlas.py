@@ -9,12 +9,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 
 from segpipe.errors import NotFound
+from segpipe.prepare import shipped
 from segpipe.prepare.grids import Grid
 from segpipe.prepare.register import Head
 
@@ -36,12 +36,17 @@ def grid() -> Grid:
     return Grid(_SHAPE, _affine((_ORIGIN_MM[0], _ORIGIN_MM[1], _ORIGIN_MM[2] - _BELOW_MM)))
 
 
+def file() -> Path:
+    """Where the package keeps the atlas. Raises NotFound if it is missing."""
+    return shipped.file_of(PACKAGE, NAME)
+
+
 @lru_cache(maxsize=1)
 def head() -> Head:
     """The atlas: what brains are turned to. Raises NotFound if its package is missing or holds another file."""
-    content = gzip.decompress(_file().read_bytes())
+    content = gzip.decompress(file().read_bytes())
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise NotFound(f"{NAME} of package {PACKAGE} is another file", "install what requirements-data.lock lists")
+        raise NotFound(f"{NAME} of package {PACKAGE} is another file", shipped.remedy(PACKAGE))
     voxels = np.frombuffer(content, np.uint8, offset=_HEADER_BYTES).reshape(_SHAPE, order="F")
     return Head(voxels.astype(np.float32), Grid(_SHAPE, _affine(_ORIGIN_MM)), voxels > 0)
 
@@ -50,14 +55,3 @@ def _affine(origin: tuple[float, float, float]) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, 3] = origin
     return affine
-
-
-def _file() -> Path:
-    try:
-        files = distribution(PACKAGE).files or []
-    except PackageNotFoundError as error:
-        raise NotFound(f"Package {PACKAGE} is not installed", "install what requirements-data.lock lists") from error
-    path = next((Path(str(file.locate())) for file in files if file.name == NAME), None)
-    if path is None or not path.is_file():
-        raise NotFound(f"Package {PACKAGE} lacks {NAME}", "install what requirements-data.lock lists")
-    return path

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segpipe.errors import NotFound
-from segpipe.prepare import torchscript
+from segpipe.prepare import shipped, torchscript
 
 PACKAGE = "deepbet"
+NAMES = ("bbox_model", "model")
+"""The box finder, and the network at full size."""
 _EPSILON = 1e-5
 _STRIDES = (1, 2, 2, 2)
 """Of the four levels of the encoder; the first keeps what the stem has halved twice."""
@@ -24,7 +24,7 @@ _STRIDES = (1, 2, 2, 2)
 
 @lru_cache(maxsize=4)
 def compiled(name: str, edge: int) -> Any:
-    """The network `name` (`bbox_model` or `model`) for cubes of `edge` voxels, on one thread, in float32.
+    """The network `name`, one of `NAMES`, for cubes of `edge` voxels, on one thread, in float32.
 
     It takes (1, 1, edge, edge, edge) float32 and gives the probabilities of background and brain, (1, 2, …). Raises
     NotFound if the package is not installed.
@@ -41,15 +41,8 @@ def compiled(name: str, edge: int) -> Any:
 
 
 def weights_file(name: str) -> Path:
-    """Where the package keeps the weights of network `name`."""
-    try:
-        files = distribution(PACKAGE).files or []
-    except PackageNotFoundError as error:
-        raise NotFound(f"Package {PACKAGE} is not installed", "install what requirements.lock lists") from error
-    path = next((Path(str(file.locate())) for file in files if file.parts[-2:] == ("models", f"{name}.pt")), None)
-    if path is None or not path.is_file():
-        raise NotFound(f"Package {PACKAGE} lacks models/{name}.pt", "install the version that requirements.lock lists")
-    return path
+    """Where the package keeps the weights of network `name`. Raises NotFound if they are missing."""
+    return shipped.file_of(PACKAGE, "models", f"{name}.pt")
 
 
 def build(weights: Mapping[str, np.ndarray], edge: int) -> Any:

@@ -14,7 +14,7 @@ import segpipe
 from segpipe.core.orientation import reorient, reorient_affine
 from segpipe.core.volume import scale
 from segpipe.errors import BadInput, Reason
-from segpipe.prepare import atlas, checks, raw
+from segpipe.prepare import atlas, checks, network, raw, shipped
 from segpipe.prepare.brain import Brain, filled, find_brain, largest_component
 from segpipe.prepare.checks import Check, check
 from segpipe.prepare.grids import LPS, Grid, resample
@@ -399,7 +399,15 @@ def itk_text(matrix: np.ndarray) -> str:
     return "\n".join((*lines, f"Parameters: {numbers}", "FixedParameters: 0 0 0", ""))
 
 
+def check_installed() -> None:
+    """Raise MissingPackage or NotFound if something is missing that every scan would need to be prepared."""
+    shipped.check_modules()
+    atlas.file()
+    for name in network.NAMES:
+        network.weights_file(name)
+
+
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
-    packages = ("SimpleITK", "openvino", "deepbet", "nilearn")
+    packages = ("SimpleITK", "openvino", *shipped.VERSIONS)
     return {"segpipe": segpipe.__version__, "atlas": atlas.NAME, **{name: version(name) for name in packages}}
