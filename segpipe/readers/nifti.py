@@ -155,9 +155,8 @@ def partners(path: str) -> Iterator[str]:
     other = {".hdr": ".img", ".img": ".hdr"}.get(suffix.lower())
     if other is None:
         return
-    cases: tuple[str, ...] = (other.upper(), other) if suffix.isupper() else (other, other.upper())
-    if suffix[1].isupper() and not suffix.isupper():
-        cases = (f".{other[1:].title()}", *cases)  # `T2.Hdr`
+    like = str.upper if suffix.isupper() else str.title if suffix[1].isupper() else str.lower
+    cases = dict.fromkeys(style(other) for style in (like, str.lower, str.upper, str.title))  # `T2.Hdr` with `T2.Img`
     for plain in (stem + case for case in cases):
         gz = plain + (".GZ" if plain.isupper() or suffix.isupper() else ".gz")
         yield from (gz, plain) if packed else (plain, gz)

@@ -293,7 +293,8 @@ def _outer_units(
             chain = (*base, word)
             use = of[chain]
             extra = base in of and not is_person(word) and _are_extras(use, of[base])
-            numbers = owns(owner) and (extra or _tells_series_apart(siblings))
+            # what repeats below several and shows less is no patient: FreeSurfer's `bert/mri/orig/001`
+            numbers = (extra and shared) or (owns(owner) and (extra or _tells_series_apart(siblings)))
             if base[-1].isdecimal() and len(use.visits) > 1 and word.isdecimal():
                 continue  # `101/101-001/Week12`: the visits stand below already
             if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):

@@ -222,9 +222,23 @@ class TestWhoseItIs:
     def test_a_study_of_masks_holds_images(self, tmp_path: Path) -> None:
         listing = read(tmp_path, *expand("Mask_study/Non<p>/<w>.nii", p=("P1", "P2"), w=("FLAIR", "T1")))
         assert {scan.modalities for scan in listing.scans} == {("FLAIR", "T1")}
+        listing = read(tmp_path / "one", "LesionSegmentation/P1/T1.nii", "LesionSegmentation/P2/T1.nii")
+        assert {scan.subject: scan.modalities for scan in listing.scans} == {"P1": ("T1",), "P2": ("T1",)}
         paths = expand("images/P1/<w>.nii", "Mask_files/P1/<w>.nii", w=("FLAIR", "T1"))
         (scan,) = read(tmp_path / "both", *paths).scans
         assert [file.role for file in scan.files] == ["FLAIR", "T1", MASK]
+
+    @pytest.mark.parametrize("beside", [(), ("Controls/C3/T1.nii", "Controls/C3/FLAIR.nii")])
+    def test_a_study_of_masks_holds_images_and_masks_in_folders(self, tmp_path: Path, beside: tuple[str, ...]) -> None:
+        files = ("Data/GADO.nii", "Data/FLAIR.nii", "Masks/Consensus.nii")
+        listing = read(tmp_path, *beside, *expand("MSSEG-Training/Center_0<c>/Patient_1/<f>", c=("1", "2"), f=files))
+        of_patients = [scan for scan in listing.scans if "Center" in scan.subject]
+        assert [[file.role for file in scan.files] for scan in of_patients] == [["FLAIR", "T1ce", MASK]] * 2
+        assert not listing.rejected
+
+    def test_repeats_below_people_without_numbers_are_theirs(self, tmp_path: Path) -> None:
+        paths = expand("<p>/mri/T1.mgz", "<p>/mri/orig/001.mgz", p=("hanna", "jonas"))
+        assert set(visits(read(tmp_path, *paths, "hanna/mri/orig/002.mgz"))) == {"hanna", "jonas"}
 
 
 class TestCopiesOfShares:

@@ -252,6 +252,7 @@ def _read_all(images: Entries) -> list[Read]:
     reads: list[Read] = []
     known: dict[_Pattern, Words] = {}
     timed: set[str] = set()
+    masked: dict[str, Place] = {}
     for path, rows in by_folder.items():
         pattern = _pattern(path, rows, by_folder)
         if pattern is not None and (words := known.get(pattern)) is not None:
@@ -263,14 +264,23 @@ def _read_all(images: Entries) -> list[Read]:
         if place.said is not None and _is_case(path, rows):
             above, _, name = path.rpartition("/")
             place = _inside(_place(above), Folder(name, raw=name))
-        here = _without_agent(_without_maps([_read(path, row, place) for row in rows], by_folder))
-        if place.mask and _has_both(here):
-            here = [_read(path, row, place._replace(mask=False, said=None)) for row in rows]
+        if place.mask:
+            masked[path] = place
+            continue
+        here = _read_folder(path, place, by_folder)
         if pattern is not None and _is_read_alike(path, place, pattern, here):
             known[pattern] = Words((read.word for read in here), bool(pattern.like))
             here = [Read(path, rows, place.chain, (), known[pattern])]
         reads += here
+    studies = _studies({path: by_folder[path] for path in masked}, alone=not reads)
+    for path, place in masked.items():
+        images_too = _mask_folder(path) in studies
+        reads += _read_folder(path, place._replace(mask=False, said=None) if images_too else place, by_folder)
     return _with_timepoints(_apart_by_field(_apart_by_split(reads, by_folder)), timed)
+
+
+def _read_folder(path: str, place: Place, by_folder: Mapping[str, Rows]) -> list[Read]:
+    return _without_agent(_without_maps([_read(path, row, place) for row in by_folder[path]], by_folder))
 
 
 class _Pattern(NamedTuple):
@@ -431,11 +441,34 @@ def _counted(path: str) -> tuple[str, str, str] | None:
     return None
 
 
-def _has_both(reads: list[Read]) -> bool:
-    """Whether masks lie with images of several modalities, or called `scan`: their folder is not one of masks alone."""
-    words = [_read(read.folder, read.rows[0], _NOWHERE).word for read in reads]
-    roles = {word.said.role for word in words}
-    return MASK in roles and (len(roles & {*MODALITIES}) > 1 or any(word.tail.lower() in _IMAGES for word in words))
+def _studies(masked: Mapping[str, Rows], alone: bool) -> set[str]:
+    """Folders named for masks that are a study's or a patient's, as `MSSEG-Training`, and say nothing of their files.
+
+    They hold, also in folders, masks and images of several modalities, or called `scan`; or no others lie elsewhere
+    (`alone`) that could be the images of masks in them.
+    """
+    roles: defaultdict[str, set[str | None]] = defaultdict(set)
+    outermost: set[str] = set()
+    for path, rows in masked.items():
+        named = _mask_folder(path)
+        for row in rows:
+            word = _read(path, row, _NOWHERE).word
+            roles[named].add(IMAGE if word.tail.lower() in _IMAGES else word.said.role)
+        while _place(above := named.rpartition("/")[0]).mask:
+            named = _mask_folder(above)
+            roles[named].add(MASK)
+        outermost.add(named)
+    images = {named: found & {*MODALITIES, IMAGE} for named, found in roles.items()}
+    if alone:
+        return {named for named in outermost if images[named]}
+    return {named for named, found in images.items() if MASK in roles[named] and (IMAGE in found or len(found) > 1)}
+
+
+def _mask_folder(path: str) -> str:
+    """The folder, this one or one above it, whose name says that masks lie below."""
+    while path and not folder(path.rpartition("/")[2]).mask:
+        path = path.rpartition("/")[0]
+    return path
 
 
 def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
