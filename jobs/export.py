@@ -85,7 +85,7 @@ def taken_back(earlier: Bundle, bundle: Bundle) -> list[str]:
         for region, number in before.items()
         if region not in now
     ]
-    return [f"taken back, for this export did not choose it: {', '.join(gone)}"] if gone else []
+    return [f"taken back, because this export did not choose it: {', '.join(gone)}"] if gone else []
 
 
 def undecided(settings: ExportSettings, bundle: Bundle) -> list[str]:

@@ -384,8 +384,8 @@ class SegmentSettings(SeriesSettings):
         choices=("auto", "float32", "bfloat16", "int8"),
     )
     looks: str = option(
-        "how a network that sees mirror images looks: at all four of every slice, or at one, and at a second where in"
-        " doubt, for some 1.6 times the cost of one look instead of four; for --runtime openvino, not in int8",
+        "how many mirror images of a slice the network sees: all four, or one, and a second one for slices that leave"
+        " doubt, which costs about 1.6 looks a slice instead of four; doubt is for --runtime openvino, not in int8",
         "all",
         choices=("all", "doubt"),
     )

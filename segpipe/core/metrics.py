@@ -321,7 +321,7 @@ def _longest_chord(corners: np.ndarray) -> float:
 def _chain(corners: np.ndarray, sign: int, places: np.ndarray) -> np.ndarray:
     """Height of the polygon's upper (or, negated, lower) side at `places`, which span the first axis.
 
-    The polygon starts and ends in single corners of height 0 here, for these are the ends of its longest diameter.
+    The polygon starts and ends in single corners of height 0 here, because these are the ends of its longest diameter.
     """
     heights = sign * corners[:, 1]
     side = corners[heights >= -1e-9]

@@ -64,7 +64,7 @@ class SplitRule:
 
     @classmethod
     def parse(cls, text: str) -> "SplitRule":
-        """The rule that `str` wrote; raises ValueError where it is none."""
+        """The rule that `str` wrote; raises ValueError for any other text."""
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise ValueError(f"not a split rule: {text!r}")

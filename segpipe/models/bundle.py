@@ -63,7 +63,7 @@ class Bundle:
     thresholds: dict[str, float] = field(default_factory=dict)
     """The probability above which a voxel belongs to a region, where that is not `threshold`. `export` chooses it."""
     presence: dict[str, float] = field(default_factory=dict)
-    """The least volume of a whole region, ml; where there is less, there is none. `export` chooses it."""
+    """The least volume of a whole region, ml; a region with less is taken for empty. `export` chooses it."""
     evidence: dict[str, float] = field(default_factory=dict)
     """What a region's part must hold of the next inner region, as a share of the main part. `export` chooses it."""
     space: str = AS_INGESTED
@@ -267,7 +267,7 @@ def with_weights(bundle: Bundle, data: bytes) -> "tf.keras.Model":
 
 
 def network_settings(bundle: Bundle) -> NetworkSettings:
-    """The shape of a bundle's network; ModelError if it is none."""
+    """The shape of a bundle's network. Raises ModelError if no network can have it."""
     names = {setting.name for setting in fields(NetworkSettings)}
     settings = NetworkSettings(**{name: value for name, value in bundle.network.items() if name in names})
     try:

@@ -194,7 +194,7 @@ def parse_card(content: Mapping[str, Any], where: str) -> Card:
 
 
 def read_card(data: bytes, where: str) -> tuple[Card, dict[str, Any]]:
-    """The card of a TOML file, and its content; ModelError if it is none."""
+    """The card of a TOML file, and its content; ModelError if it cannot be read as one."""
     try:
         content = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -146,7 +146,7 @@ def _write_scan(
             if not missing:
                 continue
             drawing = _Drawing(warehouse, scan, job, *_native(labels, row, view), convention, stamp)
-            for kind in missing:  # made before it is put there, for a full disk is no fault of the scan
+            for kind in missing:  # made before it is put there, because a full disk is not the scan's fault
                 try:
                     with _no_scan_stops_others(scan_id):
                         content = drawing.file(kind, view.key)

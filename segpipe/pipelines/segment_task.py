@@ -80,7 +80,7 @@ def segment_part(task: SegmentTask[Place], job: SegmentJob[Place], predictor: Pr
             measured.append(
                 _copy_others(part, warehouse, task.replaces, {one.scan_id for one in outcomes if one.reason is None})
             )
-        if measured:  # in one row group, for a reader pays for each
+        if measured:  # in one row group, because a reader pays for each
             part.write(SEGMENTATIONS.name, pa.concat_tables(measured))
         fresh = [row for row in rejected if row["fingerprint"] not in job.reported]
         quarantine.write(warehouse, job.fence, f"{job.run_id}-{task.name}", fresh)

@@ -35,7 +35,7 @@ def options(settings: SeriesSettings, warehouse: Store | None = None, cohort: st
     also = tuple(word.strip().upper() for word in (settings.also or "").split(",") if word.strip())
     wrong = [word for word in also if word not in ALSO]
     if wrong:
-        raise UsageError(f"--also names {', '.join(wrong)}", f"choose of {', '.join(ALSO)}")
+        raise UsageError(f"--also names {', '.join(wrong)}", f"choose among {', '.join(ALSO)}")
     if warehouse is None:
         return Options(settings.session, settings.prefer, also, series_map(settings.series_map))
     earlier, visits = selected(warehouse, cohort), partial(_segmented, warehouse, cohort)

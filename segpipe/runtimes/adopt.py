@@ -198,7 +198,7 @@ def _beside(url: str, name: str) -> str:
     if outside:
         raise ModelError(
             f"Network {url} names weights outside of its folder: {name!r}",
-            "do not trust it; else put the weights beside it and export it again",
+            "do not trust it; if it is your own, put the weights beside it and export it again",
         )
     return f"{url.rpartition('/')[0]}/{name}" if "/" in url else name
 
@@ -230,7 +230,7 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 
 def _check_ir(url: str, xml: bytes) -> None:
-    """ModelError if the .xml is none, or names operators that are not of OpenVINO itself."""
+    """ModelError if the .xml is not XML, or names operators that are not of OpenVINO itself."""
     if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
         raise ModelError(f"Network {url} declares entities, as no IR does", "do not trust it")
     try:

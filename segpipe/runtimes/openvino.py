@@ -58,7 +58,8 @@ def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str
         if why := _looks_alike(bundle):
             raise ModelError(f"Model {bundle.url} {why}", "leave out --looks")
         if precision == "int8":
-            raise ModelError(f"Model {bundle.url} in INT8 looks at every slice as often", "give another --precision")
+            problem = f"Model {bundle.url} in INT8 looks at every slice equally often, so --looks doubt does not apply"
+            raise ModelError(problem, "give another --precision")
         return LOOK_FILES, "run `export` on it with this version"
     if precision == "int8":
         return (

@@ -78,7 +78,7 @@ class PartWriter:
         self.rows[table_name] += len(rows)
 
     def write_together(self, table_name: str, tables: Iterable[pa.Table]) -> None:
-        """Append rows in few row groups, for a reader pays for each; no more of them wait than a row group holds."""
+        """Append rows in few row groups, because each costs a reader time; no more wait than a row group holds."""
         waiting: list[pa.Table] = []
         size = 0
         for rows in tables:

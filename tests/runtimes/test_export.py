@@ -135,7 +135,7 @@ def test_decisions_that_are_taken_back_are_told(bundle: Bundle, capsys: pytest.C
     assert (exported.thresholds, exported.cleaning, exported.presence) == ({}, {}, {})
     said = capsys.readouterr().out
     gone = "threshold 0.7 of tumour_core, least component 0.5 ml of whole_tumour, least volume 1 ml of whole_tumour"
-    assert f"taken back, for this export did not choose it: {gone}" in said
+    assert f"taken back, because this export did not choose it: {gone}" in said
     why = (
         "undecided: 0 labelled patients to choose by, fewer than 3; give --warehouse the tables that it was trained on"
     )
