@@ -14,7 +14,7 @@ import io
 import os
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -41,7 +41,7 @@ from segpipe.readers.archive import (
     unread,
     walk_below,
 )
-from segpipe.readers.dicom_index import Header, Reducer, Series, from_json, merged, to_json
+from segpipe.readers.dicom_index import Group, Header, Reducer, Series, from_json, merged, to_json
 from segpipe.readers.layouts import dicom
 from segpipe.readers.series import RULES_VERSION, Options
 from segpipe.storage import filesystem as files
@@ -319,6 +319,26 @@ def _index_changed(
     by_key = {_file_key(job.secret, entry): entry for entry in entries}
     reducer = Reducer(job.secret, job.overrides)
     others = _Others(result)
+    yield from _take_unchanged(known, by_key, reducer, others, result)
+    key_of = {entry.path: key for key, entry in by_key.items()}
+    no_dicom = _read(archive, by_key.values(), reducer, others, result)
+    for group in reducer.groups():
+        result.series.append(Series.of(group.facts, group.members, group.heights))
+        members = [member.entry for member in group.members]
+        yield _kept_row(group, b"".join(key_of[entry.path] for entry in members)), members
+    others.tell()
+    if no_dicom:
+        row = dict.fromkeys(("facts", "images", "heights", "moments"))
+        yield {**row, "files": b"".join(key_of[entry.path] for entry in no_dicom), "frames": False}, no_dicom
+
+
+def _take_unchanged(
+    known: Iterable[Mapping[str, Any]], by_key: dict[bytes, Entry], reducer: Reducer, others: _Others, result: Indexed
+) -> Iterator[tuple[dict[str, Any], list[Entry]]]:
+    """Add the series of which all files are as they were, and take these files out of `by_key`; their rows and files.
+
+    Of files that are no DICOM images, each counts by itself.
+    """
     for row in known:
         keys = [row["files"][place : place + 8] for place in range(0, len(row["files"]), 8)]
         if row["facts"] is None:
@@ -335,14 +355,19 @@ def _index_changed(
             for image, entry in zip(np.frombuffer(row["images"], ">u8").tolist(), found, strict=True):
                 reducer.know(image, entry)
             yield dict(row), found
-    no_dicom: list[Entry] = []
-    look = dicom.candidates(by_key.values())
+
+
+def _read(
+    archive: Archive, entries: Collection[Entry], reducer: Reducer, others: _Others, result: Indexed
+) -> list[Entry]:
+    """Read the headers of files and give them to `reducer`; those that were looked into and are no DICOM images."""
+    look = dicom.candidates(entries)
     names = {id(entry) for entry in look}
-    keys_of = {entry.path: key for key, entry in by_key.items()}
-    for entry in by_key.values():
+    for entry in entries:
         if id(entry) not in names:
             others.add(entry)
     result.opened += len(look)
+    no_dicom: list[Entry] = []
     for entry, header in _looked(archive, look):
         if header is None:
             no_dicom.append(entry)
@@ -352,22 +377,19 @@ def _index_changed(
         refused = header if isinstance(header, Rejected) else dicom.add(reducer, *header)
         if refused is not None:
             result.rejected.append(refused)
-    for group in reducer.groups():
-        result.series.append(Series.of(group.facts, group.members, group.heights))
-        row = {
-            "facts": to_json(group.facts),
-            "files": b"".join(keys_of[member.entry.path] for member in group.members),
-            "images": np.array([member.image for member in group.members], ">u8").tobytes(),
-            "heights": np.array(group.heights or [member.height for member in group.members]).tobytes(),
-            "moments": np.array([np.nan if one.moment is None else one.moment for one in group.members]).tobytes(),
-            "frames": bool(group.heights),
-        }
-        yield row, [member.entry for member in group.members]
-    others.tell()
-    if no_dicom:
-        row = dict.fromkeys(("facts", "images", "heights", "moments"))
-        files_of = b"".join(keys_of[entry.path] for entry in no_dicom)
-        yield {**row, "files": files_of, "frames": False}, no_dicom
+    return no_dicom
+
+
+def _kept_row(group: Group, file_keys: bytes) -> dict[str, Any]:
+    """What is kept of a part of a series, whose files have these keys, for the next run."""
+    return {
+        "facts": to_json(group.facts),
+        "files": file_keys,
+        "images": np.array([member.image for member in group.members], ">u8").tobytes(),
+        "heights": np.array(group.heights or [member.height for member in group.members]).tobytes(),
+        "moments": np.array([np.nan if one.moment is None else one.moment for one in group.members]).tobytes(),
+        "frames": bool(group.heights),
+    }
 
 
 def _with_members(archive: Archive, entries: Iterable[Entry], result: Indexed) -> Iterator[Entry]:

@@ -93,16 +93,7 @@ def _row(
     one: Judged, cohort: str, run_id: str, rejected_scans: Collection[str], entered: Mapping[str, Collection[str]]
 ) -> dict[str, Any]:
     facts, series = one.facts, one.series
-    scan_id: str | None = f"{cohort}:{facts.subject}:{one.session}"
-    decision, reason = one.decision, one.reason
-    if decision not in (SELECTED, OVERRIDE) or one.role is None:
-        scan_id = None
-    elif scan_id in rejected_scans and one.role in entered.get(scan_id or "", ()):
-        reason = "its scan stands as it was: it could not be made again, see `quarantine`"
-    elif scan_id in rejected_scans:
-        scan_id, decision, reason = None, NOT_SELECTED, "its scan was rejected, see `quarantine`"
-    elif one.role != MASK and one.role not in entered.get(scan_id or "", (one.role,)):
-        scan_id, decision, reason = None, NOT_SELECTED, "it cannot be used or does not fit its scan, see `quarantine`"
+    scan_id, decision, reason = _outcome(one, f"{cohort}:{facts.subject}:{one.session}", rejected_scans, entered)
     return {
         "series_id": facts.series,
         "cohort": cohort,
@@ -144,6 +135,21 @@ def _row(
         "bytes": series.size,
         "run_id": run_id,
     }
+
+
+def _outcome(
+    one: Judged, scan_id: str, rejected_scans: Collection[str], entered: Mapping[str, Collection[str]]
+) -> tuple[str | None, str, str]:
+    """The scan that a series is in, if it is in one, what was decided, and why."""
+    if one.decision not in (SELECTED, OVERRIDE) or one.role is None:
+        return None, one.decision, one.reason
+    if scan_id in rejected_scans:
+        if one.role in entered.get(scan_id, ()):
+            return scan_id, one.decision, "its scan stands as it was: it could not be made again, see `quarantine`"
+        return None, NOT_SELECTED, "its scan was rejected, see `quarantine`"
+    if one.role != MASK and one.role not in entered.get(scan_id, (one.role,)):
+        return None, NOT_SELECTED, "it cannot be used or does not fit its scan, see `quarantine`"
+    return scan_id, one.decision, one.reason
 
 
 def keep(warehouse: Store, fence: Fence, cohort: str, rows: Sequence[Mapping[str, Any]]) -> int:

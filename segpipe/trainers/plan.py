@@ -60,18 +60,54 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
     """
     check_settings(settings)
     warehouse = Store(settings.warehouse)
-    rows = warehouse.scans(settings.cohort, _COLUMNS).to_pylist()
-    rows = [row for row in rows if row["split"] in _SPLITS and row["label_counts"] is not None]
-    rows, left_out = complete(rows)
+    rows, left_out = complete(_labelled(warehouse, settings.cohort))
     _check_splits(settings, rows)
-    modalities, orientation, convention = (
-        _same(settings, rows, name) for name in ("modalities", "orientation", "label_convention")
+    modalities, orientation, convention, space = (
+        _same(settings, rows, name) for name in ("modalities", "orientation", "label_convention", "space")
     )
-    space = _same(settings, rows, "space") or AS_INGESTED
     settings = fitted(settings, rows)
     check_settings(settings)
-    parts = warehouse.slice_parts(settings.cohort, _SPLITS)
-    groups, scans = _located(rows, parts)
+    groups, scans = _located(rows, warehouse.slice_parts(settings.cohort, _SPLITS))
+    crop, slices = _shown(settings, warehouse, rows, groups, scans)
+    batch = batch_size(settings)
+    steps = settings.steps_per_epoch or steps_for_all(slices, batch, settings.foreground_share)
+    decided = replace(
+        settings,
+        epochs=settings.epochs or _epochs(settings, steps),
+        batch_size=batch,
+        patch_size=longest_patch(settings),
+        mirror=settings.sees_mirror_images,
+    )
+    return TrainPlan(
+        settings=decided,
+        modalities=tuple(modalities),
+        orientation=orientation,
+        convention_name=convention,
+        crop=crop,
+        scans=scans,
+        groups=groups,
+        slices=slices,
+        split_rule=rows[0]["split_rule"],
+        steps=steps,
+        space=space or AS_INGESTED,
+        left_out=left_out,
+    )
+
+
+def _labelled(warehouse: Store, cohort: str) -> list[dict[str, Any]]:
+    """The scans of both splits that have a mask."""
+    rows = warehouse.scans(cohort, _COLUMNS).to_pylist()
+    return [row for row in rows if row["split"] in _SPLITS and row["label_counts"] is not None]
+
+
+def _shown(
+    settings: TrainSettings,
+    warehouse: Store,
+    rows: Sequence[dict[str, Any]],
+    groups: Sequence[tuple[str, int]],
+    scans: Sequence[ScanPlan],
+) -> tuple[tuple[int, ...], SliceIndex]:
+    """What the network is shown at once, voxels, and the slices or patches that there are of it."""
     crop: tuple[int, ...]
     if settings.dimensions == 3:
         labelled = [_labelled_voxels(row) > 0 for row in rows]
@@ -85,30 +121,13 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
             f"No training slice of cohort {settings.cohort!r} has a label",
             "ingest scans with masks, or with another --split-salt",
         )
-    batch = batch_size(settings)
-    steps = settings.steps_per_epoch or steps_for_all(slices, batch, settings.foreground_share)
+    return crop, slices
+
+
+def _epochs(settings: TrainSettings, steps: int) -> int:
+    """As many epochs of these steps as a training needs at least."""
     least_steps = LEAST_STEPS if settings.pool == 1 else LEAST_POOLED_STEPS
-    epochs = settings.epochs or max(LEAST_EPOCHS, math.ceil(least_steps / steps))
-    return TrainPlan(
-        settings=replace(
-            settings,
-            epochs=epochs,
-            batch_size=batch,
-            patch_size=longest_patch(settings),
-            mirror=settings.sees_mirror_images,
-        ),
-        modalities=tuple(modalities),
-        orientation=orientation,
-        convention_name=convention,
-        crop=crop,
-        scans=scans,
-        groups=groups,
-        slices=slices,
-        split_rule=rows[0]["split_rule"],
-        steps=steps,
-        space=space,
-        left_out=left_out,
-    )
+    return max(LEAST_EPOCHS, math.ceil(least_steps / steps))
 
 
 def complete(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
