@@ -20,9 +20,10 @@ _ORDER = {**{role: place for place, role in enumerate(MODALITIES)}, MASK: len(MO
 
 _ROLE_OF_DETAIL = {"diffusion": "DWI", "fMRI": "bold", "dual echo": "PD"}
 _WORD = re.compile(r"[^\W_]+")
-_DIGIT = re.compile(r"\d")
+_DIGIT, _DIGITS = re.compile(r"\d"), re.compile(r"\d+")
+_NUMBER_BEHIND = re.compile(r"[_\-. ](\d+)(?![^\W_])")
 _CASE = re.compile(r"((?:.*\D)?)\d{5}((?:\D.*)?)")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})|(?<=[A-Z\d])(?=lesion)")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})|(?<=[a-z])(?=T[12])|(?<=[A-Z\d])(?=lesion)")
 
 # Masks. `_STRONG` are words for a mask wherever they describe a file; `_WEAK` are words for what a mask shows, which
 # name studies and patients as well.
@@ -98,6 +99,7 @@ _TECHNICAL = frozenset(
         "processed",
         "preprocessed",
         "preproc",
+        "preprocessing",
         "proc",
         "processing",
         "output",
@@ -243,6 +245,7 @@ _TECHNICAL = frozenset(
         "from",
         "on",
         "with",
+        "for",
         "brainextraction",
         "betted",
         "ground",
@@ -254,6 +257,9 @@ _TECHNICAL = frozenset(
         "talairached",
         "hires",
         "lowres",
+        "left",
+        "right",
+        "only",
         "highres",
         "hr",
         "lr",
@@ -308,7 +314,7 @@ _TECHNICAL = frozenset(
 _TECHNICAL_PATTERN = re.compile(
     r"\d*mm|\dx\dx?\d?|[1-7]d|[1-7]t|iso\d*|(?:images?|imgs?)(?:tr|ts|val|train|test)|(?:anat|nifti|scan)\d+"
     r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
-    r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|brain\w*extract\w*"
+    r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|\d?(?:inverse)?warp|brain\w*extract\w*"
 )
 _WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl|darkfluid")
 _NATIVE = re.compile(r"(?<![^\W_])native?(?![^\W_])", re.IGNORECASE)
@@ -339,6 +345,7 @@ _PERSON_WORD = re.compile(
 )
 _ANYONES = re.compile(r"[^\W\d_]{1,2}[_\-. ]?\d+[a-z]?")
 _NUMBERS = re.compile(r"\d+(?:[_\-. ]\d+)+")
+_COUNTED_IMAGE = re.compile(r"(?:images?|imgs?|volumes?|vol|scans?)[_\-. ]?\d+", re.IGNORECASE)
 _SITE = re.compile(
     r"cent(?:er|re|rum)|site|hospital|klinik|clinic|hopital|h[oô]pital|institut|中心|医院", re.IGNORECASE
 )
@@ -511,9 +518,9 @@ def describe(text: str) -> Said:
     text = _TARGET.sub("", text)
     normal = "_".join(_pieces(text))
     label = "-".join(word for word in normal.split("_") if word)
-    if _ANATOMY.search(normal):
-        return Said(BRAIN, label)
     words = normal.split("_")
+    if _ANATOMY.search(normal) and not (len(words) > 1 and _fits(_WEAK, words[-1])):
+        return Said(BRAIN, label)
     rank = 0 if _BEST.search(normal) else (9 if _DRAFT.search(normal) or _PROGRAM.search(normal) else 2)
     rank += words in (["mask"], ["msk"])  # beside `seg` it may be one of the brain
     shown = any(_fits(_WEAK, word) for word in words)
@@ -669,7 +676,10 @@ def cut(stem: str) -> Cut:
 
 
 def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
-    """`take_visits`, but `study_07` behind a word for masks ends a patient's name: `Glioma_Seg_Study_07_FLAIR`."""
+    """`take_visits`, but `study_07` before another number or behind a word for masks is of a name.
+
+    So in `study_07_01` and in `Glioma_Seg_Study_07_FLAIR`.
+    """
     name = _BEHIND_NUMBER.sub("_", _BRACKETED.sub(r" \1", name))
     for pattern, word in _APART:
         name = pattern.sub(word, name)
@@ -677,6 +687,12 @@ def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
     if len(visits) != 1 or not is_weak_visit(visits[0]):
         return visits, rest
     before, _, behind = name.partition(visits[0])
+    if (
+        not before
+        and (number := _NUMBER_BEHIND.match(behind))
+        and len(number[1]) <= len(_DIGITS.findall(visits[0])[-1])
+    ):
+        return (), name  # `study_03_01`: a study, a patient, a visit
     words = _WORD.findall(before)
     study = words and not has_digit(before) and kind_of(words[-1]) in ("mask", "weak")
     return ((), name) if study and (not behind or modality(behind) in MODALITIES) else (visits, rest)
@@ -763,6 +779,8 @@ def kind_of(word: str) -> str:
         return "weak"
     if shown[-1:] == [True] and not has_digit(word):
         return "weak"  # `strokeLesion`
+    if len(pieces) > 1 and (kinds := {kind_of(piece) for piece in pieces}) <= {"technical", "modality"}:
+        return "modality" if "modality" in kinds else "technical"  # `AllT2`, `originalImg`
     return "word" if found.words and len(lower) > 1 and not re.search(r"\d", lower) else "id"
 
 
@@ -788,6 +806,11 @@ def is_site(text: str) -> bool:
 def is_person(text: str) -> bool:
     """Whether a word says that this names a patient."""
     return bool(_PERSON_WORD.search(text))
+
+
+def is_counted(text: str) -> bool:
+    """Whether a name is a word for images and a number, as `image_1`."""
+    return bool(_COUNTED_IMAGE.fullmatch(text))
 
 
 def is_group(text: str) -> bool:

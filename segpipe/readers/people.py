@@ -14,6 +14,7 @@ from segpipe.readers.names import (
     MODALITIES,
     VISIT_LETTER,
     has_digit,
+    is_counted,
     is_generic,
     is_group,
     is_numbers,
@@ -52,8 +53,11 @@ _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
 _YEARS = re.compile(r"(?P<base>\D+?)(?P<separator>[_\-. ])(?P<unit>19[89]\d|20[0-4]\d)")  # where names have no number
 _ENDS = (_NUMBERS, _UNIT, _DAY, _EXAM, _LETTER, _YEARS)  # the first that fits a name says what is a visit
-_BEFORE = re.compile(r"(?P<unit>[A-Za-z]|[A-Za-z]{0,2}\d{1,2})[_\-. ](?P<name>.+)")
+_BEFORE = re.compile(r"(?P<unit>[A-Za-z]|[A-Za-z]{0,2}\d{1,2}|(?:aug|run|rep|copy)\d{1,2})[_\-. ](?P<name>.+)", re.I)
+_MADE_AGAIN = re.compile(r"(?:aug|run|rep|copy)\d+", re.I)  # before a name, it makes nobody else of it
 _YEAR_BEFORE = re.compile(r"(?P<unit>19[89]\d|20[0-4]\d)[_\-. ](?P<name>.*[^\W\d_].*\d.*)")
+_INITIALS = re.compile(r"[A-Z]{2,3}")
+_EDITION = re.compile(r".*[^\W\d_]{3,}(?:(?:19[89]|20[0-4])\d|[_\-. ]?v\d+(?:[._]\d+)*)", re.IGNORECASE)  # `WMH2017`
 _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
 _HOSPITAL = re.compile(r"\d{5,}")  # the numbers that hospitals give: groups and visits have shorter ones
 _MANY = 20  # visits of one patient
@@ -107,13 +111,20 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
         read |= {chain: _Reading(base, (visit,)) for chain, (base, visit) in first.items()}
         if first:
             told.append(_sentence({visit for _, visit in first.values()}, "folders and words before patients' names"))
-    parted: set[Chain] = set()  # names that an end was taken from: it is not done twice
+    beside = {chain: place for chain, place in _folders_beside(uses).items() if read[chain].chain == chain}
+    read |= {chain: _Reading((*chain[:-2], chain[-1]), label=place) for chain, place in beside.items()}
+    if beside:
+        some = examples(sorted({*beside.values()}))
+        told.append(
+            f"folders ({some}) were read as holding more images of the patients beside; if not, write a manifest"
+        )
+    parted: Counter[Chain] = Counter()  # names that ends were taken from, and how many: it is not done twice
     while True:
         now = _merged(read, uses)
         parts = _inner_units([chain for chain in now if chain not in parted], now, told)
-        parted |= {base for base, _ in parts.values()}
+        parted.update(base for base, _ in parts.values())
         whole = {chain: parts.get(chain, (chain, ""))[0] for chain in now}
-        levels = _outer_units(whole, now, told)
+        levels = _outer_units(whole, now, parted, told)
         if not parts and not levels:
             break
         read = {chain: _shorter(one, parts, levels) for chain, one in read.items()}
@@ -239,9 +250,33 @@ def _visit_prefixes(chains: Collection[Chain]) -> tuple[dict[Chain, tuple[Chain,
     read = {
         chain: ((*chain[:-1], match["name"]), match["unit"])
         for chain, (group, match) in found.items()
-        if group in visits and (not is_generic(match["name"]) or VISIT_LETTER.fullmatch(match["unit"]))
+        if group in visits
+        and (
+            not is_generic(match["name"])
+            or VISIT_LETTER.fullmatch(match["unit"])
+            or _MADE_AGAIN.fullmatch(match["unit"])
+        )
     }
     return read, sorted(chain[-1] for chain, (group, _) in found.items() if group in visits and chain not in read)
+
+
+def _folders_beside(uses: Mapping[Chain, Use]) -> dict[Chain, str]:
+    """For chains such as `PETdata/P01`, if all names in the folder have images of other kinds beside it: the folder."""
+    inside: dict[Chain, list[Chain]] = defaultdict(list)
+    for chain in uses:
+        if len(chain) > 1 and is_generic(chain[-1]) and not (has_digit(chain[-2]) or is_group(chain[-2])):
+            inside[chain[:-1]].append(chain)
+    return {
+        chain: place[-1]
+        for place, chains in inside.items()
+        if all(_is_beside(uses, chain, (*place[:-1], chain[-1])) for chain in chains)
+        for chain in chains
+    }
+
+
+def _is_beside(uses: Mapping[Chain, Use], one: Chain, other: Chain) -> bool:
+    """Whether another chain has images, and none of a modality of this one's."""
+    return other in uses and _has_modality(uses[other]) and not uses[one].roles & uses[other].roles & {*MODALITIES}
 
 
 def _years_before(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
@@ -269,7 +304,7 @@ def _hold_the_same(units: Mapping[str, Collection[str]]) -> bool:
 
 
 def _outer_units(
-    chains: Mapping[Chain, Chain], uses: Mapping[Chain, Use], told: list[str]
+    chains: Mapping[Chain, Chain], uses: Mapping[Chain, Use], parted: Counter[Chain], told: list[str]
 ) -> dict[Chain, tuple[Chain, str, str]]:
     """For chains whose last word is no person's: the chain of the person, and the word as a visit or as a label."""
     of = together((base, uses[chain] if base == chain else uses[chain].visited()) for chain, base in chains.items())
@@ -287,7 +322,9 @@ def _outer_units(
     read: set[str] = set()
     for base, words in below.items():
         shared = any(len(parents[word]) > 1 for word in words)
-        siblings = [of[chain] for chain in [(*base, word) for word in words]]
+        inside = [(*base, word) for word in words]
+        siblings = [of[chain] for chain in inside]
+        several = any(parted[chain] > 1 for chain in inside)
         owner = _owner(base, under)
         for word in words:
             chain = (*base, word)
@@ -295,8 +332,11 @@ def _outer_units(
             extra = base in of and not is_person(word) and _are_extras(use, of[base])
             # what repeats below several and shows less is no patient: FreeSurfer's `bert/mri/orig/001`
             numbers = (extra and shared) or (owns(owner) and (extra or _tells_series_apart(siblings)))
-            if base[-1].isdecimal() and len(use.visits) > 1 and word.isdecimal():
-                continue  # `101/101-001/Week12`: the visits stand below already
+            visited = len(use.visits) > 1 or (use.roles and not use.bare and not word.isdecimal())
+            if base[-1].isdecimal() and visited and (word.isdecimal() or _INITIALS.fullmatch(word)):
+                continue  # `101/101-001/Week12`, `101/101_AB/m12`: the visits stand below already
+            if word.isdecimal() and parted[chain] and several:
+                continue  # `uvm1/uvm1_03_01`: visits stood behind it
             if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
                 continue
             beside = (of[base].roles if use.visits else of[base].bare) if base in of else frozenset()
@@ -317,6 +357,8 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
         return True
     if not has_digit(word):
         return repeats < 2 and not owned
+    if is_counted(word) and len(siblings) <= _FEW and not is_group(parent):
+        return False
     if not owned:
         return True
     if VISIT_LETTER.fullmatch(word):
@@ -359,15 +401,18 @@ def _owner(base: Chain, under: Mapping[str, Collection[Chain]]) -> str:
 
 
 def owns(parent: str) -> bool:
-    """Whether a name is one of a person rather than of a place or a group."""
-    return has_digit(parent) and not is_group(parent)
+    """Whether a name is one of a person rather than of a place, a group or an edition of a data set."""
+    return has_digit(parent) and not is_group(parent) and not _EDITION.fullmatch(parent)
 
 
 def _tells_series_apart(uses: list[Use]) -> bool:
-    """Whether each of the words stands at one image and no two at the same kind: numbers of series, as `003_t1`."""
-    roles = [role for use in uses for role in use.roles]
-    alone = all(len(use.roles) <= 1 for use in uses) and len(set(roles)) == len(roles)
-    return len(uses) > 1 and bool(roles) and alone
+    """Whether each of the words stands at one image and no two at the same kind: numbers of series, as `003_t1`.
+
+    Images of several visits that words state may be of one kind.
+    """
+    images = [(visit, role) for use in uses for role in use.roles for visit in use.visits or {()}]
+    alone = all(len(use.roles) <= 1 for use in uses) and len(set(images)) == len(images)
+    return len({use.roles for use in uses}) > 1 and alone
 
 
 def _are_extras(use: Use, owner: Use) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "11"
+RULES_VERSION = "12"
 """Changes with every change of a word or a rule."""
 
 
@@ -429,6 +429,8 @@ def _apart(token: str) -> list[str]:
     weighted = _WEIGHT.match(token)
     if weighted:
         return [weighted[1], *_apart(weighted[2])]
+    if weighted := _WEIGHT_LAST.fullmatch(token):
+        return [weighted[1]]
     known = next((word for word in _GLUED if token.startswith(word) or token.endswith(word)), None)
     return [known] if known else [token]
 
@@ -464,4 +466,5 @@ _ALTERNATIVES = "|".join(sorted(_PIECES, key=lambda piece: -len(piece)))
 _PIECE = re.compile(_ALTERNATIVES)
 _BY_LETTER = {letter: tuple(piece for piece in _PIECES if piece[0] == letter) for letter in {one[0] for one in _PIECES}}
 _WEIGHT = re.compile(r"(?:\d?d|[sedw]|wip)?(t[12]w?)([a-z][a-z0-9]*)")
+_WEIGHT_LAST = re.compile(r"[a-z]{3,}(t[12]w)")
 _GLUED = tuple(word for word in _PIECES if len(word) >= _LEAST_GLUED and word not in ("sense", "axial", "space"))

@@ -900,3 +900,54 @@ def test_two_files_of_one_name_beside_maps_are_both_told(tmp_path: Path) -> None
     assert sorted(path for scan in listing.scans for path in scan.paths) == ["P1/mri_T1.nii", "P2/mri_T1.nii"]
     assert [one.paths for one in listing.rejected] == [("P1/mri_T1.nii.gz",)]
     assert not listing.kinds
+
+
+class TestDrawnLayouts:
+    """Folders as README files of public repositories draw them."""
+
+    @pytest.mark.parametrize(
+        ("paths", "right"),
+        [
+            (expand("study/study_<p>/T1.nii", p=("03_01", "03_02", "05_01")), {"study_03": 2, "study_05": 1}),
+            (expand("uvm1/uvm1_<p>_T1.nii", p=("03_01", "03_02", "07_01")), {"uvm1_03": 2, "uvm1_07": 1}),
+            (expand("<p>/<v>/T1.nii", p=("101/101_AB", "102/102_KM"), v=("m0", "m6")), {"101_AB": 2, "102_KM": 2}),
+            (["Meier/image_1.nii", "Meier/image_2.nii", "Kunz/image_1.nii"], {"Meier": 2, "Kunz": 1}),
+            (expand("Meier/image_<n>/<w>.nii", n=("1", "2"), w=("T1", "FLAIR")), {"Meier": 2}),
+            (expand("MSSEG2016/<p>/T1.nii", p=("A7", "B2")), {"A7": 1, "B2": 1}),
+            (expand("edinburgh/pt01.<d>/T1.nii", d=("2009-03-04", "2010-03-04")), {"edinburgh_pt01": 2}),
+            (expand("out/<a>-Case<n>/<a>-t1n.nii", a=("Aug0", "Aug1"), n=("1", "2")), {"out_Case1": 2, "out_Case2": 2}),
+        ],
+    )
+    def test_who_and_how_often(self, tmp_path: Path, paths: list[str], right: dict[str, int]) -> None:
+        listing = read(tmp_path, *paths)
+        assert {subject: len(found) for subject, found in visits(listing).items()} == right
+
+    def test_a_folder_of_other_images_holds_more_of_the_patients_beside_it(self, tmp_path: Path) -> None:
+        beside = expand("<f>/MS<p>_<f>.nii", f=("T1", "FLAIR"), p=("03", "07"))
+        listing = read(tmp_path, *beside, *expand("PETdata/MS<p>_rbv.nii", p=("03", "07")))
+        assert set(visits(listing)) == {"MS03", "MS07"}
+        assert any("PETdata" in line for line in listing.told)
+        apart = read(tmp_path / "sites", *expand("<s>/<p>/T1.nii", s=("Utrecht", "Ulm"), p=("S1", "S2")))
+        assert len(visits(apart)) == 4
+
+    def test_numbers_of_images_below_a_modality_are_no_visits(self, tmp_path: Path) -> None:
+        paths = [
+            f"PPMI/100001/20210202/{w}/14975{n}/PPMI-100001-20210202-{w}-14975{n}.nii"
+            for w, n in (("T1w", "71"), ("T2Flair", "81"))
+        ]
+        assert visits(read(tmp_path, *paths)) == {"PPMI_100001": {"20210202"}}
+
+    def test_folders_before_and_after_contrast_are_no_visits(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *(f"{c}/P{n}_T1_{c.upper()}.nii" for c in ("Pre", "Post") for n in (1, 2)))
+        assert [scan.modalities for scan in listing.scans] == [("T1", "T1ce")] * 2
+
+    def test_words_are_found_inside_of_words(self, tmp_path: Path) -> None:
+        paths = ["AllT2/T2_1.nii", "AllT2/T2_2.nii", "in/c001_bestt1w.nii", "in/c001_bestt2w.nii"]
+        listing = read(tmp_path, *paths)
+        assert roles(listing) == dict(zip(paths, ("T2", "T2", "T1", "T2"), strict=True))
+        assert set(visits(listing)) == {"1", "2", "c001"}
+
+    def test_names_in_a_folder_of_bids_need_not_be_of_bids(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("fcd/sub-<n>/<w>_reg.nii", n=("1", "3"), w=("t1", "flair", "roi")))
+        assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1")] * 2
+        assert [scan.files[-1].role for scan in listing.scans] == [MASK] * 2

@@ -27,7 +27,7 @@ from segpipe.readers.archive import (
 )
 from segpipe.readers.entries import Entries
 from segpipe.readers.labels import convention_by_name
-from segpipe.readers.names import BRAIN, MASK, MODALITIES, is_map_of, is_mask_word, is_site, modality
+from segpipe.readers.names import BRAIN, MASK, MODALITIES, Said, describe, is_map_of, is_mask_word, is_site, modality
 from segpipe.readers.people import examples
 from segpipe.readers.recognise import recognise
 
@@ -89,6 +89,7 @@ class _Name:
     entities: Mapping[str, str]
     words: tuple[str, ...]
     suffix: str
+    said: Said | None = None  # what a name tells that is none of BIDS, as `sub-01/t1_reg`
 
     @property
     def space(self) -> str:
@@ -154,6 +155,7 @@ def _parse(entry: Entry) -> _Name | None:
         session = next((folder for folder in folders[:place] if _SESSION.fullmatch(folder)), "")
     derived = next((n for n, folder in enumerate(above) if _DERIVED.fullmatch(folder)), None)
     entities, words, suffix = _entities(rest)
+    said = None if flat or entities or not words else describe(name)
     return _Name(
         entry=entry,
         root=_root(above[:derived]),
@@ -165,6 +167,7 @@ def _parse(entry: Entry) -> _Name | None:
         entities=entities,
         words=words,
         suffix=suffix,
+        said=said if said and (said.role in (MASK, BRAIN) or said.role in MODALITIES) else None,
     )
 
 
@@ -225,6 +228,8 @@ def _image_role(name: _Name) -> str | None:
     """The modality of an image, or its suffix where that is another one; None for what is no anatomical image."""
     if name.datatype or not name.suffix or _mask_role(name):
         return None
+    if name.said:
+        return name.said.role
     suffix = name.suffix.lower()
     role = _UNIFORM.get(suffix) or (None if suffix in _OWN_NAME else modality(name.suffix))
     if role == "T1" and _has_agent(name.entities):
@@ -246,6 +251,8 @@ def _has_agent(entities: Mapping[str, str]) -> bool:
 
 def _mask_role(name: _Name) -> str | None:
     """`mask`, `BRAIN` for a mask of the brain or its parts, None for no mask."""
+    if name.said and not name.datatype:
+        return name.said.role if name.said.role in (MASK, BRAIN) else None
     keyed = not name.suffix and any(key in name.entities for key in _MASK_KEYS)
     if not is_mask_word(name.suffix) and not keyed:
         return None

@@ -66,7 +66,7 @@ _COMMON = frozenset(
 )
 _FEW = 8  # folders of one patient that nobody wonders at
 _IMAGES = ("image", "img", "mri", "mr", "scan", "volume", "vol")
-_NEUTRAL = ("final", "test", "scan", "mri", "mr", "mrt", "irm", "rm")  # technical words that visits are called by too
+_NEUTRAL = ("final", "test", *_IMAGES, "mrt", "irm", "rm")  # technical words that visits are called by too
 _PROCESSED = re.compile(
     r"proc|norm|mni|reg|raw|orig|prep|native|space|strip|warp|deriv|result|output|cop[iy]|kopie|lin"
 )
@@ -276,7 +276,7 @@ def _read_all(images: Entries) -> list[Read]:
     for path, place in masked.items():
         images_too = _mask_folder(path) in studies
         reads += _read_folder(path, place._replace(mask=False, said=None) if images_too else place, by_folder)
-    return _with_timepoints(_apart_by_field(_apart_by_split(reads, by_folder)), timed)
+    return _with_timepoints(_apart_by_field(_apart_by_split(_by_contrast(reads), by_folder)), timed)
 
 
 def _read_folder(path: str, place: Place, by_folder: Mapping[str, Rows]) -> list[Read]:
@@ -492,6 +492,25 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
     ]
 
 
+def _by_contrast(reads: list[Read]) -> list[Read]:
+    """Folders `Pre` and `Post` tell contrast, not visits, where all files in them are called so: `Post/P1_T1_POST`."""
+    inside = [read for read in reads if {visit.lower() for visit in read.visits} & {"pre", "post"}]
+    if not inside or not all(_repeats_contrast(one) for read in inside for one in read.each()):
+        return reads
+    said = {id(read) for read in inside}
+    return [
+        read._replace(visits=tuple(one for one in read.visits if one.lower() not in ("pre", "post")))
+        if id(read) in said
+        else read
+        for read in reads
+    ]
+
+
+def _repeats_contrast(read: Read) -> bool:
+    words = {word.lower() for word in _WORD.findall(read.word.tail)}
+    return read.said.role in ("T1", "T1ce") and bool(words & {visit.lower() for visit in read.visits})
+
+
 def _apart_by_field(reads: list[Read]) -> list[Read]:
     """Images of one patient in folders of several field strengths, `1.5T` and `3T`, are of several visits."""
     found = {read.folder: match[1] for read in reads if (match := _FIELD.search(f"{read.folder}/"))}
@@ -560,7 +579,7 @@ def _is_case(path: str, inside: Rows) -> bool:
     """
     above, _, name = path.rpartition("/")
     chain = _place(above).chain
-    if not has_digit(name) or (chain and owns(chain[-1])):
+    if not has_digit(name) or folder(name).said is None or (chain and owns(chain[-1])):
         return False
     rests = [_after(stem(row[0]), name) for row in inside if row[0].startswith(name)]
     if rests:
@@ -672,7 +691,9 @@ def _judged(read: Word, place: Place) -> Word:
     if place.said is None or read.said.role == BRAIN or (read.said.role == MASK and not read.said.weak):
         return read
     if place.mask:
-        rank = place.said.rank - 2 * (read.said.role == MASK)  # `segmentations/lesion` before `segmentations/brain`
+        rank = place.said.rank
+        if read.said.role == MASK:  # `segmentations/lesion` before `segmentations/brain`
+            rank = min(rank - 2, read.said.rank)
         own = read.said.role if read.said.role in MODALITIES else None
         return read._replace(said=replace(place.said, label=read.said.label, rank=rank), below=own)
     if read.said.role is None:
@@ -699,7 +720,8 @@ def _own(text: str, chain: Chain) -> str:
     for name in reversed(chain):
         if text.isdecimal() and (number := re.search(r"\d+$", name)) and int(number[0]) == int(text):
             return ""
-        if _unpadded(text) == _unpadded(name):
+        made = _MADE.fullmatch(text)  # `wr1001` below `1001` is what SPM made
+        if _unpadded(name) in (_unpadded(text), made and _unpadded(made["name"])):
             return ""
         if (end := _covers(text, name)) is not None:
             return text[end:].lstrip(_SEPARATORS)
