@@ -673,7 +673,7 @@ def pairs(entries: Mapping[str, Entry]) -> tuple[Entries, dict[str, tuple[Entry,
 
 
 def gather(
-    found: Iterable[Found | Together],
+    found: Collection[Found | Together],
     layout: str,
     companions: Companions,
     meaning: Callable[[ScanSource], tuple[str, str | None]] | None = None,
@@ -683,14 +683,10 @@ def gather(
     `meaning` tells layout and convention of labels of a scan, where they are others than `layout` and what was found.
     """
     places: dict[object, list[Found | Together]] = {}
-    known: dict[str, str] = {}
+    known = {name: identity_of(name) for name in {name for item in found for name in (item.subject, item.session)}}
+    usable = {name for name in known.values() if is_identity(name)}
     for item in found:
-        subject, session = item.subject, item.session
-        if subject not in known:
-            known[subject] = identity_of(subject)
-        if session not in known:
-            known[session] = identity_of(session)
-        key = item.place, known[subject], known[session]
+        key = item.place, known[item.subject], known[item.session]
         if key in places:
             places[key].append(item)
         else:
@@ -703,7 +699,7 @@ def gather(
         first = found_here[0]
         subject, session = known[first.subject], known[first.session]
         whole = first if isinstance(first, Together) and len(found_here) == 1 and not companions else None
-        if whole and whole.files.roles[0][1] != MASK and is_identity(subject) and is_identity(session):
+        if whole and whole.files.roles[0][1] != MASK and subject in usable and session in usable:
             like = whole.like, session
             if whole.like is None or like not in meanings:
                 meanings[like] = told(ScanSource(subject, session, whole.files, layout))
@@ -712,7 +708,7 @@ def gather(
         items = [one for item in found_here for one in (item.each() if isinstance(item, Together) else (item,))]
         kept = _one_per_role(items, rejected)
         files = [item.entry for item in kept]
-        if not (is_identity(subject) and is_identity(session)):
+        if not (subject in usable and session in usable):
             message = f"{files[0].path} gives the identity {subject!r}, {session!r}, which is not a usable name"
             rejected.append(reject(files, Reason.UNSAFE_PATH, message, "rename it, or name the subject in a manifest"))
         elif all(item.role == MASK for item in kept):

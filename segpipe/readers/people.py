@@ -5,6 +5,7 @@ visits. What differs from chain to chain names people; what repeats below all of
 readings remain, the one is taken that cannot put one patient into two splits, and it is told.
 """
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from segpipe.readers.names import (
     is_person,
     is_site,
     kind_of,
+    numbered_like,
 )
 
 Chain = tuple[str, ...]
@@ -101,6 +103,8 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     >>> found[("UPENN-00001_21",)], len(told)
     (Person(name='UPENN-00001', visit='21', label=''), 0)
     """
+    if _are_names_alone(uses):
+        return {chain: Person("".join(chain)) for chain in uses}, []
     told: list[str] = []
     read = {chain: _Reading(chain) for chain in uses}
     prefixes, unclear = _visit_prefixes(uses)
@@ -138,6 +142,17 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
         visit = "_".join(filter(None, one.visits))
         result[chain] = Person(name_of(whose), visit, "-".join(filter(None, (label, one.label))))
     return result, list(dict.fromkeys(told))
+
+
+def _are_names_alone(chains: Collection[Chain]) -> bool:
+    """Whether no chain says more than one name, and none of these begins or ends with what may be a visit.
+
+    A number of five digits is none, so names that differ in it alone are looked at once.
+    """
+    if any([len(chain) > 1 for chain in chains]):
+        return False
+    names = {numbered_like(name) for name in itertools.chain.from_iterable(chains)}
+    return not any(ends.fullmatch(name) for name in names for ends in (_END, _BEFORE, _YEAR_BEFORE, _PREFIX))
 
 
 class _Reading(NamedTuple):

@@ -9,6 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segpipe.readers import people
 from segpipe.readers.archive import Archive, Claim, Files, ScanSource, SourceFile
 from segpipe.readers.entries import Entries, Entry, Rows
 from segpipe.readers.layouts import plain
@@ -63,7 +64,10 @@ def claimed(entries: Entries) -> Claim:
 @given(archives())
 def test_folders_that_are_alike_are_read_as_each_alone(entries: Entries) -> None:
     together = claimed(entries)
-    with mock.patch.object(plain, "_pattern", return_value=None):
+    with (
+        mock.patch.object(plain, "_pattern", return_value=None),
+        mock.patch.object(people, "_are_names_alone", return_value=False),
+    ):
         alone = claimed(entries)
     assert together.scans == alone.scans
     assert together.rejected == alone.rejected

@@ -473,8 +473,8 @@ def _mask_folder(path: str) -> str:
 
 def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
     """Number 1 of `train` and number 1 of `test` are two people, if both have the same file."""
-    if len(set(map(_split_of, folders))) < 2:
-        return reads
+    if len({_split_of(folder.rpartition("/")[0] if folder[-1:].isdecimal() else folder) for folder in folders}) < 2:
+        return reads  # a name that ends in a digit is none, so one look is enough at what is above thousands
     reads = _each(reads)
     splits: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for read in reads:
@@ -513,9 +513,9 @@ def _repeats_contrast(read: Read) -> bool:
 
 def _apart_by_field(reads: list[Read]) -> list[Read]:
     """Images of one patient in folders of several field strengths, `1.5T` and `3T`, are of several visits."""
-    found = {read.folder: match[1] for read in reads if (match := _FIELD.search(f"{read.folder}/"))}
-    if not found:
+    if not _FIELD.search("/".join([*[read.folder for read in reads], ""])):
         return reads
+    found = {read.folder: match[1] for read in reads if (match := _FIELD.search(f"{read.folder}/"))}
     fields: dict[Chain, set[str]] = defaultdict(set)
     for read in reads:
         if read.folder in found and any(map(owns, read.chain)):
@@ -1045,10 +1045,10 @@ def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
     """`pat01` is `Pat01`, and `P1` is `P01`, unless both have the same image of the same visit; either is told."""
     spelled: dict[str, dict[str, list[_Item]]] = defaultdict(dict)
     subjects = {item.subject for item in found}
+    if len({_LEADING_ZEROS.sub("", subject.lower()) for subject in subjects}) == len(subjects):
+        return found, []
     for subject in subjects:
         spelled[_LEADING_ZEROS.sub("", subject.lower())][subject] = []
-    if len(spelled) == len(subjects):
-        return found, []
     for item in found:
         spelled[_LEADING_ZEROS.sub("", item.subject.lower())][item.subject].append(item)
     alias: dict[str, str] = {}
