@@ -24,11 +24,12 @@ QUERY = """
 import json, sys, segpipe
 warehouse = segpipe.open_warehouse(sys.argv[1])
 scan = warehouse.scan(sys.argv[2])
-try:
-    scan.plot()
-    said = ""
-except segpipe.MissingPackage as error:
-    said = str(error)
+said = []
+for lacking in (scan.plot, lambda: segpipe.open_warehouse("hdfs://namenode/tables"), warehouse.scans.spark):
+    try:
+        lacking()
+    except segpipe.MissingPackage as error:
+        said.append(str(error))
 print(json.dumps({
     "pandas": len(warehouse.scans.to_pandas()),
     "arrow": warehouse.slices.to_arrow().num_rows,
@@ -99,7 +100,8 @@ def test_it_reads_a_warehouse_and_names_the_extra_of_what_is_missing(environment
     said = json.loads(done.stdout)
     assert (said["pandas"], said["arrow"], said["duckdb"]) == (3, 24, 3)
     assert (said["image"], said["labels"]) == ([8, 24, 24], [1, 2, 4])
-    assert said["said"].endswith(" is not installed: pip install 'segpipe[notebook]'")
+    extras = [one.partition(" is not installed: pip install ")[2] for one in said["said"]]
+    assert extras == ["'segpipe[notebook]'", "'segpipe[hdfs]'", "'segpipe[spark]'"]
     assert Path(said["where"]).is_relative_to(environment.parent)
 
 

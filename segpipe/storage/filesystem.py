@@ -16,14 +16,12 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from segpipe.errors import StorageError
-from segpipe.extras import named_extra
 from segpipe.storage import url_to_fs
 
 
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL or path, and the path inside it without a trailing slash."""
-    with named_extra():
-        fs, path = url_to_fs(url)
+    fs, path = url_to_fs(url)
     return fs, path.rstrip("/") or "/"
 
 

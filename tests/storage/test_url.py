@@ -1,8 +1,11 @@
 """Which URLs are opened, and that a path means what it says."""
 
-import pytest
+import sys
 
-from segpipe.errors import UsageError
+import pytest
+from fsspec.registry import _registry
+
+from segpipe.errors import MissingPackage, UsageError
 from segpipe.storage import url_to_fs
 
 
@@ -44,3 +47,11 @@ def test_a_refusal_tells_no_secret():
         url_to_fs("s3a://key:secret@bucket/w")
     assert "secret" not in str(refusal.value)
     assert "s3a://bucket/w" in str(refusal.value)
+
+
+def test_hdfs_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.delitem(_registry, "hdfs", raising=False)  # as in a Python that has opened no HDFS
+    monkeypatch.delitem(sys.modules, "segpipe.storage.hdfs", raising=False)
+    monkeypatch.setitem(sys.modules, "hdfs_native", None)
+    with pytest.raises(MissingPackage, match=r"hdfs_native is not installed: pip install 'segpipe\[hdfs\]'"):
+        url_to_fs("hdfs://namenode/tables")
