@@ -146,9 +146,9 @@ def _time_all_reduce(megabytes: list[float], ports: str) -> list[float]:
 
 def _spark(workers: int) -> Any:
     from segpipe.launch.session import build
-    from segpipe.trainers.orca import bigdl_jars
+    from segpipe.launch.submit import bigdl_jars
 
-    conf = {"spark.ui.enabled": "false", "spark.jars": bigdl_jars(), "spark.task.cpus": "1"}
+    conf = {"spark.ui.enabled": "false", "spark.jars": ",".join(bigdl_jars()), "spark.task.cpus": "1"}
     return build("benchmark training", master=f"local[{workers}]", extra_conf=conf)
 
 

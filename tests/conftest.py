@@ -140,7 +140,7 @@ def handlers_of_signals() -> Iterator[None]:
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local Spark with two slots, that Orca can train on as well."""
     from segpipe.launch.session import build
-    from segpipe.trainers.orca import bigdl_jars
+    from segpipe.launch.submit import bigdl_jars
 
     scratch = tmp_path_factory.mktemp("spark")
     conf = {
@@ -149,7 +149,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.local.dir": str(scratch / "local"),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.hadoop.fs.defaultFS": "file:///",  # HADOOP_CONF_DIR may name the cluster of tests/hadoop
-        "spark.jars": bigdl_jars(),
+        "spark.jars": ",".join(bigdl_jars()),
         "spark.python.daemon.module": "segpipe.trainers.forkserver",  # as spark-submit.sh has it for trainings
     }
     session = build("segpipe tests", master="local[2]", extra_conf=conf)

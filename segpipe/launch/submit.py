@@ -184,7 +184,7 @@ def _options(line: CommandLine) -> list[str]:
             site = Path(os.environ.get("SEGPIPE_CONF") or CONF / "segpipe.toml")
             files += [str(site)] if site.is_file() else []
     if _may_train(line, lambda trainer: trainer.bigdl):
-        jars += _bigdl_jars()
+        jars += bigdl_jars()
     if local and _may_train(line, lambda trainer: trainer.on_spark):
         # its workers are forked from one process, which imports TensorFlow once
         options = ["--conf", "spark.python.daemon.module=segpipe.trainers.forkserver", *options]
@@ -205,8 +205,11 @@ def _may_train(line: CommandLine, kind: Callable[[Trainer], bool]) -> bool:
     return line.job in ("train", "demo") and not any(f" --trainer {name} " in words for name in others)
 
 
-def _bigdl_jars() -> list[str]:
-    return sorted(map(str, Path(os.environ["SPARK_HOME"]).parent.glob("bigdl/share/*/lib/*.jar")))
+def bigdl_jars() -> list[str]:
+    """The jars that Orca needs on the driver; none where BigDL is not installed. Imports neither BigDL nor Spark."""
+    found = importlib.util.find_spec("bigdl")
+    folders = list(found.submodule_search_locations or ()) if found else []
+    return sorted(str(jar) for folder in folders for jar in Path(folder).glob("share/*/lib/*.jar"))
 
 
 def _shipped_code() -> Path:

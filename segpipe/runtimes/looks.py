@@ -25,11 +25,8 @@ SHARE = 0.45
 MARGIN = 0.25
 """A pixel is in doubt where a region's probability is nearer to the threshold than this."""
 
-ALL_MIRRORS = ((2,), (3,), (2, 3))
-"""Rows, columns, both: axes of (N, C, h, w)."""
-
 MIRRORS = ((2, 3),)
-"""The mirror images that are looked at where in doubt: one, turned by half a circle."""
+"""The mirror images that are looked at where in doubt, as axes of (N, C, h, w): one, turned by half a circle."""
 
 
 def in_doubt(probability: np.ndarray, threshold: float | tuple[float, ...], margin: float = MARGIN) -> np.ndarray:

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import SegpipeError, UsageError
@@ -16,16 +15,6 @@ from segpipe.trainers.contract import TrainPlan
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-
-def bigdl_jars() -> str:
-    """The jars that Orca needs on the driver, for `spark.jars`: comma-separated, empty where BigDL is not installed.
-
-    Imports neither BigDL nor Spark, so that whoever builds a session can ask.
-    """
-    spec = find_spec("bigdl")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    return ",".join(str(jar) for folder in folders for jar in sorted(Path(folder).glob("share/*/lib/*.jar")))
 
 
 def train(plan: TrainPlan, spark: "SparkSession") -> None:

@@ -13,12 +13,14 @@ from segpipe.errors import ModelError, UsageError
 from segpipe.models.bundle import Bundle
 from segpipe.runtimes.contract import PredictorSpec
 from segpipe.runtimes.export import export
-from segpipe.runtimes.looks import ALL_MIRRORS, MIRRORS, SHARE, DoubtfulPredictor, chosen, once
+from segpipe.runtimes.looks import MIRRORS, SHARE, DoubtfulPredictor, chosen, once
 from segpipe.runtimes.openvino import LOOK_FILES
 from tests.runtimes.models import tiny_bundle
 from tests.runtimes.test_contract import batches
 
 Scan = tuple[list[np.ndarray], ScanInput]
+ALL_MIRRORS = ((2,), (3,), (2, 3))
+"""Rows, columns, both: axes of (N, C, h, w)."""
 
 
 @pytest.fixture(scope="module")
