@@ -776,7 +776,8 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
             first, *others = sorted(alike[identity], key=lambda scan: (*_standing(scan), scan.files[0].path))
         kept.append(first)
         for scan in others:
-            message = f"{scan.paths[0]} is a second scan of subject {scan.subject}, session {scan.session}"
+            roles = ", ".join(dict.fromkeys(file.role for file in scan.files))
+            message = f"{scan.paths[0]} ({roles}) is a second scan of subject {scan.subject}, session {scan.session}"
             remedy = f"remove it or {first.paths[0]}, or give them sessions in a manifest"
             told = reject_scan(scan, Reason.DUPLICATE, message, remedy)
             rejected.append(replace(told, is_dicom=scan.is_dicom or first.is_dicom, others=first.paths))

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from segpipe.readers.names import (
+    MASK,
     MODALITIES,
     VISIT_LETTER,
     has_digit,
@@ -335,6 +336,7 @@ def _outer_units(
             under[base[place]].add(base[:place])
     result: dict[Chain, tuple[Chain, str, str]] = {}
     read: set[str] = set()
+    guessed: list[str] = []
     for base, words in below.items():
         shared = any(len(parents[word]) > 1 for word in words)
         inside = [(*base, word) for word in words]
@@ -353,15 +355,21 @@ def _outer_units(
             if word.isdecimal() and parted[chain] and several:
                 continue  # `uvm1/uvm1_03_01`: visits stood behind it
             if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
+                if word.isdecimal() and not has_digit(owner) and not is_group(owner) and 1 < len(words) <= _FEW:
+                    guessed.append(f"{base[-1]}/{word}")
                 continue
             beside = (of[base].roles if use.visits else of[base].bare) if base in of else frozenset()
-            variant = not has_digit(word) and base in of and use.roles <= beside
+            masks = use.roles == {MASK} and (base in of or base in chains)  # `P01_BraTS_seg` beside images of `P01`
+            variant = not has_digit(word) and (masks or (base in of and use.roles <= beside))
             series = not use.roles or numbers or variant
             if not series:
                 read.add(word)
             result[chain] = (base, "", word) if series else (base, word, "")
     if read:
         told.append(_sentence(read, "folders and names below those of patients"))
+    if guessed:
+        some = examples(sorted(guessed))
+        told.append(f"numbers below names ({some}) were read as patients; if they are visits of one, write a manifest")
     return result
 
 

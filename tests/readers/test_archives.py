@@ -951,3 +951,20 @@ class TestDrawnLayouts:
         listing = read(tmp_path, *expand("fcd/sub-<n>/<w>_reg.nii", n=("1", "3"), w=("t1", "flair", "roi")))
         assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1")] * 2
         assert [scan.files[-1].role for scan in listing.scans] == [MASK] * 2
+
+    def test_a_word_before_a_masks_is_no_visit_and_a_patients_name_in_it_tells_whose_it_is(
+        self, tmp_path: Path
+    ) -> None:
+        words = ("T1", "FLAIR", "BraTS_tumor_seg", "total_seg")
+        listing = read(tmp_path, *expand("X-0149_<v>/X-0149_<v>_<w>.nii", v=("01", "02"), w=words))
+        assert visits(listing) == {"X-0149": {"01", "02"}}
+        assert [scan.files[-1].role for scan in listing.scans] == [MASK] * 2
+        named = read(tmp_path / "words", *expand("<w>.nii", w=("pre_ARE_T1", "pre_BDK_T1", "seg_ARE", "seg_BDK")))
+        assert [[file.role for file in scan.files] for scan in named.scans] == [["T1", MASK]] * 2
+
+    def test_numbers_below_a_name_are_told_and_so_is_what_a_second_scan_holds(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("Ulm/<n>/T1.nii", n=("3", "4")))
+        assert len(visits(listing)) == 2
+        assert [line for line in listing.told if "Ulm/3, Ulm/4" in line]
+        twice = read(tmp_path / "twice", *expand("P1/<w>.nii", w=("t1", "flair", "proc/flair", "proc/lesion")))
+        assert ["P1/flair.nii (FLAIR, T1) is a second scan" in one.message for one in twice.rejected] == [True]

@@ -1121,6 +1121,10 @@ def _candidates(
     subject = item.subject
     if subject not in sessions and len(ends.get(subject, ())) == 1:
         (subject,) = ends[subject]
+    if subject not in sessions:  # `seg_ARE`, where `ARE` is a patient
+        words = {*_WORD.findall(stem(item.entry.name))}
+        named = {whole for word in words for whole in ({word} & sessions.keys() or ends.get(word, set()))}
+        subject = named.pop() if len(named) == 1 else subject
     scans = list(sessions.get(subject, {}).values())
     if not scans and not item.visits and item.subject not in sessions and _repeats_nothing(item):
         scans = list(folders.get(item.read.folder, {}).values())
