@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,15 +140,17 @@ def register(session: SparkSession, settings: RegisterSettings, record: RunRecor
 
 
 def spark_sql() -> str:
-    """Spark's own shell for SQL as it can be typed anywhere: with its path, and Java's home where none is on the path.
+    """Spark's own shell for SQL as it can be typed anywhere: with its path, its Spark and, where it is known, its Java.
 
-    The script that pip puts beside Python finds Spark only while that folder is on the path.
+    A shell may have a JAVA_HOME or SPARK_HOME of other programs, and the script that pip puts beside Python finds Spark
+    only while that folder is on the path. Under spark-submit, pyspark is imported from a zip, which holds no programs.
     """
     import pyspark
 
-    script = shlex.quote(str(Path(pyspark.__file__).parent / "bin" / "spark-sql"))
-    java = "" if shutil.which("java") else f"JAVA_HOME={shlex.quote(os.environ.get('JAVA_HOME', ''))} "
-    return java + script
+    home = os.environ.get("SPARK_HOME") or str(Path(pyspark.__file__).parent)
+    variables = {"JAVA_HOME": os.environ.get("JAVA_HOME"), "SPARK_HOME": home}
+    words = [f"{name}={shlex.quote(value)}" for name, value in variables.items() if value]
+    return " ".join((*words, shlex.quote(f"{home}/bin/spark-sql")))
 
 
 def create_statement(database: str, table: Table, place: str) -> str:

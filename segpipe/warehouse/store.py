@@ -76,9 +76,10 @@ class Store:
         return bool(self.fs.exists(self.path()))
 
     def is_another_folder(self) -> bool:
-        """Whether the folder holds something, but no table, nor what jobs keep beside the tables."""
+        """Whether the folder holds something, but no table, nor what jobs keep beside the tables (`_locks`, …)."""
         names = files.names(self.fs, self.path())
-        return bool(names) and not any(name in TABLES or name.startswith("_") for name in names)
+        ours = (name for name in names if name in TABLES or (name.startswith("_") and not name.startswith("__")))
+        return bool(names) and next(ours, None) is None
 
     def parts(self, table_name: str) -> list[str]:
         """The names of a table's parts: those in its index table, but for what others have taken the place of."""

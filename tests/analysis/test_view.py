@@ -197,6 +197,9 @@ def test_a_folder_of_other_things_is_not_an_empty_warehouse(results: Results, tm
     shutil.copytree(results.warehouse, tmp_path / "demo" / "tables")
     with pytest.raises(NotFound, match=r"demo is not a warehouse: it has no table: give the folder that ingest"):
         segpipe.open_warehouse(tmp_path / "demo")
+    (tmp_path / "demo" / "__pycache__").mkdir()  # of a folder with programs
+    with pytest.raises(NotFound, match="demo is not a warehouse"):
+        segpipe.open_warehouse(tmp_path / "demo")
     assert len(segpipe.open_warehouse(tmp_path / "demo" / "tables").scans) == 5
 
 

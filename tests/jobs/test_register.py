@@ -42,6 +42,16 @@ def spark_sql(*words: str, cwd: Path, **environment: str) -> subprocess.Complete
     return subprocess.run(command, cwd=cwd, env=given | environment, capture_output=True, text=True, timeout=240)
 
 
+def typed(line: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What a line and more words give in a shell of somebody whose Java, Spark and Python are others."""
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SPARK", "HADOOP"))}
+    others = [folder for folder in os.environ["PATH"].split(":") if folder != str(BIN)]
+    given |= {"PATH": ":".join(others), "SPARK_SUBMIT_OPTS": " ".join(QUICK)}
+    given |= {"JAVA_HOME": "/none", "SPARK_HOME": "/none"}
+    command = f"{line} {shlex.join(words)}"
+    return subprocess.run(["bash", "-c", command], cwd=cwd, env=given, capture_output=True, text=True, timeout=240)
+
+
 @pytest.fixture
 def hive_site(tmp_path: Path) -> Iterator[Path]:
     """A folder whose hive-site.xml names a Hive metastore that runs, the one whose classes come with Spark."""
@@ -96,12 +106,13 @@ def test_spark_sql_finds_the_tables_by_name(tmp_path: Path, no_hive: None) -> No
     assert done.returncode == 0, done.stderr
     assert f"tables {len(TABLES)}" in done.stdout
     properties = made.warehouse / "_metastore" / PROPERTIES
-    assert str(properties) in shlex.split(done.stdout.strip().splitlines()[-1])  # as a shell reads what is to be typed
+    to_type = done.stdout.strip().splitlines()[-1]
+    assert str(properties) in shlex.split(to_type)
     query = (
         "select split, count(*) from segmentations group by split;"
         " select job, outcome from runs where job = 'register'; describe segmentations; show tables"
     )
-    asked = spark_sql("--properties-file", str(properties), "-e", query, cwd=tmp_path)
+    asked = typed(to_type, "-e", query, cwd=tmp_path)
     assert asked.returncode == 0, asked.stderr
     answer = asked.stdout
     assert "test\t6" in answer
