@@ -60,6 +60,7 @@ def decisions(bundle: Bundle) -> list[str]:
     """What the export chose, in lines."""
     told = [
         ("cut where the probability is above", "{} {:g}", bundle.thresholds),
+        ("left out as not bright enough", "{} at {:g} deviations above the brain's mean or less", bundle.brightness),
         ("left out as too small", "{} below {:g} ml", bundle.cleaning),
         ("none at all where there is less", "{} below {:g} ml", bundle.presence),
         ("a part goes that holds less of what lies inside", "{} below {:g} of its main part", bundle.evidence),
@@ -78,6 +79,7 @@ def taken_back(earlier: Bundle, bundle: Bundle) -> list[str]:
         ("least component", "{:g} ml", earlier.cleaning, bundle.cleaning),
         ("least volume", "{:g} ml", earlier.presence, bundle.presence),
         ("least evidence", "{:g}", earlier.evidence, bundle.evidence),
+        ("least brightness", "{:g}", earlier.brightness, bundle.brightness),
     )
     gone = [
         f"{what} {how.format(number)} of {region}"

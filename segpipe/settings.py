@@ -332,9 +332,9 @@ class ExportSettings:
         " export is recorded in `runs`; if not given, float32"
     )
     clean: bool = option(
-        "let segment leave out what is too small to be a lesion, and parts of a region with nothing inside, such as"
-        " oedema without a tumour: chosen on labelled scans of the training, for no region in which that does not fit;"
-        " needs --warehouse",
+        "let segment leave out what is too small to be a lesion, parts of a region with nothing inside, such as oedema"
+        " without a tumour, and enhancing tumour that is not bright: chosen on labelled scans of the training, for no"
+        " region in which that does not fit; needs --warehouse",
         True,
     )
     cut: bool = option(

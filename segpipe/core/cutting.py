@@ -11,7 +11,7 @@ region gains is part of the regions around it as well: these must not pay for it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,6 +89,12 @@ class Levels:
         kinds, voxels = np.unique(both, axis=0, return_counts=True)
         regions = true.shape[-1]
         return Tally(kinds[:, :regions], kinds[:, regions:].astype(bool), voxels, unseen, patient)
+
+    def without(self, place: int, voxels: np.ndarray) -> Levels:
+        """The same, but that these voxels, bool (n,), exceed no threshold of the region at `place`."""
+        levels = self.levels.copy()
+        levels[voxels, place] = 0
+        return replace(self, levels=levels)
 
     def _indices(self, cut: Sequence[float]) -> np.ndarray:
         return np.array([self.grid.index(threshold) for threshold in cut])

@@ -66,6 +66,8 @@ class Bundle:
     """The least volume of a whole region, ml; a region with less is taken for empty. `export` chooses it."""
     evidence: dict[str, float] = field(default_factory=dict)
     """What a region's part must hold of the next inner region, as a share of the main part. `export` chooses it."""
+    brightness: dict[str, float] = field(default_factory=dict)
+    """How bright a voxel of a region must be, see `segpipe.core.brightness`. `export` chooses it."""
     space: str = AS_INGESTED
     """What its scans were prepared to be, such as `brain-1mm`; `as ingested` where they were not, or nobody knows."""
     origin: str = TRAINED
@@ -84,6 +86,7 @@ class Bundle:
         later += [{"thresholds": self.thresholds}] if self.thresholds else []
         later += [{"presence": self.presence}] if self.presence else []
         later += [{"evidence": self.evidence}] if self.evidence else []
+        later += [{"brightness": self.brightness}] if self.brightness else []
         return hashlib.sha256(json.dumps([*parts, *more, *later], sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -94,7 +97,7 @@ class Bundle:
     @property
     def undecided(self) -> "Bundle":
         """The bundle as it was trained, without what `export` chose; its `model_id` is as it was."""
-        return replace(self, cleaning={}, thresholds={}, presence={}, evidence={})
+        return replace(self, cleaning={}, thresholds={}, presence={}, evidence={}, brightness={})
 
     @property
     def cut(self) -> float | tuple[float, ...]:
@@ -105,8 +108,8 @@ class Bundle:
 
     @property
     def leaves_out(self) -> bool:
-        """Whether it leaves out what is too small, or what nothing speaks for."""
-        return bool(self.cleaning or self.presence or self.evidence)
+        """Whether it leaves out what is too small, what nothing speaks for, or what is too dull."""
+        return bool(self.cleaning or self.presence or self.evidence or self.brightness)
 
     @property
     def seal(self) -> str:
@@ -312,6 +315,7 @@ def _parse(url: str, raw: Any) -> Bundle:
         ("thresholds", {}),
         ("presence", {}),
         ("evidence", {}),
+        ("brightness", {}),
         ("space", AS_INGESTED),
         ("origin", TRAINED),
         ("adopted", {}),

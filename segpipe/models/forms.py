@@ -75,7 +75,7 @@ _MAPS = ("training", "subjects", "metrics", "versions", "inference", "adopted")
 _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys((*_TEXTS, "space", "origin"), _is_text),
     **dict.fromkeys(_MAPS, _is_map),
-    **dict.fromkeys(("cleaning", "thresholds", "presence", "evidence"), _are_numbers),
+    **dict.fromkeys(("cleaning", "thresholds", "presence", "evidence", "brightness"), _are_numbers),
     "network": _is_network,
     "modalities": _are_modalities,
     "crop": _are_counts,

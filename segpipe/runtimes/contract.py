@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from segpipe import registry
+from segpipe.core.brightness import REGION, Passing, channel_of, keep_bright
 from segpipe.core.cleaning import clean
 from segpipe.core.evidence import keep_supported
 from segpipe.core.prediction import Predictor, ScanInput, Segmented, SliceBatch
@@ -87,7 +88,7 @@ class PackedPredictor:
 
 @dataclass(frozen=True, eq=False)
 class CleanedPredictor:
-    """A predictor whose label maps lack the components, and the whole regions, that its bundle calls too small.
+    """A predictor whose label maps lack the voxels, components and whole regions that its bundle leaves out.
 
     Probabilities stay those of the voxels as they were predicted, but for regions of which nothing is left.
     """
@@ -97,10 +98,17 @@ class CleanedPredictor:
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`. A scan whose spacing nobody states is left as it is."""
-        found = self.predictor.segment(scan, batches)
         convention = CONVENTIONS[self.bundle.label_convention]
         voxel_ml = math.prod(scan.spacing_mm) / 1000
-        labels = keep_supported(found.labels, convention, self.bundle.evidence)
+        channel = channel_of(self.bundle.modalities, self.bundle.brightness)
+        if channel is None:
+            found = self.predictor.segment(scan, batches)
+            labels = found.labels
+        else:
+            passing = Passing(scan, channel)
+            found = self.predictor.segment(scan, passing.of(batches))
+            labels = keep_bright(found.labels, convention, self.bundle.brightness[REGION], passing)
+        labels = keep_supported(labels, convention, self.bundle.evidence)
         labels = clean(labels, convention, self.bundle.cleaning, voxel_ml, self.bundle.presence)
         left = region_runs(labels, convention.regions)
         means = {name: mean if left[name].voxels else None for name, mean in found.mean_probability.items()}

@@ -21,6 +21,8 @@ from tests.runtimes.test_adopt import SOFT, adopted, card, segmented
 Scan = tuple[list[np.ndarray], ScanInput]
 SHAPE = (8, 24, 24)
 BRATS = CONVENTIONS["brats"]
+DECISIONS = ("cleaning", "thresholds", "presence", "evidence", "brightness")
+NOTHING: dict[str, dict[str, float]] = {name: {} for name in DECISIONS}
 
 
 def maps() -> tuple[np.ndarray, np.ndarray]:
@@ -68,10 +70,28 @@ def test_what_a_part_must_hold_is_chosen_on_labelled_scans() -> None:
     assert not decisions([labelled(truth, found)] * 8, BRATS, 0.5, clean=False).evidence
 
 
+def test_how_bright_the_enhancing_tumour_must_be_is_chosen_before_the_thresholds() -> None:
+    """Half of what is found is as dull as the brain; its threshold stays where a higher one would have helped."""
+    truth, _ = maps()
+    truth[3:5, 6:9, 6:12] = 1
+    sure = to_regions(np.where(truth == 1, 4, truth), BRATS).astype(np.float32)
+    sure[..., 2][truth == 1] = 0.55
+    levels = Levels.of(SHAPE, tuple(slice(0, length) for length in SHAPE), sure, grid_with(0.5))
+    one = Labelled.of(levels, truth, BRATS, BRATS, 0.001, unseen=True)
+    assert decisions([one] * 3, BRATS, 0.5).fields == NOTHING | {"thresholds": {"enhancing_tumour": 0.6}}
+    bright = np.where(truth.reshape(-1)[levels.places] == 4, 2, 0).astype(np.float32)
+    chosen = decisions([replace(one, bright=bright)] * 3, BRATS, 0.5)
+    assert chosen.fields == NOTHING | {"brightness": {"enhancing_tumour": 0.25}}
+    told = chosen.told["brightness"]["enhancing_tumour"]
+    assert (told["least"], told["patients"], told["dice_after"]) == (0.25, 3, 1.0)
+    assert told["dice_before"] == pytest.approx(2 * 36 / (72 + 36))
+    assert decisions([replace(one, bright=bright)] * 3, BRATS, 0.5, clean=False).brightness == {}
+
+
 def test_visits_of_one_patient_decide_nothing() -> None:
     truth, found = maps()
     visits = [replace(one, tally=replace(one.tally, patient="a", unseen=True)) for one in [labelled(truth, found)] * 3]
-    assert decisions(visits, BRATS, 0.5).fields == {"thresholds": {}, "cleaning": {}, "presence": {}, "evidence": {}}
+    assert decisions(visits, BRATS, 0.5).fields == NOTHING
     told = decisions([labelled(truth, found)] * 3, BRATS, 0.5).told
     assert told["undecided"] == "no labelled patient of the validation, so that each region is cut as it was trained"
     unseen = [replace(one, tally=replace(one.tally, unseen=True)) for one in [labelled(truth, found)] * 3]
@@ -84,15 +104,15 @@ def test_a_bundle_that_cleans_is_another_model(bundle: Bundle) -> None:
     assert cleaned.model_id != bundle.model_id
     assert cleaned.trained_as == bundle.model_id
     assert cleaned.with_files(cleaning={}).model_id == bundle.model_id
-    decided = [bundle.with_files(**{name: {"whole_tumour": 0.6}}) for name in ("thresholds", "presence", "evidence")]
-    assert len({bundle.model_id, cleaned.model_id, *(one.model_id for one in decided)}) == 5
+    decided = [bundle.with_files(**{name: {"whole_tumour": 0.6}}) for name in DECISIONS if name != "cleaning"]
+    assert len({bundle.model_id, cleaned.model_id, *(one.model_id for one in decided)}) == 6
     assert {one.trained_as for one in decided} == {bundle.model_id}
 
 
 def test_a_bundle_of_an_earlier_version_knows_of_no_decisions(bundle: Bundle) -> None:
     index = Path(bundle.url) / "bundle.json"
     content = json.loads(index.read_text())
-    for name in ("thresholds", "presence", "evidence"):
+    for name in DECISIONS[1:]:
         assert content.pop(name) == {}
     index.write_text(json.dumps(content))
     assert Bundle.load(bundle.url) == bundle
@@ -122,4 +142,18 @@ def test_masks_lack_what_nothing_inside_speaks_for(bundle: Bundle, scan: Scan) -
     bundle.with_files(evidence=shares)
     found = segmented(bundle, channels, described)
     np.testing.assert_array_equal(found.labels, keep_supported(raw.labels, BRATS, shares))
+    assert (found.labels != raw.labels).any()
+
+
+def test_masks_lack_what_is_not_bright(bundle: Bundle, scan: Scan) -> None:
+    channels, described = scan
+    raw = segmented(bundle, channels, described)
+    place = 2  # of FLAIR, T1, T1ce and T2
+    mean, inverse = (values[place] for values in described.stored_statistics())
+    bright = (channels[place] - mean) * inverse
+    least = float(np.median(bright[raw.labels == 4]))
+    bundle.with_files(brightness={"enhancing_tumour": least})
+    found = segmented(bundle, channels, described)
+    np.testing.assert_array_equal(found.labels, np.where((raw.labels == 4) & (bright <= least), 1, raw.labels))
+    assert (found.labels == 4).any()
     assert (found.labels != raw.labels).any()

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.core import cleaning, cutting, evidence
+from segpipe.core import brightness, cleaning, cutting, evidence
+from segpipe.core.brightness import REGION, Found, Least, Passing, channel_of
 from segpipe.core.cleaning import Choice, PredictedScan
 from segpipe.core.cutting import Levels, Tally, Threshold
 from segpipe.core.evidence import Evidence
@@ -26,12 +27,13 @@ from segpipe.runtimes.slicewise import SlicewisePredictor
 from segpipe.runtimes.tiled import TiledPredictor
 
 _BATCH = 8
+_FIELDS = ("thresholds", "cleaning", "presence", "evidence", "brightness")
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What becomes of probabilities: per region a threshold, least volumes of components and of the whole, ml, and what
-    its parts must hold inside.
+    """What becomes of probabilities: per region a threshold, least volumes of components and of the whole, ml, what its
+    parts must hold inside, and how bright it must be.
 
     Regions that keep the threshold of the training, or in which nothing is too small, are not among them. `told` has
     the figures behind it.
@@ -41,12 +43,13 @@ class Decisions:
     cleaning: dict[str, float] = field(default_factory=dict)
     presence: dict[str, float] = field(default_factory=dict)
     evidence: dict[str, float] = field(default_factory=dict)
+    brightness: dict[str, float] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fields(self) -> dict[str, dict[str, float]]:
         """As a bundle states them."""
-        return {name: getattr(self, name) for name in ("thresholds", "cleaning", "presence", "evidence")}
+        return {name: getattr(self, name) for name in _FIELDS}
 
 
 def choose_decisions(
@@ -58,11 +61,12 @@ def choose_decisions(
     cut: bool = True,
     clean: bool = True,
 ) -> Decisions:
-    """Where each region is cut, if `cut`, and what is too small, if `clean`, by the labelled scans.
+    """Where each region is cut, if `cut`, and what is left out, if `clean`, by the labelled scans.
 
-    Each scan goes through the network once; see `segpipe.core.cutting` and `segpipe.core.cleaning` for the rules. Scans
-    whose labels do not tell of all regions of the model are left out. Where there are too few patients to choose by,
-    none goes, and `told` says so under `undecided`; so too where no labelled patient is of the validation.
+    Each scan goes through the network once; see `cutting`, `brightness`, `evidence` and `cleaning` of `segpipe.core`
+    for the rules. Scans whose labels do not tell of all regions of the model are left out. Where there are too few
+    patients to choose by, none goes, and `told` says so under `undecided`; so too where no labelled patient is of the
+    validation.
     """
     mine = convention(bundle)
     seen = [(sample, known) for sample in (*validation, *learnt) if (known := _tells(sample, mine)) is not None]
@@ -74,24 +78,32 @@ def choose_decisions(
     network = prober(contents, bundle, len(os.sched_getaffinity(0)), precision, _BATCH)
     grid = cutting.grid_with(bundle.threshold)
     unseen = {sample.scan_id for sample in validation}
+    channel = channel_of(bundle.modalities, bundle.regions)
     found = []
     for sample, known in seen:
-        box, probability = network.probability(sample.scan, sample.slices)
+        passing = None if channel is None else Passing(sample.scan, channel)
+        batches = sample.slices if passing is None else passing.of(sample.slices)
+        box, probability = network.probability(sample.scan, batches)
         if (truth := sample.slices.truth) is not None:
             levels = Levels.of(sample.scan.shape, box, probability, grid)
             voxel_ml = math.prod(sample.scan.spacing_mm) / 1000
-            found.append(Labelled.of(levels, truth, known, mine, voxel_ml, sample.scan_id in unseen, sample.subject))
+            one = Labelled.of(levels, truth, known, mine, voxel_ml, sample.scan_id in unseen, sample.subject)
+            found.append(one if passing is None else replace(one, bright=passing.brightness(levels.places)))
     return decisions(found, mine, bundle.threshold, cut, clean)
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """What a model says of a scan beside its labels: levels, what is to be chosen by, true regions, ml of a voxel."""
+    """What a model says of a scan beside its labels: levels, what is to be chosen by, true regions, ml of a voxel.
+
+    `bright` says how bright the voxels of `levels` are, (n,), where the model looks at the images that tell it.
+    """
 
     levels: Levels
     tally: Tally
     truth: Mapping[str, Runs]
     voxel_ml: float
+    bright: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -109,11 +121,39 @@ class Labelled:
         tally = levels.tally(to_regions(truth, known)[..., places].astype(bool), unseen, patient)
         return cls(levels, tally, region_runs(truth, known.regions), voxel_ml)
 
+    def lit(self, mine: LabelConvention, trained: float) -> Found:
+        """What is found of `REGION` with the threshold of the training, which is to be bright."""
+        assert self.bright is not None  # only of models that look at what tells it
+        place, true = mine.region_names.index(REGION), self._true(REGION)
+        found = self.levels.levels[:, place] > self.levels.grid.index(trained)
+        places = self.levels.places[found]
+        hits = true.reshape(-1)[places]
+        missed = self.truth[REGION].voxels - int(hits.sum())
+        return Found(self.bright[found], hits, missed, self.tally.unseen, self.tally.patient)
+
+    def without_dull(self, mine: LabelConvention, least: float) -> Labelled:
+        """The same with nothing of `REGION` that is as dull as `least` or duller."""
+        assert self.bright is not None  # only of models that look at what tells it
+        levels = self.levels.without(mine.region_names.index(REGION), ~(self.bright > least))
+        true = np.stack([self._true(region) for region in mine.regions], axis=-1)
+        return replace(self, levels=levels, tally=levels.tally(true, self.tally.unseen, self.tally.patient))
+
+    def _true(self, region: str) -> np.ndarray:
+        return self.truth[region].dense([slice(0, length) for length in self.levels.shape])
+
 
 def decisions(
     scans: Sequence[Labelled], mine: LabelConvention, trained: float, cut: bool = True, clean: bool = True
 ) -> Decisions:
-    """What is chosen on these scans for a model that was trained with one threshold."""
+    """What is chosen on these scans for a model that was trained with one threshold.
+
+    What is too dull goes first, because the thresholds are then those of what is left.
+    """
+    lit: dict[str, Least] = {}
+    if clean and scans and all(scan.bright is not None for scan in scans):
+        lit = {REGION: brightness.choose([scan.lit(mine, trained) for scan in scans])}
+        if (least := lit[REGION].least) is not None:
+            scans = [scan.without_dull(mine, least) for scan in scans]
     cuts = cutting.choose([scan.tally for scan in scans], mine, trained) if cut and scans else {}
     at = [cuts[region].threshold if cuts else trained for region in mine.regions]
     choices: dict[str, Choice] = {}
@@ -128,7 +168,8 @@ def decisions(
         choices = cleaning.choose(
             [replace(scan, labels=evidence.keep_supported(scan.labels, mine, shares)) for scan in found], mine
         )
-    told: dict[str, Mapping[str, Threshold | Choice | Evidence]] = {
+    told: dict[str, Mapping[str, Threshold | Choice | Evidence | Least]] = {
+        "brightness": lit,
         "thresholds": cuts,
         "cleaning": choices,
         "evidence": held,
@@ -143,6 +184,7 @@ def decisions(
         {region: one.least_ml for region, one in choices.items() if one.least_ml},
         {region: one.presence_ml for region, one in choices.items() if one.presence_ml},
         {region: one.share for region, one in held.items() if one.share},
+        {region: one.least for region, one in lit.items() if one.least is not None},
         figures,
     )
 

@@ -1,0 +1,142 @@
+"""Enhancing tumour that is not bright after contrast agent, which is none by its definition.
+
+The enhancing tumour of the BraTS benchmark is what is brighter in T1Gd than before contrast agent and than normal brain
+(Bakas et al. 2018, arXiv 1811.02629). A network that has learnt from few patients paints it where a core usually
+enhances, whether it does or not. How bright it must be at least, in standard deviations of the brain in T1Gd above the
+brain's mean, is chosen on patients whose labels are known. Voxels that are less stay core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from segpipe.core.cleaning import outer_labels
+from segpipe.core.metrics import dice
+from segpipe.core.patients import by_patient
+from segpipe.core.prediction import ScanInput, SliceBatch
+from segpipe.core.regions import LabelConvention
+
+REGION, MODALITY = "enhancing_tumour", "T1ce"
+"""The region that is bright by its definition, and in which images."""
+
+GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Least brightnesses that may be chosen, in standard deviations of the brain above its mean."""
+
+LEAST_GAIN = 0.01
+"""What the mean Dice over patients must gain."""
+
+LEAST_PATIENTS = 3
+"""Fewer patients than these say nothing."""
+
+
+@dataclass(frozen=True)
+class Least:
+    """The least brightness, None where none is asked for; mean Dice over `patients` without it and with.
+
+    Of these, `unseen` are such as the network has not learnt from.
+    """
+
+    least: float | None
+    dice_before: float
+    dice_after: float
+    patients: int
+    unseen: int
+
+
+@dataclass(eq=False)
+class Passing:
+    """The slices of a scan as they go by to a predictor, one `channel` of which is kept."""
+
+    scan: ScanInput
+    channel: int
+    _stored: np.ndarray | None = field(default=None, init=False)
+
+    def of(self, batches: Iterable[SliceBatch]) -> Iterator[SliceBatch]:
+        """The same batches."""
+        for indices, channels in batches:
+            kept = channels[self.channel]
+            if self._stored is None:
+                self._stored = np.zeros(self.scan.shape, kept.dtype)
+            self._stored[list(indices)] = kept
+            yield indices, channels
+
+    def brightness(self, places: np.ndarray) -> np.ndarray:
+        """How bright the voxels at these flat indices (n,) are, float32 (n,); only once the batches have gone by.
+
+        NaN where no slice came or where a voxel is not finite.
+        """
+        if self._stored is None:
+            return np.full(len(places), np.nan, np.float32)
+        mean, inverse = (values[self.channel] for values in self.scan.stored_statistics())
+        with np.errstate(invalid="ignore", over="ignore"):
+            return (self._stored.reshape(-1)[places].astype(np.float32) - mean) * inverse
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a network takes for the region in a scan: brightness (n,) of these voxels, and which of them are it.
+
+    Of the true ones it `missed` some. Scans of one `patient` count as one; one without a name is of a patient of its
+    own.
+    """
+
+    brightness: np.ndarray
+    true: np.ndarray
+    missed: int
+    unseen: bool = False
+    patient: str = ""
+
+    def dice(self, least: float = -np.inf) -> float:
+        """Dice of what is brighter; 1 where that is nothing and nothing is true."""
+        kept = self.brightness > least if np.isfinite(least) else np.ones(len(self.true), bool)
+        hit, true = int((kept & self.true).sum()), int(self.true.sum()) + self.missed
+        false = int(kept.sum()) - hit
+        return dice(hit, false, true - hit) if true or false else 1.0
+
+
+def channel_of(modalities: Sequence[str], regions: Iterable[str]) -> int | None:
+    """Which channel tells how bright the region is; None for a model without one of both.
+
+    >>> channel_of(("FLAIR", "T1ce"), ("tumour_core", "enhancing_tumour"))
+    1
+    """
+    return modalities.index(MODALITY) if MODALITY in modalities and REGION in regions else None
+
+
+def keep_bright(labels: np.ndarray, convention: LabelConvention, least: float, passed: Passing) -> np.ndarray:
+    """A label map, uint8 (slices, rows, columns), in which no voxel of the region is as dull as `least` or duller.
+
+    Such a voxel gets the label of the smallest region around it, as in `segpipe.core.cleaning.clean`. A new array where
+    something changes, else `labels` itself.
+    """
+    places = np.flatnonzero(np.isin(labels, convention.regions[REGION]))
+    dull = places[~(passed.brightness(places) > least)]
+    if len(dull):
+        labels = labels.copy()
+        labels.reshape(-1)[dull] = outer_labels(convention)[REGION]
+    return labels
+
+
+def choose(scans: Sequence[Found], grid: Sequence[float] = GRID) -> Least:
+    """The least brightness whose mean Dice over patients is the best.
+
+    None where it gains less than `LEAST_GAIN` or than one standard error over patients, or loses on those unseen, and
+    where there are fewer than `LEAST_PATIENTS`, or none unseen. What is chosen is a property of images, not of
+    probabilities, so patients whom the network has learnt from say as much as others where it errs in the same way.
+    """
+    if not scans:
+        return Least(None, np.nan, np.nan, 0, 0)
+    patients = [scan.patient for scan in scans]
+    table = by_patient(np.array([[scan.dice(), *map(scan.dice, grid)] for scan in scans]), patients)
+    unseen = by_patient(np.array([scan.unseen for scan in scans], np.float64), patients) == 1
+    gains = table - table[:, :1]
+    means, number, best = gains.mean(axis=0), len(table), 0
+    if number >= LEAST_PATIENTS and unseen.any():
+        error = gains.std(axis=0, ddof=1) / np.sqrt(number)
+        allowed = (means >= LEAST_GAIN) & (means >= error) & (gains[unseen].mean(axis=0) >= 0)
+        best = int(np.argmax(np.where(allowed, means, 0.0)))
+    before, after = table.mean(axis=0)[[0, best]].tolist()
+    return Least(grid[best - 1] if best else None, before, after, number, int(unseen.sum()))

@@ -1,0 +1,83 @@
+"""Enhancing tumour that is not bright: rows of voxels that can be counted by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from segpipe.core.brightness import Found, Passing, channel_of, choose, keep_bright
+from segpipe.core.prediction import ScanInput
+from segpipe.core.regions import CONVENTIONS
+
+BRATS = CONVENTIONS["brats"]
+SCAN = ScanInput((2, 1, 4), (0.0, 100.0), (1.0, 20.0), (1.0, 10.0), (0.0, 0.0), (0, 2, 0, 1, 0, 4))  # 12 is 1 deviation
+
+
+def passed(stored: np.ndarray) -> Passing:
+    passing = Passing(SCAN, 1)
+    batches = [([index], [np.zeros((1, 1, 4), stored.dtype), stored[index : index + 1]]) for index in (1, 0)]
+    assert [indices for indices, _ in passing.of(batches)] == [[1], [0]]
+    return passing
+
+
+def found(dull: int, bright: int = 10, true_dull: int = 0, unseen: bool = True) -> Found:
+    """So many voxels at 0 and at 2 deviations; true are the bright ones and some of the others."""
+    brightness = np.repeat(np.float32([0, 2]), [dull, bright])
+    return Found(brightness, np.arange(dull + bright) >= dull - true_dull, 0, unseen)
+
+
+def test_voxels_are_as_bright_as_the_brain_says() -> None:
+    stored = np.array([[[10, 12, 8, 14]], [[0, 0, 0, 13]]], np.int16)
+    np.testing.assert_allclose(passed(stored).brightness(np.array([0, 1, 2, 7])), [0, 1, -1, 1.5])
+    blank = passed(np.where(stored == 8, np.nan, stored.astype(np.float32))).brightness(np.array([1, 2]))
+    assert (blank[0], np.isnan(blank[1])) == (1, True)
+    assert np.isnan(Passing(SCAN, 1).brightness(np.array([3]))).all(), "no slice came"
+
+
+def test_what_is_too_dull_becomes_core() -> None:
+    stored = np.array([[[10, 12, 8, 14]], [[0, 0, 0, 13]]], np.int16)
+    labels = np.array([[[4, 4, 2, 4]], [[0, 1, 4, 4]]], np.uint8)
+    kept = keep_bright(labels, BRATS, 1.0, passed(stored))
+    np.testing.assert_array_equal(kept, [[[1, 1, 2, 4]], [[0, 1, 1, 4]]])
+    assert keep_bright(kept, BRATS, 1.0, passed(stored)) is kept, "nothing changes: no copy"
+    unknown = passed(np.full(stored.shape, np.nan, np.float32))
+    assert not (keep_bright(labels, BRATS, 1.0, unknown) == 4).any(), "nobody knows that it is bright"
+
+
+def test_only_models_that_look_after_contrast_agent_know_what_is_bright() -> None:
+    assert channel_of(("FLAIR", "T1", "T1ce", "T2"), BRATS.regions) == 2
+    assert channel_of(("FLAIR", "T1"), BRATS.regions) is None
+    assert channel_of(("T1ce",), CONVENTIONS["binary"].regions) is None
+
+
+def test_dull_voxels_that_are_false_say_how_bright_it_must_be() -> None:
+    chosen = choose([found(10)] * 3)
+    assert (chosen.least, chosen.patients, chosen.unseen) == (0.25, 3, 3), "of equal ones the least"
+    assert (chosen.dice_before, chosen.dice_after) == (pytest.approx(2 / 3), 1.0)
+
+
+def test_a_scan_in_which_nothing_is_left_and_nothing_true_counts_as_right() -> None:
+    nothing = Found(np.zeros(5, np.float32), np.zeros(5, bool), 0)
+    assert (nothing.dice(), nothing.dice(0.5)) == (0.0, 1.0)
+    assert replace(nothing, missed=3).dice(0.5) == 0.0
+    dark = Found(np.float32([np.nan]), np.ones(1, bool), 0)
+    assert (dark.dice(), dark.dice(0.25)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "scans",
+    [
+        [],
+        [found(10)] * 2,
+        [found(10, unseen=False)] * 9,
+        [replace(found(10), patient="a")] * 9,
+        [found(10, true_dull=10)] * 3,
+        [*[found(10, unseen=False)] * 9, found(4, true_dull=4)],
+        [*[found(0)] * 30, found(10)],
+    ],
+    ids=["nobody", "few", "none unseen", "one patient", "dull but true", "the unseen lose", "one of many"],
+)
+def test_without_a_plain_gain_none_is_asked_for(scans: list[Found]) -> None:
+    chosen = choose(scans)
+    assert chosen.least is None
+    assert chosen.dice_after == chosen.dice_before or not scans
