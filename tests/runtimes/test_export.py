@@ -96,12 +96,13 @@ def test_each_region_is_cut_where_labelled_scans_say(bundle: Bundle, samples: li
     bias = network.get_layer("logits").bias
     bias.assign(bias + 1.2)  # what was 0.5 is 0.77 now
     eager = save_bundle(bundle, network)
-    before = export(bundle.url, samples, cut=False)
+    before = export(bundle.url, samples, cut=False, clean=False)
     assert (before.thresholds, before.model_id) == ({}, eager.model_id)
     after = export(bundle.url, samples[:1], learnt=samples[1:])
     assert set(after.thresholds.values()) <= {0.6, 0.7, 0.8}
     assert after.thresholds
     told = after.inference["thresholds"]
+    assert after.inference["brightness"]["enhancing_tumour"]["patients"] == 3
     for region, threshold in after.thresholds.items():
         assert (told[region]["threshold"], told[region]["patients"], told[region]["unseen"]) == (threshold, 3, 1)
     keras, openvino = (PredictorSpec(bundle.url, runtime, precision="float32").open(1) for runtime in RUNTIMES)
