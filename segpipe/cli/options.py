@@ -19,7 +19,7 @@ S = TypeVar("S")
 
 _EPILOG = (
     "exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but inputs were quarantined under --strict, "
-    "130 interrupted. Defaults of a site go into conf/segpipe.toml."
+    "130 interrupted, 143 terminated. Defaults of a site go into conf/segpipe.toml."
 )
 _METAVARS = {int: "N", float: "X"}
 _KINDS = {"int": "a whole number", "float": "a number"}

@@ -156,7 +156,8 @@ Every option of spark-submit (--master, --conf, --deploy-mode, --queue, …) goe
 Site settings of the jobs are in conf/segpipe.toml (or the file of SEGPIPE_CONF).
 
 environment: SEGPIPE_PYTHON (Python to use instead of .venv), JAVA_HOME, HADOOP_CONF_DIR
-exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but inputs were quarantined under --strict, 130 interrupted"""
+exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but inputs were quarantined under --strict, 130 interrupted,
+143 terminated"""
 
 
 def _first_line(program: Path) -> str:

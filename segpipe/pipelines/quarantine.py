@@ -73,7 +73,7 @@ def unusable(
     `fingerprints` gives, by job, the fingerprint under which that job rejects an input.
     """
 
-    @cache  # read if a series is asked about, for an archive without DICOM asks about none
+    @cache  # read if a series is asked about; an archive without DICOM asks about none
     def bad() -> frozenset[tuple[str, str]]:
         rows = [(job, *one) for job in fingerprints for one in reported(warehouse, job, cohort)]
         return frozenset((job, fingerprint) for job, fingerprint, reason in rows if reason in _PIXELS)

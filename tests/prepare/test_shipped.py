@@ -2,16 +2,18 @@
 
 import importlib.util
 import re
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import jobs.ingest
+import jobs.segment
 from segpipe.errors import MissingPackage, NotFound
 from segpipe.prepare import shipped
 from segpipe.prepare.scan import check_installed
-from segpipe.settings import IngestSettings
+from segpipe.settings import IngestSettings, SegmentSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,10 +27,10 @@ def test_nothing_is_missing_here() -> None:
     check_installed()
 
 
-def test_ingest_tells_a_missing_package_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_deepbet(monkeypatch: pytest.MonkeyPatch) -> str:
+    """deepbet is not installed; gives what is to be said of that."""
     found = metadata.distribution
-    settings = IngestSettings(str(tmp_path), str(tmp_path / "w"), "c", layout="plain", prepare=True)
-    jobs.ingest.check(settings)
 
     def without(name: str) -> metadata.Distribution:
         if name == "deepbet":
@@ -37,8 +39,25 @@ def test_ingest_tells_a_missing_package_before_it_starts(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(shipped, "distribution", without)
     remedy = "run `make setup` in a checkout, or pip install --no-deps deepbet==1.0.2"
-    with pytest.raises(NotFound, match=re.escape(f"Package deepbet is not installed: {remedy}")):
-        jobs.ingest.check(settings)
+    return re.escape(f"Package deepbet is not installed: {remedy}")
+
+
+def test_ingest_tells_a_missing_package_before_it_starts(tmp_path: Path, no_deepbet: str) -> None:
+    settings = IngestSettings(str(tmp_path), str(tmp_path / "w"), "c", layout="plain")
+    jobs.ingest.check(settings)
+    with pytest.raises(NotFound, match=no_deepbet):
+        jobs.ingest.check(replace(settings, prepare=True))
+
+
+def test_segment_tells_it_if_it_prepares_scans_itself(
+    tmp_path: Path, no_deepbet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.segment, "check_model", lambda url, expected: None)
+    (tmp_path / "scans").mkdir()
+    settings = SegmentSettings(str(tmp_path), "c", "m", source=str(tmp_path / "scans"), prepare=True)
+    with pytest.raises(NotFound, match=no_deepbet):
+        jobs.segment.check(settings)
+    jobs.segment.check(replace(settings, prepare=False))
 
 
 def test_a_module_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
