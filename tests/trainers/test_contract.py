@@ -16,6 +16,7 @@ import pytest
 from segpipe import trainers
 from segpipe.errors import WarehouseBusy
 from segpipe.models.bundle import Bundle, load_keras
+from segpipe.registry import TRAINERS
 from segpipe.settings import TrainSettings
 from segpipe.storage.lock import lock
 from segpipe.storage.model_directory import read_history
@@ -27,7 +28,7 @@ from tests.trainers.conftest import TINY
 from tests.trainers.listeners import Listeners
 
 pytestmark = pytest.mark.slow
-EVERY = pytest.mark.parametrize("trainer", ["local", "orca", "horovod"])
+EVERY = pytest.mark.parametrize("trainer", sorted(TRAINERS, key=lambda name: TRAINERS[name].on_spark))
 COLUMNS = {"epoch", "loss", "learning_rate", "images_per_second", "seconds", "validation_seconds"}
 
 
