@@ -1,5 +1,6 @@
 """Errors that a user can mend: each names the thing, the value and the next step."""
 
+from collections.abc import Sequence
 from enum import Enum
 
 
@@ -88,3 +89,14 @@ class BadInput(SegpipeError, ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.reason, self.problem, self.remedy)
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that looks most like `word`, for a remedy; None if none does.
+
+    >>> nearest("splt", ["subject", "split"])
+    'split'
+    """
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -10,7 +9,7 @@ from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from segpipe.analysis import html
-from segpipe.errors import UsageError
+from segpipe.errors import UsageError, nearest
 from segpipe.extras import named_extra
 from segpipe.warehouse.tables import Table
 
@@ -156,8 +155,8 @@ class TableView:
     def _check_column(self, name: str, known: Iterable[str] | None = None) -> None:
         known = list(known or self.columns)
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            remedy = f"did you mean `{near[0]}`?" if near else f"take one of {', '.join(known)}"
+            near = nearest(name, known)
+            remedy = f"did you mean `{near}`?" if near else f"take one of {', '.join(known)}"
             raise UsageError(f"Table {self.name} has no column `{name}`", remedy)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
-from segpipe.cli.site import nearest, site_settings
-from segpipe.errors import UsageError
+from segpipe.cli.site import site_settings
+from segpipe.errors import UsageError, nearest
 from segpipe.launch.project import command
 from segpipe.settings import check as check_ranges
 from segpipe.settings import flag_of, help_of, plain_type

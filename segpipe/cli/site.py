@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import typing
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from segpipe.errors import UsageError
+from segpipe.errors import UsageError, nearest
 from segpipe.launch.project import CONF, job_names
 from segpipe.settings import plain_type
 from segpipe.toml import tomllib
@@ -40,11 +39,6 @@ def site_settings(job: str, settings_class: type[Any]) -> dict[str, Any]:
         if key not in known:
             raise _unknown(path, f"key `{key}` in [{job}]", key, known)
     return {key: _of_kind(path, job, key, value, plain_type(kinds[key])) for key, value in section.items()}
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that looks most like `word`, None when none does."""
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
 
 
 def _sections(path: Path) -> Mapping[str, Any]:
