@@ -123,9 +123,10 @@ def keep_bright(labels: np.ndarray, convention: LabelConvention, least: float, p
 def choose(scans: Sequence[Found], grid: Sequence[float] = GRID) -> Least:
     """The least brightness whose mean Dice over patients is the best.
 
-    None where it gains less than `LEAST_GAIN` or than one standard error over patients, or loses on those unseen, and
-    where there are fewer than `LEAST_PATIENTS`, or none unseen. What is chosen is a property of images, not of
-    probabilities, so patients whom the network has learnt from say as much as others where it errs in the same way.
+    None where it gains less than `LEAST_GAIN` or than one standard error over patients, where one patient alone gains
+    or those unseen lose, and where there are fewer than `LEAST_PATIENTS`, or none unseen. What is chosen is a property
+    of images, not of probabilities, so patients whom the network has learnt from say as much as others where it errs in
+    the same way.
     """
     if not scans:
         return Least(None, np.nan, np.nan, 0, 0)
@@ -136,7 +137,8 @@ def choose(scans: Sequence[Found], grid: Sequence[float] = GRID) -> Least:
     means, number, best = gains.mean(axis=0), len(table), 0
     if number >= LEAST_PATIENTS and unseen.any():
         error = gains.std(axis=0, ddof=1) / np.sqrt(number)
-        allowed = (means >= LEAST_GAIN) & (means >= error) & (gains[unseen].mean(axis=0) >= 0)
+        allowed = (means >= LEAST_GAIN) & (means >= error) & ((gains > 0).sum(axis=0) > 1)
+        allowed &= gains[unseen].mean(axis=0) >= 0
         best = int(np.argmax(np.where(allowed, means, 0.0)))
     before, after = table.mean(axis=0)[[0, best]].tolist()
     return Least(grid[best - 1] if best else None, before, after, number, int(unseen.sum()))

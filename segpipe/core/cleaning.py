@@ -31,6 +31,9 @@ LEAST_GAIN = 0.005
 MOST_LOSS = 0.01
 """What Dice may lose in any region of a scan: whoever has small lesions must not pay for the others' specks."""
 
+LEAST_GAINERS = 2
+"""So many patients must gain: what helps one alone says nothing of the next."""
+
 LEAST_PATIENTS = 3
 """Fewer patients than these say nothing."""
 
@@ -144,10 +147,11 @@ def choose(
     """The least volumes of each region, chosen on label maps that are cleaned as `clean` does it, outermost first.
 
     First of components, then of what is left as a whole: the smallest of the candidates whose mean of Dice and
-    lesion-wise Dice over the patients is the best, or 0 where that gains less than `LEAST_GAIN`, or where there are
-    fewer than `LEAST_PATIENTS`. None is chosen by which any region of any scan loses more than `MOST_LOSS` of Dice,
-    inner regions that go with what held them included. A scan with neither a true nor a predicted voxel of a region
-    counts as 1, so that leaving out what is false where nothing is true is worth something.
+    lesion-wise Dice over the patients is the best, or 0 where that gains less than `LEAST_GAIN`, where fewer than
+    `LEAST_GAINERS` gain, or where there are fewer than `LEAST_PATIENTS`. None is chosen by which any region of any scan
+    loses more than `MOST_LOSS` of Dice, inner regions that go with what held them included. A scan with neither a true
+    nor a predicted voxel of a region counts as 1, so that leaving out what is false where nothing is true is worth
+    something.
     """
     patients = [scan.patient for scan in scans]
     now = _State.of(scans, [scan.labels for scan in scans], convention)
@@ -184,10 +188,13 @@ def choose(
 
 def _best(table: np.ndarray, before: np.ndarray, place: int, patients: Sequence[str]) -> int:
     """The best way for the region at `place`, by scores of ways, scans, regions and both measures; 0 is the one now."""
-    both = np.array([by_patient(scores, patients)[:, place].mean() for scores in table]) if len(patients) else [0.0]
+    if not len(patients):
+        return 0
+    both = np.array([by_patient(scores, patients)[:, place].mean(axis=-1) for scores in table])
+    gains = both - both[0]
     lost = (before - table)[..., 0].max(axis=(1, 2), initial=0.0)
-    allowed = (lost <= MOST_LOSS) & (np.array(both) >= both[0] + LEAST_GAIN)
-    return int(np.argmax(np.where(allowed, both, -1.0))) if allowed.any() else 0
+    allowed = (lost <= MOST_LOSS) & (gains.mean(axis=1) >= LEAST_GAIN) & ((gains > 0).sum(axis=1) >= LEAST_GAINERS)
+    return int(np.argmax(np.where(allowed, gains.mean(axis=1), 0.0)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,10 +100,11 @@ def test_a_speck_that_hardly_changes_dice_is_a_false_lesion() -> None:
 
 def test_a_region_of_which_there_is_little_is_none() -> None:
     nothing, scattered = np.zeros_like(TRUE), blob((1, 1, 1, 4), (1, 20, 20, 4), (8, 20, 1, 4))  # 3 x 64 voxels
-    pairs = [pair(TRUE, TRUE), pair(TRUE, TRUE), pair(scattered, nothing)]
+    pairs = [pair(TRUE, TRUE), pair(scattered, nothing), pair(scattered, nothing)]
     chosen = choose(pairs, (0.05,), (0.1, 0.2, 0.4))
     assert (chosen.least_ml, chosen.presence_ml, chosen.dice_after) == (0, 0.2, 1.0)
-    assert chosen.dice_before == pytest.approx(2 / 3)
+    assert chosen.dice_before == pytest.approx(1 / 3)
+    assert choose([pair(TRUE, TRUE), *pairs[:2]], (0.05,), (0.2,)).presence_ml == 0, "one patient alone says nothing"
     assert choose([*pairs, pair(scattered, scattered)], (0.05,), (0.2,)).presence_ml == 0, "someone has as little"
 
 
@@ -125,8 +126,9 @@ def test_small_true_lesions_are_not_given_up_for_the_specks_of_others() -> None:
 
 def test_a_patient_without_tumour_counts() -> None:
     nothing, speck = np.zeros_like(TRUE), blob((1, 20, 20, 4))
-    chosen = choose([pair(TRUE, TRUE), pair(TRUE, TRUE), pair(speck, nothing)], (0.1,))
-    assert (chosen.least_ml, chosen.dice_before, chosen.dice_after) == (0.1, pytest.approx(2 / 3), 1.0)
+    chosen = choose([pair(TRUE, TRUE), pair(speck, nothing), pair(speck, nothing)], (0.1,))
+    assert (chosen.least_ml, chosen.dice_before, chosen.dice_after) == (0.1, pytest.approx(1 / 3), 1.0)
+    assert choose([pair(TRUE, TRUE), pair(TRUE, TRUE), pair(speck, nothing)], (0.1,)).least_ml == 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
