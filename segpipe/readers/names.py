@@ -320,6 +320,9 @@ _WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprag
 _NATIVE = re.compile(r"(?<![^\W_])native?(?![^\W_])", re.IGNORECASE)
 _UID = re.compile(r"\d+(?:\.\d+){5,}")  # of a DICOM study
 _FL = re.compile(r"fl(?![^\W_])", re.IGNORECASE)
+_NUMBERED = re.compile(  # `T2DM014`, `MSSEG012`
+    r"(?:t[12](?P<behind>[a-z]{2,})|(?P<before>[a-z]{2,})seg)(?!(?:19|20)\d\d$)\d{3,}"
+)
 _ODD_WEIGHT = re.compile(r"t[12]([a-z]{2,})", re.IGNORECASE)
 _OTHER_IMAGE = re.compile(
     r"e?adc|dwi|dti|swi|swan|pdw?|dp|bold|cbf|cbv|asl|flash|gre|dir|psir|stir|tof|mra|dsc|perf\w*|diff\w*|fa|ktrans"
@@ -330,7 +333,7 @@ _TARGET = re.compile(
     r"(?:[_\-. ](?:reg(?:istered)?|coreg(?:istered)?|aligned|warped|align)?[_\-. ]?(?:to|onto)[_\-. ]?"
     r"|(?<=[a-z]{3})2|(?<=[a-z])to)"
     r"(?:mni\w*|sri\w*|atlas|template|std|common|native|flair|t1\w*|t2\w*|pd)(?=$|[_\-. ])"
-    r"|[_\-. ]in[_\-. ](?:mni\w*|flair|t1\w*|t2\w*)(?:[_\-. ]?space)?(?=$|[_\-. ])|[_\-. ]space-\w+?(?=$|[_\-. ])",
+    r"|[_\-. ]in[_\-. ](?:mni\w*|flair|t1\w*|t2\w*)(?:[_\-. ]?space)?(?=$|[_\-. ])|_(?-i:space)-\w+?(?=$|[_\-. ])",
     re.IGNORECASE,
 )
 _PERSON = re.compile(
@@ -384,8 +387,8 @@ _VISIT_WORD = (
     r"|第[一二三四五六七八九十\d]{1,3}[次回期]|术前|术后|基线|随访|复查|治疗前|治疗后|放疗前|放疗后)"
 )
 _COUNT = (
-    r"\d{1,3}[ _\-]?(?:months?|mois|monate?|mth|mo|m|weeks?|wks?|w|wochen?|semaines?|days?|tage?|years?|yrs?|y|jahre?"
-    r"|hours?|hrs?|h)"
+    r"(?:\d{1,3}[ _\-]?(?:months?|mois|monate?|mth|mo|weeks?|wks?|wochen?|semaines?|days?|tage?|years?|yrs?|jahre?"
+    r"|hours?|hrs?)|\d{1,2}[ _\-]?[mwyh])"  # `101M` is a man
 )
 _YEAR, _MONTH, _DAY = r"(?:19[89]\d|20[0-4]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 _MONTH_NAME = (
@@ -404,7 +407,8 @@ _DATE = (
 _VISIT = re.compile(
     rf"{_START}(?:(?:(?:mri?|mrt|irm|anat)[_\-]?)?(?P<date>{_DATE})"
     rf"|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}[a-z]?(?:-\d{{1,2}})?"
-    rf"|(?:sessions?|ses|visits?|visite|besuch|tp|time[ _\-]?points?|zeitpunkt)[ _\-]?[a-h]|{_VISIT_WORD}|{_COUNT})"
+    rf"|(?:sessions?|ses|visits?|visite|besuch|tp|time[ _\-]?points?|zeitpunkt)[ _\-]?[a-h]|ses-[a-z]+\d+"
+    rf"|{_VISIT_WORD}|{_COUNT})"
     rf"{_END}",
     re.IGNORECASE,
 )
@@ -764,6 +768,8 @@ def kind_of(word: str) -> str:
         return "number"
     if lower in _TECHNICAL or _TECHNICAL_PATTERN.fullmatch(lower):
         return "technical"
+    if (match := _NUMBERED.fullmatch(lower)) and _is_odd(match):
+        return "id"
     pieces = [piece for piece in _pieces(word) if piece]
     if _PARCELS.fullmatch(lower):
         return "mask"
@@ -782,6 +788,12 @@ def kind_of(word: str) -> str:
     if len(pieces) > 1 and (kinds := {kind_of(piece) for piece in pieces}) <= {"technical", "modality"}:
         return "modality" if "modality" in kinds else "technical"  # `AllT2`, `originalImg`
     return "word" if found.words and len(lower) > 1 and not re.search(r"\d", lower) else "id"
+
+
+def _is_odd(numbered: re.Match[str]) -> bool:
+    """Whether letters around T1, T2 or `seg` in a word with a number are no word that describes images."""
+    letters = numbered["behind"] or numbered["before"]
+    return not _may_stand_in_a_mask(letters)
 
 
 def is_generic(text: str) -> bool:

@@ -337,12 +337,14 @@ def _outer_units(
     result: dict[Chain, tuple[Chain, str, str]] = {}
     read: set[str] = set()
     guessed: list[str] = []
+    around = _folder_around(below, of)
     for base, words in below.items():
         shared = any(len(parents[word]) > 1 for word in words)
         inside = [(*base, word) for word in words]
         siblings = [of[chain] for chain in inside]
         several = any(parted[chain] > 1 for chain in inside)
         owner = _owner(base, under)
+        stated = base in of and of[base].visits
         for word in words:
             chain = (*base, word)
             use = of[chain]
@@ -354,8 +356,14 @@ def _outer_units(
                 continue  # `101/101-001/Week12`, `101/101_AB/m12`: the visits stand below already
             if word.isdecimal() and parted[chain] and several:
                 continue  # `uvm1/uvm1_03_01`: visits stood behind it
-            if not numbers and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
-                if word.isdecimal() and not has_digit(owner) and not is_group(owner) and 1 < len(words) <= _FEW:
+            if not numbers and base == around and not has_digit(word):
+                guessed.append(f"{base[-1]}/{word}")
+                continue
+            # `Anna/V02` is a visit beside `Anna/baseline` or `Bert/V02`
+            few = len(words) <= _FEW and not is_group(owner)
+            visit = numbers or (few and (stated or shared) and VISIT_LETTER.fullmatch(word))
+            if not visit and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
+                if few and word.isdecimal() and not has_digit(owner) and len(words) > 1:
                     guessed.append(f"{base[-1]}/{word}")
                 continue
             beside = (of[base].roles if use.visits else of[base].bare) if base in of else frozenset()
@@ -369,8 +377,17 @@ def _outer_units(
         told.append(_sentence(read, "folders and names below those of patients"))
     if guessed:
         some = examples(sorted(guessed))
-        told.append(f"numbers below names ({some}) were read as patients; if they are visits of one, write a manifest")
+        told.append(f"names below others ({some}) were read as patients; if they are visits of one, write a manifest")
     return result
+
+
+def _folder_around(below: Mapping[Chain, Collection[str]], uses: Collection[Chain]) -> Chain | None:
+    """The folder around everything, of several names, if its own is no patient's: `zenodo_7890123` or `Data_v2`."""
+    first = min(below, key=len, default=())
+    if len(first) != 1 or len(below[first]) < 2 or any(chain[:1] != first or chain == first for chain in uses):
+        return None
+    (name,) = first
+    return first if owns(name) and not (is_person(name) or is_generic(name)) else None
 
 
 def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, repeats: int, parents: int) -> bool:
@@ -393,7 +410,7 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
     if (_SHORT_DATE.fullmatch(word) and _are_days(siblings)) or _are_counted(siblings, parents):
         return False
     if shared:
-        return _digits(word) > max(_digits(parent), 2)
+        return _end_digits(word) > max(_digits(parent), 2)
     counted = all(re.fullmatch(r"0?\d", one) for one in siblings)
     return not (is_person(parent) or (is_generic(parent) and counted))
 
@@ -604,6 +621,10 @@ def _kind(unit: str) -> str:
 
 def _digits(text: str) -> int:
     return sum(letter.isdecimal() for letter in text)
+
+
+def _end_digits(text: str) -> int:
+    return len(text) - len(text.rstrip("0123456789"))
 
 
 def _last_digits(text: str) -> int:

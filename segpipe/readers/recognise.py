@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "12"
+RULES_VERSION = "13"
 """Changes with every change of a word or a rule."""
 
 
@@ -77,6 +77,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bdark ?fl(?:uid)?\b|\bt2w? df\b|\bda ?fl\b|fluid ?att?en\w*( inversion( recovery)?)?", " flair "),
     (r"\bmp ?rage\b", " mprage "),
     (r"\bmp ?2 ?rage\b", " mp2rage "),
+    (r"\binv ([12])\b", r" inv\1 "),
     (r"\bapparent diffusion( coefficients?)?", " adc "),
     (r"\bb ?=? ?(?:0|[1-9]\d{1,3})\b(?! ?(?:map|shim|t\b))", " bvalue "),
     (r"\b(?:b0|b1|(?:spin ?echo ?)?field|b0rf) ?(?:map\w*|karte|shim\w*)", " fieldmap "),

@@ -240,6 +240,56 @@ class TestWhoseItIs:
         paths = expand("<p>/mri/T1.mgz", "<p>/mri/orig/001.mgz", p=("hanna", "jonas"))
         assert set(visits(read(tmp_path, *paths, "hanna/mri/orig/002.mgz"))) == {"hanna", "jonas"}
 
+    @pytest.mark.parametrize("around", ["zenodo_7890123", "MRI_Data_v2"])
+    def test_people_without_numbers_in_a_folder_around_all(self, tmp_path: Path, around: str) -> None:
+        listing = read(tmp_path, *expand(f"{around}/<p>/<w>.nii", p=("anna", "bert", "carl"), w=("T1", "FLAIR")))
+        assert set(visits(listing)) == {"anna", "bert", "carl"}
+        assert any(f"{around}/anna, {around}/bert" in sentence for sentence in listing.told) == (
+            around == "zenodo_7890123"
+        )
+
+    def test_what_all_names_say_behind_a_patient_is_nobody(self, tmp_path: Path) -> None:
+        paths = expand(
+            "R1/ATL_00<p>/ses_1/ATL_00<p>_ses_1_space_MNI152NLin2009aSym_<w>.nii", p=("1", "2"), w=("T1w", "mask")
+        )
+        assert set(visits(read(tmp_path, *paths))) == {"ATL_001", "ATL_002"}
+
+    @pytest.mark.parametrize("name", ["MSSEG01", "T2DM01"])
+    def test_a_word_and_a_number_in_one_are_a_patients(self, tmp_path: Path, name: str) -> None:
+        paths = expand(f"{name}<p>/{name}<p>_<w>.nii", f"{name}<p>_<w>.nii", p=("2", "3"), w=("T1", "FLAIR"))
+        for place, some in (("folders", paths[:4]), ("flat", paths[4:])):
+            listing = read(tmp_path / place, *some)
+            assert {scan.subject: scan.modalities for scan in listing.scans} == dict.fromkeys(
+                (f"{name}2", f"{name}3"), ("FLAIR", "T1")
+            )
+
+    def test_visits_by_a_letter_below_people_without_numbers(self, tmp_path: Path) -> None:
+        alike = read(tmp_path / "alike", *expand("<p>/<v>/T1.nii", p=("Anna", "Bert"), v=("V01", "V02")))
+        other = read(tmp_path / "other", "Anna/V02/T1.nii", "Anna/baseline/T1.nii", "Anna_ses-M06_T1w.nii")
+        assert {name: len(found) for name, found in visits(alike).items()} == {"Anna": 2, "Bert": 2}
+        assert {name: len(found) for name, found in visits(other).items()} == {"Anna": 3}
+
+    @pytest.mark.parametrize(
+        "pattern", ["sub-07/<v>/anat/sub-07_<v>_T1w.nii", "sub-07/anat/sub-07_<v>_T1w.nii", "sub-07_<v>_T1w.nii"]
+    )
+    @pytest.mark.parametrize("visit", ["V<n>", "2019010<n>", "month0<n>"])
+    def test_other_words_for_sessions_of_bids(self, tmp_path: Path, pattern: str, visit: str) -> None:
+        listing = read(
+            tmp_path, *expand(pattern.replace("<v>", visit), n=("1", "2")), "sub-08/anat/sub-08_T1_w_T1w.nii"
+        )
+        assert {name: len(found) for name, found in visits(listing).items()} == {"sub-07": 2, "sub-08": 1}
+
+    def test_a_number_behind_a_subjects_letters(self, tmp_path: Path) -> None:
+        paths = expand("sub-HUG_<p>_ses-d<n>_T1w.nii", "sub-UKE_<p>_T1w.nii", p=("21", "22"), n=("1", "2"))
+        found = {name: len(sessions) for name, sessions in visits(read(tmp_path, *paths)).items()}
+        assert found == {"sub-HUG_21": 2, "sub-HUG_22": 2, "sub-UKE_21": 1, "sub-UKE_22": 1}
+
+    def test_a_man_is_no_month(self, tmp_path: Path) -> None:
+        assert set(visits(read(tmp_path, *expand("<p>/<w>.nii", p=("101M", "102F"), w=("T1", "FLAIR"))))) == {
+            "101M",
+            "102F",
+        }
+
 
 class TestCopiesOfShares:
     """Copies by their words."""
@@ -262,6 +312,12 @@ class TestCopiesOfShares:
 def test_a_sign_that_is_a_digit_and_no_number_stops_nothing(tmp_path: Path, path: str) -> None:
     listing = read(tmp_path, path, "P2/P2_T1.nii")
     assert {file.path for scan in listing.scans for file in scan.files} == {path, "P2/P2_T1.nii"}
+
+
+def test_space_is_a_pulse_or_where_an_image_lies() -> None:
+    said = {name: describe(name).role for name in ("t2-space-dark-fluid-sag", "T2_SPACE-FLAIR", "T1w_space-FLAIR")}
+    assert said == {"t2-space-dark-fluid-sag": "FLAIR", "T2_SPACE-FLAIR": "FLAIR", "T1w_space-FLAIR": "T1"}
+    assert [describe(name).role for name in ("sub_1_inv_1_MP2RAGE", "UNI_MP2RAGE")] == ["inversion", "T1"]
 
 
 def test_words_for_a_flair_among_those_of_processing() -> None:

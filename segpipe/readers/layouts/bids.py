@@ -1,9 +1,10 @@
 """Brain Imaging Data Structure (bids-specification.readthedocs.io), as people have it: `sub-…[_ses-…]_…_<suffix>`.
 
 A file belongs to BIDS where a folder or the beginning of its name is `sub-…`. The subject and session are those of the
-folders, or of the name where there are none; labels may have dashes and underscores. Images are raw, in `anat` or no
-folder of a data type; those of derivatives are taken where a subject has no others. Masks have a suffix or an entity
-of masks and no word of the brain or of tissues; one in the space of its image comes first.
+folders, or of the name where there are none; labels may have dashes and underscores, and other words for visits stand
+for sessions. Images are raw, in `anat` or no folder of a data type; those of derivatives are taken where a subject has
+no others. Masks have a suffix or an entity of masks and no word of the brain or of tissues; one in the space of its
+image comes first.
 """
 
 import json
@@ -11,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from segpipe.readers.archive import (
     Archive,
@@ -27,15 +29,29 @@ from segpipe.readers.archive import (
 )
 from segpipe.readers.entries import Entries
 from segpipe.readers.labels import convention_by_name
-from segpipe.readers.names import BRAIN, MASK, MODALITIES, Said, describe, is_map_of, is_mask_word, is_site, modality
+from segpipe.readers.names import (
+    BRAIN,
+    MASK,
+    MODALITIES,
+    VISIT_LETTER,
+    Said,
+    describe,
+    is_map_of,
+    is_mask_word,
+    is_site,
+    kind_of,
+    modality,
+    take_visits,
+)
 from segpipe.readers.people import examples
 from segpipe.readers.recognise import recognise
 
 _SES = r"ses(?:s|sion)?"
 _SUBJECT, _SESSION = re.compile(r"sub-.+", re.IGNORECASE), re.compile(rf"{_SES}-.+", re.IGNORECASE)
 _FOLDER = re.compile(rf"(?P<subject>sub-.+?)(?:_(?P<session>{_SES}-.+?))?(?:\.long\..+)?", re.IGNORECASE)
-_FLAT = re.compile(
-    rf"(?P<subject>sub-.+?)(?:_(?P<session>{_SES}-.+?))?(?P<rest>(?:_(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)",
+_FLAT = re.compile(  # `sub-HUG_21` is a subject; of `sub-01_21` nobody knows what the number is
+    r"(?P<subject>sub-(?:[^\W\d_]+_\d+|.+?))"
+    rf"(?:_(?P<session>{_SES}-.+?))?(?P<rest>(?:_(?!{_SES}-)(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)",
     re.IGNORECASE,
 )
 _SESSION_START = re.compile(rf"({_SES}-[^_]+(?:_(?![^_]*-)[^_]+(?=_[^_]*[-_]))*)_?", re.IGNORECASE)
@@ -151,6 +167,9 @@ def _parse(entry: Entry) -> _Name | None:
         session = match[1]
         rest = rest[match.end() :]
     above = [folder for folder in folders[:place] if not _SESSION.fullmatch(folder)]
+    if not session:  # `sub-01/V02/anat` and `sub-01_20190312_T1w` break a rule of BIDS
+        session = next(filter(_is_visit, (*inside, *rest.split("_")[:-1])), "")
+        rest = "_".join(word for word in rest.split("_") if word != session)
     if not session:  # `ses-1/sub-01_T1w`: the data of one session lie together
         session = next((folder for folder in folders[:place] if _SESSION.fullmatch(folder)), "")
     derived = next((n for n, folder in enumerate(above) if _DERIVED.fullmatch(folder)), None)
@@ -169,6 +188,13 @@ def _parse(entry: Entry) -> _Name | None:
         suffix=suffix,
         said=said if said and (said.role in (MASK, BRAIN) or said.role in MODALITIES) else None,
     )
+
+
+@lru_cache(maxsize=1 << 12)
+def _is_visit(name: str) -> bool:
+    """Whether a name is a visit alone by its words, or a letter for visits with a number, which T1 is not."""
+    visits, rest = take_visits(name)
+    return bool(visits and not rest) or (VISIT_LETTER.fullmatch(name) is not None and kind_of(name) != "modality")
 
 
 def _root(folders: Iterable[str]) -> str:
