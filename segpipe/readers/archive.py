@@ -10,7 +10,9 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, overload
 
 import fsspec
@@ -30,6 +32,7 @@ _COPY = re.compile(
     r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)|\.long\.",
     re.IGNORECASE,
 )
+_AT_ONCE = 8  # folders of a remote file system that a driver asks for; its many tasks ask for one each
 _LONGEST_NAME = 120
 _LONGEST_FILE = 255
 _READ = (*NIFTI, *itk.SUFFIXES)
@@ -429,7 +432,7 @@ def walk(
         return _walk_local(root.rstrip("/") or "/", hidden=hidden, alone=False)
     rejected: list[Rejected] = []
     if names is None:
-        found = below(fs, root, root, rejected, hidden=hidden)
+        found = below(fs, root, root, rejected, hidden=hidden, at_once=_AT_ONCE)
     else:
         paths = [f"{root.rstrip('/')}/{name}" for name in sorted(names)]
         found = {path: fs.info(path) for path in paths if fs.exists(path)}
@@ -555,37 +558,47 @@ def below(
     rejected: list[Rejected],
     deep: bool = True,
     hidden: Counter[str] | None = None,
-) -> dict[str, dict[str, Any]]:
+    at_once: int = 1,
+) -> dict[str, Mapping[str, Any]]:
     """What is in the folder `top` but folders, by path and in order, with all below it where `deep`.
 
-    One call a folder. What is hidden is left out and counted in `hidden`.
+    One call a folder, so many `at_once`: who lists waits for answers, not for a processor. What is hidden is left out
+    and counted in `hidden`.
     Folders that cannot be listed are rejected, but `root` itself.
     """
     start = len(root.rstrip("/")) + 1
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     hidden = Counter() if hidden is None else hidden
     left = [top.rstrip("/") or "/"]
-    while left:
-        folder = left.pop()
-        try:
-            infos = fs.ls(folder, detail=True)
-        except (OSError, RuntimeError) as error:  # the latter is what clients of remote file systems raise
-            if folder == (root.rstrip("/") or "/"):
-                raise
-            rejected.append(_unlisted(f"{folder[start:]}/", type(error).__name__))
-            continue
-        for info in infos:
-            path = str(info["name"]).rstrip("/")
-            if path == folder:  # an object store's mark of a folder
-                continue
-            is_folder = info["type"] == "directory"
-            if is_hidden(f"{path[start:]}/"):
-                hidden["hidden folder" if is_folder else "hidden file"] += 1
-            elif not is_folder:
-                found[path] = info
-            elif deep:
-                left.append(path)
+    with ThreadPoolExecutor(at_once) as pool:
+        while left:
+            level, left = left, []
+            for folder, infos in zip(level, pool.map(partial(_asked, fs), level), strict=True):
+                if isinstance(infos, Exception):
+                    if folder == (root.rstrip("/") or "/"):
+                        raise infos
+                    rejected.append(_unlisted(f"{folder[start:]}/", type(infos).__name__))
+                    continue
+                for info in infos:
+                    path = str(info["name"]).rstrip("/")
+                    if path == folder:  # an object store's mark of a folder
+                        continue
+                    is_folder = info["type"] == "directory"
+                    if is_hidden(f"{path[start:]}/"):
+                        hidden["hidden folder" if is_folder else "hidden file"] += 1
+                    elif not is_folder:
+                        found[path] = info
+                    elif deep:
+                        left.append(path)
     return dict(sorted(found.items()))
+
+
+def _asked(fs: fsspec.AbstractFileSystem, folder: str) -> Sequence[Mapping[str, Any]] | Exception:
+    """What a remote file system says of a folder's content, or why it says nothing."""
+    try:
+        return fs.ls(folder, detail=True)
+    except (OSError, RuntimeError) as error:  # the latter is what clients of remote file systems raise
+        return error
 
 
 def is_hidden(path: str) -> bool:
