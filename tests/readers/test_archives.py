@@ -279,6 +279,11 @@ class TestWhoseItIs:
         )
         assert {name: len(found) for name, found in visits(listing).items()} == {"sub-07": 2, "sub-08": 1}
 
+    @pytest.mark.parametrize("pattern", ["sub-07/anat/sub-07_<v>_T1w.nii", "sub-07_<v>_T1w.nii"])
+    def test_a_number_behind_a_sessions_letters(self, tmp_path: Path, pattern: str) -> None:
+        listing = read(tmp_path, *expand(pattern, v=("ses-month_3", "ses-month_12")))
+        assert visits(listing) == {"sub-07": {"ses-month_3", "ses-month_12"}}
+
     def test_a_number_behind_a_subjects_letters(self, tmp_path: Path) -> None:
         paths = expand("sub-HUG_<p>_ses-d<n>_T1w.nii", "sub-UKE_<p>_T1w.nii", p=("21", "22"), n=("1", "2"))
         found = {name: len(sessions) for name, sessions in visits(read(tmp_path, *paths)).items()}

@@ -49,12 +49,13 @@ from segpipe.readers.recognise import recognise
 _SES = r"ses(?:s|sion)?"
 _SUBJECT, _SESSION = re.compile(r"sub-.+", re.IGNORECASE), re.compile(rf"{_SES}-.+", re.IGNORECASE)
 _FOLDER = re.compile(rf"(?P<subject>sub-.+?)(?:_(?P<session>{_SES}-.+?))?(?:\.long\..+)?", re.IGNORECASE)
-_FLAT = re.compile(  # `sub-HUG_21` is a subject; of `sub-01_21` nobody knows what the number is
-    r"(?P<subject>sub-(?:[^\W\d_]+_\d+|.+?))"
-    rf"(?:_(?P<session>{_SES}-.+?))?(?P<rest>(?:_(?!{_SES}-)(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)",
+_COUNTED = r"[^_]*[^\W\d_]_\d+(?=_)"  # `HUG_21`, `month_3`; of `01_21` nobody knows what the number is
+_FLAT = re.compile(
+    rf"(?P<subject>sub-(?:{_COUNTED}|.+?))(?:_(?P<session>{_SES}-(?:{_COUNTED}|.+?)))?"
+    rf"(?P<rest>(?:_(?!{_SES}-)(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)",
     re.IGNORECASE,
 )
-_SESSION_START = re.compile(rf"({_SES}-[^_]+(?:_(?![^_]*-)[^_]+(?=_[^_]*[-_]))*)_?", re.IGNORECASE)
+_SESSION_START = re.compile(rf"({_SES}-(?:{_COUNTED}|[^_]+(?:_(?![^_]*-)[^_]+(?=_[^_]*[-_]))*))_?", re.IGNORECASE)
 _ENTITY = re.compile(r"(?P<key>[a-zA-Z]+)-(?P<value>.+)")
 _DATATYPES = (
     "func",
