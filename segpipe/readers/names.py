@@ -23,7 +23,9 @@ _WORD = re.compile(r"[^\W_]+")
 _DIGIT, _DIGITS = re.compile(r"\d"), re.compile(r"\d+")
 _NUMBER_BEHIND = re.compile(r"[_\-. ](\d+)(?![^\W_])")
 _CASE = re.compile(r"((?:.*\D)?)\d{5}((?:\D.*)?)")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})|(?<=[a-z])(?=T[12])|(?<=[A-Z\d])(?=lesion)")
+_CAMEL = re.compile(
+    r"(?<=[a-z])(?=[A-Z][a-z])|(?<=\dD)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})|(?<=[a-z])(?=T[12])|(?<=[A-Z\d])(?=lesion)"
+)
 
 # Masks. `_STRONG` are words for a mask wherever they describe a file; `_WEAK` are words for what a mask shows, which
 # name studies and patients as well.
@@ -314,7 +316,7 @@ _TECHNICAL = frozenset(
 _TECHNICAL_PATTERN = re.compile(
     r"\d*mm|\dx\dx?\d?|[1-7]d|[1-7]t|iso\d*|(?:images?|imgs?)(?:tr|ts|val|train|test)|(?:anat|nifti|scan)\d+"
     r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
-    r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|\d?(?:inverse)?warp|brain\w*extract\w*"
+    r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|run\d+|\d?(?:inverse)?warp|brain\w*extract\w*"
 )
 _WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl|darkfluid")
 _NATIVE = re.compile(r"(?<![^\W_])native?(?![^\W_])", re.IGNORECASE)
@@ -391,9 +393,12 @@ _COUNT = (
     r"|hours?|hrs?)|\d{1,2}[ _\-]?[mwyh])"  # `101M` is a man
 )
 _YEAR, _MONTH, _DAY = r"(?:19[89]\d|20[0-4]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
-_MONTH_NAME = (
-    r"(?:jan|f[eé]b|fev|mar|m[aä]r|maa|apr|abr|avr|may|mai|maj|mei|jun|juin|giu|jul|juil|lug|aug|ao[uû]|sep|sept|oct|okt|ott|nov"
-    r"|dec|d[eé]c|dez|dic|ene(?=ro)|gen(?=naio)|mag(?=gio)|ago(?=sto)|set(?=t?emb)|out(?=ubro))[a-z]{0,7}"
+_MONTH_NAME = (  # nothing else begins so: `Meier_2019` and `Decker_2019` are people
+    r"(?:jan(?:uar[iy]?|vier|eiro)?|j[aä]nner|ene(?:ro)?|gen(?:naio)?|feb(?:ruar[iy]?|rero|braio)?|f[eé]v(?:rier|ereiro)?"
+    r"|mar(?:ch|s|zo|[cç]o)?|m[aä]rz?|maa(?:rt)?|apr(?:ile?)?|abr(?:il)?|avr(?:il)?|mayo?|maio?|maja?|mei|mag(?:gio)?"
+    r"|jun[ei]?|jun(?:io|ho)|juin|giu(?:gno)?|jul[iy]?|jul(?:io|ho)|juil(?:let)?|lug(?:lio)?|aug(?:ust(?:us)?)?|ago(?:sto)?|ao[uû]t?"
+    r"|sept?(?:ember|embre|iembre)?|set(?:t?embre|embro)?|o[ck]t(?:ober|obre|ubre)?|ott(?:obre)?|out(?:ubro)?"
+    r"|nov(?:ember|embre|iembre|embro)?|d[eé][cz](?:ember|embre|embro)?|dic(?:iembre|embre)?)"
 )
 _CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:[._]?\d{1,6})?)?)?"
 _DATE = (
@@ -846,6 +851,7 @@ def _may_stand_in_a_mask(piece: str) -> bool:
         _fits(_STRONG, piece)
         or _fits(_WEAK, piece)
         or piece in _TECHNICAL
+        or bool(_TECHNICAL_PATTERN.fullmatch(piece))
         or len(piece) == 1
         or bool(recognise(piece).words)
     )

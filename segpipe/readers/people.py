@@ -338,6 +338,7 @@ def _outer_units(
     read: set[str] = set()
     guessed: list[str] = []
     around = _folder_around(below, of)
+    dated = {chain[:-1] for chain, use in of.items() if chain and any(use.visits) and not has_digit(chain[-1])}
     for base, words in below.items():
         shared = any(len(parents[word]) > 1 for word in words)
         inside = [(*base, word) for word in words]
@@ -362,8 +363,10 @@ def _outer_units(
             # `Anna/V02` is a visit beside `Anna/baseline` or `Bert/V02`
             few = len(words) <= _FEW and not is_group(owner)
             visit = numbers or (few and (stated or shared) and VISIT_LETTER.fullmatch(word))
+            # and so is `Meier/5885` beside `Kunz/2001-03-10`
+            visit = visit or (word.isdecimal() and base[:-1] in dated and not has_digit(base[-1]) and few)
             if not visit and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
-                if few and word.isdecimal() and not has_digit(owner) and len(words) > 1:
+                if few and word.isdecimal() and not (_HOSPITAL.fullmatch(word) or owns(owner)) and len(words) > 1:
                     guessed.append(f"{base[-1]}/{word}")
                 continue
             beside = (of[base].roles if use.visits else of[base].bare) if base in of else frozenset()

@@ -976,6 +976,9 @@ class TestDrawnLayouts:
             (expand("Meier/image_<n>/<w>.nii", n=("1", "2"), w=("T1", "FLAIR")), {"Meier": 2}),
             (expand("MSSEG2016/<p>/T1.nii", p=("A7", "B2")), {"A7": 1, "B2": 1}),
             (expand("edinburgh/pt01.<d>/T1.nii", d=("2009-03-04", "2010-03-04")), {"edinburgh_pt01": 2}),
+            (["Meier/5885/T1.nii", "Meier/5990/T1.nii", "Kunz/2001-03-10/T1.nii"], {"Meier": 2, "Kunz": 1}),
+            (expand("<p>/T1.nii", p=("Meier_2019", "Decker_2019")), {"Meier_2019": 1, "Decker_2019": 1}),
+            (expand("DEV_00<n>/<w>.nii", n=("1", "2"), w=("T1", "bold_RUN1")), {"DEV_001": 1, "DEV_002": 1}),
             (expand("out/<a>-Case<n>/<a>-t1n.nii", a=("Aug0", "Aug1"), n=("1", "2")), {"out_Case1": 2, "out_Case2": 2}),
         ],
     )
@@ -1012,6 +1015,9 @@ class TestDrawnLayouts:
         listing = read(tmp_path, *expand("fcd/sub-<n>/<w>_reg.nii", n=("1", "3"), w=("t1", "flair", "roi")))
         assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1")] * 2
         assert [scan.files[-1].role for scan in listing.scans] == [MASK] * 2
+        maps = read(tmp_path / "maps", "sub-1/T1_brain.nii", "sub-1/T1_GM_to_template_GM.nii")
+        assert roles(maps) == {"sub-1/T1_brain.nii": "T1"}
+        assert kind_of("3DLesionAnnotations") == "mask"
 
     def test_a_word_before_a_masks_is_no_visit_and_a_patients_name_in_it_tells_whose_it_is(
         self, tmp_path: Path

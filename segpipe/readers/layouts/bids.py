@@ -375,6 +375,7 @@ def _scan_files(images: Iterable[_Name], subject: str) -> Iterator[Found]:
     for name in images:
         role = _image_role(name) or name.suffix
         rank = is_copy(name.root) * 4 + (name.space != _NATIVE) * 2 + ("acq" in name.entities)
+        rank += 8 * name.said.label.count("-") if name.said else 0  # `T1_brain` before `T1_GM_to_template`
         yield Found(subject, subject, name.session, role, name.entry, rank=rank)
 
 

@@ -1122,7 +1122,7 @@ def _candidates(
     if subject not in sessions and len(ends.get(subject, ())) == 1:
         (subject,) = ends[subject]
     if subject not in sessions:  # `seg_ARE`, where `ARE` is a patient
-        words = {*_WORD.findall(stem(item.entry.name))}
+        words = {word for word in _WORD.findall(stem(item.entry.name)) if not word.isdecimal() or len(word) > 4}
         named = {whole for word in words for whole in ({word} & sessions.keys() or ends.get(word, set()))}
         subject = named.pop() if len(named) == 1 else subject
     scans = list(sessions.get(subject, {}).values())
