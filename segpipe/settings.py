@@ -333,8 +333,8 @@ class ExportSettings:
     )
     clean: bool = option(
         "let segment leave out what is too small to be a lesion, parts of a region with nothing inside, such as oedema"
-        " without a tumour, and enhancing tumour that is not bright: chosen on labelled scans of the training, for no"
-        " region in which that does not fit; needs --warehouse",
+        " without a tumour, and tumour that is not bright: chosen on labelled scans of the training, for no region in"
+        " which that does not fit; needs --warehouse",
         True,
     )
     cut: bool = option(

@@ -1,14 +1,16 @@
-"""Enhancing tumour that is not bright after contrast agent, which is none by its definition.
+"""Voxels of a tumour that are not as bright as it is by its definition.
 
 The enhancing tumour of the BraTS benchmark is what is brighter in T1Gd than before contrast agent and than normal brain
-(Bakas et al. 2018, arXiv 1811.02629). A network that has learnt from few patients paints it where a core usually
-enhances, whether it does or not. How bright it must be at least, in standard deviations of the brain in T1Gd above the
-brain's mean, is chosen on patients whose labels are known. Voxels that are less stay core.
+(Bakas et al. 2018, arXiv 1811.02629), and what surrounds the core, oedema, is what is bright in FLAIR (Menze et al.
+2015, doi 10.1109/TMI.2014.2377694). A network that has learnt from few patients paints both where they usually lie,
+bright or not. How bright a voxel must be at least, in standard deviations of the brain in these images above the
+brain's mean, is chosen on patients whose labels are known. An enhancing voxel that is less stays core; one of the whole
+tumour that is less, and lies in no region inside it, is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +21,8 @@ from segpipe.core.patients import by_patient
 from segpipe.core.prediction import ScanInput, SliceBatch
 from segpipe.core.regions import LabelConvention
 
-REGION, MODALITY = "enhancing_tumour", "T1ce"
-"""The region that is bright by its definition, and in which images."""
+IMAGES = {"enhancing_tumour": "T1ce", "whole_tumour": "FLAIR"}
+"""The regions that are bright by their definition, and in which images."""
 
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Least brightnesses that may be chosen, in standard deviations of the brain above its mean."""
@@ -48,39 +50,41 @@ class Least:
 
 @dataclass(eq=False)
 class Passing:
-    """The slices of a scan as they go by to a predictor, one `channel` of which is kept."""
+    """The slices of a scan as they go by to a predictor, of which the `channels` that tell of a region are kept."""
 
     scan: ScanInput
-    channel: int
-    _stored: np.ndarray | None = field(default=None, init=False)
+    channels: Mapping[str, int]
+    _stored: dict[int, np.ndarray] = field(default_factory=dict, init=False)
 
     def of(self, batches: Iterable[SliceBatch]) -> Iterator[SliceBatch]:
         """The same batches."""
         for indices, channels in batches:
-            kept = channels[self.channel]
-            if self._stored is None:
-                self._stored = np.zeros(self.scan.shape, kept.dtype)
-            self._stored[list(indices)] = kept
+            for channel in set(self.channels.values()):
+                kept = channels[channel]
+                if channel not in self._stored:
+                    self._stored[channel] = np.zeros(self.scan.shape, kept.dtype)
+                self._stored[channel][list(indices)] = kept
             yield indices, channels
 
-    def brightness(self, places: np.ndarray) -> np.ndarray:
-        """How bright the voxels at these flat indices (n,) are, float32 (n,); only once the batches have gone by.
+    def brightness(self, region: str, places: np.ndarray) -> np.ndarray:
+        """How bright the voxels at these flat indices (n,) are in the images of a region, float32 (n,).
 
-        NaN where no slice came or where a voxel is not finite.
+        Only once the batches have gone by; NaN where no slice came or where a voxel is not finite.
         """
-        if self._stored is None:
+        channel = self.channels[region]
+        if channel not in self._stored:
             return np.full(len(places), np.nan, np.float32)
-        mean, inverse = (values[self.channel] for values in self.scan.stored_statistics())
+        mean, inverse = (values[channel] for values in self.scan.stored_statistics())
         with np.errstate(invalid="ignore", over="ignore"):
-            return (self._stored.reshape(-1)[places].astype(np.float32) - mean) * inverse
+            return (self._stored[channel].reshape(-1)[places].astype(np.float32) - mean) * inverse
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a network takes for the region in a scan: brightness (n,) of these voxels, and which of them are it.
+    """What a network takes for a region in a scan: brightness (n,) of these voxels, and which of them are it.
 
-    Of the true ones it `missed` some. Scans of one `patient` count as one; one without a name is of a patient of its
-    own.
+    It is infinite in regions inside of it, which stay. Of the true voxels it `missed` some. Scans of one `patient`
+    count as one; one without a name is of a patient of its own.
     """
 
     brightness: np.ndarray
@@ -97,26 +101,33 @@ class Found:
         return dice(hit, false, true - hit) if true or false else 1.0
 
 
-def channel_of(modalities: Sequence[str], regions: Iterable[str]) -> int | None:
-    """Which channel tells how bright the region is; None for a model without one of both.
+def channels_of(modalities: Sequence[str], regions: Iterable[str]) -> dict[str, int]:
+    """Which channel tells how bright each region is, of those that are bright and whose images a model sees.
 
-    >>> channel_of(("FLAIR", "T1ce"), ("tumour_core", "enhancing_tumour"))
-    1
+    >>> channels_of(("FLAIR", "T1ce"), ("tumour_core", "enhancing_tumour"))
+    {'enhancing_tumour': 1}
     """
-    return modalities.index(MODALITY) if MODALITY in modalities and REGION in regions else None
+    regions = set(regions)
+    return {
+        region: modalities.index(name) for region, name in IMAGES.items() if region in regions and name in modalities
+    }
 
 
-def keep_bright(labels: np.ndarray, convention: LabelConvention, least: float, passed: Passing) -> np.ndarray:
-    """A label map, uint8 (slices, rows, columns), in which no voxel of the region is as dull as `least` or duller.
+def keep_bright(
+    labels: np.ndarray, convention: LabelConvention, least: Mapping[str, float], passed: Passing
+) -> np.ndarray:
+    """A label map, uint8 (slices, rows, columns), in which no voxel of a region is as dull as its `least` or duller.
 
-    Such a voxel gets the label of the smallest region around it, as in `segpipe.core.cleaning.clean`. A new array where
-    something changes, else `labels` itself.
+    Voxels of regions inside it stay. A voxel that goes gets the label of the smallest region around it, as in
+    `segpipe.core.cleaning.clean`. A new array where something changes, else `labels` itself.
     """
-    places = np.flatnonzero(np.isin(labels, convention.regions[REGION]))
-    dull = places[~(passed.brightness(places) > least)]
-    if len(dull):
-        labels = labels.copy()
-        labels.reshape(-1)[dull] = outer_labels(convention)[REGION]
+    around, own = outer_labels(convention), dict(zip(convention.regions, convention.paint, strict=True))
+    for region in (region for region in passed.channels if region in least):
+        places = np.flatnonzero(labels == own[region])
+        dull = places[~(passed.brightness(region, places) > least[region])]
+        if len(dull):
+            labels = labels.copy()
+            labels.reshape(-1)[dull] = around[region]
     return labels
 
 

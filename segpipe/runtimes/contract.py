@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from segpipe import registry
-from segpipe.core.brightness import REGION, Passing, channel_of, keep_bright
+from segpipe.core.brightness import Passing, channels_of, keep_bright
 from segpipe.core.cleaning import clean
 from segpipe.core.evidence import keep_supported
 from segpipe.core.prediction import Predictor, ScanInput, Segmented, SliceBatch
@@ -100,14 +100,9 @@ class CleanedPredictor:
         """See `Predictor.segment`. A scan whose spacing nobody states is left as it is."""
         convention = CONVENTIONS[self.bundle.label_convention]
         voxel_ml = math.prod(scan.spacing_mm) / 1000
-        channel = channel_of(self.bundle.modalities, self.bundle.brightness)
-        if channel is None:
-            found = self.predictor.segment(scan, batches)
-            labels = found.labels
-        else:
-            passing = Passing(scan, channel)
-            found = self.predictor.segment(scan, passing.of(batches))
-            labels = keep_bright(found.labels, convention, self.bundle.brightness[REGION], passing)
+        passing = Passing(scan, channels_of(self.bundle.modalities, self.bundle.brightness))
+        found = self.predictor.segment(scan, passing.of(batches))
+        labels = keep_bright(found.labels, convention, self.bundle.brightness, passing)
         labels = keep_supported(labels, convention, self.bundle.evidence)
         labels = clean(labels, convention, self.bundle.cleaning, voxel_ml, self.bundle.presence)
         left = region_runs(labels, convention.regions)

@@ -79,13 +79,28 @@ def test_how_bright_the_enhancing_tumour_must_be_is_chosen_before_the_thresholds
     levels = Levels.of(SHAPE, tuple(slice(0, length) for length in SHAPE), sure, grid_with(0.5))
     one = Labelled.of(levels, truth, BRATS, BRATS, 0.001, unseen=True)
     assert decisions([one] * 3, BRATS, 0.5).fields == NOTHING | {"thresholds": {"enhancing_tumour": 0.6}}
-    bright = np.where(truth.reshape(-1)[levels.places] == 4, 2, 0).astype(np.float32)
+    bright = {"enhancing_tumour": np.where(truth.reshape(-1)[levels.places] == 4, 2, 0).astype(np.float32)}
     chosen = decisions([replace(one, bright=bright)] * 3, BRATS, 0.5)
     assert chosen.fields == NOTHING | {"brightness": {"enhancing_tumour": 0.25}}
     told = chosen.told["brightness"]["enhancing_tumour"]
     assert (told["least"], told["patients"], told["dice_after"]) == (0.25, 3, 1.0)
     assert told["dice_before"] == pytest.approx(2 * 36 / (72 + 36))
     assert decisions([replace(one, bright=bright)] * 3, BRATS, 0.5, clean=False).brightness == {}
+
+
+def test_how_bright_the_whole_tumour_must_be_asks_nothing_of_its_core() -> None:
+    """Oedema is found where the brain is not bright; the core is darker still, and true."""
+    truth, _ = maps()
+    found = truth.copy()
+    found[2:6, 14:18, 4:14] = 2
+    one = labelled(truth, found)
+    at = truth.reshape(-1)[one.levels.places]
+    bright = np.select([at == 4, at == 2], [-1, 2], 0).astype(np.float32)
+    scans = [replace(one, bright={"whole_tumour": bright}, tally=replace(one.tally, unseen=True))] * 3
+    chosen = decisions(scans, BRATS, 0.5)
+    assert chosen.fields == NOTHING | {"brightness": {"whole_tumour": 0.25}}
+    told = chosen.told["brightness"]["whole_tumour"]
+    assert (told["dice_before"], told["dice_after"]) == (pytest.approx(2 * 400 / (400 + 560)), 1.0)
 
 
 def test_visits_of_one_patient_decide_nothing() -> None:
@@ -145,15 +160,20 @@ def test_masks_lack_what_nothing_inside_speaks_for(bundle: Bundle, scan: Scan) -
     assert (found.labels != raw.labels).any()
 
 
-def test_masks_lack_what_is_not_bright(bundle: Bundle, scan: Scan) -> None:
+@pytest.mark.parametrize(
+    ("region", "own", "place", "around"), [("enhancing_tumour", 4, 2, 1), ("whole_tumour", 2, 0, 0)]
+)
+def test_masks_lack_what_is_not_bright(
+    bundle: Bundle, scan: Scan, region: str, own: int, place: int, around: int
+) -> None:
+    """`place` is that of T1ce or FLAIR among FLAIR, T1, T1ce and T2."""
     channels, described = scan
     raw = segmented(bundle, channels, described)
-    place = 2  # of FLAIR, T1, T1ce and T2
     mean, inverse = (values[place] for values in described.stored_statistics())
     bright = (channels[place] - mean) * inverse
-    least = float(np.median(bright[raw.labels == 4]))
-    bundle.with_files(brightness={"enhancing_tumour": least})
+    least = float(np.median(bright[raw.labels == own]))
+    bundle.with_files(brightness={region: least})
     found = segmented(bundle, channels, described)
-    np.testing.assert_array_equal(found.labels, np.where((raw.labels == 4) & (bright <= least), 1, raw.labels))
-    assert (found.labels == 4).any()
+    np.testing.assert_array_equal(found.labels, np.where((raw.labels == own) & (bright <= least), around, raw.labels))
+    assert (found.labels == own).any()
     assert (found.labels != raw.labels).any()

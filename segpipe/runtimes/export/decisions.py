@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from segpipe.core import brightness, cleaning, cutting, evidence
-from segpipe.core.brightness import REGION, Found, Least, Passing, channel_of
+from segpipe.core.brightness import Found, Least, Passing, channels_of
 from segpipe.core.cleaning import Choice, PredictedScan
 from segpipe.core.cutting import Levels, Tally, Threshold
 from segpipe.core.evidence import Evidence
 from segpipe.core.patients import patient_numbers
 from segpipe.core.prediction import Sample
-from segpipe.core.regions import CONVENTIONS, LabelConvention, to_regions
+from segpipe.core.regions import CONVENTIONS, LabelConvention, to_labels, to_regions
 from segpipe.core.runs import Runs, region_runs
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.export.convert import convert
@@ -78,17 +78,17 @@ def choose_decisions(
     network = prober(contents, bundle, len(os.sched_getaffinity(0)), precision, _BATCH)
     grid = cutting.grid_with(bundle.threshold)
     unseen = {sample.scan_id for sample in validation}
-    channel = channel_of(bundle.modalities, bundle.regions)
+    channels = channels_of(bundle.modalities, bundle.regions)
     found = []
     for sample, known in seen:
-        passing = None if channel is None else Passing(sample.scan, channel)
-        batches = sample.slices if passing is None else passing.of(sample.slices)
-        box, probability = network.probability(sample.scan, batches)
+        passing = Passing(sample.scan, channels)
+        box, probability = network.probability(sample.scan, passing.of(sample.slices))
         if (truth := sample.slices.truth) is not None:
             levels = Levels.of(sample.scan.shape, box, probability, grid)
             voxel_ml = math.prod(sample.scan.spacing_mm) / 1000
             one = Labelled.of(levels, truth, known, mine, voxel_ml, sample.scan_id in unseen, sample.subject)
-            found.append(one if passing is None else replace(one, bright=passing.brightness(levels.places)))
+            bright = {region: passing.brightness(region, levels.places) for region in channels}
+            found.append(replace(one, bright=bright))
     return decisions(found, mine, bundle.threshold, cut, clean)
 
 
@@ -96,14 +96,14 @@ def choose_decisions(
 class Labelled:
     """What a model says of a scan beside its labels: levels, what is to be chosen by, true regions, ml of a voxel.
 
-    `bright` says how bright the voxels of `levels` are, (n,), where the model looks at the images that tell it.
+    `bright` says how bright the voxels of `levels` are, (n,), for regions of which the model sees images that tell it.
     """
 
     levels: Levels
     tally: Tally
     truth: Mapping[str, Runs]
     voxel_ml: float
-    bright: np.ndarray | None = None
+    bright: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -121,20 +121,21 @@ class Labelled:
         tally = levels.tally(to_regions(truth, known)[..., places].astype(bool), unseen, patient)
         return cls(levels, tally, region_runs(truth, known.regions), voxel_ml)
 
-    def lit(self, mine: LabelConvention, trained: float) -> Found:
-        """What is found of `REGION` with the threshold of the training, which is to be bright."""
-        assert self.bright is not None  # only of models that look at what tells it
-        place, true = mine.region_names.index(REGION), self._true(REGION)
-        found = self.levels.levels[:, place] > self.levels.grid.index(trained)
-        places = self.levels.places[found]
-        hits = true.reshape(-1)[places]
-        missed = self.truth[REGION].voxels - int(hits.sum())
-        return Found(self.bright[found], hits, missed, self.tally.unseen, self.tally.patient)
+    def lit(self, region: str, mine: LabelConvention, trained: float) -> Found:
+        """What is found of a region that is to be bright, with the threshold of the training."""
+        labels = to_labels(self.levels.levels > self.levels.grid.index(trained), mine)
+        found = np.isin(labels, mine.regions[region])
+        own = labels[found] == mine.paint[mine.region_names.index(region)]
+        true = self._true(region).reshape(-1)[self.levels.places[found]]
+        missed = self.truth[region].voxels - int(true.sum())
+        bright = np.where(own, self.bright[region][found], np.float32(np.inf))
+        return Found(bright, true, missed, self.tally.unseen, self.tally.patient)
 
-    def without_dull(self, mine: LabelConvention, least: float) -> Labelled:
-        """The same with nothing of `REGION` that is as dull as `least` or duller."""
-        assert self.bright is not None  # only of models that look at what tells it
-        levels = self.levels.without(mine.region_names.index(REGION), ~(self.bright > least))
+    def without_dull(self, mine: LabelConvention, least: Mapping[str, float]) -> Labelled:
+        """The same with nothing of a region that is as dull as its `least` or duller and in no region inside it."""
+        levels = self.levels
+        for region, bound in least.items():
+            levels = levels.without(mine.region_names.index(region), ~(self.bright[region] > bound))
         true = np.stack([self._true(region) for region in mine.regions], axis=-1)
         return replace(self, levels=levels, tally=levels.tally(true, self.tally.unseen, self.tally.patient))
 
@@ -150,10 +151,11 @@ def decisions(
     What is too dull goes first, because the thresholds are then those of what is left.
     """
     lit: dict[str, Least] = {}
-    if clean and scans and all(scan.bright is not None for scan in scans):
-        lit = {REGION: brightness.choose([scan.lit(mine, trained) for scan in scans])}
-        if (least := lit[REGION].least) is not None:
-            scans = [scan.without_dull(mine, least) for scan in scans]
+    if clean and scans:
+        lit = {one: brightness.choose([scan.lit(one, mine, trained) for scan in scans]) for one in scans[0].bright}
+    bounds = {region: one.least for region, one in lit.items() if one.least is not None}
+    if bounds:
+        scans = [scan.without_dull(mine, bounds) for scan in scans]
     cuts = cutting.choose([scan.tally for scan in scans], mine, trained) if cut and scans else {}
     at = [cuts[region].threshold if cuts else trained for region in mine.regions]
     choices: dict[str, Choice] = {}
@@ -184,7 +186,7 @@ def decisions(
         {region: one.least_ml for region, one in choices.items() if one.least_ml},
         {region: one.presence_ml for region, one in choices.items() if one.presence_ml},
         {region: one.share for region, one in held.items() if one.share},
-        {region: one.least for region, one in lit.items() if one.least is not None},
+        bounds,
         figures,
     )
 
