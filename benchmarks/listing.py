@@ -5,11 +5,12 @@ for each further core up to three, reads all names, once where folders are alike
 scans of a plan. Path, size and time of each file are kept by folder, and are an object where somebody asks for it. No
 image is opened and no fingerprint is taken on either side.
 
-The goal is 0.5: 0.48 of the reference in wall time on two cores that other programs used as well (1.00 s beside 0.48 s;
-0.82 s of the driver's processor time), with 80 MB at most, 51 of them Python and its modules. An object for each file
-and reading each folder's name by itself gave 0.28 (1.98 s beside 0.56 s) and 123 MB. Of 42 microseconds of the driver a
-folder, the walk takes 21, while a helper lists the other half of the folders; what a folder is like 4, its scan 4, to
-tell persons and visits 1, and a dozen looks for what most archives do not have less than 1 each.
+The goal is 0.5: 0.59 and 0.64 of the reference in wall time on two quiet cores, and 0.48 on two that other programs
+used as well (1.00 s beside 0.48 s; 0.82 s of the driver's processor time), with 80 MB at most, 51 of them Python and
+modules. An object for each file and reading each folder's name by itself gave 0.28 (1.98 s beside 0.56 s) and 123 MB.
+Of 42 microseconds of the driver a folder, the walk takes 21, while a helper lists the other half of the folders; what a
+folder is like 4, its scan 4, to tell persons and visits 1, and a dozen looks for what most archives do not have less
+than 1 each.
 """
 
 from __future__ import annotations
