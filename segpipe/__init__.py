@@ -37,7 +37,7 @@ __all__ = [
 
 
 def open_warehouse(path: str | os.PathLike[str]) -> Warehouse:
-    """The warehouse at a folder or URL (file://, hdfs://), for notebooks and scripts; reads nothing yet.
+    """The warehouse at a folder or URL (file://, hdfs://, s3://), for notebooks and scripts; reads nothing yet.
 
     >>> open_warehouse("demo/tables").segmentations.where(split="test").to_pandas()  # doctest: +SKIP
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from segpipe import __version__
+from tests.environments import clean, environment_of, pip
 from tests.report.small_warehouse import generate, write_results
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(900)]
@@ -60,18 +61,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    pip(sys.executable, "wheel", str(copy), "--no-deps", "--no-build-isolation", "--wheel-dir", str(target))
+    pip("wheel", str(copy), "--no-deps", "--no-build-isolation", "--wheel-dir", str(target))
     (made,) = target.glob("*.whl")
     return made
-
-
-def pip(python: str, *words: str) -> None:
-    done = subprocess.run(
-        [python, "-m", "pip", "--disable-pip-version-check", "--quiet", *words], capture_output=True, text=True
-    )
-    if "No matching distribution" in done.stderr or "Temporary failure in name resolution" in done.stderr:
-        pytest.skip(f"the package index has nothing to give: {done.stderr[-200:]}")
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module", params=["the Python of the lock", "another"])
@@ -80,15 +72,7 @@ def environment(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: p
     base = sys.executable if request.param == "the Python of the lock" else other_python()
     if base is None:
         pytest.skip("there is no Python 3.10, 3.12 or 3.13 on this machine")
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([base, "-m", "venv", "--without-pip", str(folder)], check=True)
-    inside = ("--python", str(folder / "bin" / "python"))
-    pip(sys.executable, *inside, "install", "--no-compile", str(wheel))  # few modules of many are imported
-    return folder / "bin"
-
-
-def clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SEGPIPE"))}
+    return environment_of(base, tmp_path_factory.mktemp("environment"), str(wheel))
 
 
 def test_it_reads_a_warehouse_and_names_the_extra_of_what_is_missing(environment: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from segpipe.analysis import html
 from segpipe.errors import UsageError, nearest
 from segpipe.extras import named_extra
+from segpipe.storage import READ_ONLY
+from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import Table
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ class TableView:
         """The rows as a Spark DataFrame, in `session` or the one that runs or is started."""
         with named_extra():
             from segpipe.pipelines.catalog import read
+        check_spark_reads(self.warehouse.store)
         self.dataset()  # checked as for every other reader
         frame = read(session or self.warehouse.spark, self.warehouse.store, self.table)
         for name, values in self.conditions:
@@ -158,6 +161,13 @@ class TableView:
             near = nearest(name, known)
             remedy = f"did you mean `{near}`?" if near else f"take one of {', '.join(known)}"
             raise UsageError(f"Table {self.name} has no column `{name}`", remedy)
+
+
+def check_spark_reads(store: Store) -> None:
+    """Raise UsageError where the tables are on an object store, because Spark has no client for it."""
+    if store.url.lower().startswith(READ_ONLY):
+        remedy = "take to_pandas(), to_arrow() or sql(), or copy the warehouse to a disk or to HDFS"
+        raise UsageError(f"Spark comes without a client for {store.url}", remedy)
 
 
 def _description(field: pa.Field) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from segpipe.analysis import html
-from segpipe.analysis.view import TableView
+from segpipe.analysis.view import TableView, check_spark_reads
 from segpipe.errors import NotFound, UsageError
 from segpipe.extras import named_extra
 from segpipe.warehouse.store import Store
@@ -28,7 +28,7 @@ class Warehouse:
     """
 
     def __init__(self, path: str):
-        self.store = Store(path)
+        self.store = Store(path, to_read=True)
         self._opened: dict[str, tuple[dict[str, tuple[int, int]], ds.Dataset]] = {}
         self._checked: dict[str, tuple[int, int]] = {}
         if not self.store.exists():
@@ -120,6 +120,7 @@ class Warehouse:
 
     def spark_sql(self, query: str, session: SparkSession | None = None) -> DataFrame:
         """The answer of Spark to a query over the tables, in `session` or the one that runs or is started."""
+        check_spark_reads(self.store)
         session = session or self.spark
         for table in self._named_in(query):
             self[table.name].spark(session).createOrReplaceTempView(table.name)

@@ -1,4 +1,4 @@
-"""One face for the places where a warehouse can stand: file:// and hdfs://, through fsspec.
+"""One face for the places where a warehouse can stand: file:// and hdfs://, and s3:// to read, through fsspec.
 
 Two operations carry the exactly-once guarantee and are spelled out here, because fsspec promises less than they need:
 putting a file in place of another in one step, and creating a file only where none is.
@@ -19,9 +19,9 @@ from segpipe.errors import StorageError
 from segpipe.storage import url_to_fs
 
 
-def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a URL or path, and the path inside it without a trailing slash."""
-    fs, path = url_to_fs(url)
+def filesystem(url: str, *, to_read: bool = False) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL or path, and the path inside it without a trailing slash; see `url_to_fs`."""
+    fs, path = url_to_fs(url, to_read=to_read)
     return fs, path.rstrip("/") or "/"
 
 

@@ -21,9 +21,11 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
+from fsspec.implementations.arrow import ArrowFSWrapper
 
 from segpipe.errors import SegpipeError, TableError
 from segpipe.storage.filesystem import is_local, names
+from segpipe.storage.s3 import refusal
 
 FOOTER = b"segpipe.footer"
 """Key of the footer's metadata that holds its own digest."""
@@ -163,8 +165,8 @@ def is_sealed(metadata: pq.FileMetaData) -> bool:
 
 
 def _metadata(file: Any, where: str) -> pq.FileMetaData:
-    footer, _ = _footer(file, where)
     with _arrow(where):
+        footer, _ = _footer(file, where)
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
     _check_digest(footer, metadata, where)
     return metadata
@@ -196,9 +198,10 @@ class Reader:
 
     def __init__(self, file: Any, where: str):
         self.where = where
-        footer, self._size = _footer(file, where)
-        file.seek(0)
-        with _arrow(where):  # the footer is taken apart once: that is most of the work of opening a small part
+        with _arrow(where):
+            footer, self._size = _footer(file, where)
+            file.seek(0)
+            # the footer is taken apart once: that is most of the work of opening a small part
             self._parquet = pq.ParquetFile(file, page_checksum_verification=True)
         self.metadata = self._parquet.metadata
         _check_digest(footer, self.metadata, where)
@@ -246,12 +249,17 @@ def open_part(fs: AbstractFileSystem, path: str) -> Iterator[Reader]:
 
 @contextlib.contextmanager
 def _arrow(where: str) -> Iterator[None]:
-    """Turn what Arrow says of broken content into TableError; faults of the file system stay what they are."""
+    """Turn what Arrow says of broken content into TableError; faults of the file system stay what they are.
+
+    What an object store refuses is a StorageError, because Arrow tells of it without an errno, as of what is broken.
+    """
     try:
         yield
     except (SegpipeError, FileNotFoundError):  # Arrow and HDFS tell of a missing file without an errno
         raise
     except OSError as error:
+        if refused := refusal(where, error):
+            raise refused from None
         if error.errno is not None:
             raise
         raise _damaged(where, str(error)) from error
@@ -343,7 +351,7 @@ def dataset(fs: AbstractFileSystem, paths: Sequence[str], schema: pa.Schema) -> 
 
     Raises FileNotFoundError if one is in neither place.
     """
-    system = pafs.LocalFileSystem() if is_local(fs) else fs  # Arrow's own needs no Python
+    system = _arrows_own(fs) or fs
     form = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     )
@@ -352,5 +360,12 @@ def dataset(fs: AbstractFileSystem, paths: Sequence[str], schema: pa.Schema) -> 
     except FileNotFoundError:
         plain = ds.dataset([whereabouts(fs, path) for path in paths], schema=schema, filesystem=system, format=form)
     found = Dataset(list(plain.get_fragments()), plain.schema, plain.format, filesystem=plain.filesystem)
-    found.threads, found.fs = is_local(fs), fs
+    found.threads, found.fs = system is not fs, fs
     return found
+
+
+def _arrows_own(fs: AbstractFileSystem) -> pafs.FileSystem | None:
+    """Arrow's own file system for the same files, which reads without Python and with threads; None if it has none."""
+    if is_local(fs):
+        return pafs.LocalFileSystem()
+    return fs.fs if isinstance(fs, ArrowFSWrapper) else None

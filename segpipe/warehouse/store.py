@@ -51,13 +51,17 @@ class SlicePart:
 
 @dataclass(frozen=True)
 class Store:
-    """The tables below one folder or URL; cheap to make and to send to a worker."""
+    """The tables below one folder or URL; cheap to make and to send to a worker.
+
+    `to_read` promises that nothing will be written: then the tables may be on an object store.
+    """
 
     url: str
+    to_read: bool = False
 
     @functools.cached_property
     def _place(self) -> tuple[AbstractFileSystem, str]:
-        return files.filesystem(self.url)
+        return files.filesystem(self.url, to_read=self.to_read)
 
     @property
     def fs(self) -> AbstractFileSystem:
@@ -68,8 +72,8 @@ class Store:
         """The path of something inside the warehouse, as `fs` wants it."""
         return files.join(self._place[1], *names)
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        return Store, (self.url,)
+    def __reduce__(self) -> tuple[type[Store], tuple[str, bool]]:
+        return Store, (self.url, self.to_read)
 
     def exists(self) -> bool:
         """Whether the folder is there."""

@@ -34,6 +34,29 @@ def test_object_stores_are_refused_with_the_reason(url):
         url_to_fs(url)
 
 
+@pytest.mark.parametrize("url", ["gs://b/w", "abfss://c@account.dfs/w"])
+def test_object_stores_but_s3_are_refused_to_readers_too(url):
+    with pytest.raises(UsageError, match="where no rename is atomic"):
+        url_to_fs(url, to_read=True)
+
+
+def test_a_job_that_is_given_a_bucket_hears_who_may_read_there():
+    with pytest.raises(UsageError, match=r"open_warehouse reads tables there\): copy it to a disk or to HDFS"):
+        url_to_fs("s3://bucket/w")
+
+
+@pytest.mark.parametrize(("url", "match"), [("s3:///w", "names no bucket"), ("s3://host:9000/b/w", "AWS_ENDPOINT_URL")])
+def test_a_url_without_a_bucket_is_refused(url, match):
+    with pytest.raises(UsageError, match=match):
+        url_to_fs(url, to_read=True)
+
+
+def test_a_key_in_the_url_of_a_bucket_is_refused_and_not_told():
+    with pytest.raises(UsageError, match="holds a key") as refusal:
+        url_to_fs("s3://key:secret@bucket/w", to_read=True)
+    assert "secret" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     "url", ["http://host/x", "ftp://host/x", "reference://x", "s9://x", "viewfs://c/x", "github://a:b@c"]
 )
