@@ -66,7 +66,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module", params=["the Python of the lock", "another"])
+@pytest.fixture(scope="module", params=["the Python of the lock", pytest.param("another", marks=pytest.mark.long)])
 def environment(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of an environment that holds the wheel and what it asks for, and nothing else."""
     base = sys.executable if request.param == "the Python of the lock" else other_python()

@@ -101,6 +101,7 @@ def reader(spark: SparkSession, folder: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # it trains
 def test_tutorial(reader: Reader, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs.demo, "SHAPE", (24, 64, 64))

@@ -360,6 +360,7 @@ def ha_conf(cluster: hadoop.Cluster, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_high_availability_pair_is_named_as_one(
     cluster: hadoop.Cluster, hdfs_folder: str, ha_conf: Path, glioma_archive: Path
 ) -> None:

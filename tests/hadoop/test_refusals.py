@@ -44,7 +44,12 @@ def test_no_permission_is_one_line(
     ("options", "problem", "remedy"),
     [
         (("--queue", "nowhere"), "Queue nowhere does not exist", "give --queue one that `doctor` names"),
-        (("--executor-memory", "9g"), "9216 MB and 4096 MB overhead", "yarn.scheduler.maximum-allocation-mb"),
+        pytest.param(
+            ("--executor-memory", "9g"),
+            "9216 MB and 4096 MB overhead",
+            "yarn.scheduler.maximum-allocation-mb",
+            marks=pytest.mark.long,
+        ),
         (("--deploy-mode", "cluster", "--driver-memory", "9g"), "A driver of 9216 MB and 3072 MB", "--driver-memory"),
     ],
 )
@@ -56,6 +61,7 @@ def test_what_yarn_cannot_give_is_one_line(
     assert remedy in line
 
 
+@pytest.mark.long
 def test_a_full_quota_is_one_line(cluster: hadoop.Cluster, glioma_archive: Path, hdfs_folder: str) -> None:
     _, path = files.filesystem(hdfs_folder)
     hadoop.hdfs_admin(cluster, "-setSpaceQuota", "100k", path)

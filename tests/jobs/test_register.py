@@ -98,6 +98,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_spark_sql_finds_the_tables_by_name(tmp_path: Path, no_hive: None) -> None:
     made = write_results(tmp_path / "it's here", [generate(7, number, (10, 24, 20)) for number in (10, 13)])
     before = {path: path.read_bytes() for path in made.warehouse.rglob("*.parquet")}
@@ -125,6 +126,7 @@ def test_spark_sql_finds_the_tables_by_name(tmp_path: Path, no_hive: None) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_hive_metastore_that_runs_has_the_tables_for_everybody(
     tmp_path: Path, no_hive: None, hive_site: Path
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_hive_metastore_that_runs_has_the_tables_for_everybody(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_hive_metastore_that_is_down_is_named(tmp_path: Path, no_hive: None) -> None:
     made = write_results(tmp_path / "made", [generate(7, 10, (10, 24, 20))])
     done = call(
@@ -209,6 +212,7 @@ for warehouse in ({str(made.warehouse)!r}, {str(made.warehouse)!r}, {str(tmp_pat
     with record_run(None, "register", moved) as record:
         catalog.register(spark, moved, record)
     print(record.counts["tables"], "tables")
+print(spark.sql("select split, count(*) from shared.segmentations group by split").collect())
 print(spark.sql("describe extended shared.scans").where("col_name = 'Location'").collect()[0][1])
 spark.stop()
 """
@@ -219,4 +223,5 @@ spark.stop()
     assert "The catalogue has a table shared.runs that `register` did not make" in done.stdout
     assert "[Row(theirs=7)] False" in done.stdout
     assert done.stdout.count(f"{len(TABLES)} tables") == 3
+    assert "[Row(split='test', count(1)=3)]" in done.stdout
     assert done.stdout.rstrip().endswith("/two/scans")

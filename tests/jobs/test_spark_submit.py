@@ -268,7 +268,7 @@ def begun(command: str, words: list[str], warehouse: Path) -> "subprocess.Popen[
     [
         (signal.SIGINT, 130, False),
         pytest.param(signal.SIGINT, 130, True, marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, 143, False, marks=pytest.mark.long),  # the gate sends it to compact
+        (signal.SIGTERM, 143, False),
     ],
 )
 def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
@@ -301,13 +301,8 @@ def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.long),  # the gate sends it to ingest
-        (signal.SIGTERM, 143),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_compact_that_is_interrupted_changes_no_row_and_goes_on(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:

@@ -199,6 +199,7 @@ def matrix(row: dict) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # three scans are prepared
 @pytest.mark.process
 def test_a_follow_up_lies_on_its_baseline_wherever_that_is_read_from(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_real_gliomas_come_back(spark, real_data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_other_real_images_come_back(spark, real_data, tmp_path):
     """Pairs, 4D and 5D, both orders, extensions, scaled, odd axes: each file a subject of its own."""
     source = tmp_path / "source"

@@ -17,6 +17,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in (
         ("segpipe/launch/submit.py", "a = 1"),
         ("segpipe/core/metrics.py", "b = 1"),
+        ("jobs/register.py", "d = 1"),
         ("requirements.lock", "c==1"),
         ("tests/hadoop/test_kerberos.py", "pytestmark = pytest.mark.long"),
     ):
@@ -34,7 +35,7 @@ def write(project: Path, results: str) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("changed", ["segpipe/launch/submit.py", "requirements.lock"])
+@pytest.mark.parametrize("changed", ["segpipe/launch/submit.py", "jobs/register.py", "requirements.lock"])
 def test_it_counts_until_what_is_proved_changes(project: Path, changed: str) -> None:
     assert proof.main(["check"]) == 1
     write(project, PASSED.format(LONG.format("")))

@@ -156,6 +156,7 @@ def test_trains_the_same_network_whatever_the_trainer(
     json.dumps(bundle.metrics, allow_nan=False)
 
 
+@pytest.mark.long
 def test_horovod_trains_the_same_bits_twice(settings, spark, trained: Callable[[str], Trained]):
     """The others do so below, although they are stopped or killed on the way."""
     again, _ = run(settings(trainer="horovod"), spark)
@@ -348,21 +349,19 @@ def test_slices_that_are_damaged_are_named_and_not_tried_again(settings, spark, 
     assert not record.counts["retries"]
 
 
-def test_a_3d_network_is_stopped_goes_on_and_segments_as_it_was_validated(settings, spark, tables: str):
+@pytest.mark.parametrize("trainer", ["local", pytest.param("orca", marks=pytest.mark.long)])
+def test_a_3d_network_is_stopped_goes_on_and_segments_as_it_was_validated(settings, spark, tables: str, trainer: str):
     """Under another trainer, too; by one look, as validation does."""
     solid = {"dimensions": 3, "patch_size": 8, "batch_size": 2, "checkpoint_minutes": 1e-9, "mirror": False}
     whole, _ = run(settings(**solid), None)
     assert whole.crop == (8, 8, 8)
     assert {f"dice_{region}" for region in whole.regions} <= set(read_history(whole.url)[0])
-    left = settings(**solid, model=f"{whole.url}-left")
-    train_until(left, epoch=1, step=1)
-    for trainer in ("local", "orca"):
-        other = settings(**solid, model=f"{whole.url}-{trainer}", trainer=trainer)
-        shutil.copytree(left.model, other.model)
-        bundle, _ = run(other, spark)
-        np.testing.assert_allclose(losses(bundle), losses(whole), atol=1e-4)
-        if trainer == "local":
-            assert bundle.weights_sha256 == whole.weights_sha256
+    other = f"{whole.url}-other"
+    train_until(settings(**solid, model=other), epoch=1, step=1)
+    bundle, _ = run(settings(**solid, model=other, trainer=trainer), spark)
+    np.testing.assert_allclose(losses(bundle), losses(whole), atol=1e-4)
+    if trainer == "local":
+        assert bundle.weights_sha256 == whole.weights_sha256
     for scan, scores in whole.metrics["validation_dice_by_scan"].items():
         found = dice_of_segmenting(whole, tables)[scan]
         assert found == pytest.approx({name: nan_of(value) for name, value in scores.items()}, abs=2e-3, nan_ok=True)
@@ -394,14 +393,29 @@ def dice_of_segmenting(bundle: Bundle, tables: str) -> dict[str, dict[str, float
     return found
 
 
-@pytest.mark.parametrize("trainer", ["orca", pytest.param("horovod", marks=pytest.mark.long)])
-def test_deep_supervision_partial_padding_and_coarse_epochs(settings, spark, trainer: str):
-    """The same everywhere; what only training needs is no part of the model."""
-    deep = {"deep_supervision": True, "padding": "partial", "epochs": 2, "coarse_share": 0.5}
-    local, _ = run(settings(**deep), spark)
-    assert load_keras(local)(np.zeros((1, *local.crop, 4), np.float32)).shape == (1, *local.crop, 3)
-    shared, _ = run(settings(**deep, trainer=trainer, model=f"{local.url}-{trainer}"), spark)
-    assert losses(shared) == pytest.approx(losses(local), abs=1e-4)
+DEEP = {"deep_supervision": True, "padding": "partial", "epochs": 2, "coarse_share": 0.5}
+
+
+@pytest.fixture(scope="module")
+def deep(tables: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A training by trainer local with what only training needs."""
+    model = str(tmp_path_factory.mktemp("deep") / "model")
+    settings = {"warehouse": tables, "cohort": "tiny", "model": model, "trainer": "local", **TINY, **DEEP}
+    return run(TrainSettings(**settings), None)[0]
+
+
+def test_deep_supervision_partial_padding_and_coarse_epochs_are_no_part_of_the_model(deep: Bundle):
+    assert len(losses(deep)) == DEEP["epochs"]
+    assert load_keras(deep)(np.zeros((1, *deep.crop, 4), np.float32)).shape == (1, *deep.crop, 3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trainer", ["orca", "horovod"])
+def test_deep_supervision_partial_padding_and_coarse_epochs_are_the_same_everywhere(
+    settings, spark, deep: Bundle, trainer: str
+):
+    shared, _ = run(settings(**DEEP, trainer=trainer), spark)
+    assert losses(shared) == pytest.approx(losses(deep), abs=1e-4)
 
 
 def test_a_model_that_another_job_trains_is_refused(settings):

@@ -145,10 +145,9 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(start, undisturbed: 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_training_with_horovod_is_stopped_and_leaves_no_lock(start, tmp_path: Path, number: int, code: int):
     """Neither is taken for lost workers, after which training would start again."""
     model = str(tmp_path / "model")

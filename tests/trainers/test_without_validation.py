@@ -23,7 +23,7 @@ def all_train(spark, glioma_archive: Path, tmp_path: Path) -> str:
     return url
 
 
-@pytest.mark.parametrize(("trainer", "workers"), [("local", 1), ("orca", 2)])
+@pytest.mark.parametrize(("trainer", "workers"), [("local", 1), pytest.param("orca", 2, marks=pytest.mark.long)])
 def test_every_epoch_is_done_and_the_last_is_kept(spark, settings, all_train: str, trainer: str, workers: int) -> None:
     chosen = settings(warehouse=all_train, patience=1, trainer=trainer, workers=workers)
     with record_run(None, "train", chosen) as run:
