@@ -17,7 +17,7 @@ import numpy as np
 
 from segpipe.core.cleaning import outer_labels
 from segpipe.core.metrics import dice
-from segpipe.core.patients import by_patient
+from segpipe.core.patients import LEAST_PATIENTS, by_patient
 from segpipe.core.prediction import ScanInput, SliceBatch
 from segpipe.core.regions import LabelConvention
 
@@ -29,9 +29,6 @@ GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 LEAST_GAIN = 0.01
 """What the mean Dice over patients must gain."""
-
-LEAST_PATIENTS = 3
-"""Fewer patients than these say nothing."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from segpipe.core.lesions import REACH, lesion_members
 from segpipe.core.metrics import dice
-from segpipe.core.patients import by_patient
+from segpipe.core.patients import LEAST_PATIENTS, by_patient
 from segpipe.core.regions import LabelConvention
 from segpipe.core.runs import Runs, region_runs, shared
 
@@ -33,9 +33,6 @@ MOST_LOSS = 0.01
 
 LEAST_GAINERS = 2
 """So many patients must gain: what helps one alone says nothing of the next."""
-
-LEAST_PATIENTS = 3
-"""Fewer patients than these say nothing."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segpipe.core.metrics import dice
-from segpipe.core.patients import by_patient
+from segpipe.core.patients import LEAST_PATIENTS, by_patient
 from segpipe.core.regions import LabelConvention, to_labels, to_regions
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -27,9 +27,6 @@ LEAST_GAIN = 0.01
 
 MOST_LOSS = 0.005
 """What the mean Dice of another region may lose by it, over all patients. Over those who are unseen, nothing."""
-
-LEAST_PATIENTS = 3
-"""Fewer patients than these say nothing."""
 
 ENOUGH = 0.5
 """Share of the best gain for which the threshold nearest to that of the training is taken."""

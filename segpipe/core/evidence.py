@@ -23,8 +23,8 @@ from segpipe.core.runs import Runs, region_runs, shared
 SHARE = 0.1
 """What a part must hold of the inner region, as a share of what the main part holds."""
 
-LEAST_PATIENTS = 8
-"""Fewer patients than these do not tell that a lesion never stands alone."""
+LEAST_WITH_INNER = 8
+"""Fewer patients with the inner region than these do not tell that a lesion never stands alone."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def keep_supported(labels: np.ndarray, convention: LabelConvention, shares: Mapp
 def choose(scans: Sequence[PredictedScan], convention: LabelConvention) -> dict[str, Evidence]:
     """The share of each region that has another inside, chosen outermost first.
 
-    It is `SHARE` if the truth of at least `LEAST_PATIENTS` patients has the inner region, and neither a true region nor
-    any predicted one, of any scan, would lose more than `MOST_LOSS` of Dice by it; else 0. It need not help these
+    It is `SHARE` if the truth of at least `LEAST_WITH_INNER` patients has the inner region, and neither a true region
+    nor any predicted one, of any scan, would lose more than `MOST_LOSS` of Dice by it; else 0. It need not help these
     scans: what their labels say of lesions is why.
     """
     chosen: dict[str, Evidence] = {}
@@ -103,7 +103,7 @@ def choose(scans: Sequence[PredictedScan], convention: LabelConvention) -> dict[
         without = [replace(one, labels=keep_supported(one.labels, convention, {region: SHARE})) for one in scans]
         after = _dice(without, convention)
         number = _patients([scan for scan in scans if scan.truth[inner].voxels])
-        takes = number >= LEAST_PATIENTS and all(_loses_little(scan.truth, region, inner) for scan in scans)
+        takes = number >= LEAST_WITH_INNER and all(_loses_little(scan.truth, region, inner) for scan in scans)
         takes = takes and bool((before - after <= MOST_LOSS).all())
         place = list(convention.regions).index(region)
         means = [

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+LEAST_PATIENTS = 3
+"""Fewer patients than these say nothing, whatever is to be chosen by their labels."""
+
 
 def patient_numbers(patients: Sequence[str]) -> np.ndarray:
     """The number of each scan's patient, int64 (n,), from 0 on; a scan without a name is a patient of its own.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segpipe.core.cleaning import PredictedScan
-from segpipe.core.evidence import LEAST_PATIENTS, SHARE, choose, keep_supported
+from segpipe.core.evidence import LEAST_WITH_INNER, SHARE, choose, keep_supported
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.runs import region_runs
 from tests.core.test_cleaning import BINARY, BRATS, blob
@@ -67,24 +67,24 @@ def test_a_region_with_nothing_inside_needs_nothing() -> None:
 
 
 def test_it_is_chosen_where_no_true_tumour_stands_without_a_core() -> None:
-    chosen = choose(scans(tumour(FAR), tumour(), LEAST_PATIENTS), BRATS)["whole_tumour"]
-    assert (chosen.share, chosen.patients, chosen.dice_after) == (SHARE, LEAST_PATIENTS, 1.0)
+    chosen = choose(scans(tumour(FAR), tumour(), LEAST_WITH_INNER), BRATS)["whole_tumour"]
+    assert (chosen.share, chosen.patients, chosen.dice_after) == (SHARE, LEAST_WITH_INNER, 1.0)
     assert chosen.dice_before == pytest.approx(2 * 216 / (3 * 216))
 
 
 def test_it_need_not_help_those_whose_labels_say_so() -> None:
-    assert choose(scans(tumour(), tumour(), LEAST_PATIENTS), BRATS)["whole_tumour"].share == SHARE
+    assert choose(scans(tumour(), tumour(), LEAST_WITH_INNER), BRATS)["whole_tumour"].share == SHARE
 
 
 def test_few_patients_do_not_say_that_oedema_never_stands_alone() -> None:
-    many = scans(tumour(FAR), tumour(), LEAST_PATIENTS)
+    many = scans(tumour(FAR), tumour(), LEAST_WITH_INNER)
     assert choose(many[1:], BRATS)["whole_tumour"].share == 0
     assert choose([replace(scan, patient="same") for scan in many], BRATS)["whole_tumour"].patients == 1
     assert choose([], BRATS)["whole_tumour"].share == 0
 
 
 def test_a_true_part_without_a_core_speaks_against_it() -> None:
-    many = scans(tumour(), tumour(), LEAST_PATIENTS)
+    many = scans(tumour(), tumour(), LEAST_WITH_INNER)
     alone = scans(tumour(), tumour((8, 20, 20, 3)), 1)
     assert choose([*many, *alone], BRATS)["whole_tumour"].share == 0
     speck = scans(tumour(), tumour((8, 20, 20, 1)), 1)
@@ -93,7 +93,7 @@ def test_a_true_part_without_a_core_speaks_against_it() -> None:
 
 def test_no_predicted_region_may_lose_by_it() -> None:
     """The tumour's core was missed and one elsewhere was not: what is right would go."""
-    many = scans(tumour(), tumour(), LEAST_PATIENTS)
+    many = scans(tumour(), tumour(), LEAST_WITH_INNER)
     truth = tumour((2, 15, 15, 5))
     truth[3:6, 16:19, 16:19] = 4
     missed = scans(tumour((2, 15, 15, 5)), truth, 1)

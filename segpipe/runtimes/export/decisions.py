@@ -15,7 +15,7 @@ from segpipe.core.brightness import Found, Least, Passing, channels_of
 from segpipe.core.cleaning import Choice, PredictedScan
 from segpipe.core.cutting import Levels, Tally, Threshold
 from segpipe.core.evidence import Evidence
-from segpipe.core.patients import patient_numbers
+from segpipe.core.patients import LEAST_PATIENTS, patient_numbers
 from segpipe.core.prediction import Sample
 from segpipe.core.regions import CONVENTIONS, LabelConvention, to_labels, to_regions
 from segpipe.core.runs import Runs, region_runs
@@ -72,9 +72,8 @@ def choose_decisions(
     seen = [(sample, known) for sample in (*validation, *learnt) if (known := _tells(sample, mine)) is not None]
     if not (cut or clean):
         return Decisions()
-    least = min(cutting.LEAST_PATIENTS, cleaning.LEAST_PATIENTS)
-    if (number := len(set(patient_numbers([sample.subject for sample, _ in seen]).tolist()))) < least:
-        return Decisions(told={"undecided": f"{number} labelled patients to choose by, fewer than {least}"})
+    if (number := len(set(patient_numbers([sample.subject for sample, _ in seen]).tolist()))) < LEAST_PATIENTS:
+        return Decisions(told={"undecided": f"{number} labelled patients to choose by, fewer than {LEAST_PATIENTS}"})
     network = prober(contents, bundle, len(os.sched_getaffinity(0)), precision, _BATCH)
     grid = cutting.grid_with(bundle.threshold)
     unseen = {sample.scan_id for sample in validation}
