@@ -69,3 +69,19 @@ class SplitRule:
         if match is None:
             raise ValueError(f"not a split rule: {text!r}")
         return cls(match[3], float(match[1]), float(match[2]))
+
+
+def filled_rule(subjects: set[str], salt: str, train: float, validation: float) -> SplitRule:
+    """The first split rule of the salts `salt`, `salt-1`, … whose splits are as large as the fractions say.
+
+    A hash leaves splits of a small cohort larger or smaller than that, or even empty. Where no salt fits, the first.
+    """
+    wanted = {"train": train, "validation": validation, "test": 1 - train - validation}
+    salts = [salt, *(f"{salt}-{number}" for number in range(1, 1000))]
+    rules = [SplitRule(salt, train, validation) for salt in salts]
+
+    def fits(rule: SplitRule) -> bool:
+        sizes = rule.sizes(subjects)
+        return all(sizes[split] >= max(1, math.floor(share * len(subjects))) for split, share in wanted.items())
+
+    return next((rule for rule in rules if fits(rule)), rules[0])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segpipe.core.splits import SPLITS, SplitRule
+from segpipe.core.splits import SPLITS, SplitRule, filled_rule
 from segpipe.errors import UsageError
 
 RULE = SplitRule("segpipe", 0.7, 0.15)
@@ -110,3 +110,23 @@ def test_shares_of_no_whole_are_refused_with_a_remedy(train, validation):
 
 def test_every_split_is_one_of_three():
     assert {RULE.of(str(number)) for number in range(100)} == set(SPLITS)
+
+
+SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
+
+
+@pytest.mark.parametrize("count", [6, 7, 12, 20, 24, 60])
+def test_the_demo_s_splits_are_as_large_as_their_shares(count: int) -> None:
+    subjects = {f"Synthetic_00_{number:03d}" for number in range(count)}
+    rule = filled_rule(subjects, "segpipe", SHARES["train"], SHARES["validation"])
+    sizes = rule.sizes(subjects)
+    assert sum(sizes.values()) == count
+    assert all(sizes[split] >= max(1, math.floor(share * count)) for split, share in SHARES.items())
+
+
+def test_the_salt_that_was_asked_for_is_kept_where_it_fits_and_where_none_does() -> None:
+    subjects = {f"s{number}" for number in range(200)}
+    asked = filled_rule(subjects, "mine-3", 0.5, 0.2)
+    again = filled_rule(subjects, asked.salt, 0.5, 0.2)
+    assert again == asked
+    assert filled_rule({"one", "two"}, "mine", 0.7, 0.15).salt == "mine"
