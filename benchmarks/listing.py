@@ -25,8 +25,8 @@ from pathlib import Path
 from benchmarks import report
 
 _CASES = 20_000
-_ROLES = ("flair", "t1", "t1ce", "t2", "seg")
-_ROUNDS = 3
+ROLES = ("flair", "t1", "t1ce", "t2", "seg")
+ROUNDS = 3
 
 
 def main() -> None:
@@ -36,10 +36,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as scratch:
         root = Path(scratch) / "archive"
         _fill(root)
-        count = _CASES * len(_ROLES)
-        theirs = min(_seconds(lambda: _sweep(str(root))) for _ in range(_ROUNDS))
+        count = _CASES * len(ROLES)
+        theirs = min(seconds(lambda: _sweep(str(root))) for _ in range(ROUNDS))
         before = _peak_mb()
-        ours = min(_seconds(lambda: find(str(root))) for _ in range(_ROUNDS))
+        ours = min(seconds(lambda: find(str(root))) for _ in range(ROUNDS))
         print(f"memory of the driver: {_peak_mb():.0f} MB at most, {before:.0f} MB before")
     report("listing", count / ours, count / theirs, "files/s")
 
@@ -48,7 +48,7 @@ def _fill(root: Path) -> None:
     for number in range(_CASES):
         case = f"BraTS2021_{number:05d}"
         (root / case).mkdir(parents=True)
-        for role in _ROLES:
+        for role in ROLES:
             (root / case / f"{case}_{role}.nii.gz").touch()
 
 
@@ -66,7 +66,7 @@ def _sweep(root: str) -> int:
     return count
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
