@@ -33,7 +33,7 @@ _STRONG = re.compile(
     r"\w*(?:masks?|msk|maske[nr]?|masques?|mascaras?|maschere?a?|maska)"
     r"|\w*seg(?:s|m|mented|menta(?:tion|cion|cao|zione|tie|cja)e?s?|mentierung(?:en)?)?|labels?(?:tr|ts|val|train|test)?|labelmaps?"
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
-    r"|annotations?|annotated|annot|tracings?|traced|ot|contours?|delineations?|outlines?|manual|expert|rater|rtstruct"
+    r"|annotations?|annotated|annot|tracings?|traced|ot|contour(?:s|age|ing|ed)?|delineations?|outlines?|manual|expert|rater|rtstruct"
     r"|pred(?:s|icted|ictions?)?"
     r"|\w*(?:标注|分割|掩膜|勾画|マスク|領域|セグメンテ|마스크|분할|маск|сегмент|разметк)\w*"
 )
@@ -49,20 +49,25 @@ _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "cavity": re.compile(r"(?<![a-z])(?:cavity|resection|rc)(?![a-z])"),
     "cyst": re.compile(r"(?<![a-z])cysts?(?![a-z])"),
 }
+_INITIALS = 3  # letters of somebody's initials, at most
 _LONG = 5  # digits of a number that a hospital gives
 _LAST = re.compile(r"masks?|msk|seg|segmentations?|labels?")  # of a word in camel case, whatever stands before
+_ORGANS = (  # of the head, as a planner of radiotherapy names them
+    r"brain_?stem|brain|skull|head|(?:de)?face|bet|(?:spinal_?)?cord|ventricles?|cerebellum|hippocamp(?:us|i)|skin|parenchyma"
+    r"|intracranial|icv|tiv|(?:optic_?)?chiasma?|optic_?(?:nerves?|tracts?)|eyes?|lens(?:es)?|cochleae?|pituitary|hypophysis"
+    r"|lacrimal_?glands?|parotids?|thalam(?:us|i)|body|external"
+)
+_SIDE = r"(?:l|r|left|right)"
 _ANATOMY = re.compile(
-    r"(?:^|_)(?:brain|skull|head|(?:de)?face|bet|cord|csf|gm|wm|gmwm|tissues?|ventricles?|cerebellum|hippocampus|foreground|skin"
-    r"|parenchyma|hirn|gehirn|cerveau|intracranial|icv|tiv)_?(?:extraction_?|strip(?:ped)?_?)?"
+    rf"(?:^|_)(?:{_ORGANS}|csf|gm|wm|gmwm|tissues?|foreground|hirn|gehirn|cerveau)(?:_{_SIDE})?_?(?:extraction_?|strip(?:ped)?_?)?"
     r"(?:masks?|msk|maske|masque|seg|segm|segmentation|labels?)(?:_?\d+)?(?=_|$)"
-    r"|(?:^|_)(?:masks?|msk)_(?:of_)?(?:the_)?(?:brain|head|skull|bet)(?=_|$)"
+    rf"|(?:^|_)(?:masks?|msk|rtstruct)_(?:of_)?(?:the_)?(?:{_SIDE}_)?(?:{_ORGANS})(?:_{_SIDE})?(?:_?\d)?$"
     r"|(?:^|_)(?:aseg|aparc|wmparc|ribbon|synthseg|fseg|brainmask|brainseg|tissueseg|tissue_?classes|bm|pve(?:seg)?"
     r"|pve_\d|parcellation|atlas|nawm|a2009s|dkt|lh|rh)(?:_?\d)?(?=_|$)"
     r"|skull_?strip\w*mask"
 )
 _MADE_OF = re.compile(r"(?:[mwrsu]{0,3}[cp][1-6]|i?y_)(?P<name>.+)")
 _PARCELS = re.compile(r"aseg|aparc|wmparc|synthseg|brainmask|brainseg|tissueseg|parcellation|nawm")
-_MAP_OF_LESION = ("map", "maps")
 _BEST = re.compile(
     r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|correct(?:ed|ions?)"
 )
@@ -216,6 +221,9 @@ _TECHNICAL = frozenset(
         "defaced",
         "deface",
         "denoised",
+        "smooth",
+        "smoothed",
+        "stx",
         "flirt",
         "fnirt",
         "ants",
@@ -402,8 +410,9 @@ _MONTH_NAME = (  # nothing else begins so: `Meier_2019` and `Decker_2019` are pe
 )
 _CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:[._]?\d{1,6})?)?)?"
 _DATE = (
-    rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}{_CLOCK}|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}"
-    rf"|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}|(?:{_YEAR}-|(?<![_\-. ]){_YEAR}_){_MONTH}(?![_\-.]\d)"
+    rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}(?:(?=_{_YEAR}{_MONTH}{_DAY}(?!\d))|{_CLOCK})"  # no clock: a date
+    rf"|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}"
+    rf"|(?:{_YEAR}-|(?<![_\-. ]){_YEAR}_){_MONTH}(?![_\-.]\d)"
     rf"|{_DAY}\.{_MONTH}\.[0-4]\d(?!\.\d)|{_YEAR}[_\-]?Q[1-4]"
     rf"|(?:{_DAY}|[1-9](?=[_\-. ]))?[_\-. ]?{_MONTH_NAME}[_\-. ]?{_YEAR}"
     rf"|{_YEAR}[_\-. ]?{_MONTH_NAME}[_\-. ]?{_DAY}?|\d{{2}}{_MONTH_NAME}\d{{2}}"
@@ -426,7 +435,7 @@ _VISIT_FOLDER = re.compile(
     re.IGNORECASE,
 )
 _VISIT_END = re.compile(r"(?P<name>.*)[_\-. ](?P<visit>(?:pre|post)[_\-]?\d?)", re.IGNORECASE)
-VISIT_LETTER = re.compile(r"[vmwdty]\d{1,4}|\d{1,2}(?:st|nd|rd|th)", re.IGNORECASE)
+VISIT_LETTER = re.compile(r"[vmwdtyj]\d{1,4}|\d{1,2}(?:st|nd|rd|th)", re.IGNORECASE)
 TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)
 _YMD = re.compile(rf"({_YEAR})[_\-. ]?({_MONTH})[_\-. ]?({_DAY})")
 _GLUED = re.compile(r"(.*\d)(flair|t1ce|t1gd|t1c|t1w?|t2w?|t2f|seg|mask)(?P<rest>[_\-. ].*)?", re.IGNORECASE)
@@ -470,6 +479,7 @@ class Folder:
     raw: str = ""
     behind: bool = False  # whether the text stands behind words for what an image is
     spare: str = ""  # a hospital's numbers beside technical words, which name a person if nothing above does
+    study: bool = False  # whether a word for masks stands before its number, and is the study's if nobody is above
 
     @property
     def dated(self) -> bool:
@@ -635,7 +645,7 @@ def folder(name: str) -> Folder:
         return Folder(rest, visits, raw=name)  # `QIN-BRAIN-DSC-MRI-01`: the word belongs to the study's name
     numbered = [kind for _, kind in kinds[-2:]] == ["mask", "number"] and not has_digit(rest[: kinds[-1][0].start()])
     if numbered and any(kind == "id" for _, kind in kinds):  # `VS-SEG-001`: so does a word for masks before the number
-        return Folder(rest, visits, raw=name)
+        return Folder(rest, visits, raw=name, study=True)
     if not described:
         return Folder(_trimmed(rest, kinds), visits, raw=name)
     parts = cut(rest)
@@ -667,7 +677,12 @@ def cut(stem: str) -> Cut:
         strong = next((n for n in reversed(range(len(words))) if modality(rest[words[n].start() :]) in MODALITIES), 0)
     if strong is None:
         strong = next(
-            (n for n in (len(words) - 2, len(words) - 1) if n > 0 and _is_anatomy(rest[words[n].start() :])), None
+            (
+                n
+                for n in (len(words) - 2, len(words) - 1)
+                if (n > 0 or (n == 0 and len(rest) > _INITIALS)) and _is_anatomy(rest[words[n].start() :])
+            ),
+            None,
         )
     if strong is None:
         masks = [n for n, kind in enumerate(kinds) if kind == "mask"]
@@ -786,8 +801,8 @@ def kind_of(word: str) -> str:
     if (role := modality(word)) is not None and _is_modality(lower, role):
         return "modality"
     shown = [_fits(_WEAK, piece) for piece in pieces]
-    if all(shown) or (shown and shown[0] and all(piece in _MAP_OF_LESION for piece in pieces[1:])):
-        return "weak"
+    if all(shown) or (shown and shown[0] and all(_is_of_files(piece) for piece in pieces[1:])):
+        return "weak"  # `LesionSmooth`, `wmhMap`
     if shown[-1:] == [True] and not has_digit(word):
         return "weak"  # `strokeLesion`
     if len(pieces) > 1 and (kinds := {kind_of(piece) for piece in pieces}) <= {"technical", "modality"}:
@@ -843,6 +858,11 @@ def has_digit(text: str) -> bool:
 def _fits(pattern: re.Pattern[str], word: str) -> bool:
     """Whether the pattern is all of a word but a number at its end: `mask1`."""
     return bool(pattern.fullmatch(word) or pattern.fullmatch(word.rstrip("0123456789")))
+
+
+def _is_of_files(piece: str) -> bool:
+    """Whether a piece of a word says that this is a map, or how it was made."""
+    return piece in ("map", "maps") or piece in _TECHNICAL or bool(_TECHNICAL_PATTERN.fullmatch(piece))
 
 
 def _may_stand_in_a_mask(piece: str) -> bool:

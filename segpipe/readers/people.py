@@ -45,10 +45,11 @@ _SHORT_DATE = re.compile(
 _SIX = re.compile(r"\d{6}|\d\d([\-.])\d\d\1\d\d")  # digits that may be a date without a century
 _COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its day
 _COUNTED_END = re.compile(r"(?P<base>.*\d)[_\-. ](?P<unit>\d{1,2}[_\-. ]\d{1,6})")
+_GLUED = re.compile(r"(?P<base>.*\d)(?P<unit>[tvmw]\d{1,3})", re.IGNORECASE)
 _LETTER = re.compile(r"(?P<base>.*\d{2,})(?P<separator>)(?P<unit>[A-Fa-f])")
 _END = re.compile(  # how all names end that `_ENDS` and `_COUNTED_END` fit: most names of an archive need one look
     r".*(?:[_\-. ](?:[A-Za-z]{0,3}\d{1,4}[a-z]?|[A-Za-z]{2,4}\d{5,}|[A-Za-z]+|\d\d?(?:st|nd|rd|th)|\d{6}"
-    r"|\d{1,6}[_\-. ]\d{1,6})|\d[A-Fa-f]|\d{5}[_\-. ][A-Za-z]{0,4}\d{5,})",
+    r"|\d{1,6}[_\-. ]\d{1,6})|\d[A-Fa-f]|\d[tvmwTVMW]\d{1,3}|\d{5}[_\-. ][A-Za-z]{0,4}\d{5,})",
     re.DOTALL,
 )
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
@@ -63,6 +64,7 @@ _INITIALS = re.compile(r"[A-Z]{2,3}")
 _EDITION = re.compile(r".*[^\W\d_]{3,}(?:(?:19[89]|20[0-4])\d|[_\-. ]?v\d+(?:[._]\d+)*)", re.IGNORECASE)  # `WMH2017`
 _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
 _HOSPITAL = re.compile(r"\d{5,}")  # the numbers that hospitals give: groups and visits have shorter ones
+_LONGEST_SITE = 4  # digits of a patient's number at a site; longer ones are a hospital's
 _MANY = 20  # visits of one patient
 _FEW = 8  # visits that nobody wonders at, however few patients there are
 _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
@@ -365,6 +367,7 @@ def _outer_units(
             visit = numbers or (few and (stated or shared) and VISIT_LETTER.fullmatch(word))
             # and so is `Meier/5885` beside `Kunz/2001-03-10`
             visit = visit or (word.isdecimal() and base[:-1] in dated and not has_digit(base[-1]) and few)
+            visit = visit or (few and not owns(owner) and _are_same_visits(word, words, parents, of))
             if not visit and _names_a_person(owner, word, words, shared, len(parents[word]), len(below)):
                 if few and word.isdecimal() and not (_HOSPITAL.fullmatch(word) or owns(owner)) and len(words) > 1:
                     guessed.append(f"{base[-1]}/{word}")
@@ -382,6 +385,22 @@ def _outer_units(
         some = examples(sorted(guessed))
         told.append(f"names below others ({some}) were read as patients; if they are visits of one, write a manifest")
     return result
+
+
+def _are_same_visits(
+    word: str, siblings: Collection[str], parents: Mapping[str, Collection[Chain]], uses: Mapping[Chain, Use]
+) -> bool:
+    """Whether each of several people has several folders with the same images: `Dupont/IRM_J0`, `Leroy/IRM_J0`.
+
+    Folders of numbers, or of a patient's number, may be other people's at each of several places.
+    """
+    if len(siblings) < 2:
+        return False
+    if any(len(parents[one]) < 2 or _end_digits(one) > 2 or is_generic(one) or is_person(one) for one in siblings):
+        return False
+    chains = [(*parent, word) for parent in parents[word]]
+    roles = Counter(role for chain in chains for role in uses[chain].roles if role in MODALITIES)
+    return has_digit(word) and max(roles.values(), default=0) > 1
 
 
 def _folder_around(below: Mapping[Chain, Collection[str]], uses: Collection[Chain]) -> Chain | None:
@@ -477,12 +496,17 @@ def _inner_units(
     examined = _dated_exams(chains, uses)
     if examined:
         told.append(_sentence({unit for _, unit in examined.values()}, "ends of patients' names"))
+    glued = _glued_ends(chains)
+    if glued:
+        told.append(_sentence({unit for _, unit in glued.values()}, "ends of patients' names"))
+    fielded = _without_fields(chains, uses)
     groups: dict[tuple[object, ...], dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
+    done = counted | examined | glued | fielded
     for chain in chains:
-        if chain in counted or chain in examined:
+        if chain in done:
             continue
         match = next(filter(None, (end.fullmatch(chain[-1]) for end in _ENDS)), None)
-        if match and not is_person(match["unit"]):
+        if match and not is_person(match["unit"]) and not (_is_site_number(match) and _is_visited(uses[chain])):
             shape = (
                 chain[:-1] if is_generic(match["base"]) else (),
                 _shape(match["base"]) if has_digit(match["base"]) else "",
@@ -491,7 +515,7 @@ def _inner_units(
             )
             without = (*chain[:-1], match["base"])
             groups[shape][without][match["unit"]] = chain
-    result = counted | examined
+    result = done
     for bases in groups.values():
         if not _are_visits(bases):
             later = {
@@ -516,6 +540,62 @@ def _inner_units(
             told.append(_sentence(some, "ends of patients' names"))
     whole = {base for base, _ in result.values()}  # names that others go on from, as `A-101-001` beside `A-101-001_W8`
     return {chain: part for chain, part in result.items() if chain not in whole}
+
+
+def _is_site_number(match: re.Match[str]) -> bool:
+    """Whether a name may be the number of a site and that of a patient there: `101-001`."""
+    return is_numbers(match.string) and _LONGEST_SITE >= _digits(match["unit"]) >= _last_digits(match["base"])
+
+
+def _is_visited(use: Use) -> bool:
+    """Whether visits are known of all files, so that nothing else of their names is one."""
+    return bool(use.roles) and not use.bare
+
+
+def _glued_ends(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
+    """For names that end in a letter for visits and a number, as `c01s04t01` and `c01s04t02`: who, and the visit."""
+    found: dict[str, dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
+    for chain in chains:
+        if match := _GLUED.fullmatch(chain[-1]):
+            shape = _shape(match["base"]) + _kind(match["unit"])
+            base = (*chain[:-1], match["base"])
+            found[shape][base][match["unit"]] = chain
+    return {
+        chain: (base, unit)
+        for bases in found.values()
+        if 1 < max(map(len, bases.values())) <= _FEW
+        for base, units in bases.items()
+        for unit, chain in units.items()
+    }
+
+
+def _without_fields(chains: Iterable[Chain], uses: Mapping[Chain, Use]) -> dict[Chain, tuple[Chain, str]]:
+    """For names such as `1000012_20252_2_0` and `1000012_20253_2_0`: who, and the visit without what tells kinds.
+
+    A number tells kinds of images if nobody has one kind under two of its values: here 20252 is T1, 20253 is FLAIR.
+    """
+    found = {chain: match for chain in chains if (match := _NUMBERS.fullmatch(chain[-1]))}
+    numbers = {chain: re.split(r"[_\-]", match["unit"]) for chain, match in found.items()}
+    result: dict[Chain, tuple[Chain, str]] = {}
+    for place in range(max(map(len, numbers.values()), default=0)):
+        kinds: dict[str, set[str]] = defaultdict(set)
+        who: dict[str, set[str]] = defaultdict(set)
+        inside = [chain for chain, values in numbers.items() if place < len(values)]
+        for chain in inside:
+            value = numbers[chain][place]
+            kinds[value] |= uses[chain].roles - {MASK}
+            who[value].add(found[chain]["base"])
+        apart = sum(map(len, kinds.values())) == len(set().union(*kinds.values()))
+        if len(kinds) > 1 and apart and all(kinds.values()) and min(map(len, who.values())) > 1:
+            result |= {
+                chain: ((*chain[:-1], found[chain]["base"]), "_".join(_others(numbers[chain], place)))
+                for chain in inside
+            }
+    return result
+
+
+def _others(values: Sequence[str], place: int) -> list[str]:
+    return [*values[:place], *values[place + 1 :]]
 
 
 def _dated_exams(chains: Iterable[Chain], uses: Mapping[Chain, Use]) -> dict[Chain, tuple[Chain, str]]:
@@ -583,7 +663,11 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     if _SIX.fullmatch(units[0]):
         few = all(len(found) <= _FEW for found in bases.values())
         return _are_days(units) and few and not any(is_group(base[-1]) for base in bases)
-    if len(bases) < 2 or not several or any(is_group(base[-1]) for base in bases):
+    if not several or any(is_group(base[-1]) for base in bases):
+        return False
+    if all(_PATIENT.search(base[-1]) and len(found) <= _FEW for base, found in bases.items()):
+        return True  # behind `pat105` nobody else is named
+    if len(bases) < 2:
         return False
     if all(map(_EXAM_NUMBER.fullmatch, units)):  # number of a patient, number of an examination
         return len(set(units)) == len(units) and all(len(found) <= _FEW for found in bases.values())

@@ -197,6 +197,7 @@ _CONCEPTS: dict[str, str] = {
     " megapress mega hise",
     "CEST": "cest apt aptw amide",
     "elastography": "mre elasto*",
+    "ultrasound": "ultraso* ultraschall* ultrassom* ecograf* echograph* sonogra* ius usg",
     "angiography": "tof mra arm mrv angio* venogr* phleb* fleb* arteriogr* venous carotid carotids"
     " carotis carotide cow willis tricks twist inhance trance pcmra pca pc3d 3dpc arteries venen mrangio tofmra"
     " tofcow ceangio qflow 4dflow stenosis",
@@ -283,6 +284,7 @@ _RULES: tuple[_Rule, ...] = (
     _other("spectroscopy", "spectroscopy"),
     _other("CEST", "CEST"),
     _other("elastography", "elastography"),
+    _other("ultrasound", "ultrasound"),
     _other("angiography", "angiography"),
     _other("map", "map"),
     _other("synthetic", "synthetic"),
@@ -390,7 +392,7 @@ def _fits(rule: _Rule, found: Collection[str]) -> bool:
 
 
 def _in_context(tokens: list[str], places: dict[str, int]) -> None:
-    """Words that mean something only beside others: a last `C` or `IV` behind T1, `rest` beside echo-planar imaging."""
+    """Words that mean something only beside others: a last `C` or `IV` behind T1, `US` beside `before`."""
     weighted = "T1" in places or "volume_T1" in places
     rest = [token for token in tokens if token not in _BESIDE_AGENT and _WORDS.get(token) != "plane"]
     agent = tokens.index(rest[-1]) if rest and rest[-1] in ("c", "iv", "pc", "wc", "cm") else None
@@ -398,6 +400,8 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
         places.setdefault("after", agent)
     if "pc" in tokens and places.keys().isdisjoint(_WEIGHTED):
         places.setdefault("angiography", tokens.index("pc"))
+    if "us" in tokens and ("before" in places or "after" in places) and places.keys().isdisjoint(_WEIGHTED):
+        places.setdefault("ultrasound", tokens.index("us"))  # of an operation
     if ("rest" in tokens or "task" in tokens) and "epi" in places:
         places["fmri"] = places["epi"]
 

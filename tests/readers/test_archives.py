@@ -1035,3 +1035,91 @@ class TestDrawnLayouts:
         assert [line for line in listing.told if "Ulm/3, Ulm/4" in line]
         twice = read(tmp_path / "twice", *expand("P1/<w>.nii", w=("t1", "flair", "proc/flair", "proc/lesion")))
         assert ["P1/flair.nii (FLAIR, T1) is a second scan" in one.message for one in twice.rejected] == [True]
+
+
+class TestPublishedLayouts:
+    """Names as data sets and hospitals hand them out, and the rule that a person reads them by."""
+
+    def test_a_word_for_masks_before_a_number_is_the_file_below_a_patient(self, tmp_path: Path) -> None:
+        names = ("VSD.Brain.XX.O.MR_Flair.701", "VSD.Brain.XX.O.OT.709")
+        listing = read(tmp_path, *expand("<p>/<f>/<f>.nii", p=("1", "2"), f=names))
+        assert {*roles(listing).values()} == {"FLAIR", MASK}
+        assert len(listing.scans) == 2
+        studies = read(tmp_path / "other", *expand("VS-SEG-00<n>/T1.nii", n=("1", "2")))
+        assert {*visits(studies)} == {"VS-SEG-001", "VS-SEG-002"}
+
+    def test_behind_a_patient_s_number_nobody_else_is_named(self, tmp_path: Path) -> None:
+        names = ("tcia_pat105_0001", "tcia_pat105_0002", "tcia_pat110_0001")
+        found = visits(read(tmp_path, *expand("<p>/<p>_T1.nii", p=names)))
+        assert found == {"tcia_pat105": {"0001", "0002"}, "tcia_pat110": {"0001"}}
+
+    def test_words_behind_a_folder_s_modality_describe_the_image(self, tmp_path: Path) -> None:
+        files = ("T1w_acpc_restore", "T2w_acpc_restore", "ribbon")
+        listing = read(tmp_path, *expand("<p>/T1w/<f>.nii", p=("100307", "100408"), f=files))
+        assert [(scan.subject, scan.modalities) for scan in listing.scans] == [
+            ("100307", ("T1", "T2")),
+            ("100408", ("T1", "T2")),
+        ]
+        people = read(tmp_path / "other", *expand("T1/T1_<p>.nii", p=("smith", "miller")))
+        assert {*visits(people)} == {"smith", "miller"}
+
+    def test_a_number_that_tells_kinds_of_images_is_no_visit(self, tmp_path: Path) -> None:
+        paths = expand("<p>_20252_<v>_0/T1.nii", "<p>_20253_<v>_0/FLAIR.nii", p=("1000012", "1000157"), v=("2", "3"))
+        listing = read(tmp_path, *paths)
+        assert visits(listing) == {"1000012": {"2_0", "3_0"}, "1000157": {"2_0", "3_0"}}
+        assert all(scan.modalities == ("FLAIR", "T1") for scan in listing.scans)
+
+    @pytest.mark.parametrize("folder", ["US", "Ultrasound", "iUS"])
+    def test_ultrasound_after_something_is_no_image_with_contrast(self, tmp_path: Path, folder: str) -> None:
+        paths = [f"Case{n}/{folder}/Case{n}-{folder}-{word}.nii" for n in (1, 2) for word in ("before", "after")]
+        listing = read(tmp_path, *paths, *expand("Case<n>/MRI/Case<n>-T1.nii", n=("1", "2")))
+        assert {role for path, role in roles(listing).items() if "MRI" not in path}.isdisjoint(FOUR)
+
+    def test_pre_beside_post_is_t1(self, tmp_path: Path) -> None:
+        paths = expand("P<n>/P<n>_<w>.nii", n=("1", "2"), w=("PRE", "POST", "T2"))
+        assert {path[6:-4]: role for path, role in roles(read(tmp_path, *paths)).items()} == {
+            "PRE": "T1",
+            "POST": "T1ce",
+            "T2": "T2",
+        }
+
+    @pytest.mark.parametrize("other", ["eval_in", "dev_out", "external_test", "evaluation"])
+    def test_parts_of_a_data_set_have_people_of_their_own(self, tmp_path: Path, other: str) -> None:
+        paths = expand("<s>/flair/<n>_FLAIR.nii", "<s>/gt/<n>_gt.nii", s=("train", other), n=("1", "2"))
+        listing = read(tmp_path, *paths)
+        assert len(visits(listing)) == 4
+        assert not listing.rejected
+
+    def test_a_visit_glued_to_a_patient_s_number(self, tmp_path: Path) -> None:
+        paths = expand("c01/c01s<n>/c01s<n>_T1.nii", n=("04t01", "04t02", "05t01"))
+        assert visits(read(tmp_path, *paths)) == {"c01s04": {"t01", "t02"}, "c01s05": {"t01"}}
+
+    def test_a_date_of_birth_is_not_read_as_a_clock(self, tmp_path: Path) -> None:
+        paths = expand("WOLF_INA_19800101_<d>_T1.nii", "BAUER_JAN_19480223_<d>_T1.nii", d=("20180101", "20200622"))
+        listing = read(tmp_path, *paths)
+        assert sorted(len(found) for found in visits(listing).values()) == [2, 2]
+        assert not listing.rejected
+
+    def test_folders_that_each_of_several_people_has_are_visits(self, tmp_path: Path) -> None:
+        paths = expand("Patients/<p>/IRM_<v>/FLAIR.nii", p=("DUPONT_P", "LEROY_M"), v=("J0", "X12"))
+        assert visits(read(tmp_path, *paths)).keys() == {"DUPONT_P", "LEROY_M"}
+
+    def test_numbers_of_site_and_patient_with_visits_below_are_people(self, tmp_path: Path) -> None:
+        paths = expand("<p>/<v>/T1_PRE.nii", p=("101-001", "101-002", "204-001"), v=("SCR", "C3D1", "EOT"))
+        found = visits(read(tmp_path, *paths))
+        assert found == {name: {"SCR", "C3D1", "EOT"} for name in ("101-001", "101-002", "204-001")}
+
+    def test_organs_that_a_planner_spares_are_no_lesions(self) -> None:
+        organs = ("mask_Brainstem", "mask_OpticNerve_L", "mask_Eye_R", "RTSTRUCT_Chiasm", "Cochlea_L_mask", "brainstem")
+        masks = ("mask_GTV", "mask_lesion", "wmlMask", "eye_lesion", "brainstem_glioma_seg", "mask_Eye_tumor")
+        assert {describe(name).role for name in organs[:-1]} == {BRAIN}
+        assert [describe(name).role for name in masks] == [MASK] * len(masks)
+
+    def test_words_of_processing_beside_a_lesion_s(self) -> None:
+        assert {kind_of(word) for word in ("LesionSmooth", "lesionMap", "TumorRegistered")} == {"weak"}
+
+    def test_a_visit_in_a_name_below_a_folder_of_bids(self, tmp_path: Path) -> None:
+        paths = expand("sub-<n>/<v>/sub-<n>_<v>-t1mri-1.nii", n=("0001", "0003"), v=("preop", "postop"))
+        listing = read(tmp_path, *paths)
+        assert visits(listing) == {f"sub-{n}": {"preop", "postop"} for n in ("0001", "0003")}
+        assert {*roles(listing).values()} == {"T1"}

@@ -163,6 +163,8 @@ def _parse(entry: Entry) -> _Name | None:
     subject, visit = named["subject"], (named["session"] or "") if places else ""
     inside = folders[place + 1 :]
     session = next((folder for folder in inside if _SESSION.fullmatch(folder)), visit)
+    if not session and places:  # `sub-01/preop/sub-01_preop-t1mri-1` breaks a rule of BIDS
+        session = next((folder for folder in inside if _is_visit(folder)), "")
     rest = _without(_without(name, subject), session)
     if not session and (match := _SESSION_START.match(rest)):
         session = match[1]

@@ -71,6 +71,7 @@ _PROCESSED = re.compile(
     r"proc|norm|mni|reg|raw|orig|prep|native|space|strip|warp|deriv|result|output|cop[iy]|kopie|lin"
 )
 _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
+_PRE = re.compile(r"(?<![^\W_])pre(?![^\W_])", re.IGNORECASE)
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
 _MADE = re.compile(r"(?P<made>[mwrsu]{1,4})(?P<name>[A-Z0-9].*)")
@@ -79,7 +80,8 @@ _NUMBER = re.compile(r"\d+")
 _FIELD = re.compile(r"(?:^|/)(\d(?:\.\d)?T)(?=/)")
 _FOLD = re.compile(r"(?:^|/)((?:fold|cv)[_\- ]?\d+)(?=/)", re.IGNORECASE)
 _SPLIT = re.compile(
-    r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>train|tr|test|ts|val|valid|validation|dev|holdout)(?:ing|data|set)?"
+    r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>(?:(?:in|ex)ternal[_\-]?)?(?:train|tr|test|ts|val|valid|validation|eval"
+    r"|evaluation|dev|development|holdout|unseen)(?:ing|data|set)?(?:[_\-]?(?:in|out|internal|external))?)"
     r"[_\-]?(?:images?|labels?|masks?|data|set)?",
     re.IGNORECASE,
 )
@@ -344,14 +346,25 @@ def _without_maps(reads: list[Read], by_folder: Mapping[str, Rows]) -> list[Read
 
 
 def _without_agent(reads: list[Read]) -> list[Read]:
-    """The files of a folder, where `T1-C` beside `T1+C` is said to be without contrast agent."""
-    given = {read.rows[0][0] for read in reads if "+" in read.rows[0][0]}
+    """The files of a folder, those without contrast agent where `T1-C` lies beside `T1+C`, or `PRE` beside `POST`."""
+    given = {read.rows[0][0] for read in reads if read.said.role == "T1ce"}
+    if not given:
+        return reads
     return [
-        read.saying(said=replace(read.said, role="T1"))
-        if given and read.said.role == "T1ce" and read.rows[0][0].replace("-", "+") in given - {read.rows[0][0]}
+        read.saying(said=replace(read.said, role="T1"), own=True)
+        if not given.isdisjoint(_with_agent(read.rows[0][0], read.said.role))
         else read
         for read in reads
     ]
+
+
+def _with_agent(name: str, role: str | None) -> list[str]:
+    """What a file without contrast agent would be called with it, if its name may say that."""
+    if role == "T1ce":
+        return [name.replace("-", "+")] if "-" in name else []
+    if role in MODALITIES or not _PRE.search(name):
+        return []
+    return [_PRE.sub(post, name) for post in ("post", "Post", "POST")]
 
 
 def _like_original(name: str, read: Read, named: Mapping[str, Read]) -> Read:
@@ -617,6 +630,8 @@ def _adds_a_name(above: str, name: str) -> bool:
 
 def _inside(above: Place, here: Folder) -> Place:
     chain = above.chain
+    if here.study and any(map(owns, chain)):  # `VSD.Brain.XX.O.OT.70622` below a patient
+        here = replace(here, text="", said=describe(here.text), mask=True)
     text = here.text or ("" if any(map(owns, chain)) else here.spare)
     if text and chain and here.visits and owns(chain[-1]) and (here.dated or not has_digit(text)):
         text = ""  # `01-02-2019-NA-BRAIN-12345` below a patient names the visit alone
@@ -644,10 +659,11 @@ def _inside(above: Place, here: Folder) -> Place:
 def _read(path: str, row: Row, place: Place) -> Read:
     name = rest = stem(row[0])
     repeated = []
+    whole = name  # with the last name that it repeats
     for known in place.names:
         shorter = _after(rest, known)
         if shorter is not rest:
-            rest = shorter
+            whole, rest = rest, shorter
             repeated.append(known)
     if not rest or (place.said and rest.isdecimal() and any(_begins_with(known, rest) for known in place.names)):
         word = Word(place.said or Said(None), weak=place.weak)
@@ -657,6 +673,9 @@ def _read(path: str, row: Row, place: Place) -> Read:
         word = Word(said, True, place.weak)
         return Read(path, (row,), (*place.chain, channel["case"]), place.visits, Words((word,)))
     parts, said = _described(rest)
+    if repeated and any(map(owns, place.chain)) and not has_digit(parts.text) and _describes(repeated[-1], parts, said):
+        parts = replace(parts, text="", tail=whole)  # `T1w/T1w_acpc`, `US/US-after`
+        said = describe(whole)
     text, visits, chain = parts.text, place.visits, place.chain
     if parts.visits:
         visits = _visits(visits, parts.visits)
@@ -672,6 +691,13 @@ def _read(path: str, row: Row, place: Place) -> Read:
         chain, visits = ("_".join(visits),), ()
     word = _judged(Word(said, said.role is not None, place.weak, parts.tail), place)
     return Read(path, (row,), chain, visits, Words((word,)))
+
+
+def _describes(above: str, parts: Cut, said: Said) -> bool:
+    """Whether words behind a folder's name describe the image with it: a role or a contrast, and nobody's name."""
+    if parts.text:
+        return folder(above).said is not None
+    return said.role == "T1ce" and not has_digit(above) and not folder(above).visits and not has_digit(parts.tail)
 
 
 def _begins_with(name: str, number: str) -> bool:
