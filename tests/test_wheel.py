@@ -10,10 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
+import segpipe
 from segpipe import __version__
 from tests.environments import clean, environment_of, pip
 from tests.report.small_warehouse import generate, write_results
@@ -107,6 +109,45 @@ def test_the_program_lists_jobs_from_any_folder(environment: Path, tmp_path: Pat
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "pip install 'segpipe[ingest]'" in refused.stderr  # what reads archives; Spark comes after it
+
+
+# In every Python of an environment: a file of the checkout that is opened is written down; packages of the lock may be.
+_WATCHED = """
+import os, sys
+def watch(event, arguments, root={root!r}, packages={packages!r}, log={log!r}):
+    if event == "open" and isinstance(arguments[0], str):
+        path = os.path.abspath(arguments[0])
+        if path.startswith(root + os.sep) and not path.startswith(packages + os.sep):
+            handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(handle, (path + os.linesep).encode())
+            os.close(handle)
+sys.addaudithook(watch)
+"""
+
+
+@pytest.mark.long
+def test_a_job_reaches_spark_from_the_wheel_and_from_no_file_of_the_checkout(
+    wheel: Path, glioma_archive: Path, tmp_path: Path
+) -> None:
+    """In an environment with the wheel, beside which the packages of the lock are found, but not this checkout."""
+    bin_folder = environment_of(sys.executable, tmp_path / "environment", "--no-deps", str(wheel))
+    (site,) = bin_folder.parent.glob("lib/python*/site-packages")
+    packages, log = sysconfig.get_path("purelib"), tmp_path / "opened"
+    (site / "watched.py").write_text(_WATCHED.format(root=str(ROOT), packages=packages, log=str(log)))
+    (site / "lock.pth").write_text(f"{packages}\nimport watched\n")  # whose own .pth files are not followed
+    archive = tmp_path / "archive"
+    for subject in ("Synthetic_00_000", "Synthetic_00_001"):
+        shutil.copytree(glioma_archive / subject, archive / subject)
+
+    words = ("--source", "archive", "--warehouse", "tables", "--cohort", "c")
+    command = [bin_folder / "segpipe", "--master", "local[1]", "ingest", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=clean(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scans = segpipe.open_warehouse(tmp_path / "tables").scans.to_pandas()
+    assert sorted(scans["subject"]) == sorted(os.listdir(archive))
+    assert not log.exists(), log.read_text()
+    subprocess.run([bin_folder / "python", "-c", f"open({str(ROOT / 'README.md')!r})"], env=clean(), check=True)
+    assert log.read_text() == f"{ROOT / 'README.md'}\n"  # the watch itself works
 
 
 def test_the_wheel_has_jobs_conf_types_and_the_version_of_the_package(wheel: Path) -> None:
