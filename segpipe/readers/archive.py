@@ -21,17 +21,13 @@ from segpipe.errors import BadInput, Reason
 from segpipe.readers import itk, packed
 from segpipe.readers.entries import Entries, Entry, Rows, entry_of, is_plain
 from segpipe.readers.folders import File
-from segpipe.readers.names import MASK, role_order
+from segpipe.readers.names import MASK, is_copy, role_order
 from segpipe.readers.nifti import SUFFIXES as NIFTI
 from segpipe.readers.nifti import partners
 from segpipe.readers.sweep import swept
 
 _FORMULA = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets compute
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\\]")
-_COPY = re.compile(
-    r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)|\.long\.",
-    re.IGNORECASE,
-)
 _AT_ONCE = 8  # folders of a remote file system that a driver asks for; its many tasks ask for one each
 _LONGEST_NAME = 120
 _LONGEST_FILE = 255
@@ -60,7 +56,8 @@ class SourceFile(NamedTuple):
     `channel` counts the 3D frames of the file. `companion` is the `.img` file of a `.hdr`, or, for a DICOM series, its
     other files separated by newlines, compressed where `is_packed`; `bytes` and `modified` speak of all of them.
     `volume` is the only one that is wanted of an enhanced DICOM file with several. `drawn_on` is the modality whose
-    series a mask refers to, where it says so.
+    series a mask refers to, where it says so. A `spare` one is from another copy of the scan: it is wanted where
+    it lies on the grid of the others.
     """
 
     role: str
@@ -72,6 +69,7 @@ class SourceFile(NamedTuple):
     is_packed: bool = False
     volume: int | None = None
     drawn_on: str | None = None
+    spare: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -164,7 +162,7 @@ class ScanSource:
     def fingerprint(self) -> str:
         """Changes with the paths, sizes, versions and meaning of the files, and with nothing else."""
         files = [(f.role, f.path, f.bytes, f.modified, f.channel, "\n".join(f.paths[1:]) or None) for f in self.files]
-        wanted = [(f.path, f.volume) for f in self.files if f.volume is not None]
+        wanted = [(f.path, "spare" if f.spare else f.volume) for f in self.files if f.spare or f.volume is not None]
         return _hash([self.subject, self.session, self.layout, self.label_convention, files, *wanted])
 
     @property
@@ -288,7 +286,7 @@ class Claim:
 class Found(NamedTuple):
     """An image file that a layout understood. Only files of one `place` can form a scan together.
 
-    Of two with one role, the one with the lesser `rank` stays.
+    Of two with one role, the one with the lesser `rank` stays. For `spare` see `SourceFile`.
     """
 
     place: object
@@ -299,6 +297,7 @@ class Found(NamedTuple):
     channel: int = 0
     convention: str | None = None
     rank: int = 0
+    spare: bool = False
 
 
 class Together(NamedTuple):
@@ -743,8 +742,8 @@ def _role_order(item: Found) -> tuple[int, str]:
 def _source_file(item: Found, companions: Companions) -> SourceFile:
     path, size, modified = item.entry
     if path in companions:
-        return source_file(item.role, (item.entry, *companions[path]), item.channel)
-    return SourceFile(item.role, path, size, modified, item.channel)
+        return source_file(item.role, (item.entry, *companions[path]), item.channel)._replace(spare=item.spare)
+    return SourceFile(item.role, path, size, modified, item.channel, spare=item.spare)
 
 
 def source_file(role: str, entries: Sequence[Entry], channel: int = 0) -> SourceFile:
@@ -786,7 +785,7 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
     for identity in sorted(alike):
         first, *others = alike[identity]
         if others:
-            first, *others = sorted(alike[identity], key=lambda scan: (*_standing(scan), scan.files[0].path))
+            first, *others = sorted(alike[identity], key=_standing)
         kept.append(first)
         for scan in others:
             roles = ", ".join(dict.fromkeys(file.role for file in scan.files))
@@ -797,13 +796,9 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
     return kept, rejected
 
 
-def _standing(scan: ScanSource) -> tuple[bool, bool]:
-    return is_copy(scan.files[0].path), scan.files[-1].role != MASK
-
-
-def is_copy(path: str) -> bool:
-    """Whether a word of a path says that this is a copy."""
-    return _COPY.search(path) is not None
+def _standing(scan: ScanSource) -> tuple[bool, bool, bool, str]:
+    own = next(file.path for file in scan.files if not file.spare)
+    return is_copy(own), scan.files[-1].role != MASK, not any(file.spare for file in scan.files), own
 
 
 def reject_scan(scan: ScanSource, reason: Reason, message: str, remedy: str) -> Rejected:

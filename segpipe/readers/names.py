@@ -16,6 +16,8 @@ MASK = "mask"
 IMAGE = "image"  # the role of an image whose name tells no modality
 BRAIN = "map of anatomy"  # of the brain or its parts, never of a lesion: no role of a scan
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
+ANY_IMAGE = ("image", "img", "mri", "mr", "scan", "volume", "vol")  # words for an image that say no more of it
+VISITED = ("final", "test", *ANY_IMAGE, "mrt", "irm", "rm")  # technical words that visits are called by too
 _ORDER = {**{role: place for place, role in enumerate(MODALITIES)}, MASK: len(MODALITIES) + 1}
 
 _ROLE_OF_DETAIL = {"diffusion": "DWI", "fMRI": "bold", "dual echo": "PD"}
@@ -325,6 +327,13 @@ _TECHNICAL_PATTERN = re.compile(
     r"\d*mm|\dx\dx?\d?|[1-7]d|[1-7]t|iso\d*|(?:images?|imgs?)(?:tr|ts|val|train|test)|(?:anat|nifti|scan)\d+"
     r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
     r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|run\d+|\d?(?:inverse)?warp|brain\w*extract\w*"
+)
+_COPY = re.compile(
+    r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)|\.long\.",
+    re.IGNORECASE,
+)
+_PROCESSED = re.compile(
+    r"proc|norm|mni|reg|raw|orig|prep|native|space|strip|warp|deriv|result|output|cop[iy]|kopie|lin"
 )
 _WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl|darkfluid")
 _NATIVE = re.compile(r"(?<![^\W_])native?(?![^\W_])", re.IGNORECASE)
@@ -774,6 +783,23 @@ def take_visits(text: str) -> tuple[tuple[str, ...], str]:
 def is_weak_visit(visit: str) -> bool:
     """Whether the words are used for people as well, as in `scan_001`, or may be all that tells people apart."""
     return bool(_VISIT_ELSE.fullmatch(visit) or _UID.fullmatch(visit))
+
+
+@lru_cache(maxsize=1 << 12)
+def may_be_a_visit(name: str) -> bool:
+    """Whether a folder's name tells neither a role nor how files were kept or made.
+
+    >>> [may_be_a_visit(name) for name in ("retest", "1. MRT", "registered", "T1w", "P4 - Copy")]
+    [True, True, False, False, False]
+    """
+    words = _WORD.findall(name.lower())
+    made = any(word not in VISITED and (kind_of(word) == "technical" or _PROCESSED.search(word)) for word in words)
+    return not (made or is_copy(name) or folder(name).said)
+
+
+def is_copy(path: str) -> bool:
+    """Whether a word of a path says that this is a copy."""
+    return _COPY.search(path) is not None
 
 
 @lru_cache(maxsize=1 << 14)

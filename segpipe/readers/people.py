@@ -62,6 +62,7 @@ _MADE_AGAIN = re.compile(r"(?:aug|run|rep|copy)\d+", re.I)  # before a name, it 
 _YEAR_BEFORE = re.compile(r"(?P<unit>19[89]\d|20[0-4]\d)[_\-. ](?P<name>.*[^\W\d_].*\d.*)")
 _INITIALS = re.compile(r"[A-Z]{2,3}")
 _EDITION = re.compile(r".*[^\W\d_]{3,}(?:(?:19[89]|20[0-4])\d|[_\-. ]?v\d+(?:[._]\d+)*)", re.IGNORECASE)  # `WMH2017`
+_DATED_NAME = re.compile(r"[^\W\d_]{3,}(?:19[89]|20[0-4])\d")
 _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
 _HOSPITAL = re.compile(r"\d{5,}")  # the numbers that hospitals give: groups and visits have shorter ones
 _LONGEST_SITE = 4  # digits of a patient's number at a site; longer ones are a hospital's
@@ -73,17 +74,20 @@ _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
 class Use(NamedTuple):
     """How a chain occurs: the roles of its files, whether some say none, and visits that words state, two at most.
 
-    `bare` are the roles of files beside which no visit is stated.
+    `bare` are the roles of files beside which no visit is stated. `timed` says that files are named by a scheme in
+    which a time point ends the name, as in BraTS since 2023.
     """
 
     roles: frozenset[str] = frozenset()
     unknown: bool = False
     visits: frozenset[tuple[str, ...]] = frozenset()
     bare: frozenset[str] = frozenset()
+    timed: bool = False
 
     def __or__(self, other: "Use") -> "Use":
         visits = self.visits if len(self.visits) > 1 else self.visits | other.visits
-        return Use(self.roles | other.roles, self.unknown or other.unknown, visits, self.bare | other.bare)
+        unknown, timed = self.unknown or other.unknown, self.timed or other.timed
+        return Use(self.roles | other.roles, unknown, visits, self.bare | other.bare, timed)
 
     def visited(self) -> "Use":
         """The same for files of which a visit is known by now."""
@@ -117,7 +121,7 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
     for first in (_visit_folders(uses), _years_before(uses), prefixes):
         read |= {chain: _Reading(base, (visit,)) for chain, (base, visit) in first.items()}
         if first:
-            told.append(_sentence({visit for _, visit in first.values()}, "folders and words before patients' names"))
+            told.append(as_visits({visit for _, visit in first.values()}, "folders and words before patients' names"))
     beside = {chain: place for chain, place in _folders_beside(uses).items() if read[chain].chain == chain}
     read |= {chain: _Reading((*chain[:-2], chain[-1]), label=place) for chain, place in beside.items()}
     if beside:
@@ -380,7 +384,7 @@ def _outer_units(
                 read.add(word)
             result[chain] = (base, "", word) if series else (base, word, "")
     if read:
-        told.append(_sentence(read, "folders and names below those of patients"))
+        told.append(as_visits(read, "folders and names below those of patients"))
     if guessed:
         some = examples(sorted(guessed))
         told.append(f"names below others ({some}) were read as patients; if they are visits of one, write a manifest")
@@ -421,8 +425,8 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
         return repeats < 2 and not owned
     if is_counted(word) and len(siblings) <= _FEW and not is_group(parent):
         return False
-    if not owned:
-        return True
+    if not owned:  # `Meier2019/1`, `Kunz2019/1` may be visits, which cannot leak; `WMH2017/1`, …, `WMH2017/20` are not
+        return not (shared and parents > 1 and len(siblings) <= _FEW and _DATED_NAME.fullmatch(parent))
     if VISIT_LETTER.fullmatch(word):
         return False
     if parents > 1 and len(siblings) <= _FEW and _HOSPITAL.search(parent) and _HOSPITAL.search(word):
@@ -492,13 +496,13 @@ def _inner_units(
     chains = [chain for chain in chains if chain and _END.fullmatch(chain[-1])]
     counted = _counted_ends(chains)
     if counted:
-        told.append(_sentence({unit for _, unit in counted.values()}, "ends of patients' names"))
+        told.append(as_visits({unit for _, unit in counted.values()}, "ends of patients' names"))
     examined = _dated_exams(chains, uses)
     if examined:
-        told.append(_sentence({unit for _, unit in examined.values()}, "ends of patients' names"))
+        told.append(as_visits({unit for _, unit in examined.values()}, "ends of patients' names"))
     glued = _glued_ends(chains)
     if glued:
-        told.append(_sentence({unit for _, unit in glued.values()}, "ends of patients' names"))
+        told.append(as_visits({unit for _, unit in glued.values()}, "ends of patients' names"))
     fielded = _without_fields(chains, uses)
     groups: dict[tuple[object, ...], dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
     done = counted | examined | glued | fielded
@@ -517,7 +521,7 @@ def _inner_units(
             groups[shape][without][match["unit"]] = chain
     result = done
     for bases in groups.values():
-        if not _are_visits(bases):
+        if not (_are_timed(bases, uses) or _are_visits(bases)):
             later = {
                 chain: (base, unit)
                 for base, units in bases.items()
@@ -526,7 +530,7 @@ def _inner_units(
             }
             result |= later
             if later:
-                told.append(_sentence({unit for _, unit in later.values()}, "ends of patients' names"))
+                told.append(as_visits({unit for _, unit in later.values()}, "ends of patients' names"))
         else:
             first = _begin_with_visits(bases)
             result |= {
@@ -537,7 +541,7 @@ def _inner_units(
             if _are_long_ids(bases):
                 continue
             some = {unit for units in bases.values() for unit in units}
-            told.append(_sentence(some, "ends of patients' names"))
+            told.append(as_visits(some, "ends of patients' names"))
     whole = {base for base, _ in result.values()}  # names that others go on from, as `A-101-001` beside `A-101-001_W8`
     return {chain: part for chain, part in result.items() if chain not in whole}
 
@@ -680,6 +684,14 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     return shared and len(counts) <= max(_FEW, len(bases))
 
 
+def _are_timed(bases: Mapping[Chain, Mapping[str, Chain]], uses: Mapping[Chain, Use]) -> bool:
+    """Whether the ends of names are time points by the scheme that files are named by: three digits behind a number."""
+    ends = [(base, unit, chain) for base, units in bases.items() for unit, chain in units.items()]
+    return any(uses[chain].timed for _, _, chain in ends) and all(
+        re.fullmatch(r"\d{3}", unit) and owns(base[-1]) for base, unit, _ in ends
+    )
+
+
 def _begin_with_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     """Whether what stands before are visits, and people behind them: `V1_P1`, `V2_P1`."""
     behind = {unit for units in bases.values() for unit in units}
@@ -728,6 +740,15 @@ def examples(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + ", …" * (len(names) > 4)
 
 
-def _sentence(words: Iterable[str], where: str) -> str:
+def as_visits(words: Iterable[str], where: str) -> str:
+    """What is told where words were read as visits."""
     some = examples(sorted(set(words)))
     return f"{where} ({some}) were read as visits of one patient each; if they are patients, name them in a manifest"
+
+
+def as_patients(names: Collection[str]) -> list[str]:
+    """What is told where names were read as patients' that may be visits of one; nothing of none."""
+    if not names:
+        return []
+    some = examples(sorted(names))
+    return [f"names ({some}) were read as those of patients; if they are visits of one, write a manifest"]

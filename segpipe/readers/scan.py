@@ -181,6 +181,7 @@ def load(
     for whatever is wrong with the scan; faults of the file system itself as they are.
     """
     frames, damaged = _readable(source_url, scan_source, CANONICAL[axis], max_voxels, keep_header_text, needed)
+    frames, elsewhere = _with_fitting_spares(frames, scan_source, needed)
     images, unclear = _with_role(sorted(_images(frames), key=lambda frame: role_order(frame.role)))
     masks = _masks(frames)
     arranged = arrange(images, masks) if arrange is not None else Arranged(images, masks)
@@ -193,7 +194,7 @@ def load(
     brain = _brain(images) if arranged.brain is None else arranged.brain
     masks, unusable = _with_labels(_masks(on_grid), scan_source)
     mask, labels, convention = _labels(masks, scan_source)
-    dropped = (*damaged, *arranged.dropped, *unclear, *off_grid, *unusable)
+    dropped = (*damaged, *elsewhere, *arranged.dropped, *unclear, *off_grid, *unusable)
     return LoadedScan(
         source=scan_source,
         images={frame.role: frame.array for frame in images},
@@ -447,6 +448,26 @@ def _file_row(
 
 
 # Grids
+
+
+def _with_fitting_spares(
+    frames: list[Frame], source: ScanSource, needed: Collection[str]
+) -> tuple[list[Frame], list[tuple[str, BadInput]]]:
+    """The frames without those of another copy of the scan that lie on no grid of its own modalities."""
+    spare = {file.path for file in source.files if file.spare}
+    own = [frame for frame in frames if frame.path not in spare and _is_main(frame)]
+    dropped: list[tuple[str, BadInput]] = []
+    for frame in frames if own else ():
+        if frame.path in spare and not any(_same_grid(frame, other) for other in own):
+            problem = (
+                f"{frame.path} is of another copy of {own[0].path}, and has grid {_grid(frame)}, not {_grid(own[0])}"
+            )
+            error = BadInput(Reason.GRID_MISMATCH, problem, "put both on one grid, or name the files in a manifest")
+            if frame.role in needed:
+                raise error
+            dropped.append((frame.path, error))
+    gone = {path for path, _ in dropped}
+    return [frame for frame in frames if frame.path not in gone], dropped
 
 
 def _reference(images: list[Frame], resample_to: str | None, source: ScanSource) -> Frame:

@@ -66,6 +66,16 @@ class TestCopies:
         assert set(roles(listing)) == {path for path in paths if path[4] == "/"}
         assert {str(one.reason) for one in listing.rejected} == {"duplicate"}
 
+    def test_a_modality_that_another_copy_alone_has_is_spare(self, tmp_path: Path) -> None:
+        pattern = expand("P<p>/<w>.nii", p=("1", "2"), w=("flair", "t1", "processed/flair", "processed/lesion"))
+        listing = read(tmp_path / "made", *pattern)
+        for scan in listing.scans:
+            assert [(file.role, file.spare) for file in scan.files] == [("FLAIR", False), ("T1", True), (MASK, False)]
+            assert "processed" in scan.files[0].path
+        assert [one.paths for one in listing.rejected] == [("P1/flair.nii",), ("P2/flair.nii",)]
+        places = [*expand("study/<s>/P1_<w>.nii", s=("berlin", "ulm"), w=("t1",)), "study/ulm/P1_flair.nii"]
+        assert not any(file.spare for scan in read(tmp_path / "places", *places).scans for file in scan.files)
+
     def test_folders_with_other_files_are_somebody_else(self, tmp_path: Path) -> None:
         listing = read(tmp_path, "Patient/T1.nii", "Patient (2)/FLAIR.nii", "Patient (3)/T2.nii")
         assert set(visits(listing)) == {"Patient", "Patient (2)", "Patient (3)"}
@@ -77,6 +87,62 @@ class TestCopies:
 
 class TestWhoseItIs:
     """Words that could be nobody's and are somebody's, and the reverse."""
+
+    @pytest.mark.parametrize(
+        ("paths", "right"),
+        [
+            # one patient has one baseline, and what is called like others' names is no month
+            (expand("<p>/<w>.nii", p=("BL04", "BL05"), w=("T1", "FLAIR")), {"BL04": 1, "BL05": 1}),
+            (expand("<p>_T1.nii", p=("BL04", "BL05", "KM06")), {"BL04": 1, "BL05": 1, "KM06": 1}),
+            (expand("HGG/<p>/T1.nii", "LGG/BL09/T1.nii", p=("BL04", "BL05")), {f"HGG_BL0{n}": 1 for n in "45"}),
+            (expand("<p>/T1.nii", p=("01M", "02F", "03M")), {"01M": 1, "02F": 1, "03M": 1}),
+            (expand("<p>/<v>/T1.nii", p=("06M", "07M"), v=("V1", "V2")), {"06M": 2, "07M": 2}),
+            (expand("<p>/<v>/T1.nii", p=("TP04", "TP05"), v=("baseline", "followup")), {"TP04": 2, "TP05": 2}),
+            # what repeats below patients is a visit all the same
+            (expand("<p>/<v>/T1.nii", p=("Anna", "Bert"), v=("BL01", "BL02")), {"Anna": 2, "Bert": 2}),
+            (expand("<p>/<v>/T1.nii", p=("M05", "M06"), v=("06M", "12M")), {"M05": 2, "M06": 2}),
+            (expand("P01/<v>/T1.nii", v=("06M", "12M")), {"P01": 2}),
+        ],
+    )
+    def test_codes_of_visits_may_be_names(self, tmp_path: Path, paths: list[str], right: dict[str, int]) -> None:
+        found = {name: len(sessions) for name, sessions in visits(read(tmp_path, *paths)).items()}
+        assert {name: found.get(name) for name in right} == right
+
+    @pytest.mark.parametrize(
+        ("paths", "right"),
+        [
+            (
+                expand("<f>/<w>.nii", f=("fsm_t1_110", "fsm_t2_110", "fsm_t1_111", "asl_epi_9"), w=("image", "mask")),
+                {"fsm_110": 1, "fsm_111": 1, "9": 1},
+            ),
+            (expand("strip_v1.5/<f>/<w>.nii", f=("fsm_t1_1", "ixi_t2_8"), w=("x", "mask")), {"fsm_1": 1, "ixi_8": 1}),
+            (expand("ixi_t2_<n>.nii", n=("005", "006")), {"ixi_005": 1, "ixi_006": 1}),
+            (expand("<w>_<n>/image.nii", w=("T1", "FLAIR"), n=("001", "002")), {"001": 1, "002": 1}),
+            (expand("fsm_<w>_<n>.nii", w=("t1", "t2"), n=("7", "8", "8_mask")), {"fsm_7": 1, "fsm_8": 1}),
+            # what repeats behind several names is a visit, and a series' number is nothing
+            (expand("<p>_<w>_<n>.nii", p=("Anna", "Bert"), w=("t1", "t2"), n=("1", "2")), {"Anna": 2, "Bert": 2}),
+            (expand("<p>_<w>.nii", p=("Anna", "Bert"), w=("t1_4", "t2_501", "t2_601")), {"Anna": 1, "Bert": 1}),
+        ],
+    )
+    def test_numbers_behind_modalities(self, tmp_path: Path, paths: list[str], right: dict[str, int]) -> None:
+        listing = read(tmp_path, *paths)
+        assert {name: len(sessions) for name, sessions in visits(listing).items()} == right
+
+    @pytest.mark.parametrize("case", ["P-031", "HH-11", "P-1"])
+    def test_time_points_end_names_of_brats(self, tmp_path: Path, case: str) -> None:
+        names = [f"{case}-100", f"{case}-101"]
+        for place, paths in (("flat", "<n>-<w>.nii"), ("folders", "<n>/<n>-<w>.nii")):
+            listing = read(tmp_path / place, *expand(paths, n=tuple(names), w=("t1n", "t1c", "t2w", "t2f", "seg")))
+            assert visits(listing) == {case: {"100", "101"}}
+            assert any("100, 101" in line for line in listing.told)
+        sites = read(tmp_path / "sites", *expand("site-0<s>-00<p>-t1n.nii", s=("1", "2"), p=("1", "2")))
+        assert len(visits(sites)) == 4
+
+    @pytest.mark.parametrize(("names", "people"), [(("Meier2019", "Kunz2019"), 2), (("WMH2017",), 3)])
+    def test_small_numbers_below_names_with_a_year(self, tmp_path: Path, names: tuple[str, ...], people: int) -> None:
+        listing = read(tmp_path, *expand("<p>/<n>/T1.nii", p=names, n=("1", "2", "3")))
+        assert len(visits(listing)) == people
+        assert listing.told
 
     @pytest.mark.parametrize("word", ["train", "Case", "image", "volume"])
     def test_a_technical_word_with_a_number_is_a_patient_where_nothing_else_is(self, tmp_path: Path, word: str) -> None:
@@ -278,6 +344,17 @@ class TestWhoseItIs:
             tmp_path, *expand(pattern.replace("<v>", visit), n=("1", "2")), "sub-08/anat/sub-08_T1_w_T1w.nii"
         )
         assert {name: len(found) for name, found in visits(listing).items()} == {"sub-07": 2, "sub-08": 1}
+
+    @pytest.mark.parametrize("pattern", ["<p>/<v>/T1w.nii", "<p>/<v>/anat/<p>_T1w.nii", "<p>_<v>_T1w.nii"])
+    def test_examinations_of_bids_without_a_session(self, tmp_path: Path, pattern: str) -> None:
+        some = [pattern.replace("<v>", "MRI_<n>")] + ["<p>/<v>/T1w.nii"] * ("_<v>" not in pattern)
+        for path, names in zip(some, (("3", "4"), ("test", "retest")), strict=False):
+            paths = expand(path, p=("sub-01", "sub-02"), n=names, v=names)
+            found = visits(read(tmp_path / names[0], *paths))
+            assert {name: len(sessions) for name, sessions in found.items()} == {"sub-01": 2, "sub-02": 2}
+
+    def test_folders_of_bids_that_were_processed_are_no_sessions(self, tmp_path: Path) -> None:
+        assert visits(read(tmp_path, *expand("sub-01/<d>/T1w.nii", d=("orig", "registered")))) == {"sub-01": {"1"}}
 
     @pytest.mark.parametrize("pattern", ["sub-07/anat/sub-07_<v>_T1w.nii", "sub-07_<v>_T1w.nii"])
     def test_a_number_behind_a_sessions_letters(self, tmp_path: Path, pattern: str) -> None:
@@ -866,6 +943,14 @@ class TestModalities:
     def test_words(self, tmp_path: Path, word: str, role: str) -> None:
         assert set(roles(read(tmp_path, f"P1/{word}.nii", f"P2/P2_{word}.nii")).values()) == {role}
 
+    def test_t1_and_t2_of_one_channel_are_time_points(self, tmp_path: Path) -> None:
+        paths = [*expand("<s>/P1_<t>_FLAIR_0000.nii", s=("train",), t=("T1", "T2")), "test/P9_T1_FLAIR_0000.nii"]
+        listing = read(tmp_path, *paths)
+        assert visits(listing) == {"P1": {"T1", "T2"}, "P9": {"T1"}}
+        assert set(roles(listing).values()) == {"FLAIR"}
+        alone = read(tmp_path / "alone", *expand("P1_<w>_FLAIR.nii", w=("T1", "T2")))
+        assert sorted(roles(alone).values()) == ["FLAIR", "T1"]
+
     def test_a_case_stays_together(self, tmp_path: Path) -> None:
         words = ("flair", "T1", "t1gd", "t2", "adc", "swi", "subtraction", "seg", "brain_mask")
         listing = read(tmp_path, *(f"P5/P5_{word}.nii.gz" for word in words))
@@ -1034,7 +1119,7 @@ class TestDrawnLayouts:
         assert len(visits(listing)) == 2
         assert [line for line in listing.told if "Ulm/3, Ulm/4" in line]
         twice = read(tmp_path / "twice", *expand("P1/<w>.nii", w=("t1", "flair", "proc/flair", "proc/lesion")))
-        assert ["P1/flair.nii (FLAIR, T1) is a second scan" in one.message for one in twice.rejected] == [True]
+        assert ["P1/flair.nii (FLAIR) is a second scan" in one.message for one in twice.rejected] == [True]
 
 
 class TestPublishedLayouts:

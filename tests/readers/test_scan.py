@@ -200,6 +200,25 @@ class TestGrids:
         wanted = {f"BraTS2021_00001/BraTS2021_00001_{word}.nii.gz": Reason.GRID_MISMATCH for word in ("adc", "t1")}
         assert dropped(scan) == wanted
 
+    @pytest.mark.parametrize("fits", [True, False])
+    def test_an_image_of_another_copy_is_used_on_the_same_grid(self, tmp_path: Path, fits: bool) -> None:
+        affine = LPS if fits else LPS @ np.diag([2.0, 1, 1, 1])
+        for place, seed in (("p/p_T2.nii", 0), ("p/processed/p_T2.nii", 1)):
+            save(tmp_path / place, head(seed=seed))
+        save(tmp_path / "p" / "p_T1.nii", head(seed=2), affine)
+        save(tmp_path / "p" / "processed" / "p_mask.nii", (head() > 0).astype(np.uint8))
+        listing = find(str(tmp_path))
+        (source,) = listing.scans
+        assert [one.paths for one in listing.rejected] == [("p/p_T2.nii",)]
+        for resample_to in (None, "T2"):
+            scan = load(listing.root, source, resample_to=resample_to)
+            assert scan.modalities == (("T1", "T2") if fits else ("T2",))
+            assert scan.mask is not None
+            assert dropped(scan) == ({} if fits else {"p/p_T1.nii": Reason.GRID_MISMATCH})
+        if not fits:
+            with pytest.raises(BadInput, match="another copy"):
+                load(listing.root, source, needed={"T1"})
+
     def test_real_native_grids(self, real_data: Path) -> None:
         listing = find(str(real_data / "open_ms"))
         source = next(source for source in listing.scans if source.session == "study1")

@@ -22,7 +22,6 @@ from segpipe.readers.archive import (
     Found,
     ScanSource,
     gather,
-    is_copy,
     is_image,
     pairs,
     stem,
@@ -36,10 +35,12 @@ from segpipe.readers.names import (
     VISIT_LETTER,
     Said,
     describe,
+    is_copy,
     is_map_of,
     is_mask_word,
     is_site,
     kind_of,
+    may_be_a_visit,
     modality,
     take_visits,
 )
@@ -55,6 +56,7 @@ _FLAT = re.compile(
     rf"(?P<rest>(?:_(?!{_SES}-)(?:[a-zA-Z0-9]+-[^_]*|[^_\-]+))*_[^_]+)",
     re.IGNORECASE,
 )
+_EXAM = re.compile(r"(?<![^\W_])(mri?|mrt|irm)[_\-. ](?=\d{1,2}(?![^\W_]))", re.IGNORECASE)  # `MRI_4` is `MRI4`
 _SESSION_START = re.compile(rf"({_SES}-(?:{_COUNTED}|[^_]+(?:_(?![^_]*-)[^_]+(?=_[^_]*[-_]))*))_?", re.IGNORECASE)
 _ENTITY = re.compile(r"(?P<key>[a-zA-Z]+)-(?P<value>.+)")
 _DATATYPES = (
@@ -100,6 +102,7 @@ class _Name:
     root: str
     subject: str
     session: str
+    inside: str  # the first folder below the subject's
     datatype: str
     derived: bool
     pipeline: str
@@ -128,6 +131,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
     made = {name.entry.path for name in maps}
     datasets = _datasets(archive, entries)
+    names = _visited_by_folder(names)
     found, ignored, told = _understood([name for name in names if name.entry.path not in made], datasets)
     ignored |= {name.entry.path: BRAIN for name in maps}
     scans, rejected = gather(found, "bids", companions)
@@ -170,9 +174,10 @@ def _parse(entry: Entry) -> _Name | None:
         session = match[1]
         rest = rest[match.end() :]
     above = [folder for folder in folders[:place] if not _SESSION.fullmatch(folder)]
-    if not session:  # `sub-01/V02/anat` and `sub-01_20190312_T1w` break a rule of BIDS
-        session = next(filter(_is_visit, (*inside, *rest.split("_")[:-1])), "")
-        rest = "_".join(word for word in rest.split("_") if word != session)
+    if not session:  # `sub-01/V02/anat`, `sub-01/MRI_4` and `sub-01_20190312_T1w` break a rule of BIDS
+        parts = _EXAM.sub(r"\1", rest).split("_")
+        session = next(filter(_is_visit, (*(_EXAM.sub(r"\1", folder) for folder in inside), *parts[:-1])), "")
+        rest = "_".join(part for part in parts if part != session)
     if not session:  # `ses-1/sub-01_T1w`: the data of one session lie together
         session = next((folder for folder in folders[:place] if _SESSION.fullmatch(folder)), "")
     derived = next((n for n, folder in enumerate(above) if _DERIVED.fullmatch(folder)), None)
@@ -183,6 +188,7 @@ def _parse(entry: Entry) -> _Name | None:
         root=_root(above[:derived]),
         subject=subject,
         session=session or "1",
+        inside=next(iter(inside), ""),
         datatype=next((folder.lower() for folder in inside if folder.lower() in _DATATYPES), ""),
         derived=derived is not None,
         pipeline="/".join(above[derived + 1 :]) if derived is not None else "",
@@ -198,6 +204,26 @@ def _is_visit(name: str) -> bool:
     """Whether a name is a visit alone by its words, or a letter for visits with a number, which T1 is not."""
     visits, rest = take_visits(name)
     return bool(visits and not rest) or (VISIT_LETTER.fullmatch(name) is not None and kind_of(name) != "modality")
+
+
+def _visited_by_folder(names: list[_Name]) -> list[_Name]:
+    """Raw images of one kind in several folders of a subject are of several visits, as `sub-01/test` and `retest`."""
+    held: dict[tuple[str, str], dict[str, set[str | None]]] = defaultdict(lambda: defaultdict(set))
+    for name in names:
+        if name.session == "1" and not name.derived and (role := _image_role(name)) in MODALITIES:
+            held[name.root, name.subject][name.inside].add(role)
+    visited = {
+        person
+        for person, folders in held.items()
+        if len(set().union(*folders.values())) < sum(map(len, folders.values()))
+        and all(folder and may_be_a_visit(folder) for folder in folders)
+    }
+    return [
+        replace(name, session=name.inside)
+        if (name.root, name.subject) in visited and name.session == "1" and name.inside
+        else name
+        for name in names
+    ]
 
 
 def _root(folders: Iterable[str]) -> str:

@@ -25,7 +25,6 @@ from segpipe.readers.archive import (
     ScanSource,
     Together,
     gather,
-    is_copy,
     pairs,
     reject,
     stem,
@@ -33,11 +32,14 @@ from segpipe.readers.archive import (
 from segpipe.readers.entries import Ends, Entries, Entry, Row, Rows, entry_of
 from segpipe.readers.labels import convention_by_name
 from segpipe.readers.names import (
+    ANY_IMAGE,
     BRAIN,
     IMAGE,
     MASK,
     MODALITIES,
     TIMEPOINT,
+    VISIT_LETTER,
+    VISITED,
     Cut,
     Folder,
     Said,
@@ -47,29 +49,25 @@ from segpipe.readers.names import (
     has_digit,
     is_best,
     is_by_program,
+    is_copy,
     is_generic,
     is_map_of,
     is_numbers,
     is_site,
     is_weak_visit,
     kind_of,
+    may_be_a_visit,
     numbered_like,
     regions_of,
     role_order,
 )
-from segpipe.readers.people import Chain, Person, Use, examples, owns, people, together
+from segpipe.readers.people import Chain, Person, Use, as_patients, as_visits, examples, owns, people, together
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
-_COMMON = frozenset(
-    ("image", "img", "mri", "mr", "scan", "volume", "vol", "anatomy", "anat", "data", "nifti", "brain", "")
-)
+_COMMON = frozenset((*ANY_IMAGE, "anatomy", "anat", "data", "nifti", "brain", ""))
+_MANY = 20  # visits of one patient
 _FEW = 8  # folders of one patient that nobody wonders at
-_IMAGES = ("image", "img", "mri", "mr", "scan", "volume", "vol")
-_NEUTRAL = ("final", "test", *_IMAGES, "mrt", "irm", "rm")  # technical words that visits are called by too
-_PROCESSED = re.compile(
-    r"proc|norm|mni|reg|raw|orig|prep|native|space|strip|warp|deriv|result|output|cop[iy]|kopie|lin"
-)
 _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _PRE = re.compile(r"(?<![^\W_])pre(?![^\W_])", re.IGNORECASE)
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -77,6 +75,8 @@ _MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
 _MADE = re.compile(r"(?P<made>[mwrsu]{1,4})(?P<name>[A-Z0-9].*)")
 _LESION_OF = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.*\d.*)")
 _NUMBER = re.compile(r"\d+")
+_NUMBER_LAST = re.compile(r"(?P<what>.*[^\W\d_][^_\-. ]*)[_\-. ](?P<number>\d+)(?:[_\-. ](?P<rest>\D+))?")
+_CODE = re.compile(r"[A-Za-z]{1,2}\d{2,4}|\d{2,4}[A-Za-z]")  # what a visit may be called, and a patient
 _FIELD = re.compile(r"(?:^|/)(\d(?:\.\d)?T)(?=/)")
 _FOLD = re.compile(r"(?:^|/)((?:fold|cv)[_\- ]?\d+)(?=/)", re.IGNORECASE)
 _SPLIT = re.compile(
@@ -134,6 +134,11 @@ class Words:
         """How a chain occurs that these files have, if they state no visit."""
         known = frozenset(role for role in self.roles if role is not None)
         return Use(known, None in self.roles, bare=known)
+
+    @cached_property
+    def timed(self) -> bool:
+        """Whether a word for a modality is one of BraTS since 2023 alone."""
+        return any(word.tail in ("t1n", "t2f") for word in self.each)
 
     @cached_property
     def apart(self) -> tuple[tuple[int, str], ...]:
@@ -196,9 +201,11 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     images, companions, rejected = pairs(entries)
     origin = archive.root.rstrip("/").rpartition("/")[2]
     reads, anatomy = _split(_of_originals(_of_counted_folders(_without_study_masks(_read_all(images)))))
-    reads, numbered = _of_numbered_scans(_below_patients(_of_named_lesions(reads)))
+    reads, coded = _of_coded_people(_below_patients(_of_named_lesions(reads)))
+    reads, behind = _of_numbers_behind(reads)
+    reads, numbered = _of_numbered_scans(reads)
     persons, told = people(_uses(reads))
-    told += numbered
+    told += coded + behind + numbered
     persons, apart = _apart_by_site(reads, persons)
     told += apart
     found = _shown([_found(read, persons[read.chain], origin) for read in reads])
@@ -447,7 +454,7 @@ def _counted(path: str) -> tuple[str, str, str] | None:
     above = ""
     for name in path.split("/"):
         if has_digit(name) and folder(name) == Folder("", raw=name):
-            if _place(above.rstrip("/")).chain and any(word.lower() in _NEUTRAL for word in _WORD.findall(name)):
+            if _place(above.rstrip("/")).chain and any(word.lower() in VISITED for word in _WORD.findall(name)):
                 return None
             return above, _NUMBER.sub("9", name).lower(), name
         above += f"{name}/"
@@ -466,7 +473,7 @@ def _studies(masked: Mapping[str, Rows], alone: bool) -> set[str]:
         named = _mask_folder(path)
         for row in rows:
             word = _read(path, row, _NOWHERE).word
-            roles[named].add(IMAGE if word.tail.lower() in _IMAGES else word.said.role)
+            roles[named].add(IMAGE if word.tail.lower() in ANY_IMAGE else word.said.role)
         while _place(above := named.rpartition("/")[0]).mask:
             named = _mask_folder(above)
             roles[named].add(MASK)
@@ -787,6 +794,7 @@ def _with_timepoints(reads: list[Read], timed: Collection[str]) -> list[Read]:
     inside = [read for read in inside if read.word.own and read.said.role in MODALITIES]
     placed = bool(timed) and any(_odd(_place(read.folder).timepoint, read.said.role) for read in inside)
     names = _say(reads, lambda word: (match := _timepoint(word.tail)) and _contradicts(match))
+    names = names or _differ_in_time({word.tail for read in reads for word in read.words.each})
     if not (placed or names):
         return reads
     return [_timed(read, placed, names) for read in _each(reads)]
@@ -801,6 +809,15 @@ def _timepoint(tail: str) -> re.Match[str] | None:
     """T1, T2, … with more words behind."""
     match = TIMEPOINT.fullmatch(tail)
     return match if match and match["rest"] else None
+
+
+def _differ_in_time(tails: Iterable[str]) -> bool:
+    """Whether names of one channel differ in T1 and T2 alone: `T1_FLAIR_0000` and `T2_FLAIR_0000` show the same."""
+    times: dict[str, set[str]] = defaultdict(set)
+    for tail in tails:
+        if (match := _timepoint(tail)) and _CHANNEL.fullmatch(match["rest"]) and _role_of_rest(match):
+            times[match["rest"].lower()].add(match[1].upper())
+    return any(len(found) > 1 for found in times.values())
 
 
 def _role_of_rest(match: re.Match[str]) -> str | None:
@@ -902,6 +919,126 @@ def _is_called_for_above(read: Read) -> bool:
     )
 
 
+def _of_coded_people(reads: list[Read]) -> tuple[list[Read], list[str]]:
+    """`BL04` and `01M` are patients where nobody else is named and they cannot be visits of one.
+
+    So it is where others are called like them (`KM05`, `02F`), where one patient would have several baselines, or more
+    visits than anybody has, and where visits that repeat stand below them.
+    """
+    found: dict[int, tuple[Chain, str, Chain]] = {}
+    for read in reads:
+        if read.visits and _CODE.fullmatch(code := read.visits[0]):
+            above = f"{read.folder}/{read.rows[0][0]}".partition(code)[0]
+            below = tuple(name for name in read.chain if VISIT_LETTER.fullmatch(name) and name not in above)
+            base = tuple(name for name in read.chain if name not in below)
+            if not any(map(owns, base)):
+                found[id(read)] = base, code, below
+    if not found:
+        return reads, []
+    codes: dict[Chain, dict[str, set[Chain]]] = defaultdict(lambda: defaultdict(set))
+    for read in reads:
+        if id(read) in found:
+            base, code, below = found[id(read)]
+            codes[base][code].add(below + read.visits[1:])
+    others = {read.chain for read in reads if id(read) not in found}
+    people = {base for base in codes if _cannot_be_visits(base, codes, others)}
+    coded = {read: (*base, code, *below) for read, (base, code, below) in found.items() if base in people}
+    reads = [
+        read._replace(chain=coded[id(read)], visits=read.visits[1:]) if id(read) in coded else read for read in reads
+    ]
+    return reads, as_patients({code for base, code, _ in found.values() if base in people})
+
+
+def _cannot_be_visits(
+    base: Chain, codes: Mapping[Chain, Mapping[str, Collection[Chain]]], others: Collection[Chain]
+) -> bool:
+    """Whether the codes that stand side by side below `base`, each with what stands below it, are no visits."""
+    mine, depth = codes[base], len(base)
+    beside = {_letters(chain[depth]) for chain in others if len(chain) > depth and chain[:depth] == base}
+    if len(codes) == 1 and beside & {*map(_letters, mine)}:
+        return True
+    below = [visit for visits in mine.values() for visit in visits if visit]
+    repeat = len({*below}) < len(below) and max(map(len, mine.values())) > 1
+    alone = not any(code in other for code in mine for one, other in codes.items() if one != base)
+    baselines = alone and len(mine) > 1 and all(code[:2].lower() == "bl" for code in mine)
+    return repeat or baselines or len(mine) > _MANY
+
+
+def _letters(name: str) -> str:
+    """The form of a name: `AA99` of `BL04` and `KM05`."""
+    return re.sub(r"[^\W\d_]", "A", re.sub(r"\d", "9", name))
+
+
+class _Numbered(NamedTuple):
+    """A name that ends in a number behind a modality: who is above it, the word before, the image, the number."""
+
+    above: Chain
+    text: str
+    role: str
+    number: str
+
+    @property
+    def owner(self) -> Chain:
+        return (*self.above, self.text) if self.text else self.above
+
+
+def _of_numbers_behind(reads: list[Read]) -> tuple[list[Read], list[str]]:
+    """`fsm_t1_110` and `fsm_t2_110` are of one patient, `fsm_110`, where no name above has a number.
+
+    Numbers that stand behind several such names are visits. A series' number stands at one kind of image, is not filled
+    with zeros, and its folder does not hold a mask of its own.
+    """
+    found: dict[int, _Numbered] = {}
+    held: dict[str, dict[_Numbered, set[str | None]]] = defaultdict(lambda: defaultdict(set))
+    for read in reads:
+        if any(map(owns, read.chain)):
+            continue
+        above, _, name = read.folder.rpartition("/")
+        for place, where in ((above, name), (read.folder, stem(read.rows[0][0]))):
+            if one := _numbered(place, where):
+                found[id(read)] = one
+                held[place][one] |= {*read.words.roles}
+                break
+    people = {one for numbers in held.values() if _are_patients(numbers) for one in numbers}
+    numbers: dict[Chain, set[str]] = defaultdict(set)
+    for one in people:
+        numbers[one.owner].add(one.number)
+    times = Counter(number for several in numbers.values() for number in several)
+    visits = len(numbers) > 1 and max(times.values()) > 1 and max(map(len, numbers.values())) <= _FEW
+    named = {read: one for read, one in found.items() if one in people}
+    reads = [_with_number(read, named[id(read)], visits) if id(read) in named else read for read in reads]
+    if visits:
+        return reads, [as_visits(times, "numbers behind kinds of images")]
+    return reads, as_patients({"_".join(filter(None, (one.text, one.number))) for one in people})
+
+
+def _with_number(read: Read, one: _Numbered, visit: bool) -> Read:
+    if visit:
+        return read._replace(chain=one.owner, visits=_visits(read.visits, (one.number,)))
+    return read._replace(chain=(*one.above, "_".join(filter(None, (one.text, one.number)))))
+
+
+@lru_cache(maxsize=1 << 12)
+def _numbered(place: str, name: str) -> _Numbered | None:
+    match = _NUMBER_LAST.fullmatch(name)
+    if match is None or (match["rest"] and describe(match["rest"]).role != MASK):
+        return None
+    parts, said = _described(match["what"])
+    if said.role in (None, MASK, BRAIN) or has_digit(parts.text):
+        return None
+    return _Numbered(_place(place).chain, parts.text, said.role or "", match["number"])
+
+
+def _are_patients(numbers: Mapping[_Numbered, Collection[str | None]]) -> bool:
+    """Whether numbers in one folder, each with the roles of what it stands at, are no series'."""
+    kinds = Counter((one.text, one.number) for one in numbers)
+    images = Counter((one.text, one.role) for one in numbers)
+    filled = any(one.number[0] == "0" for one in numbers) and all(len(one.number) > 2 for one in numbers)
+    if max(images.values()) > 1 and (filled or max(kinds.values()) > 1):
+        return True
+    return len(numbers) > 1 and all(MASK in roles and len({*roles}) > 1 for roles in numbers.values())
+
+
 def _of_numbered_scans(reads: list[Read]) -> tuple[list[Read], list[str]]:
     """`project/t1/scan1` and `project/flair/scan1`, where all is so: each number of a scan is a person's."""
     chains = {read.chain for read in reads}
@@ -911,9 +1048,8 @@ def _of_numbered_scans(reads: list[Read]) -> tuple[list[Read], list[str]]:
         return reads, []
     if any(_place(read.folder).said is None for read in reads) or len({read.folder for read in reads}) < 2:
         return reads, []
-    shown = examples(sorted(visit for (visit,) in visits))
-    told = f"names ({shown}) were read as those of patients; if they are visits of one, write a manifest"
-    return [read._replace(chain=read.visits, visits=()) for read in reads], [told]
+    told = as_patients({visit for (visit,) in visits})
+    return [read._replace(chain=read.visits, visits=()) for read in reads], told
 
 
 def _without_lesion(chain: Chain) -> Chain | None:
@@ -963,6 +1099,8 @@ def _uses(reads: Iterable[Read]) -> dict[Chain, Use]:
 
 def _use(read: Read) -> Use:
     use = read.words.use
+    if read.words.timed and read.chain and read.rows[0][0].startswith(f"{read.chain[-1]}-"):
+        use = use._replace(timed=True)
     return use._replace(visits=frozenset({read.visits}), bare=frozenset()) if read.visits else use
 
 
@@ -1040,7 +1178,7 @@ def _visited_by_folder(found: list[_Item]) -> list[_Item]:
         above = min(folders).split("/")[:depth]
         names = {folder: folder.split("/")[depth:][:1] for folder in folders}
         theirs = any(subject.lower().endswith(name.lower()) for name in above)
-        if theirs and all(name and _may_be_a_visit(name[0]) for name in names.values()):
+        if theirs and all(name and may_be_a_visit(name[0]) for name in names.values()):
             visit |= {(subject, visits, folder): name for folder, (name,) in names.items()}
     if not visit:
         return found
@@ -1052,19 +1190,6 @@ def _shared_depth(folders: Iterable[str]) -> int:
     """How many folders above they share."""
     shared = os.path.commonpath([*folders])
     return len(shared.split("/")) if shared else 0
-
-
-@lru_cache(maxsize=1 << 12)
-def _may_be_a_visit(name: str) -> bool:
-    """Whether a folder's name tells neither a role nor how files were kept or made."""
-    words = _WORD.findall(name.lower())
-    return (
-        not is_copy(name)
-        and folder(name).said is None
-        and not any(
-            word not in _NEUTRAL and (kind_of(word) == "technical" or _PROCESSED.search(word)) for word in words
-        )
-    )
 
 
 def _of_one_spelling(found: list[_Item]) -> tuple[list[_Item], list[str]]:
@@ -1209,20 +1334,22 @@ def _one_per_role(found: Iterable[_Item]) -> list[Found | Together]:
         roles = [item.said.role for item in items]
         copies = _copies(items) if len(set(roles)) < len(roles) else [items]
         alone = len(items) > 1 and MASK not in roles and not set(roles) & {*MODALITIES}
+        copies, spare = _with_spares(copies)
         for place, copy in enumerate(copies):
-            result += _alone(copy) if alone else _together(copy, place)
+            result += _alone(copy) if alone else _together(copy, place, spare)
     return result
 
 
-def _together(items: list[_Item], place: int) -> Iterator[Found]:
-    """Files of one scan."""
+def _together(items: list[_Item], place: int, spare: Collection[str]) -> Iterator[Found]:
+    """Files of one scan, of which those are told that are `spare`."""
     taken: Counter[str] = Counter()
     for item in sorted(items, key=_precedence):
         role = item.said.role or item.label or IMAGE
         if role not in MODALITIES and role != MASK:
             role = _free(role, item.label, taken)
         taken[role] += 1
-        yield Found(place, item.subject, item.session, role, item.entry, rank=taken[role])
+        path = item.entry.path
+        yield Found(place, item.subject, item.session, role, item.entry, rank=taken[role], spare=path in spare)
 
 
 def _precedence(item: _Item) -> tuple[int, int, int, str]:
@@ -1267,6 +1394,34 @@ def _copies(items: list[_Item]) -> list[list[_Item]]:
         else:
             kept.append((set(mains[name]), list(parts[name])))
     return [files for _, files in kept]
+
+
+def _with_spares(copies: list[list[_Item]]) -> tuple[list[list[_Item]], set[str]]:
+    """Copies of a scan, the one that stays with what the others alone have of modalities, and the paths of that.
+
+    So it is where folders tell how files were made, as `raw` and `processed`. Elsewhere copies may be of two people.
+    """
+    if len(copies) < 2:
+        return copies, set()
+    depth = _shared_depth([item.read.folder for copy in copies for item in copy])
+    names = {folder for copy in copies for item in copy for folder in item.read.folder.split("/")[depth:][:1]}
+    if any(map(may_be_a_visit, names)):
+        return copies, set()
+    first, *others = sorted(copies, key=_standing)
+    roles = {item.said.role for item in first}
+    given: dict[str | None, _Item] = {}
+    for item in sorted((item for copy in others for item in copy), key=_precedence):
+        if item.said.role in MODALITIES and item.said.role not in roles:
+            given.setdefault(item.said.role, item)
+    spare = {item.entry.path for item in given.values()}
+    left = [[item for item in copy if item.entry.path not in spare] for copy in others]
+    return [[*first, *given.values()], *left], spare
+
+
+def _standing(copy: list[_Item]) -> tuple[bool, bool, str]:
+    """Sort key of copies: the one that stays first."""
+    path = min(copy, key=lambda item: (role_order(item.said.role or IMAGE), item.entry.path)).entry.path
+    return is_copy(path), all(item.said.role != MASK for item in copy), path
 
 
 def _free(role: str, label: str, taken: Mapping[str, int]) -> str:
