@@ -38,7 +38,7 @@ check: setup  ## quick, and the tests that a change since SINCE (default origin/
 test: lint  ## the gate: lint, types, import rules and all tests but the long ones
 	@$(PYTEST) $(PROCESSES) -m 'not long' --junitxml $(RESULTS)/test.xml $(ARGS)
 
-test-all: lint  ## the gate, and what is long: more kills, Kerberos, dying nodes, trainings that are killed
+test-all: lint  ## the gate, and what is long: see docs/testing.md
 	@SEGPIPE_KILLS=$${SEGPIPE_KILLS:-30} $(PYTEST) 2 --junitxml $(RESULTS)/test-all.xml $(ARGS)
 	@$(PYTHON) tools/proof.py write $(RESULTS)/test-all.xml
 

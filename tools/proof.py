@@ -1,8 +1,8 @@
 """What the long tests have proved: `python tools/proof.py write RESULTS` after them, `check` before a gate.
 
-`tests/proof.txt` holds a hash of the code that starts jobs, stores files, prepares scans, changes tables, trains and
-runs the test cluster, of the jobs, of the tutorial and of the lock files. `check` ends with 1 if that code is no longer
-what `make test-all` last passed on; then `.ci/run` runs it.
+`tests/proof.txt` holds a hash of the code that the long tests guard: what starts jobs, stores files, prepares scans,
+changes tables, trains, segments and runs the test cluster, jobs, notebooks, pages with steps, and the lock files.
+`check` ends with 1 if that code is no longer what `make test-all` last passed on; then `.ci/run` runs it.
 RESULTS is the JUnit XML of that run: where a test on the cluster was skipped, for Kerberos was not installed, or only a
 part of the tests ran, nothing is written, and `write` says why.
 """
@@ -23,9 +23,13 @@ PROVED = (
     "segpipe/warehouse",
     "segpipe/prepare",
     "segpipe/pipelines",
+    "segpipe/runtimes",
     "segpipe/trainers",
+    "segpipe/analysis",
     "jobs",
+    "notebooks",
     "docs/tutorial.md",
+    "docs/how-to",
     "tools/hadoop",
     "spark-submit.sh",
     "pyproject.toml",

@@ -120,6 +120,7 @@ def test_tutorial(reader: Reader, folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # it trains, and prepares a scan
 def test_how_to_pages_one_after_the_other(reader: Reader, folder: Path, glioma_archive: Path) -> None:
     shutil.copytree(glioma_archive, folder / "archive")

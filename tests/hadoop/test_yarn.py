@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import jobs.restore
 import jobs.segment
 from segpipe.cli import Context
 from segpipe.core.splits import SplitRule
 from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle
 from segpipe.readers.sources import find
-from segpipe.settings import SegmentSettings
+from segpipe.settings import RestoreSettings, SegmentSettings
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.store import Store
 from tests.hadoop.yarn_jobs import (
@@ -141,7 +142,8 @@ def test_the_jobs_one_by_one_in_cluster_mode(chain: Chain, cluster: hadoop.Clust
 
 def test_restore_gives_the_voxels_and_headers_of_the_source(chain: Chain) -> None:
     (scan_id, *_) = Store(chain.warehouse).table("scans").to_table(columns=["scan_id"])["scan_id"].to_pylist()
-    yarn("restore", "--warehouse", chain.warehouse, "--scan", scan_id, "--output", f"{chain.folder}/restored")
+    settings = RestoreSettings(chain.warehouse, scan_id, f"{chain.folder}/restored")
+    assert not jobs.restore.run(settings, Context("restore"))  # it computes in the driver alone
     restored = chain.local / "restored"
     get(f"{chain.folder}/restored", restored)
     found = sorted(path.relative_to(restored) for path in restored.rglob("*.nii.gz"))

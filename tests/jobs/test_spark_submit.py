@@ -268,7 +268,7 @@ def begun(command: str, words: list[str], warehouse: Path) -> "subprocess.Popen[
     [
         (signal.SIGINT, 130, False),
         pytest.param(signal.SIGINT, 130, True, marks=pytest.mark.long),
-        (signal.SIGTERM, 143, False),
+        pytest.param(signal.SIGTERM, 143, False, marks=pytest.mark.long),  # test_stopping.py sends it to the launcher
     ],
 )
 def test_an_interrupt_is_on_record_and_the_next_run_goes_on(
@@ -339,6 +339,7 @@ def test_compact_that_is_interrupted_changes_no_row_and_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_job_that_is_killed_is_spoken_for(large_scans: Path, tmp_path: Path) -> None:
     words = ["ingest", "--source", str(large_scans), "--warehouse", str(tmp_path / "w"), "--cohort", "c"]
     process = begun('exec "$@"', words, tmp_path / "w")

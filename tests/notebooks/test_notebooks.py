@@ -84,6 +84,7 @@ def test_notebooks_are_text_without_outputs() -> None:
         assert kinds.count("code") >= 5
 
 
+@pytest.mark.long
 def test_cohort_shows_splits_kinds_quarantine_and_a_scan(outputs: dict[str, list[dict[str, Any]]]) -> None:
     found = text(outputs["01_cohort"])
     for word in (
@@ -103,6 +104,7 @@ def test_cohort_shows_splits_kinds_quarantine_and_a_scan(outputs: dict[str, list
     assert pictures(outputs["01_cohort"]) == 2
 
 
+@pytest.mark.long
 def test_training_shows_curves_patients_and_worst_slices(outputs: dict[str, list[dict[str, Any]]]) -> None:
     found = text(outputs["02_training"])
     for word in ("dice_whole_tumour", "Synthetic_07_013", "missed", "invented", "empty_prediction"):
@@ -110,6 +112,7 @@ def test_training_shows_curves_patients_and_worst_slices(outputs: dict[str, list
     assert pictures(outputs["02_training"]) == 2
 
 
+@pytest.mark.long
 def test_results_show_change_flags_and_two_models_by_two_engines(outputs: dict[str, list[dict[str, Any]]]) -> None:
     found = text(outputs["03_results"])
     for word in ("change_ml", "2020", "empty_prediction", "m-second"):
@@ -119,12 +122,14 @@ def test_results_show_change_flags_and_two_models_by_two_engines(outputs: dict[s
     assert compared[0] == compared[1]  # DuckDB and Spark say the same
 
 
+@pytest.mark.long
 def test_viewer_shows_a_widget_and_a_picture(outputs: dict[str, list[dict[str, Any]]]) -> None:
     assert sum(WIDGET in output for output in outputs["04_viewer"]) == 1
     assert pictures(outputs["04_viewer"]) == 1
     assert "uint8" in text(outputs["04_viewer"])
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("notebook", "said"), [("01_cohort", "155 × 240 × 240"), ("02_training", "BraTS2021"), ("04_viewer", "BraTS2021")]

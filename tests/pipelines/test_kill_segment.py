@@ -1,7 +1,7 @@
 """Exactly once: whatever of a segmentation is killed, the same command ends in the tables of an uninterrupted run.
 
 Real processes are killed by SIGKILL at random moments, as in test_kill.py; `SEGPIPE_KILLS` sets how often. The default
-of 1 kills the driver; test_segment.py has a worker that dies at a moment that does not depend on chance.
+of 1 kills the driver; for the gate, test_segment.py has a worker that dies at a moment that does not depend on chance.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.pipelines.segment_process import MOST_SCANS
 from tests.pipelines.test_kill import SEED, kill, process_of
 from tests.runtimes.models import tiny_bundle
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 KILLS = int(os.environ.get("SEGPIPE_KILLS", "1"))
 SUBJECTS = 16
 VICTIMS = ("driver", "worker", "jvm")

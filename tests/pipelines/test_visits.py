@@ -40,6 +40,7 @@ def ball_ml(radius: float) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # two scans are prepared, one of them twice
 def test_what_became_of_each_lesion_stands_in_the_tables(spark: SparkSession, tmp_path: Path) -> None:
     for session in VISITS:

@@ -116,7 +116,6 @@ def test_upright_tells_of_a_header_with_a_mirrored_axis() -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_upright_does_not_doubt_a_header_that_is_right_although_the_head_is_tilted() -> None:
-    """Whole scans are prepared in tests/pipelines/test_visits.py, which asks for no such flag."""
     assert upright(other(off_by((8, -6, 5), (0, 0, 0))), atlas.head()).turned < 0.8
 
 

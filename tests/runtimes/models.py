@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,6 @@ def tiny_bundle(
 
     It is trained in float32, also one that will compute in bfloat16, which most processors take ten times as long for.
     """
-    import tensorflow as tf
-
     from segpipe.models.unet import build_unet, mean_of, to_segment
 
     settings = replace(NetworkSettings(filters=4, depth=2, mirror=False), **network)
@@ -45,10 +44,8 @@ def tiny_bundle(
     model = build_unet(settings, len(modalities), len(labels.regions), seed=3)
     model.get_layer("logits").bias.assign(np.full(len(labels.regions), bias, np.float32))
     if trained_steps:
-        learner = build_unet(replace(settings, precision="float32"), len(modalities), len(labels.regions), seed=3)
-        learner.set_weights(model.get_weights())
-        _train(tf, learner, trained_steps)
-        model.set_weights(learner.get_weights())
+        learner = replace(settings, precision="float32", mirror=False, quality="standard")
+        model.set_weights(_trained(learner, len(labels.regions), trained_steps))
     if levels:
         _follow_brightness(model, levels)
     others = [
@@ -107,10 +104,15 @@ def _follow_brightness(model: Any, levels: Sequence[float]) -> None:
             layer.set_weights([kernel, offset])
 
 
-def _train(tf: Any, model: Any, steps: int) -> None:
-    """Teach it three nested levels of brightness on FLAIR, which a few steps suffice for."""
-    from segpipe.models.losses import dice_cross_entropy
+@cache
+def _trained(settings: NetworkSettings, regions: int, steps: int) -> list[np.ndarray]:
+    """The weights of a network that learnt three nested levels of brightness on FLAIR; a few steps suffice."""
+    import tensorflow as tf
 
+    from segpipe.models.losses import dice_cross_entropy
+    from segpipe.models.unet import build_unet
+
+    model = build_unet(settings, len(MODALITIES), regions, seed=3)
     images = []
     for seed in range(4):
         scan = glioma(np.random.default_rng(seed), shape=(8, 32, 32))
@@ -122,3 +124,4 @@ def _train(tf: Any, model: Any, steps: int) -> None:
     model.compile(tf.keras.optimizers.Adam(0.01), dice_cross_entropy())
     data = tf.data.Dataset.from_tensor_slices((seen, truth))
     model.fit(data.repeat().shuffle(32, seed=1).batch(8), steps_per_epoch=steps, verbose=0)
+    return model.get_weights()

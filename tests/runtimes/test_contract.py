@@ -34,8 +34,8 @@ NETWORKS = {
     "instance-normalised": {"normalisation": "instance"},
     "group-normalised": {"normalisation": "group", "filters": 8},
     "resized": {"upsampling": "resized"},
-    "mirrored": {"trained_steps": 20, "mirror": True},
-    "of-three": {"trained_steps": 20, "quality": "best"},
+    "mirrored": {"trained_steps": 60, "normalisation": "instance", "mirror": True},
+    "of-three": {"trained_steps": 60, "normalisation": "instance", "quality": "best"},
     "small-crop": {"crop": (8, 8)},
     "crop-beyond-the-slice": {"crop": (64, 64)},
 }

@@ -12,7 +12,7 @@ import pytest
 from segpipe.settings import CompactSettings, IngestSettings, TrainSettings
 from tests.warehouse.earlier import unsealed
 
-TINY = {"filters": 4, "depth": 2, "batch_size": 12, "steps_per_epoch": 3, "epochs": 2, "retries": 0}
+TINY = {"filters": 4, "depth": 1, "batch_size": 12, "steps_per_epoch": 3, "epochs": 2, "retries": 0}
 
 
 @pytest.fixture(scope="session")

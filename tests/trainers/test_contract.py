@@ -29,6 +29,7 @@ from tests.trainers.listeners import Listeners
 
 pytestmark = pytest.mark.slow
 EVERY = pytest.mark.parametrize("trainer", sorted(TRAINERS, key=lambda name: TRAINERS[name].on_spark))
+HERE = pytest.mark.parametrize("trainer", ["local", pytest.param("orca", marks=pytest.mark.long)])
 COLUMNS = {"epoch", "loss", "learning_rate", "images_per_second", "seconds", "validation_seconds"}
 
 
@@ -196,6 +197,7 @@ def test_a_worker_that_is_killed_is_replaced_and_not_a_bit_differs(settings, spa
     assert bundle.weights_sha256 == trained("orca").bundle.weights_sha256
 
 
+@pytest.mark.long
 def test_compact_between_stop_and_resume_changes_not_a_bit(settings, reference: Bundle, tables: str, tmp_path: Path):
     from tests.trainers.conftest import merge
 
@@ -279,6 +281,7 @@ def test_a_finished_training_decides_otherwise_without_another_step(settings, co
     np.testing.assert_allclose(turned, load_keras(again)(image).numpy(), atol=1e-6)
 
 
+@pytest.mark.long
 def test_best_quality_is_the_mean_of_networks_from_three_seeds(settings, reference: Bundle, copy_of_reference: Bundle):
     """A standard model is the first of them. It goes on where a killed one left the second, and the third is there."""
     others = [run(settings(seed=seed, model=f"{copy_of_reference.url}-{seed}"), None)[0] for seed in (1, 2)]
@@ -300,7 +303,10 @@ def test_best_quality_is_the_mean_of_networks_from_three_seeds(settings, referen
     assert run(settings(quality="standard"), None)[0].model_id == reference.model_id
 
 
-@pytest.mark.parametrize(("coarse_share", "epochs"), [(0.0, 3), (0.5, 6)], ids=["full size", "4 coarse epochs"])
+@pytest.mark.parametrize(
+    ("coarse_share", "epochs"),
+    [pytest.param(0.0, 3, id="full size"), pytest.param(0.5, 6, id="4 coarse epochs", marks=pytest.mark.long)],
+)
 def test_stops_early_when_nothing_gets_better(settings, coarse_share: float, epochs: int):
     """With a learning rate of nearly nothing, Dice stays what it was; coarse epochs do not try anybody's patience."""
     still = {"learning_rate": 1e-30, "epochs": 9, "patience": 2, "steps_per_epoch": 1}
@@ -315,7 +321,7 @@ def test_the_last_epoch_is_kept_though_an_earlier_one_was_as_good(settings):
     assert bundle.metrics["epoch"] == 2
 
 
-@pytest.mark.parametrize("trainer", ["local", "orca"])
+@HERE
 def test_a_loss_that_is_no_number_names_epoch_and_scans(settings, spark, trainer: str):
     """At once: what comes of the data is not retried."""
     from segpipe.errors import SegpipeError
@@ -349,7 +355,7 @@ def test_slices_that_are_damaged_are_named_and_not_tried_again(settings, spark, 
     assert not record.counts["retries"]
 
 
-@pytest.mark.parametrize("trainer", ["local", pytest.param("orca", marks=pytest.mark.long)])
+@HERE
 def test_a_3d_network_is_stopped_goes_on_and_segments_as_it_was_validated(settings, spark, tables: str, trainer: str):
     """Under another trainer, too; by one look, as validation does."""
     solid = {"dimensions": 3, "patch_size": 8, "batch_size": 2, "checkpoint_minutes": 1e-9, "mirror": False}
@@ -393,7 +399,7 @@ def dice_of_segmenting(bundle: Bundle, tables: str) -> dict[str, dict[str, float
     return found
 
 
-DEEP = {"deep_supervision": True, "padding": "partial", "epochs": 2, "coarse_share": 0.5}
+DEEP = {"depth": 2, "deep_supervision": True, "padding": "partial", "epochs": 2, "coarse_share": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -404,6 +410,7 @@ def deep(tables: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return run(TrainSettings(**settings), None)[0]
 
 
+@pytest.mark.long
 def test_deep_supervision_partial_padding_and_coarse_epochs_are_no_part_of_the_model(deep: Bundle):
     assert len(losses(deep)) == DEEP["epochs"]
     assert load_keras(deep)(np.zeros((1, *deep.crop, 4), np.float32)).shape == (1, *deep.crop, 3)
@@ -425,7 +432,7 @@ def test_a_model_that_another_job_trains_is_refused(settings):
     assert not positions(asked.model)
 
 
-@pytest.mark.parametrize("trainer", ["local", "orca"])
+@HERE
 def test_a_job_that_was_taken_for_dead_writes_no_further_checkpoint(
     settings, spark, monkeypatch: pytest.MonkeyPatch, trainer: str
 ):
