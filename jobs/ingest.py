@@ -29,6 +29,8 @@ def _is_dicom_archive(settings: IngestSettings) -> bool:
 
 def _print_plan(settings: IngestSettings) -> int:
     from segpipe.pipelines import series_rows
+    from segpipe.pipelines.ingest import check_reference
+    from segpipe.pipelines.meanings import as_user_says
     from segpipe.readers import sources
     from segpipe.readers.naming import naming_of
     from segpipe.readers.plan import lines
@@ -37,13 +39,16 @@ def _print_plan(settings: IngestSettings) -> int:
     naming = naming_of(settings.subject_key_file, settings.hash_subjects)
     wanted = series_rows.options(settings, Store(settings.warehouse), settings.cohort)
     listing = sources.find(settings.source, settings.layout, naming.secret, naming.every, wanted)
+    check_reference(listing, settings.resample_to)
+    if settings.label_convention is not None:
+        listing = as_user_says(listing, settings.label_convention)
     print("\n".join(lines(listing, naming)))
     return QUARANTINED if settings.strict and listing.rejected else DONE
 
 
 def check(settings: IngestSettings) -> None:
-    """Refuse a source that is not there, a warehouse that cannot be written, a subject key that can be guessed, and
-    --prepare without the packages that it needs.
+    """Refuse a source that is not there, a warehouse that cannot be written, a subject key that can be guessed, a label
+    convention that is none, and --prepare without the packages that it needs.
     """
     from segpipe.readers.naming import naming_of
 
@@ -51,6 +56,10 @@ def check(settings: IngestSettings) -> None:
     if not settings.plan or _is_dicom_archive(settings):
         check_warehouse(settings.warehouse, make=True)
     naming_of(settings.subject_key_file, settings.hash_subjects)
+    if settings.label_convention is not None:
+        from segpipe.pipelines.meanings import user_convention
+
+        user_convention(settings.label_convention)
     if settings.prepare and not settings.plan:
         from segpipe.prepare.scan import check_installed
 

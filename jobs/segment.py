@@ -32,9 +32,13 @@ def run(settings: SegmentSettings, context: Context) -> int:
 
 
 def check(settings: SegmentSettings) -> None:
-    """Refuse what is not there or cannot be written, a folder that is no model, DICOM SEG without its DICOM, and
-    --prepare without the packages that it needs.
+    """Refuse what is not there or cannot be written, a label convention that is none, a folder that is no model, DICOM
+    SEG without its DICOM, and --prepare without the packages that it needs.
     """
+    if settings.label_convention is not None:
+        from segpipe.pipelines.meanings import user_convention
+
+        user_convention(settings.label_convention)
     if settings.source is not None:
         check_source(settings.source)
     elif settings.dicom_seg is not None or settings.dicom_sr is not None:

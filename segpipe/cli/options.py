@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, TypeVar
@@ -70,8 +71,15 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, self.remedy)
 
     def check_flags(self, argv: Sequence[str]) -> None:
-        """Raise UsageError for the first unknown flag, before anything is said of what is missing."""
+        """Raise UsageError for a flag whose value would replace an earlier one's, and for the first unknown flag.
+
+        So it is before anything is said of what is missing.
+        """
         known = [flag for action in self._actions for flag in action.option_strings]
+        valued = {flag for action in self._actions if action.nargs != 0 for flag in action.option_strings}
+        for flag, count in Counter(word.split("=")[0] for word in argv).items():
+            if flag in valued and count > 1:
+                raise UsageError(f"{flag} is given {count} times", "give it once")
         for word in argv:
             flag = word.split("=")[0]
             if flag.startswith("--") and flag not in known:

@@ -29,6 +29,7 @@ from segpipe.pipelines.ingest_task import (
 )
 from segpipe.pipelines.listing import listing as listed
 from segpipe.readers import scan as scan_reader
+from segpipe.readers.names import MODALITIES, role_order
 from segpipe.readers.naming import naming_of, refuse_key_in_conf
 from segpipe.readers.plan import ignored_line
 from segpipe.readers.series import Options
@@ -88,6 +89,7 @@ def ingest(
         told = {"ingest": partial(bad_fingerprint, settings, naming)}
         wanted = replace(wanted, unusable=quarantine.unusable(warehouse, settings.cohort, told))
         listing = listed(spark, settings, naming, wanted, run)
+        check_reference(listing, settings.resample_to)
     with lock(warehouse.url, lock_name(settings.cohort), settings.lock_wait_seconds, run.run_id) as fence:
         job = IngestJob(settings, rule, fence, naming)
         with run.stage("plan"):
@@ -111,6 +113,18 @@ def ingest(
             merges.finish(warehouse, run.run_id)
         _tell(listing, run)
         return _account(plan, outcomes, run)
+
+
+def check_reference(listing: Listing, wanted: str | None) -> None:
+    """Raise UsageError if the modality whose grid the others should be resampled to is none of the four and in no scan.
+
+    One of the four may come tomorrow.
+    """
+    if wanted is None or wanted in MODALITIES:
+        return
+    there = sorted({name.partition(".")[0] for scan in listing.scans for name in scan.modalities}, key=role_order)
+    if there and wanted.partition(".")[0] not in there:
+        raise UsageError(f"--resample-to is {wanted!r}, and no scan has it", f"choose one of {', '.join(there)}")
 
 
 def _planned(warehouse: Store, job: IngestJob, listing: Listing, wanted: Options, run: RunRecord) -> IngestOutcome:

@@ -31,14 +31,23 @@ def with_conventions(spark: SparkSession, warehouse: Store, job: IngestJob, list
     """
     wanted = job.settings.label_convention
     if wanted is not None:
-        name = labels.from_user(wanted, _content(wanted))
-        return replace(listing, scans=labels.with_convention(listing.scans, name))
+        return as_user_says(listing, wanted)
     pending = [scan for scan in listing.scans if scan.label_convention is None and scan.files[-1].role == MASK]
     if not pending:
         return listing
     found = _in_tables(warehouse, job, pending)
     unread = [scan for scan in pending if scan.identity not in found]
     return replace(listing, scans=labels.with_shared_convention(listing.scans, found | _read(spark, job, unread)))
+
+
+def as_user_says(listing: Listing, wanted: str) -> Listing:
+    """The listing with the label convention that the user names. Raises UsageError or NotFound if it is none."""
+    return replace(listing, scans=labels.with_convention(listing.scans, user_convention(wanted)))
+
+
+def user_convention(wanted: str) -> str:
+    """The name of the convention that a user names. Raises UsageError, and NotFound for a file that is not there."""
+    return labels.from_user(wanted, _content(wanted))
 
 
 def _content(wanted: str) -> bytes | None:

@@ -16,13 +16,15 @@ def lines(listing: Listing, naming: Naming) -> list[str]:
     by_subject: dict[str, list[ScanSource]] = defaultdict(list)
     for scan in listing.scans:
         by_subject[scan.subject].append(scan)
-    told = [f"{len(by_subject)} subjects with {len(listing.scans)} scans ({_counts(s.layout for s in listing.scans)})"]
+    layouts = _counts(scan.layout for scan in listing.scans)
+    told = [f"subjects {len(by_subject)}, scans {len(listing.scans)}" + (f" ({layouts})" if layouts else "")]
     sessions = Counter(len(scans) for scans in by_subject.values())
-    told.append(
-        "  sessions of a subject: " + ", ".join(f"{n} ({count} subjects)" for n, count in sorted(sessions.items()))
-    )
+    if sessions:
+        several = (f"{number} (subjects {count})" for number, count in sorted(sessions.items()))
+        told.append(f"  sessions of a subject: {', '.join(several)}")
     roles = Counter(file.role for scan in listing.scans for file in scan.files)
-    told.append("  " + ", ".join(f"{role} {roles[role]}" for role in sorted(roles, key=role_order)))
+    if roles:
+        told.append("  " + ", ".join(f"{role} {roles[role]}" for role in sorted(roles, key=role_order)))
     masked = [scan.label_convention or "told by all masks" for scan in listing.scans if scan.files[-1].role == MASK]
     if masked:
         told.append(f"  meaning of the masks' labels: {_counts(masked)}")

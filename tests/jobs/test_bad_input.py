@@ -49,6 +49,17 @@ CASES = {
         ("ingest", "--source", "hfds://x/y", "--warehouse", NEW, "--cohort", "c"),
         "hfds://x/y cannot be opened",
     ),
+    "unknown label convention": (
+        ("ingest", "--source", "{}/letters", "--warehouse", NEW, "--cohort", "c", "--label-convention", "brats2022"),
+        "Label convention 'brats2022' is unknown: choose one of brats",
+    ),
+    "label convention that is not there, of a plan": (
+        (
+            *("ingest", "--source", "{}/letters", "--warehouse", NEW, "--cohort", "c", "--plan"),
+            *("--label-convention", "{}/none.toml"),
+        ),
+        "Label convention {}/none.toml does not exist",
+    ),
     "train without tables": (
         ("train", "--warehouse", NEW, "--cohort", "c", "--model", "{}/m"),
         "Warehouse {}/new does not exist: give the folder that ingest wrote to",
@@ -100,7 +111,7 @@ def test_one_line_and_nothing_written(
     job, *flags = (word.replace("{}", str(place)) for word in command)
     code = run(job, *flags)
     told = capsys.readouterr().err
-    assert code == (2 if "cannot be opened" in said else 1)
+    assert code == (2 if "cannot be opened" in said or "is unknown" in said else 1)
     assert told.count("\n") == 1
     assert told.startswith(f"segpipe {job}: ")
     assert said.replace("{}", str(place)) in told

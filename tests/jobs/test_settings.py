@@ -118,6 +118,8 @@ def test_a_site_file_that_is_not_there_is_wrong_usage(monkeypatch: pytest.Monkey
     ("job", "flags", "said"),
     [
         ("ingest", ["--sorce", "a"], "unknown option --sorce: did you mean --source?"),
+        ("ingest", [*INGEST, "--source", "b"], "--source is given 2 times: give it once"),
+        ("ingest", [*INGEST, "--source=b"], "--source is given 2 times: give it once"),
         ("ingest", [], "missing --source, --warehouse, --cohort"),
         ("ingest", [*INGEST, "--part-mb", "many"], "--part-mb is 'many', allowed is a whole number"),
         ("ingest", [*INGEST, "--layout", "brat"], "--layout is 'brat', allowed is"),

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from segpipe.errors import UsageError
+from segpipe.pipelines.ingest import check_reference
 from segpipe.readers.archive import Listing
 from segpipe.readers.names import BRAIN, MASK, cut, describe, folder, is_generic, kind_of, take_visits
+from segpipe.readers.naming import naming_of
 from segpipe.readers.people import _COUNTED_END, _END, _ENDS, Use, name_of, people
+from segpipe.readers.plan import lines
 from segpipe.readers.sources import find
 
 FOUR = ("FLAIR", "T1", "T1ce", "T2")
@@ -1120,6 +1124,21 @@ class TestDrawnLayouts:
         assert [line for line in listing.told if "Ulm/3, Ulm/4" in line]
         twice = read(tmp_path / "twice", *expand("P1/<w>.nii", w=("t1", "flair", "proc/flair", "proc/lesion")))
         assert ["P1/flair.nii (FLAIR) is a second scan" in one.message for one in twice.rejected] == [True]
+
+
+def test_a_plan_of_nothing_has_no_empty_lines(tmp_path: Path) -> None:
+    (tmp_path / "P1_T1.nii").symlink_to("/etc/hosts")
+    plan = lines(find(str(tmp_path)), naming_of(None, False))
+    assert plan[0] == "subjects 0, scans 0"
+    assert plan[1] == "quarantine 1: unsafe_path 1"
+
+
+def test_a_reference_that_no_scan_has_is_refused(tmp_path: Path) -> None:
+    listing = read(tmp_path, "P1_T1.nii", "P1_FLAIR.nii", "P2_T1.nii")
+    for wanted in ("FLAIR", "T2", None):  # T2 may come tomorrow
+        check_reference(listing, wanted)
+    with pytest.raises(UsageError, match=r"--resample-to is 'T9', and no scan has it: choose one of FLAIR, T1$"):
+        check_reference(listing, "T9")
 
 
 class TestPublishedLayouts:
