@@ -14,9 +14,11 @@ def run(settings: IngestSettings, context: Context) -> int:
     if settings.plan and not _is_dicom_archive(settings):
         return _print_plan(settings)
     from segpipe.pipelines.ingest import ingest
+    from segpipe.readers.naming import key_notes
 
     with context.recorded("ingest", settings.warehouse, settings) as record:
         outcome = ingest(context.spark, settings, record, context.progress)
+        record.lines += key_notes(settings.subject_key_file)
     return QUARANTINED if settings.strict and outcome.rejected else DONE
 
 

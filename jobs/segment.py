@@ -15,6 +15,7 @@ def run(settings: SegmentSettings, context: Context) -> int:
     with `strict` when scans were rejected.
     """
     from segpipe.pipelines.segment import segment
+    from segpipe.readers.naming import key_notes
     from segpipe.runtimes.contract import PredictorSpec
 
     with context.recorded("segment", settings.warehouse, settings) as record:
@@ -28,6 +29,7 @@ def run(settings: SegmentSettings, context: Context) -> int:
         ).pack()
         record.parameters["precision"] = predictor.spec.precision
         outcome = segment(context.spark, settings, predictor, predictor.bundle, record, context.progress)
+        record.lines += key_notes(settings.subject_key_file) if settings.source else []
     return QUARANTINED if outcome.masks_failed or (settings.strict and outcome.rejected) else DONE
 
 

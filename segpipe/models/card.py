@@ -27,6 +27,7 @@ ACTIVATIONS = ("softmax", "sigmoid", "none")
 CROPS = ("whole", "non-zero", "brain")
 _LARGEST_EDGE = 1024
 _MOST_VOXELS = 1 << 26  # of a patch: 400 cubed
+_MOST_OVERLAP = 0.9  # a voxel is then in a thousand windows of a 3D network; more never ends
 _SPACINGS_MM = (0.1, 20.0)
 MODALITIES = {
     "FLAIR": r"(t2)?_?flair|t2f",
@@ -93,7 +94,7 @@ FIELDS = (
     ),
     Field("input", "resample_first", "flag", "resample before normalising, as MONAI does; nnU-Net does it after", True),
     Field("window", "patch", "numbers", "voxels along each axis that the network looks at", _NEEDED),
-    Field("window", "overlap", "number", "share by which neighbouring windows overlap, 0 up to but not 1", 0.5),
+    Field("window", "overlap", "number", "share by which neighbouring windows overlap, 0 to 0.9", 0.5),
     Field("window", "tiling", "text", "windows spread evenly (nnU-Net) or by whole steps (MONAI)", "even", TILINGS),
     Field("window", "weights", "text", "what a voxel of a window counts", "gaussian", WEIGHTS),
     Field("window", "mirror", "numbers", "axes, from 0, whose mirror images are looked at too; all combinations", ()),
@@ -331,8 +332,8 @@ def _contradictions(values: Mapping[str, Any], scalings: Sequence[Scaling]) -> l
     least, most = _SPACINGS_MM
     if spacing and (len(spacing) not in {dimensions, 3} or not all(least <= size <= most for size in spacing)):
         faults.append(f"input.spacing_mm is {spacing}, wanted are {dimensions} numbers from {least} to {most:g}")
-    if not 0 <= values["window.overlap"] < 1:
-        faults.append(f"window.overlap is {values['window.overlap']}, allowed is 0 up to but not 1")
+    if not 0 <= values["window.overlap"] <= _MOST_OVERLAP:
+        faults.append(f"window.overlap is {values['window.overlap']}, allowed is 0 to {_MOST_OVERLAP}")
     mirror = values["window.mirror"]
     if len(set(mirror)) != len(mirror) or any(axis not in range(dimensions) for axis in mirror):
         faults.append(f"window.mirror is {mirror}, wanted are axes of {', '.join(map(str, range(dimensions)))}")

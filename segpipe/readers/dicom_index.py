@@ -462,34 +462,35 @@ def keyed(key: bytes, kind: str, text: str) -> str:
     return hmac.new(key, f"{kind}\0{text}".encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
 
 
+_SEQUENCES = ("SE", "IR", "GR", "EP", "RM")
+_VARIANTS = ("SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP")
+
+
 def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str, str]) -> Facts:
     fallback = f"folder {entry.folder}"
     study = elements.text("StudyInstanceUID") or fallback
     patient = elements.text("PatientID")
     subject = keyed(key, "patient", patient) if patient else keyed(key, "study", study)
-    date, accession = elements.text("StudyDate"), elements.text("AccessionNumber")
     series, frame = elements.text("SeriesInstanceUID") or fallback, elements.text("FrameOfReferenceUID")
     description, protocol = map(elements.words_of_people, ("SeriesDescription", "ProtocolName"))
     sequence, name = elements.words("ScanningSequence"), elements.text("SequenceName").lower()
     words, vendor = _image_type(elements), elements.text("Manufacturer").lower()
     agent = elements.text("ContrastBolusAgent") or elements.text(dicom_tags.AGENT)
-    sop_class = elements.text("SOPClassUID")
+    shift = _shift(key, subject)
     return Facts(
         subject=subject,
         study=keyed(key, "session", study),
-        day=keyed(key, "day", f"{subject} {date}") if date else None,
-        accession=keyed(key, "accession", f"{subject} {accession}") if accession else None,
+        day=_keyed_of(key, "day", subject, elements.text("StudyDate")),
+        accession=_keyed_of(key, "accession", subject, elements.text("AccessionNumber")),
         series=keyed(key, "series", series),
         frame=keyed(key, "frame", frame) if frame else None,
         modality="".join(letter for letter in elements.text("Modality").upper() if letter.isalpha())[:4],
-        kind=_sop_kind(sop_class),
+        kind=_sop_kind(elements.text("SOPClassUID")),
         vendor=next((known for known in _VENDORS if vendor.startswith(known)), None),
         body=_body(elements),
         image_type=words,
-        sequence=tuple(word for word in sequence if word in ("SE", "IR", "GR", "EP", "RM")),
-        variant=tuple(
-            word for word in elements.words("SequenceVariant") if word in ("SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP")
-        ),
+        sequence=tuple(word for word in sequence if word in _SEQUENCES),
+        variant=tuple(word for word in elements.words("SequenceVariant") if word in _VARIANTS),
         dimensions=next((word for word in elements.words("MRAcquisitionType") if word in ("2D", "3D")), None),
         echo_planar="EP" in sequence or name.lstrip("*").startswith("ep"),
         angiography=elements.text("AngioFlag").upper() == "Y",
@@ -506,19 +507,26 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         thickness_mm=elements.number("SliceThickness"),
         direction=_direction(elements.numbers("ImageOrientationPatient")),
         agent=_is_agent(agent) if {"ContrastBolusAgent", dicom_tags.AGENT} & elements.values.keys() else None,
-        bolus=_bolus(elements, _shift(key, subject)),
+        bolus=_bolus(elements, shift),
         number=int(elements.number("SeriesNumber") or 0) or None,
-        moment=_moment(elements, _shift(key, subject)),
+        moment=_moment(elements, shift),
         said=recognise(description),
         protocol_said=recognise(protocol),
         text=keyed(key, "text", f"{description}\0{protocol}"),
         override=_override(overrides, (description, protocol, series), vendor),
-        person=tuple(
-            " ".join(keyed(key, "person", f"{subject} {word}") for word in mark.split())
-            for mark in patients.marks(elements)
-        ),
+        person=tuple(_keyed_words(key, subject, mark) for mark in patients.marks(elements)),
         nameless=patients.is_placeholder(patient),
     )
+
+
+def _keyed_of(key: bytes, kind: str, subject: str, text: str) -> str | None:
+    """A keyed hash that says nothing of other subjects who have the same; None for no text."""
+    return keyed(key, kind, f"{subject} {text}") if text else None
+
+
+def _keyed_words(key: bytes, subject: str, text: str) -> str:
+    """The same for each word of what tells people of one PatientID apart."""
+    return " ".join(keyed(key, "person", f"{subject} {word}") for word in text.split())
 
 
 def _override(overrides: Mapping[str, str], texts: tuple[str, ...], vendor: str) -> str | None:

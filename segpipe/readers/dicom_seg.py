@@ -39,11 +39,7 @@ def dicom_seg(
     """
     import highdicom as hd
 
-    images = dicom_objects.images(contents, scan["scan_id"], "SEG", _TYPE_1)
-    if any("MOSAIC" in (image.get("ImageType") or ()) for image in images):
-        raise BadInput(
-            Reason.UNSUPPORTED, f"Scan {scan['scan_id']} is a mosaic, whose slices no SEG can refer to", "use --nifti"
-        )
+    images = _images(contents, scan["scan_id"])
     native = in_file_order(labels, scan)
     values = sorted(convention.labels)
     volume = _volume(native, values, scan, images[0].get("FrameOfReferenceUID"))
@@ -74,6 +70,16 @@ def dicom_seg(
     except (ValueError, AttributeError, LookupError, TypeError, RuntimeError) as error:
         raise dicom_objects.refused(scan["scan_id"], "SEG", error) from error
     return dicom_objects.written(seg)
+
+
+def _images(contents: Sequence[bytes], scan_id: str) -> list[Any]:
+    """The images that a SEG refers to."""
+    images = dicom_objects.images(contents, scan_id, "SEG", _TYPE_1)
+    if any("MOSAIC" in (image.get("ImageType") or ()) for image in images):
+        raise BadInput(
+            Reason.UNSUPPORTED, f"Scan {scan_id} is a mosaic, whose slices no SEG can refer to", "use --nifti"
+        )
+    return images
 
 
 def _volume(native: np.ndarray, values: Sequence[int], scan: Mapping[str, Any], frame_of_reference: str | None) -> Any:

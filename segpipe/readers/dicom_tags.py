@@ -437,11 +437,7 @@ def _element(start: bytes, place: int, explicit: bool) -> tuple[int, int, int]:
 def _behind_sequence(start: bytes, place: int, explicit: bool, heads: list[tuple[int, int]]) -> int:
     """The place behind a sequence of undefined length whose first item stands at `place`."""
     while True:
-        if place + 8 > len(start):
-            raise _More
-        tag, length, body = _element(start, place, explicit)
-        heads.append((place, body))
-        place = body
+        tag, length, place = _next(start, place, explicit, heads)
         if tag == _SEQUENCE_END:
             return place
         if tag != _ITEM:
@@ -451,14 +447,19 @@ def _behind_sequence(start: bytes, place: int, explicit: bool, heads: list[tuple
 
 def _behind_item(start: bytes, place: int, explicit: bool, heads: list[tuple[int, int]]) -> int:
     while True:
-        if place + 8 > len(start):
-            raise _More
-        tag, length, body = _element(start, place, explicit)
-        heads.append((place, body))
-        place = body
+        tag, length, place = _next(start, place, explicit, heads)
         if tag == _ITEM_END:
             return place
         place = _behind_sequence(start, place, explicit, heads) if length == _UNDEFINED else place + length
+
+
+def _next(start: bytes, place: int, explicit: bool, heads: list[tuple[int, int]]) -> tuple[int, int, int]:
+    """Tag, length and place of the value of the element at `place`, whose head is added to `heads`."""
+    if place + 8 > len(start):
+        raise _More
+    tag, length, body = _element(start, place, explicit)
+    heads.append((place, body))
+    return tag, length, body
 
 
 def _agent(

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,7 @@ from segpipe.errors import UsageError
 from segpipe.readers import packed
 from segpipe.readers.archive import Rejected, ScanSource, is_image, printable, stem
 from segpipe.storage import url_to_fs
+from segpipe.storage.filesystem import is_local
 
 KEY_VARIABLE = "SEGPIPE_SUBJECT_KEY"
 KEY_FILE_VARIABLE = "SEGPIPE_SUBJECT_KEY_FILE"
@@ -68,6 +70,22 @@ def subject_key(file: str | None = None) -> SubjectKey | None:
     if len(secret) < LEAST_KEY_BYTES:
         raise UsageError(f"The subject key {where} has {len(secret)} bytes and could be guessed", KEY_REMEDY)
     return SubjectKey(secret)
+
+
+def key_notes(file: str | None = None) -> list[str]:
+    """What a summary says of a key in a file that everybody on this machine may read; nothing if all is well.
+
+    It is no refusal, as ssh has it for its keys: on some shares every file has one mode, which nobody can change.
+    """
+    file = file or os.environ.get(KEY_FILE_VARIABLE)
+    if not file:
+        return []
+    fs, path = url_to_fs(file)
+    if not is_local(fs) or not os.stat(path).st_mode & stat.S_IROTH:
+        return []
+    return [
+        f"everybody on this machine may read the subject key in {file}, and so tell whose scans these are: chmod 600"
+    ]
 
 
 def _content(file: str) -> bytes:

@@ -226,7 +226,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "spacing": ("input.spacing_mm", [1, 0, 1], "wanted are 3 numbers from 0.1 to 20"),
     "another name": ("input.modalities", ["FLAIR", "T1", "t1c", "T2"], "names 't1c', which the tables call T1ce"),
     "no name": ("input.modalities", ["FLAIR", "T1", "T1ce", "PD\n"], "names 'PD\\n', which no scan can have"),
-    "overlap": ("window.overlap", 1.0, "allowed is 0 up to but not 1"),
+    "overlap": ("window.overlap", 0.999999, "window.overlap is 0.999999, allowed is 0 to 0.9"),
     "mirror": ("window.mirror", [3], "wanted are axes of 0, 1, 2"),
     "twice": ("input.modalities", ["T1", "T1"], "names one twice"),
     "channels": ("output.channels", ["background", "tumour"], "the labels enhancing tumour, necrotic core, oedema, or"),

@@ -10,14 +10,13 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pyspark.sql import SparkSession
 
 from segpipe.models.bundle import Bundle
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.readers.synthetic import glioma
 from segpipe.runtimes.export import export
+from tests.mr_image import axes_of, mr_image, write
 from tests.pipelines.cohorts import COHORT, Cohort
 from tests.runtimes.models import MODALITIES, tiny_bundle
 
@@ -145,52 +144,20 @@ def write_dicom(folder: Path, seed: int, tilt: float) -> dict[str, pydicom.Datas
     """One study with a series per modality, slices in no order; its images by SOP instance UID."""
     made = glioma(np.random.default_rng(seed), (8, 32, 28))
     rotation = nib.eulerangles.euler2mat(0, 0, tilt)
+    folder.mkdir(parents=True)
     images = {}
     for number, name in enumerate(MODALITIES):
-        for index in np.random.default_rng(seed).permutation(8):
-            image = pydicom.Dataset()
-            image.file_meta = FileMetaDataset()
-            image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            uid = f"1.2.3.{seed}.{number}.{index + 1}"
-            position = rotation @ np.array([5.0, -7.0, 3.0 * index])
-            values = {
-                "SOPClassUID": MRImageStorage,
-                "SOPInstanceUID": uid,
-                "StudyInstanceUID": f"1.2.3.{seed}",
-                "SeriesInstanceUID": f"1.2.3.{seed}.{number}",
-                "FrameOfReferenceUID": f"1.2.3.{seed}.99",
-                "PatientID": f"P{seed}",
-                "PatientName": "Doe^Jane",
-                "PatientBirthDate": "19510203",
-                "PatientSex": "F",
-                "StudyDate": "20200101",
-                "StudyTime": "101010",
-                "StudyID": "1",
-                "AccessionNumber": "",
-                "ReferringPhysicianName": "",
-                "SeriesDescription": name,
-                "SeriesNumber": number + 1,
-                "InstanceNumber": int(index) + 1,
-                "Modality": "MR",
-                "Rows": 32,
-                "Columns": 28,
-                "BitsAllocated": 16,
-                "BitsStored": 16,
-                "HighBit": 15,
-                "PixelRepresentation": 1,
-                "SamplesPerPixel": 1,
-                "PhotometricInterpretation": "MONOCHROME2",
-                "ImagePositionPatient": [round(float(value), 6) for value in position],
-                "ImageOrientationPatient": [round(float(v), 8) for v in (*rotation[:, 0], *rotation[:, 1])],
-                "PixelSpacing": [1.5, 1.25],
-                "SliceThickness": 3.0,
-                "PixelData": made.images[name.lower()][index].astype("<i2").tobytes(),
-            }
-            for key, value in values.items():
-                setattr(image, key, value)
-            folder.mkdir(parents=True, exist_ok=True)
-            pydicom.dcmwrite(folder / f"IM{number}{index}", image, enforce_file_format=True)
-            images[uid] = image
+        for index in np.random.default_rng(seed).permutation(8).tolist():
+            image = mr_image(
+                *(f"1.2.3.{seed}", number, index + 1, name, made.images[name.lower()][index]),
+                PatientID=f"P{seed}",
+                ImagePositionPatient=[round(value, 6) for value in (rotation @ [5.0, -7.0, 3.0 * index]).tolist()],
+                ImageOrientationPatient=axes_of(rotation[:, 0], rotation[:, 1]),
+                PixelSpacing=[1.5, 1.25],
+                SliceThickness=3.0,
+            )
+            write(image, folder / f"IM{number}{index}")
+            images[image.SOPInstanceUID] = image
     return images
 
 

@@ -6,14 +6,11 @@ The head is the atlas's own brain, turned and shifted, so that no brain network 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pyspark.sql import SparkSession
 
 from segpipe.core.orientation import reorient
@@ -21,6 +18,7 @@ from segpipe.prepare import atlas
 from segpipe.prepare.grids import LPS, Grid, resample
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.runtimes.export import export
+from tests.mr_image import axes_of, mr_image, write
 from tests.pipelines.cohorts import Cohort
 from tests.runtimes.models import tiny_bundle
 
@@ -57,45 +55,14 @@ def write_study(folder: Path) -> None:
         voxels, lps = head(role, grid), LPS @ grid.affine
         step = grid.spacing_mm
         for index in range(grid.shape[2]):
-            image = pydicom.Dataset()
-            image.file_meta = FileMetaDataset()
-            image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            values: dict[str, Any] = {
-                "SOPClassUID": MRImageStorage,
-                "SOPInstanceUID": f"1.2.3.4.{number}.{index + 1}",
-                "StudyInstanceUID": "1.2.3.4",
-                "SeriesInstanceUID": f"1.2.3.4.{number}",
-                "FrameOfReferenceUID": "1.2.3.4.99",
-                "PatientID": "P1",
-                "PatientName": "Doe^Jane",
-                "PatientBirthDate": "19510203",
-                "PatientSex": "F",
-                "StudyDate": "20200101",
-                "StudyTime": "101010",
-                "StudyID": "1",
-                "AccessionNumber": "",
-                "ReferringPhysicianName": "",
-                "SeriesDescription": role,
-                "SeriesNumber": number + 1,
-                "InstanceNumber": index + 1,
-                "Modality": "MR",
-                "Rows": grid.shape[1],
-                "Columns": grid.shape[0],
-                "BitsAllocated": 16,
-                "BitsStored": 16,
-                "HighBit": 15,
-                "PixelRepresentation": 1,
-                "SamplesPerPixel": 1,
-                "PhotometricInterpretation": "MONOCHROME2",
-                "ImagePositionPatient": [round(float(v), 6) for v in (lps @ [0, 0, index, 1])[:3]],
-                "ImageOrientationPatient": [round(float(v), 8) for v in (*lps[:3, 0] / step[0], *lps[:3, 1] / step[1])],
-                "PixelSpacing": [step[1], step[0]],
-                "SliceThickness": step[2],
-                "PixelData": voxels[:, :, index].T.astype("<i2").tobytes(),
-            }
-            for key, value in values.items():
-                setattr(image, key, value)
-            pydicom.dcmwrite(folder / f"IM{number}_{index:03d}", image, enforce_file_format=True)
+            image = mr_image(
+                *("1.2.3.4", number, index + 1, role, voxels[:, :, index].T),
+                ImagePositionPatient=[round(float(v), 6) for v in (lps @ [0, 0, index, 1])[:3]],
+                ImageOrientationPatient=axes_of(lps[:3, 0] / step[0], lps[:3, 1] / step[1]),
+                PixelSpacing=[step[1], step[0]],
+                SliceThickness=step[2],
+            )
+            write(image, folder / f"IM{number}_{index:03d}")
 
 
 def _share(labels: np.ndarray, places: np.ndarray) -> float:

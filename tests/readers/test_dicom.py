@@ -35,6 +35,7 @@ from segpipe.readers.locate import locate
 from segpipe.readers.naming import KEY_VARIABLE, SubjectKey
 from segpipe.readers.scan import LoadedScan, load, restore
 from segpipe.readers.sources import Listing, find
+from tests.mr_image import INT16, dataset_of
 from tests.tiers import examples
 
 KEY = b"a secret of more than sixteen bytes"
@@ -44,7 +45,6 @@ BIRTH = "19510203"
 
 def image(**attributes: Any) -> Dataset:
     """One axial slice of 4 rows and 3 columns."""
-    dataset = Dataset()
     values = {
         "SOPClassUID": MRImageStorage,
         "SOPInstanceUID": "1.2.3.1",
@@ -59,12 +59,7 @@ def image(**attributes: Any) -> Dataset:
         "InstanceNumber": 1,
         "Rows": 4,
         "Columns": 3,
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 1,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
+        **INT16,
         "ImagePositionPatient": [10.0, 20.0, 30.0],
         "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
         "PixelSpacing": [2.0, 0.5],
@@ -72,10 +67,7 @@ def image(**attributes: Any) -> Dataset:
         "PixelData": np.arange(12, dtype="<i2").tobytes(),
         **attributes,
     }
-    for name, value in values.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    return dataset
+    return dataset_of(values)
 
 
 def data_of(dataset: Dataset, syntax: str = ExplicitVRLittleEndian, preamble: bool = True) -> bytes:

@@ -6,6 +6,7 @@ import pytest
 
 from segpipe.errors import Reason
 from segpipe.readers.archive import identity_of, printable
+from segpipe.readers.naming import KEY_FILE_VARIABLE, key_notes
 from segpipe.readers.sources import find
 
 COMPOSED, DECOMPOSED = "M\u00fcller", "Mu\u0308ller"
@@ -52,3 +53,18 @@ def test_no_name_is_a_formula_to_a_spreadsheet(tmp_path: Path, name: str) -> Non
     assert scan.subject == "_" + name.replace("/", "")
     assert printable(name)[0] == "\\"
     assert identity_of("sub-01") == "sub-01"
+
+
+@pytest.mark.parametrize(("mode", "notes"), [(0o600, 0), (0o640, 0), (0o644, 1)])
+def test_a_key_that_everybody_may_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, notes: int
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(b"a secret of more than sixteen bytes")
+    file.chmod(mode)
+    monkeypatch.delenv(KEY_FILE_VARIABLE, raising=False)
+    assert key_notes() == []
+    assert len(key_notes(str(file))) == notes
+    monkeypatch.setenv(KEY_FILE_VARIABLE, f"file://{file}")
+    assert all("chmod 600" in line and str(file) in line for line in key_notes())
+    assert len(key_notes()) == notes
