@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
 
+from segpipe.interrupts import was_terminated
 from segpipe.launch.refusals import explanation
 
 VARIABLE = "SEGPIPE_OUTCOME"
@@ -72,9 +73,9 @@ def submit(command: Sequence[str], url: str) -> int:
             errors="replace",
             check=False,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("segpipe: the job goes on in the cluster: `yarn application -list` names it", file=sys.stderr)
-        return 130
+        return 143 if was_terminated(interrupt) else 130
     if "--verbose" in command:
         print(done.stdout, end="", file=sys.stderr, flush=True)
     said = _fetch(url)

@@ -18,13 +18,14 @@ from typing import NoReturn
 
 from segpipe.errors import NotFound, SegpipeError, UsageError
 from segpipe.extras import named_extra
+from segpipe.interrupts import terminable, was_terminated
 from segpipe.launch.command_line import CommandLine, help_text, read
 from segpipe.launch.interpreter import absolute_only
 from segpipe.launch.project import CONF, JOBS, ROOT
 from segpipe.launch.submitted import settings_of
 from segpipe.registry import TRAINERS, Trainer
 
-_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
 
 
 def console() -> int:
@@ -37,15 +38,24 @@ def console() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program: gives its exit code."""
     try:
-        return submit(read(sys.argv[1:] if argv is None else argv))
+        with terminable():
+            return submit(read(sys.argv[1:] if argv is None else argv))
     except SegpipeError as error:
         print(f"segpipe: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return _ended_by(interrupt)
     except BrokenPipeError:  # help, into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
+
+
+def _ended_by(interrupt: KeyboardInterrupt) -> int:
+    """The exit code of a launcher that was interrupted; after a SIGTERM also a line, because no key was pressed."""
+    if not was_terminated(interrupt):
+        return _INTERRUPTED
+    print("segpipe: terminated before a job had begun: run the same command again", file=sys.stderr)
+    return _TERMINATED
 
 
 def submit(line: CommandLine) -> int:
@@ -103,7 +113,12 @@ def _check(line: CommandLine) -> int:
         os.environ["SEGPIPE_CHECK_ONLY"] = "paths" if line.deploy_mode == "client" else "usage"
         _end_with(line)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child says that it was interrupted
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        status = os.waitpid(child, 0)[1]
+    except KeyboardInterrupt:  # a SIGTERM, which the child has not had
+        os.kill(child, signal.SIGTERM)
+        status = os.waitpid(child, 0)[1]
+    code = os.waitstatus_to_exitcode(status)
     signal.signal(signal.SIGINT, before)
     return code if code >= 0 else 128 - code
 
@@ -114,6 +129,8 @@ def _end_with(line: CommandLine) -> NoReturn:
         code = run_here(line.job, line.arguments)
     except SystemExit as end:
         code = int(end.code or 0)
+    except KeyboardInterrupt as interrupt:
+        code = _ended_by(interrupt)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

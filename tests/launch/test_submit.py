@@ -1,0 +1,45 @@
+"""The launcher before it has started anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import psutil
+import pytest
+
+from segpipe.launch import interpreter, submit
+
+LINE = "segpipe: terminated before a job had begun: run the same command again\n"
+
+
+def test_a_launcher_that_is_terminated_early_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(submit, "read", lambda argv: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert submit.main(["ingest"]) == 143
+    assert capsys.readouterr().err == LINE
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+_ENDED_WHILE_IT_CHECKS = """
+import os, signal, sys
+from segpipe.launch import submit
+def checked(job, arguments):  # in the child: SIGTERM goes to the launcher, which hands it on
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+submit.run_here = checked
+sys.exit(submit.main(["verify", "--warehouse", "none"]))
+"""
+
+
+@pytest.mark.process
+def test_a_launcher_that_is_terminated_while_a_job_checks_its_options_leaves_no_child() -> None:
+    command = interpreter.command("-c", _ENDED_WHILE_IT_CHECKS)
+    done = subprocess.run(command, env=interpreter.environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, LINE)
+    assert not [
+        one for one in psutil.process_iter(["cmdline"]) if _ENDED_WHILE_IT_CHECKS in (one.info["cmdline"] or ())
+    ]
