@@ -29,7 +29,8 @@ def draw(warehouse: Warehouse, model: str, folder: Path) -> list[Path]:
     real = [one for one in warehouse.scans.pandas()["subject"] if not one.startswith(_GENERATED)]
     if real:
         raise TableError(
-            f"{warehouse.store.url} holds scans that segpipe did not generate ({real[0]}, …)", "use the demo's"
+            f"{warehouse.store.url} holds scans that segpipe did not generate ({real[0]}, …)",
+            "name the warehouse of `make demo`",
         )
     scan = _worst(warehouse)
     caption = f"Generated scan, no patient: {scan.subject} ({scan.split}). Truth blue, prediction orange and dashed."

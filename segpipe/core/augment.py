@@ -27,7 +27,7 @@ def augment(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
     """A slice after flips, changes of intensity and, half of the time, a rotation with a scaling in one resampling.
 
     Strengths are those that nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z) has settled on, or near them,
-    but for contrast, which varies twice as much, and sharpness, which varies both ways: cohorts here may be a few
+    except for contrast, which varies twice as much, and sharpness, which varies both ways: cohorts here may be a few
     patients, and between patients the contrast of tumours differs by a factor of two (docs/decisions/0004-training.md).
     """
     image, labels = flip(image, labels, rng)

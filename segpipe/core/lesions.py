@@ -1,4 +1,4 @@
-"""Agreement lesion by lesion: which true lesions were found and how well, and which predicted ones are none.
+"""Agreement lesion by lesion: which true lesions were found and how well, and which predicted ones are false.
 
 After the lesion-wise measures of the BraTS 2023 challenges. No lesion is left out here and nothing is averaged: the
 least volume that counts, and what a missed or a false lesion costs, are decided where the table is queried.

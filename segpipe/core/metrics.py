@@ -236,7 +236,7 @@ def diameters_mm(mask: Mask, spacing_mm: Sequence[float]) -> Diameters:
 
 
 def _greater(best: Diameters, found: Diameters) -> Diameters:
-    """The one with the longer diameter; of equal ones, but for rounding, that with the longer perpendicular."""
+    """The one with the longer diameter; of equal ones, except for rounding, that with the longer perpendicular."""
     if abs(found.longest - best.longest) <= _TIE_MM:
         return max(best, found, key=lambda diameters: diameters.perpendicular)
     return best if best.longest > found.longest else found

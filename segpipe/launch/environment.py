@@ -127,7 +127,7 @@ def _source_of(name: str) -> str:
 
 
 def _libraries(binaries: Iterable[Path]) -> list[Path]:
-    """The shared libraries that binaries load from this system, but for the C library."""
+    """The shared libraries that binaries load from this system, except for the C library."""
     found: dict[str, Path] = {}
     for binary in binaries:
         listing = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False).stdout

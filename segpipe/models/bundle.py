@@ -140,7 +140,7 @@ class Bundle:
     def load(cls, url: str, expected: str | None = None) -> "Bundle":
         """Read the bundle in the directory or URL `url`; `expected` is the seal that it must have.
 
-        Raises ModelError if there is none, where it is not readable as one, is not what its `model_id` says, or is
+        Raises ModelError if there is none, if it cannot be read, is not what its `model_id` says, or is
         another than expected. That a directory fits its own hashes does not say who made it.
         """
         fs, folder = _open_folder(url)

@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warning) -> list[str]:
     """Write the source files of a scan below `settings.output`, under the paths that they had, and give these paths.
 
-    The uncompressed bytes of NIfTI and MGH files are those of the source, but for free text that ingest did not keep;
+    The uncompressed bytes of NIfTI and MGH files are those of the source, except free text that ingest did not keep;
     the voxels are compared with the checksum that ingest took. A DICOM series is written as NIfTI, named after scan and
     modality; a file that was resampled at ingest cannot be rebuilt; `tell` is told of either, and of each file in how
     far it is its source. Raises NotFound if there is no such scan, and TableError if none of its files can be
@@ -124,7 +124,7 @@ def _proof(name: str, volume: Volume, rows: list[dict[str, Any]]) -> str:
     if not row["header"]:
         return "has the voxels of the series (checksum)"
     if row["blanked"]:
-        return f"is the source but for free text that was not kept: {', '.join(row['blanked'])} (checksum)"
+        return f"is the source except for free text that was not kept: {', '.join(row['blanked'])} (checksum)"
     content = nifti.to_bytes(volume) + (nifti.image_bytes(volume) or b"")
     if len(content) != row["bytes"]:
         return "is the source byte for byte, once unpacked (checksum)"

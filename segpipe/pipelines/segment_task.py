@@ -115,7 +115,7 @@ def _segment_scan(
 
 @contextlib.contextmanager
 def _no_scan_stops_others(scan_id: str) -> Iterator[None]:
-    """Make whatever goes wrong BadInput, but for faults of the file system, which are to be tried again."""
+    """Make whatever goes wrong BadInput, except for faults of the file system, which are to be tried again."""
     try:
         yield
     except (BadInput, OSError):

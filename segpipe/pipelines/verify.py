@@ -63,7 +63,7 @@ def verify(
 
 
 def _files(warehouse: Store, table: str) -> list[str]:
-    """The part files of a table, those without a row in its index table too, but for what was replaced."""
+    """The part files of a table, those without a row in its index table too, except for what was replaced."""
     return merges.counted(warehouse, table, INDEX_OF[table])
 
 

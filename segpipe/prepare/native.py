@@ -170,7 +170,7 @@ def _owners(
 
 
 def _rounded(amounts: np.ndarray) -> np.ndarray:
-    """Whole numbers with the same sum, but for its rounding: those with the largest remainders are rounded up.
+    """Whole numbers with the same sum, except for its rounding: those with the largest remainders are rounded up.
 
     >>> _rounded(np.array([0.0, 20.4, 1.1, 0.3])).tolist()
     [0, 21, 1, 0]

@@ -1,7 +1,7 @@
 """DICOM files to series: headers are read and reduced where the files are; nothing that names anybody leaves.
 
 A DICOM series is taken apart where its files show different things: other grids, directions, echoes, b-values, or
-magnitude and phase. What is left has one grid and, but for times, one image at each position.
+magnitude and phase. What is left has one grid and, except for times, one image at each position.
 """
 
 import hashlib
@@ -666,7 +666,7 @@ def _day(date: str) -> float | None:
 
 
 def _seconds(date: str, time: str) -> float | None:
-    """Seconds of a DICOM date and time since 1970; None if either is none."""
+    """Seconds of a DICOM date and time since 1970; None if either is not valid."""
     found = _CLOCK.fullmatch(time.replace(":", ""))
     day = _day(date) if found else None
     if found is None or day is None:

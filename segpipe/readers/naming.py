@@ -139,7 +139,7 @@ class Naming:
         return self.key.token("fingerprint", one.fingerprint, 64) if self.key else one.nameless_fingerprint
 
     def people(self, scans: Iterable[ScanSource]) -> list[ScanSource]:
-        """Scans whose subjects, and sessions but for plain numbers, are keyed hashes where all names are."""
+        """Scans whose subjects, and sessions except for plain numbers, are keyed hashes where all names are."""
         if not self.every or self.key is None:
             return list(scans)
         return [scan if scan.layout == "dicom" else self._without_name(scan, self.key) for scan in scans]

@@ -324,7 +324,7 @@ def _promise_of(volume: Volume) -> _Promise:
 
 
 def _promise(head: bytes, paired: bool, name: str) -> _Promise:
-    """What the header at the start of `head` promises. Raises BadInput if it is none or makes no sense."""
+    """What the header at the start of `head` promises. Raises BadInput if it is no NIfTI header or makes no sense."""
     for magic, (container, place) in _MAGICS.items():
         if head[place : place + 4] == magic:
             return _nifti(head, container, name)

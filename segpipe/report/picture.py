@@ -43,7 +43,10 @@ def draw(warehouse: str, cohort: str, model: str, output: Path, slices: int = 6)
     scans, rows = results.find_results(tables, cohort, described)
     real = sorted({scan["subject"] for scan in scans.values() if not scan["subject"].startswith(_GENERATED)})
     if real:
-        raise TableError(f"Cohort {cohort} holds scans that segpipe did not generate ({real[0]}, …)", "use the demo's")
+        raise TableError(
+            f"Cohort {cohort} holds scans that segpipe did not generate ({real[0]}, …)",
+            "name the cohort of `make demo`",
+        )
     convention = results.convention_of(described, scans.values())
     outer = convention.region_names[0]
     test = results.worst_first([row for row in rows if row["split"] == "test" and row["region"] == outer])

@@ -23,7 +23,7 @@ _VIEW = "SPL"
 _AXIAL, _SAGITTAL = 0.55, 0.42
 """Places along the brain's box: the ventricles, and beside the middle."""
 _NOTHING = 1e-3
-"""What is no brain means 0 once scaled, but for rounding."""
+"""What is no brain means 0 once scaled, except for rounding."""
 _MARGIN = 4
 _EDGE_SIGMA = 1.0
 _PAIR_CHECKS = {"metric": -1.0, "masks_agree": 1.0}

@@ -173,7 +173,8 @@ def convention_of(model: ReportedModel, scans: Iterable[Row]) -> LabelConvention
     known = [CONVENTIONS[name] for name in names if name in CONVENTIONS]
     if not known:
         raise ModelError(
-            f"Model {model.model_id} states no label convention known here ({names})", "name its directory"
+            f"Model {model.model_id} states no label convention known here ({names})",
+            "give the model's directory as --model",
         )
     return known[0]
 

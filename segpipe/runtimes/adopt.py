@@ -172,7 +172,10 @@ def _take_in(url: str, tensor: Any, taken: dict[str, bytes]) -> None:
     if name not in taken:
         taken[name] = _bytes(_beside(url, name))
         if sum(map(len, taken.values())) >= _LARGEST_BYTES:
-            raise ModelError(f"Network {url} has more than 2.1 GB of weights", "smaller networks can be adopted")
+            raise ModelError(
+                f"Network {url} has more than 2.1 GB of weights",
+                "export it with fewer weights, or with weights of 16 bits",
+            )
     try:
         start = int(told.get("offset", 0))
         length = int(told.get("length", len(taken[name]) - start))
@@ -232,7 +235,10 @@ def _tensors(model: Any) -> Iterator[Any]:
 def _check_ir(url: str, xml: bytes) -> None:
     """ModelError if the .xml is not XML, or names operators that are not of OpenVINO itself."""
     if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
-        raise ModelError(f"Network {url} declares entities, as no IR does", "do not trust it")
+        raise ModelError(
+            f"Network {url} declares entities, as no IR does",
+            "do not use it; get the network again from whoever made it",
+        )
     try:
         layers = list(ElementTree.fromstring(xml).iter("layer"))
     except ElementTree.ParseError as error:

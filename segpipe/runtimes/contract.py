@@ -90,7 +90,7 @@ class PackedPredictor:
 class CleanedPredictor:
     """A predictor whose label maps lack the voxels, components and whole regions that its bundle leaves out.
 
-    Probabilities stay those of the voxels as they were predicted, but for regions of which nothing is left.
+    Probabilities stay those of the voxels as they were predicted, except for regions of which nothing is left.
     """
 
     predictor: Predictor

@@ -100,7 +100,9 @@ def rename_over(fs: AbstractFileSystem, source: str, target: str) -> None:
             if error.errno != errno.EXDEV:
                 raise
             problem = f"{posixpath.dirname(target)} lies on another disk than {posixpath.dirname(source)}"
-            raise StorageError(problem, "let all folders of a warehouse lie on one disk: link the warehouse") from None
+            raise StorageError(
+                problem, "move all folders of the warehouse to one disk, and link the warehouse as a whole"
+            ) from None
     else:
         fs.mv(source, target)
 

@@ -16,7 +16,7 @@ BUNDLE, HISTORY = "bundle.json", "history.csv"
 
 
 def bundle_json(url: str) -> dict[str, Any]:
-    """What bundle.json says, unchecked but for its `model_id`.
+    """What bundle.json says, unchecked except for its `model_id`.
 
     Raises NotFound if the directory holds none, and ModelError if it is not readable as one.
     """

@@ -46,7 +46,7 @@ def train(
 
     on_spark = TRAINERS[settings.trainer].on_spark
     if on_spark and spark is None:
-        raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "hand one in, or use --trainer local")
+        raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "pass one, or use --trainer local")
     with run.stage("plan"):
         planned = member_plans(make_plan(_as_it_stands(settings)))
         plans = [resumed(plan) for plan in planned]
@@ -160,7 +160,7 @@ def _train_to_end(plan: "TrainPlan", spark: Any, run: "RunRecord", progress: Any
                 _ = spark.version  # raises where Spark's JVM is gone, which no retry mends
                 if attempt == plan.settings.retries:
                     raise SegpipeError(
-                        f"The workers failed {attempt + 1} times, at last with: {reason_of(error)}", _GO_ON
+                        f"The workers failed {attempt + 1} times, the last time with: {reason_of(error)}", _GO_ON
                     ) from error
                 run.count("retries")
                 tell(_lost(error, resumed(plan)))

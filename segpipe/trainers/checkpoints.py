@@ -84,7 +84,8 @@ def read(model_url: str, position: Position) -> Checkpoint:
             return Checkpoint(position, kinds["w"], kinds["o"], json.loads(str(arrays["meta"])))
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(
-            f"Checkpoint {path} is damaged ({error})", "remove it: training goes on from the one before, or anew"
+            f"Checkpoint {path} is damaged ({error})",
+            "remove it: training goes on from the one before, or from the start",
         ) from error
 
 

@@ -123,7 +123,7 @@ def _digest(record: Mapping[str, Any]) -> str:
 
 
 def counted(warehouse: Store, table: str, index_table: str) -> list[str]:
-    """The part files of a table but for those that others stand for; `index_table` is that of its family.
+    """The part files of a table except for those that others stand for; `index_table` is that of its family.
 
     A listing counts where a second one, after the records were read, shows all that is left of it, and no new part that
     stands for older ones. Parts that are added, and older ones that are moved aside, cost no further listing.

@@ -86,7 +86,7 @@ class Store:
         return bool(names) and next(ours, None) is None
 
     def parts(self, table_name: str) -> list[str]:
-        """The names of a table's parts: those in its index table, but for what others have taken the place of."""
+        """The names of a table's parts: those in its index table, except for what others have taken the place of."""
         index = INDEX_OF[table_name]
         return merges.counted(self, index, index)
 

@@ -59,7 +59,7 @@ class Cohort:
         return sorted(found, key=lambda row: [row[key] for key in keys])
 
     def content(self) -> dict[str, list[dict[str, Any]]]:
-        """What a segmentation leaves, but for the names of runs."""
+        """What a segmentation leaves, except for the names of runs."""
         predictions = self.rows("predictions", "model_id", "scan_id", "slice_index")
         segmentations = self.rows("segmentations", "model_id", "scan_id", "region")
         for row in predictions + segmentations:

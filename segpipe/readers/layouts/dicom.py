@@ -202,7 +202,7 @@ Looked = tuple[dicom_index.Header, BinaryIO | None] | Rejected | None
 
 
 def look(archive: Archive, entry: Entry) -> Looked:
-    """The header of a file; a rejection where it is a broken DICOM file, None if it is none or shows no image."""
+    """The header of a file; a rejection if it is a broken DICOM file, None if it is no DICOM file or shows no image."""
     try:
         if packed.split(entry.path) is None:
             return _header(archive, entry)
@@ -296,6 +296,6 @@ def _file(one: Judged, visit: Sequence[Judged]) -> SourceFile:
 
 
 def _drawn_on(mask: Judged, visit: Sequence[Judged]) -> str | None:
-    """The modality whose series a SEG object refers to; None if it is none, or refers to several."""
+    """The modality whose series a SEG object refers to; None if it is no SEG, or refers to several."""
     found = [one.role for one in visit if one.facts.series.partition("-")[0] in mask.facts.refers_to]
     return found[0] if len(found) == 1 else None
