@@ -2,7 +2,8 @@
 
 * `--quick` runs what needs no Spark, no TensorFlow, no other process and no real scans; a test that starts one of these
   fails. Tests of properties try a quarter of the examples that they try in the gate.
-* `long` marks what `make test-all` runs and `make test` does not: another proof of what the gate proves once already.
+* `long` marks what `make test-all` runs and `make test` does not: another proof of what the gate proves once already,
+  or what takes too long for it. docs/testing.md lists both.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def uninterrupted(spark, source, tmp_path_factory) -> tuple[dict, float, int]:
     return tables(warehouse), seconds, parts
 
 
-@pytest.mark.timeout(60 * (KILLS + 2))
+@pytest.mark.timeout(60 * (KILLS + 4))  # the first makes what all are compared with
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_ingest_is_finished_by_the_next(spark, source, uninterrupted, tmp_path, number):
     expected, seconds, parts = uninterrupted

@@ -13,7 +13,7 @@ from segpipe.trainers.contract import ScanPlan
 from segpipe.trainers.plan import fitted, make_plan
 from segpipe.trainers.pooled import PooledFeed, any_origin, innermost, mean_of_cubes, pooled_index, tile_shape
 
-SOLID = {"dimensions": 3, "pool": 2, "batch_size": 2, "steps_per_epoch": None}
+SOLID = {"dimensions": 3, "depth": 2, "pool": 2, "batch_size": 2, "steps_per_epoch": None}
 
 
 def row(spacing: tuple[float, ...] = (1.0, 1.0, 1.0), voxels: int = 50_000, edge: int = 130) -> dict:
