@@ -522,6 +522,10 @@ def _inner_units(
     result = done
     for bases in groups.values():
         if not (_are_timed(bases, uses) or _are_visits(bases)):
+            before = _before_a_constant(bases)
+            result |= before
+            if before:
+                told.append(as_visits({unit for _, unit in before.values()}, "ends of patients' names"))
             later = {
                 chain: (base, unit)
                 for base, units in bases.items()
@@ -544,6 +548,26 @@ def _inner_units(
             told.append(as_visits(some, "ends of patients' names"))
     whole = {base for base, _ in result.values()}  # names that others go on from, as `A-101-001` beside `A-101-001_W8`
     return {chain: part for chain, part in result.items() if chain not in whole}
+
+
+def _before_a_constant(bases: Mapping[Chain, Mapping[str, Chain]]) -> dict[Chain, tuple[Chain, str]]:
+    """For names that all end alike, and state visits before that, as `X-0123-1-1` and `X-0123-2-1`: who, the visit."""
+    if len({unit for units in bases.values() for unit in units}) > 1:
+        return {}
+    found: dict[tuple[object, ...], dict[Chain, dict[str, Chain]]] = defaultdict(lambda: defaultdict(dict))
+    for base in bases:
+        if match := _UNIT.fullmatch(base[-1]):
+            shape = _shape(match["base"]), match["separator"], _kind(match["unit"])
+            whole = (*base[:-1], match["base"])
+            found[shape][whole][match["unit"]] = base
+    return {
+        chain: (whole, f"{unit}-{end}")
+        for wholes in found.values()
+        if len(wholes) > 1 and _are_visits(wholes)
+        for whole, units in wholes.items()
+        for unit, base in units.items()
+        for end, chain in bases[base].items()
+    }
 
 
 def _is_site_number(match: re.Match[str]) -> bool:

@@ -1213,6 +1213,19 @@ class TestPublishedLayouts:
         found = visits(read(tmp_path, *paths))
         assert found == {name: {"SCR", "C3D1", "EOT"} for name in ("101-001", "101-002", "204-001")}
 
+    def test_visits_before_an_end_that_all_names_have(self, tmp_path: Path) -> None:
+        paths = expand("X-<n>-<v>-1_T1.nii", n=("0123", "0124"), v=("1", "2"))
+        assert {name: len(found) for name, found in visits(read(tmp_path, *paths)).items()} == {
+            "X-0123": 2,
+            "X-0124": 2,
+        }
+
+    def test_a_plus_in_the_folder_of_a_series_is_an_agent(self, tmp_path: Path) -> None:
+        series = ("003 Ax T2 FLAIR", "005 Sag T1 MPRAGE", "009 Sag T1 MPRAGE +C", "010 Ax T1 C+")
+        listing = read(tmp_path, *expand("PAT17/20190312 MR/<s>/vol.nii", s=series))
+        assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1", "T1ce")]
+        assert len(listing.rejected) == 1
+
     def test_organs_that_a_planner_spares_are_no_lesions(self) -> None:
         organs = ("mask_Brainstem", "mask_OpticNerve_L", "mask_Eye_R", "RTSTRUCT_Chiasm", "Cochlea_L_mask", "brainstem")
         masks = ("mask_GTV", "mask_lesion", "wmlMask", "eye_lesion", "brainstem_glioma_seg", "mask_Eye_tumor")
