@@ -684,7 +684,8 @@ def cut(stem: str) -> Cut:
     if len(words) > 1 and kinds[1] == "word" and words[0].end() == 1 and rest[1] == "-" and rest[0].isalpha():
         kinds[0] = "word"  # `e-THRIVE` is the name of a pulse, and `e` is nobody's
     strong = _first_modality(kinds, words)
-    if strong is None and modality(rest) in MODALITIES:  # only words together say it, as in `dark_fluid`
+    said = _WORD.sub(lambda word: "" if _is_odd_name(word[0]) else word[0], rest)
+    if strong is None and modality(said) in MODALITIES:  # only words together say it, as in `dark_fluid`
         strong = next((n for n in reversed(range(len(words))) if modality(rest[words[n].start() :]) in MODALITIES), 0)
     if strong is None:
         strong = next(
@@ -705,7 +706,9 @@ def cut(stem: str) -> Cut:
         numbers = all(kind == "number" for kind in kinds)
         return Cut(rest if numbers else "", visits, "" if numbers else rest, "")
     if lead is None:
-        return Cut("", visits, rest, _behind(rest, words, kinds, strong))
+        behind = _behind(rest, words, kinds, strong)
+        odd = behind and _is_odd_name(_WORD.findall(behind)[0])  # `FLAIR_T2DM014`: the name tells nothing of the image
+        return Cut("", visits, rest.removesuffix(behind).rstrip("_-. ") if odd else rest, behind)
     end = words[lead + 1].start() if lead + 1 < len(words) else len(rest)
     return Cut(rest[:end].strip("_-. "), visits, rest[end:], "")
 
@@ -759,6 +762,7 @@ def _behind(rest: str, words: list[re.Match[str]], kinds: list[str], strong: int
         first -= 1
     while (
         first < len(words)
+        and not _is_odd_name(words[first][0])
         and recognise(rest[: words[first].end()]).words != recognise(rest[: words[first].start()]).words
     ):
         first += 1
@@ -816,7 +820,7 @@ def kind_of(word: str) -> str:
         return "number"
     if lower in _TECHNICAL or _TECHNICAL_PATTERN.fullmatch(lower):
         return "technical"
-    if (match := _NUMBERED.fullmatch(lower)) and _is_odd(match):
+    if _is_odd_name(lower):
         return "id"
     pieces = [piece for piece in _pieces(word) if piece]
     if _PARCELS.fullmatch(lower):
@@ -836,6 +840,12 @@ def kind_of(word: str) -> str:
     if len(pieces) > 1 and (kinds := {kind_of(piece) for piece in pieces}) <= {"technical", "modality"}:
         return "modality" if "modality" in kinds else "technical"  # `AllT2`, `originalImg`
     return "word" if found.words and len(lower) > 1 and not re.search(r"\d", lower) else "id"
+
+
+def _is_odd_name(word: str) -> bool:
+    """Whether a word with a number is a patient's though it has letters of a modality or a mask: `T2DM014`."""
+    match = _NUMBERED.fullmatch(word.lower())
+    return match is not None and _is_odd(match)
 
 
 def _is_odd(numbered: re.Match[str]) -> bool:

@@ -601,10 +601,11 @@ def _is_case(path: str, inside: Rows) -> bool:
     chain = _place(above).chain
     if not has_digit(name) or folder(name).said is None or (chain and owns(chain[-1])):
         return False
-    rests = [_after(stem(row[0]), name) for row in inside if row[0].startswith(name)]
+    stems = [stem(row[0]) for row in inside]
+    rests = [rest for one in stems if one.startswith(name) and (rest := _after(one, name)) is not one]
     if rests:
         return all(rest and describe(rest).role is not None for rest in rests)
-    alone = [_described(stem(row[0])) for row in inside]  # `ROI04/FLAIR` and `ROI04/T1`
+    alone = [_described(one) for one in stems]  # `ROI04/FLAIR` and `ROI04/T1`
     return len({said.role for parts, said in alone if not parts.text} & {*MODALITIES}) > 1
 
 

@@ -1,0 +1,121 @@
+"""The same archive under other paths is read alike: in a folder, with other ids, other separators, another case."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from segpipe.readers.archive import Archive, unique, without
+from segpipe.readers.entries import Entries, Entry
+from segpipe.readers.layouts import bids, plain
+
+Reading = dict[str, tuple[frozenset[str], frozenset[str], str] | str]
+
+FOUR = ("FLAIR", "T1", "T1ce", "T2")
+
+
+def tree(pattern: str, roles: tuple[str, ...] = FOUR, visits: tuple[str, ...] = ("",)) -> tuple[str, ...]:
+    """Three patients; `<p>` is a patient, `<v>` a visit, `<w>` a role."""
+    people = ("GB101", "GB102", "GB117")
+    return tuple(
+        dict.fromkeys(
+            f"{pattern}.nii.gz".replace("<p>", p).replace("<v>", v).replace("<w>", w)
+            for p in people
+            for v in visits
+            for w in roles
+        )
+    )
+
+
+TREES = {
+    "folders": tree("<p>/<w>", (*FOUR, "seg")),
+    "names": tree("<p>/<p>_<w>", (*FOUR, "seg")),
+    "flat": tree("<p>_<w>", (*FOUR, "lesion_mask")),
+    "roles first": tree("<w>_<p>"),
+    "folders of roles": tree("<w>/<p>", (*FOUR, "masks")),
+    "visits by words": tree("<p>/<v>/<w>", visits=("baseline", "month06")),
+    "visits by dates": tree("<p>/<v>/<w>", visits=("2019-03-04", "2020-01-12")),
+    "visits by numbers": tree("<p>/<v>/<p>_<v>_<w>", visits=("1", "2")),
+    "visits behind": tree("<p>_<v>_<w>", visits=("V1", "V2")),
+    "split": (*tree("train/<p>/<w>")[:8], *tree("test/<p>/<w>")[8:]),
+    "copies": tree("<p>/<v>/<w>", visits=("raw", "registered")),
+    "bids": tree("sub-<p>/ses-<v>/anat/sub-<p>_ses-<v>_<w>", ("FLAIR", "T1w", "T2w"), ("1", "2")),
+    "time points": tree("<p>-<v>/<p>-<v>-<w>", ("t1n", "t1c", "t2w", "t2f", "seg"), ("100", "101")),
+    "numbers behind": tree("ixi_<w>_<p>".replace("<p>", "00<v>"), ("t1", "t2"), ("5", "6")),
+}
+
+
+def renamed(*ids: str) -> Callable[[str], str]:
+    """The three patients with other ids."""
+    others = dict(zip(("GB101", "GB102", "GB117"), ids, strict=True))
+    return lambda path: re.sub("GB1(?:01|02|17)", lambda match: others[match[0]], path)
+
+
+REWRITTEN = {
+    "release": "release_v1.2/{}".format,
+    "study": "GliomaProject/{}".format,
+    "home": "home/john/data/{}".format,
+    "export": "export_2021-06-01/{}".format,
+    "year": "2021/{}".format,
+    "site": renamed("UKE-01-012", "UKE-01-019", "UKE-02-026"),
+    "hospital": renamed("0040011223", "0040012200", "0040013177"),
+    "study ids": renamed("NEURO_2019_004", "NEURO_2019_005", "NEURO_2019_006"),
+    "sexes": renamed("GB101M", "GB102F", "GB117M"),
+    "words of masks": renamed("MSSEG012", "MSSEG013", "MSSEG014"),
+    "words of images": renamed("T2DM014", "T2DM015", "T2DM016"),
+}
+SAYS_MORE = {("roles first", change) for change in ("release", "study", "home")}  # such a folder may be a patient's
+
+
+def reading(paths: list[str], known: dict[str, str]) -> Reading:
+    """By the path that each file is `known` by: all files of its subject, those of its scan, its role; or a reason."""
+    entries = Entries.of({path: Entry(path, 1, "0.5") for path in paths})
+    archive = Archive(LocalFileSystem(), "/archive", entries)
+    first = bids.claim(archive, entries, False)
+    second = plain.claim(archive, without(entries, set(first.taken)), False)
+    scans, twice = unique(first.scans + second.scans)
+    subjects: dict[str, set[str]] = defaultdict(set)
+    for scan in scans:
+        subjects[scan.subject] |= {known[path] for path in scan.paths}
+    found: Reading = {
+        known[path]: str(one.reason) for one in (*first.rejected, *second.rejected, *twice) for path in one.paths
+    }
+    for scan in scans:
+        mine = frozenset(known[path] for path in scan.paths)
+        found |= {known[file.path]: (frozenset(subjects[scan.subject]), mine, file.role) for file in scan.files}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [(kind, change) for kind in TREES for change in REWRITTEN if (kind, change) not in SAYS_MORE]
+)
+def test_other_paths_are_read_alike(kind: str, change: str) -> None:
+    paths = list(TREES[kind])
+    new = [REWRITTEN[change](path) for path in paths]
+    assert reading(new, dict(zip(new, paths, strict=True))) == reading(paths, {path: path for path in paths})
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TREES if kind not in ("bids", "time points")])
+@pytest.mark.parametrize("sign", ["-", ".", " "])
+def test_other_separators_are_read_alike(kind: str, sign: str) -> None:
+    paths = list(TREES[kind])
+    new = [path.replace("_", sign) for path in paths]
+    assert reading(new, dict(zip(new, paths, strict=True))) == reading(paths, {path: path for path in paths})
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TREES if kind != "bids"])
+def test_capitals_are_read_alike(kind: str) -> None:
+    paths = list(TREES[kind])
+    new = [f"{path.removesuffix('.nii.gz').upper()}.nii.gz" for path in paths]
+    assert reading(new, dict(zip(new, paths, strict=True))) == reading(paths, {path: path for path in paths})
+
+
+def test_three_patients_are_read_in_every_tree() -> None:
+    for kind, paths in TREES.items():
+        read = reading(list(paths), {path: path for path in paths})
+        people = {one[0] for one in read.values() if isinstance(one, tuple)}
+        assert len(people) == (2 if kind == "numbers behind" else 3), kind
