@@ -237,7 +237,7 @@ class NetworkSettings:
 
     @property
     def sees_mirror_images(self) -> bool:
-        """Whether it segments by the mean of four mirror images; a network that sees a whole head need not."""
+        """Whether it segments by the mean of four mirror images; a network of pooled voxels need not."""
         return self.pool == 1 if self.mirror is None else self.mirror
 
     @property

@@ -22,7 +22,6 @@ def keep(plans: Sequence["TrainPlan"]) -> "Bundle":
     from segpipe.models.bundle import Bundle, save_bundle, weights_sha256
     from segpipe.storage.model_directory import HISTORY, history_bytes
     from segpipe.trainers.network import trained_network
-    from segpipe.trainers.pooled import tile_shape
     from segpipe.warehouse.runs import versions
 
     plan, settings = plans[0], plans[0].settings
@@ -34,7 +33,7 @@ def keep(plans: Sequence["TrainPlan"]) -> "Bundle":
         url=settings.model,
         modalities=plan.modalities,
         orientation=plan.orientation,
-        crop=tile_shape(plan),
+        crop=plan.crop,
         multiple=settings.pool << settings.depth,
         label_convention=convention.name,
         labels={str(label): name for label, name in convention.labels.items()},

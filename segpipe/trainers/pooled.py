@@ -15,10 +15,9 @@ from segpipe.core.regions import to_regions
 from segpipe.core.tiles import cut
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
 from segpipe.trainers.feed import CACHE_BYTES, Example, Feed, normalise_stored
-from segpipe.trainers.patches import BrainBoxes, label_origin, patch_shape
+from segpipe.trainers.patches import BrainBoxes, label_origin
 
 _PATCHES = 4  # of each kind, of a scan in an epoch
-_LONGEST_TILE = 192
 _IN = 0.5  # share from which on a cube is a place of a region
 
 
@@ -31,14 +30,6 @@ def pooled_index(scans: Sequence[ScanPlan], labelled: Sequence[bool]) -> SliceIn
             columns.append(np.stack([np.full(len(rows), place), rows]))
     scan_column, row = np.concatenate(columns, axis=1).astype(np.int32)
     return SliceIndex(scan_column, scan_column, row, row >= _PATCHES)
-
-
-def tile_shape(plan: TrainPlan) -> tuple[int, ...]:
-    """What a trained network is asked about at a time, in voxels: the patch, or with pooling a whole brain."""
-    settings = plan.settings
-    if settings.pool == 1:
-        return plan.crop
-    return patch_shape(plan.scans, settings.pool << settings.depth, max(_LONGEST_TILE, *plan.crop))
 
 
 def mean_of_cubes(volume: np.ndarray, edge: int) -> np.ndarray:

@@ -11,7 +11,6 @@ from segpipe.trainers.contract import ScanPlan, TrainPlan, WorkerGroup
 from segpipe.trainers.feed import crop, normalise_stored, uncrop
 from segpipe.trainers.network import whole_network
 from segpipe.trainers.patches import box_slices, read_scan
-from segpipe.trainers.pooled import tile_shape
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,7 +27,7 @@ class Validator:
         self._plan = plan
         self._group = group
         self._scans = plan.of_split("validation")
-        self._tile = tile_shape(plan)
+        self._tile = plan.crop
         batch = _BATCH if len(plan.crop) == 2 else 1
         signature = [tf.TensorSpec((batch, *self._tile, len(plan.modalities)), tf.float32)]
         network = whole_network(plan, model)

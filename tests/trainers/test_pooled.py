@@ -11,7 +11,7 @@ from segpipe.errors import ModelError
 from segpipe.settings import TrainSettings
 from segpipe.trainers.contract import ScanPlan
 from segpipe.trainers.plan import fitted, make_plan
-from segpipe.trainers.pooled import PooledFeed, any_origin, innermost, mean_of_cubes, pooled_index, tile_shape
+from segpipe.trainers.pooled import PooledFeed, any_origin, innermost, mean_of_cubes, pooled_index
 
 SOLID = {"dimensions": 3, "depth": 2, "pool": 2, "batch_size": 2, "steps_per_epoch": None}
 
@@ -92,7 +92,7 @@ def test_examples_are_pooled_shared_out_and_repeatable(settings):
 
 
 def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp_path):
-    """Trained for two steps; OpenVINO says what Keras says, and validation asks for whole brains."""
+    """Trained for two steps; OpenVINO says what Keras says, of tiles of a patch."""
     from segpipe.models.bundle import Bundle, load_keras
     from segpipe.runtimes import openvino
     from segpipe.runtimes.export.convert import convert
@@ -103,7 +103,7 @@ def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp
     plan = make_plan(asked)
     with record_run(None, "train", asked) as run:
         bundle = train(asked, None, run)
-    assert bundle.crop == tile_shape(plan)
+    assert bundle.crop == plan.crop
     assert bundle.multiple == 8
     assert (bundle.network["pool"], bundle.network["mirror"]) == (2, False)
     with pytest.raises(ModelError, match=r"sees volumes and no slices, .* each once: leave out --looks"):
