@@ -86,7 +86,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"no space left on the device{_of_file(error)}: free some, then run the same command again"
     if isinstance(error, PermissionError):
-        return f"no permission{_of_file(error)}: choose a place that you may read and write"
+        return f"no permission{_of_file(error)}: choose a place that you may use, or ask its owner for the right"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror.lower()}{_of_file(error)}: check the place and run the same command again"
 

@@ -108,12 +108,14 @@ def _check(line: CommandLine) -> int:
 
     In cluster mode the driver's machine may see other files than this one, so only the usage is checked.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until whoever is told of it can answer
     child = os.fork()
     if child == 0:
         os.environ["SEGPIPE_CHECK_ONLY"] = "paths" if line.deploy_mode == "client" else "usage"
         _end_with(line)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child says that it was interrupted
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         status = os.waitpid(child, 0)[1]
     except KeyboardInterrupt:  # a SIGTERM, which the child has not had
         os.kill(child, signal.SIGTERM)
@@ -126,6 +128,7 @@ def _check(line: CommandLine) -> int:
 def _end_with(line: CommandLine) -> NoReturn:
     code = 1
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         code = run_here(line.job, line.arguments)
     except SystemExit as end:
         code = int(end.code or 0)

@@ -850,7 +850,8 @@ def _special(name: str, info: Mapping[str, Any], entry: Entry, root: str, reject
     target = os.path.realpath(name)
     if os.path.commonpath([target, root]) != root:
         message = f"{entry.path} is a link that leaves the archive"
-        rejected.append(reject([entry], Reason.UNSAFE_PATH, message, "put a copy of the file in its place"))
+        kind = "folder" if os.path.isdir(target) else "file"
+        rejected.append(reject([entry], Reason.UNSAFE_PATH, message, f"put a copy of the {kind} in its place"))
     elif os.path.isfile(target):
         status = os.stat(target)
         return entry._replace(bytes=status.st_size, modified=str(status.st_mtime))

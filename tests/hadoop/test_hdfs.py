@@ -123,6 +123,7 @@ def test_a_file_that_another_run_has_dropped_is_not_made_again(
     fs.makedirs(folder)
 
 
+@pytest.mark.long
 def test_a_file_whose_data_nodes_are_all_dead_is_a_storage_error(
     cluster: hadoop.Cluster, hdfs_folder: str, restarted: None
 ) -> None:

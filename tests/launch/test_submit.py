@@ -30,16 +30,21 @@ from segpipe.launch import submit
 def checked(job, arguments):  # in the child: SIGTERM goes to the launcher, which hands it on
     os.kill(os.getppid(), signal.SIGTERM)
     signal.pause()
+def told_at_once(number, handler, change=signal.signal):
+    while handler == signal.SIG_IGN and signal.SIGTERM not in signal.sigpending():
+        pass  # it has come before the launcher waits for its child
+    return change(number, handler)
 submit.run_here = checked
+submit.signal = type("signals", (), vars(signal) | {"signal": staticmethod(told_at_once)}) if WAITING else signal
 sys.exit(submit.main(["verify", "--warehouse", "none"]))
 """
 
 
 @pytest.mark.process
-def test_a_launcher_that_is_terminated_while_a_job_checks_its_options_leaves_no_child() -> None:
-    command = interpreter.command("-c", _ENDED_WHILE_IT_CHECKS)
+@pytest.mark.parametrize("waiting", [False, True], ids=["waiting for the child", "right after its start"])
+def test_a_launcher_that_is_terminated_while_a_job_checks_its_options_leaves_no_child(waiting: bool) -> None:
+    script = _ENDED_WHILE_IT_CHECKS.replace("WAITING", str(waiting))
+    command = interpreter.command("-c", script)
     done = subprocess.run(command, env=interpreter.environment(), capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (143, LINE)
-    assert not [
-        one for one in psutil.process_iter(["cmdline"]) if _ENDED_WHILE_IT_CHECKS in (one.info["cmdline"] or ())
-    ]
+    assert not [one for one in psutil.process_iter(["cmdline"]) if script in (one.info["cmdline"] or ())]

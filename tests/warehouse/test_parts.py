@@ -238,7 +238,7 @@ def test_a_table_on_another_disk_is_told_and_nothing_is_lost(warehouse, monkeypa
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", only_on_one_disk)
-    with pytest.raises(StorageError, match=r"slices lies on another disk than .*_staging.*: let all folders"):
+    with pytest.raises(StorageError, match=r"slices lies on another disk than .*_staging.*: move all folders"):
         write_part(warehouse, "c.more", ["bert"])
     monkeypatch.undo()
     warehouse.recover()
