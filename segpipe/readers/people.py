@@ -710,10 +710,11 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
 
 def _are_timed(bases: Mapping[Chain, Mapping[str, Chain]], uses: Mapping[Chain, Use]) -> bool:
     """Whether the ends of names are time points by the scheme that files are named by: three digits behind a number."""
-    ends = [(base, unit, chain) for base, units in bases.items() for unit, chain in units.items()]
-    return any(uses[chain].timed for _, _, chain in ends) and all(
-        re.fullmatch(r"\d{3}", unit) and owns(base[-1]) for base, unit, _ in ends
-    )
+    if not any(uses[chain].timed for units in bases.values() for chain in units.values()):
+        return False
+    ends = {unit for units in bases.values() for unit in units}
+    names = {_shape(base[-1]): base[-1] for base in bases}  # one of those that differ in digits alone
+    return all(re.fullmatch(r"\d{3}", unit) for unit in ends) and all(map(owns, names.values()))
 
 
 def _begin_with_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
