@@ -66,7 +66,7 @@ _DATED_NAME = re.compile(r"[^\W\d_]{3,}(?:19[89]|20[0-4])\d")
 _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
 _HOSPITAL = re.compile(r"\d{5,}")  # the numbers that hospitals give: groups and visits have shorter ones
 _LONGEST_SITE = 4  # digits of a patient's number at a site; longer ones are a hospital's
-_MANY = 20  # visits of one patient
+MANY = 20  # visits of one patient
 _FEW = 8  # visits that nobody wonders at, however few patients there are
 _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
 
@@ -728,7 +728,7 @@ def _begin_with_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
 def _are_long_ids(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     """Whether names are a long number and a short one, as in `UPENN-GBM-00001_11`: nobody else has the long one."""
     return all(
-        _LONG.search(base[-1]) and len(found) <= _MANY and all(re.fullmatch(r"\d{1,3}", unit) for unit in found)
+        _LONG.search(base[-1]) and len(found) <= MANY and all(re.fullmatch(r"\d{1,3}", unit) for unit in found)
         for base, found in bases.items()
     ) and not any(is_group(base[-1]) for base in bases)
 

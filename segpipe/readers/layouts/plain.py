@@ -61,12 +61,11 @@ from segpipe.readers.names import (
     regions_of,
     role_order,
 )
-from segpipe.readers.people import Chain, Person, Use, as_patients, as_visits, examples, owns, people, together
+from segpipe.readers.people import MANY, Chain, Person, Use, as_patients, as_visits, examples, owns, people, together
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
 _COMMON = frozenset((*ANY_IMAGE, "anatomy", "anat", "data", "nifti", "brain", ""))
-_MANY = 20  # visits of one patient
 _FEW = 8  # folders of one patient that nobody wonders at
 _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _PRE = re.compile(r"(?<![^\W_])pre(?![^\W_])", re.IGNORECASE)
@@ -962,7 +961,7 @@ def _cannot_be_visits(
     repeat = len({*below}) < len(below) and max(map(len, mine.values())) > 1
     alone = not any(code in other for code in mine for one, other in codes.items() if one != base)
     baselines = alone and len(mine) > 1 and all(code[:2].lower() == "bl" for code in mine)
-    return repeat or baselines or len(mine) > _MANY
+    return repeat or baselines or len(mine) > MANY
 
 
 def _letters(name: str) -> str:
