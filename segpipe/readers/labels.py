@@ -40,6 +40,7 @@ _LONG_NUMBER = re.compile(r"\d{5,}")
 _INFERRED = ("binary", "brats")  # conventions that labels alone can tell
 _NEWER = ("binary", "brats2023", "brats2024")  # where modalities are called as in BraTS since 2023
 _BY_FOLDER = ("brats2023", "brats2024", "brats-ped")  # that the name of an archive's folder is believed for
+_WHITE = LabelConvention("binary", {255: "lesion"}, {"lesion": (255,)})  # as programs draw that write pictures
 _FITTING = 0.95  # share of the masks that a convention must fit
 
 
@@ -93,6 +94,8 @@ def with_shared_convention(
 
 def _shared(found: list[frozenset[int]], names: Sequence[str]) -> str:
     """The first convention that explains nearly all masks, those aside which no convention at all explains."""
+    if any(found) and all(labels <= {*_WHITE.labels} for labels in found):
+        return _WHITE.text
     every = [set(convention.labels) for convention in CONVENTIONS.values()]
     votes = [labels for labels in found if labels and any(labels <= known for known in every)]
     for name in names:

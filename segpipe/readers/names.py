@@ -41,7 +41,7 @@ _STRONG = re.compile(
 )
 _WEAK = re.compile(
     r"l(?:ae|a|e)si(?:on(?:e[ns]?|i|s)?|es?)|lesao|lesoes|tumou?r(?:e[ns]?|i|s)?|tumeurs?|guz|wmhs?|wml|infarcts?|core"
-    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|leze|\w*(?:病灶|肿瘤|病変|腫瘍|병변|종양|опухол|очаг)\w*"
+    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|leze|hyperintensit(?:y|ies)|plaques?|strokes?|\w*(?:病灶|肿瘤|病変|腫瘍|병변|종양|опухол|очаг)\w*"
 )
 _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "oedema": re.compile(r"(?<![a-z])(?:o?edema|oe?dem|ed|snfh|flairabnormality)(?![a-z])"),
@@ -51,6 +51,7 @@ _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "cavity": re.compile(r"(?<![a-z])(?:cavity|resection|rc)(?![a-z])"),
     "cyst": re.compile(r"(?<![a-z])cysts?(?![a-z])"),
 }
+_COUNTED = re.compile(rf"(?<![a-z])(?:{_WEAK.pattern}|gtv)_?(?P<number>[0-9]{{1,2}})(?![^\W_])")  # `lesion_2`, `GTV1`
 _INITIALS = 3  # letters of somebody's initials, at most
 _LONG = 5  # digits of a number that a hospital gives
 _LAST = re.compile(r"masks?|msk|seg|segmentations?|labels?")  # of a word in camel case, whatever stands before
@@ -60,6 +61,7 @@ _ORGANS = (  # of the head, as a planner of radiotherapy names them
     r"|lacrimal_?glands?|parotids?|thalam(?:us|i)|body|external"
 )
 _SIDE = r"(?:l|r|left|right)"
+_ORGAN = re.compile(rf"(?:{_SIDE}_)?(?:{_ORGANS})(?:_{_SIDE})?(?:_?\d)?")
 _ANATOMY = re.compile(
     rf"(?:^|_)(?:{_ORGANS}|csf|gm|wm|gmwm|tissues?|foreground|hirn|gehirn|cerveau)(?:_{_SIDE})?_?(?:extraction_?|strip(?:ped)?_?)?"
     r"(?:masks?|msk|maske|masque|seg|segm|segmentation|labels?)(?:_?\d+)?(?=_|$)"
@@ -73,7 +75,9 @@ _PARCELS = re.compile(r"aseg|aparc|wmparc|synthseg|brainmask|brainseg|tissueseg|
 _BEST = re.compile(
     r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|correct(?:ed|ions?)"
 )
-_DRAFT = re.compile(r"(?<![a-z])(?:approx\w*|drafts?|initial|first|old|backup|healthy|normal)(?![a-z])")
+_DRAFT = re.compile(  # CTV and PTV are drawn with a margin
+    r"(?<![a-z])(?:approx\w*|drafts?|initial|first|old|backup|healthy|normal|[cp]tv)(?![a-z])"
+)
 _PROGRAM = re.compile(
     r"(?<![a-z])(?:auto(?:seg|mated|matic)?|pred(?:s|icted|ictions?)?|outputs?|infer(?:red|ence)|ai|cnn|model\d*|algo\w*|nn)"
     r"(?![a-z])|nnu-?net|u-?net|deep|hd_?glio|samseg|(?<![a-z])lst(?![a-z])"
@@ -580,6 +584,15 @@ def is_by_program(path: str) -> bool:
     return bool(_PROGRAM.search(words) or re.search(r"(?<![a-z])pred(?:icted|ictions?|s)?(?![a-z])", folders))
 
 
+def is_organ(name: str) -> bool:
+    """Whether a name is that of an organ of the head, as masks of it are called in a folder of masks.
+
+    >>> is_organ("Brainstem"), is_organ("OpticNerve_L"), is_organ("GTV"), is_organ("eye_lesion")
+    (True, True, False, False)
+    """
+    return bool(_ORGAN.fullmatch("_".join(_pieces(name))))
+
+
 def is_best(name: str) -> bool:
     """Whether words of a mask's name say that it is what several people agreed on, or the last of several."""
     return bool(_BEST.search("_".join(_pieces(name))))
@@ -587,13 +600,17 @@ def is_best(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 12)
 def regions_of(name: str) -> frozenset[str]:
-    """The parts of a lesion that a mask's name tells of: of each one word, whatever it is called.
+    """The parts of a lesion, or the one of several lesions, that a mask's name tells of: of each one word.
 
     >>> sorted(regions_of("P1_non-enhancing_mask")), sorted(regions_of("segED")), sorted(regions_of("tumour-seg"))
     (['necrosis'], ['oedema'], [])
+    >>> sorted(regions_of("P1_lesion_2"))
+    ['number 2']
     """
     words = "_".join(_pieces(name))
-    return frozenset(region for region, pattern in _REGIONS.items() if pattern.search(words))
+    found = {region for region, pattern in _REGIONS.items() if pattern.search(words)}
+    counted = _COUNTED.search(words)
+    return frozenset(found or {f"number {counted['number']}"} if counted else found)
 
 
 def is_map_of(stem: str, others: Collection[str]) -> bool:

@@ -351,11 +351,12 @@ def _outer_units(
         siblings = [of[chain] for chain in inside]
         several = any(parted[chain] > 1 for chain in inside)
         owner = _owner(base, under)
+        mine = of.get(base) or uses.get(base)  # images beside, also where a visit ends the name: `P01_a/b1000`
         stated = base in of and of[base].visits
         for word in words:
             chain = (*base, word)
             use = of[chain]
-            extra = base in of and not is_person(word) and _are_extras(use, of[base])
+            extra = mine is not None and not is_person(word) and _are_extras(use, mine)
             # what repeats below several and shows less is no patient: FreeSurfer's `bert/mri/orig/001`
             numbers = (extra and shared) or (owns(owner) and (extra or _tells_series_apart(siblings)))
             visited = len(use.visits) > 1 or (use.roles and not use.bare and not word.isdecimal())

@@ -1240,3 +1240,38 @@ class TestPublishedLayouts:
         listing = read(tmp_path, *paths)
         assert visits(listing) == {f"sub-{n}": {"preop", "postop"} for n in ("0001", "0003")}
         assert {*roles(listing).values()} == {"T1"}
+
+    def test_what_a_visit_s_folder_holds_beside_its_images_is_its(self, tmp_path: Path) -> None:
+        people = ("Pat01_a", "Pat01_b", "Pat02_a")
+        listing = read(tmp_path, *expand("raw/<p>/<w>.nii", p=people, w=("T1", "b1000", "GT")))
+        assert visits(listing) == {"Pat01": {"a", "b"}, "Pat02": {"a"}}
+
+    def test_a_mask_may_say_so_before_the_suffix_of_its_image(self, tmp_path: Path) -> None:
+        image = "sub-m01/ses-1/anat/sub-m01_ses-1_acq-ax_T2w.nii"
+        mask = f"derivatives/labels/{image.replace('_T2w', '_lesions-manual_T2w')}"
+        assert roles(read(tmp_path, image, mask)) == {image: "T2", mask: MASK}
+
+    @pytest.mark.parametrize("word", ["hyperintensities", "Plaques", "stroke"])
+    def test_further_words_for_what_a_mask_shows(self, tmp_path: Path, word: str) -> None:
+        paths = expand("P<n>/P<n>_<w>.nii", n=("1", "2"), w=("FLAIR", word))
+        assert {*roles(read(tmp_path, *paths)).values()} == {"FLAIR", MASK}
+        people = read(tmp_path / "people", *expand("<w>_0<n>_FLAIR.nii", w=(word,), n=("1", "2")))
+        assert {*visits(people)} == {f"{word}_01", f"{word}_02"}
+
+    def test_the_target_of_radiotherapy_comes_before_organs_and_margins(self, tmp_path: Path) -> None:
+        masks = ("Brainstem", "CTV", "GTV", "Hippocampus_L", "PTV")
+        listing = read(tmp_path, "RT-1/mri/T1_Gd.nii", *expand("RT-1/contours/<w>.nii", w=masks))
+        assert roles(listing) == {"RT-1/mri/T1_Gd.nii": "T1ce", "RT-1/contours/GTV.nii": MASK}
+
+    @pytest.mark.parametrize("form", ["P<n>/P<n>_<w>.nii", "P<n>/<w>.nii", "P<n>/Lesions/<w>.nii"])
+    def test_a_number_behind_a_lesion_counts_the_lesions_of_a_patient(self, tmp_path: Path, form: str) -> None:
+        images = expand("P<n>/P<n>_T1.nii", n=("1", "2"))
+        one = expand(form, n=("1", "2"), w=("lesion_1",))
+        whole = expand("P<n>/P<n>_lesion.nii", n=("1", "2"))
+        alone = read(tmp_path / "alone", *images, *one)
+        assert roles(alone) == dict.fromkeys(images, "T1") | dict.fromkeys(one, MASK)
+        beside = read(tmp_path / "beside", *images, *one, *whole)
+        assert roles(beside) == dict.fromkeys(images, "T1") | dict.fromkeys(whole, MASK)
+        several = read(tmp_path / "several", *images, *one, *(path.replace("lesion_1", "lesion_2") for path in one))
+        assert roles(several) == dict.fromkeys(images, "T1")  # nobody knows the sum
+        assert {str(row.reason) for row in several.rejected} == {"unknown_labels"}

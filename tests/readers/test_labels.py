@@ -69,6 +69,8 @@ def test_data_sets_are_known_by_a_folder(folder: str, file: str, convention: str
         ([{1, 2, 3}, {1}], labels.OTHER),
         ([{1, 2, 4}, {9}], "brats"),
         ([set()], "binary"),
+        ([{255}, set()], "binary|255=lesion|lesion=255"),
+        ([{255}, {1}], "binary"),
     ],
     ids=str,
 )

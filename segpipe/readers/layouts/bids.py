@@ -78,7 +78,8 @@ _DATATYPES = (
 )
 _DERIVED = re.compile(r"derivatives?|derived|fmriprep|freesurfer|preproc\w*|processed", re.IGNORECASE)
 _ROOTS = re.compile(r"rawdata|sourcedata|bids|raw|derivatives", re.IGNORECASE)
-_MASK_KEYS = ("lesion", "seg", "mask", "label", "roi")
+_MASK_KEYS = ("lesion", "lesions", "seg", "mask", "label", "roi")
+_DRAWN_KEYS = ("lesion", "lesions", "seg", "roi")  # these say so before an image's suffix too: `lesions-manual_T2w`
 _NO_LESION = re.compile(
     r"brain|aseg|aparc|carve|tissue|skull|head|face|cord|disc|gmseg|^(?:gm|wm|csf|(?:hd-?)?bet|pv[e0-9]*|ribbon|[lr]h)$",
     re.IGNORECASE,
@@ -308,7 +309,7 @@ def _mask_role(name: _Name) -> str | None:
     """`mask`, `BRAIN` for a mask of the brain or its parts, None for no mask."""
     if name.said and not name.datatype:
         return name.said.role if name.said.role in (MASK, BRAIN) else None
-    keyed = not name.suffix and any(key in name.entities for key in _MASK_KEYS)
+    keyed = not name.entities.keys().isdisjoint(_DRAWN_KEYS if name.suffix else _MASK_KEYS)
     if not is_mask_word(name.suffix) and not keyed:
         return None
     words = [name.entities[key] for key in ("label", "desc", "res", "atlas", "seg") if key in name.entities]

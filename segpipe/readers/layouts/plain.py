@@ -53,6 +53,7 @@ from segpipe.readers.names import (
     is_generic,
     is_map_of,
     is_numbers,
+    is_organ,
     is_site,
     is_weak_visit,
     kind_of,
@@ -66,6 +67,8 @@ from segpipe.readers.people import MANY, Chain, Person, Use, as_patients, as_vis
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
 _COMMON = frozenset((*ANY_IMAGE, "anatomy", "anat", "data", "nifti", "brain", ""))
+_LONG_COUNT = 3  # digits that no lesion of a patient needs for its number
+_LAST = 9  # of a mask that comes after all others
 _FEW = 8  # folders of one patient that nobody wonders at
 _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _PRE = re.compile(r"(?<![^\W_])pre(?![^\W_])", re.IGNORECASE)
@@ -696,7 +699,7 @@ def _read(path: str, row: Row, place: Place) -> Read:
         chain = (parts.behind,)
     if not chain and visits and any(map(is_weak_visit, visits)):
         chain, visits = ("_".join(visits),), ()
-    word = _judged(Word(said, said.role is not None, place.weak, parts.tail), place)
+    word = _judged(Word(said, said.role is not None, place.weak, parts.tail), place, rest)
     return Read(path, (row,), chain, visits, Words((word,)))
 
 
@@ -719,7 +722,7 @@ def _described(rest: str) -> tuple[Cut, Said]:
     return parts, describe(parts.tail) if parts.tail else Said(None)
 
 
-def _judged(read: Word, place: Place) -> Word:
+def _judged(read: Word, place: Place, name: str) -> Word:
     """The role from the folders, where the file's own name says none, or lies among masks."""
     if place.said is None or read.said.role == BRAIN or (read.said.role == MASK and not read.said.weak):
         return read
@@ -727,6 +730,8 @@ def _judged(read: Word, place: Place) -> Word:
         rank = place.said.rank
         if read.said.role == MASK:  # `segmentations/lesion` before `segmentations/brain`
             rank = min(rank - 2, read.said.rank)
+        elif is_organ(name):  # `contours/GTV` before `contours/Brainstem`
+            rank += _LAST
         own = read.said.role if read.said.role in MODALITIES else None
         return read._replace(said=replace(place.said, label=read.said.label, rank=rank), below=own)
     if read.said.role is None:
@@ -869,9 +874,9 @@ def _split(reads: list[Read]) -> tuple[list[Read], list[Read]]:
 
 
 def _of_named_lesions(reads: list[Read]) -> list[Read]:
-    """`lesion_P01`, of which nothing says that it is an image, is the mask of `P01` beside it."""
+    """`lesion_P01`, of which nothing says that it is an image, is the mask of `P01` beside it; so is `P01/lesion_1`."""
     chains = {read.chain for read in reads}
-    whose = {chain: other for chain in chains if (other := _without_lesion(chain)) in chains}
+    whose = {chain: found[0] for chain in chains if (found := [one for one in _without_lesion(chain) if one in chains])}
     if not whose:
         return reads
     silent = {read.chain for read in reads} - {read.chain for read in reads if {*read.words.roles} != {None}}
@@ -1052,10 +1057,14 @@ def _of_numbered_scans(reads: list[Read]) -> tuple[list[Read], list[str]]:
     return [read._replace(chain=read.visits, visits=()) for read in reads], told
 
 
-def _without_lesion(chain: Chain) -> Chain | None:
-    """The chain without a word for what masks show before its last name; None if there is none."""
+def _without_lesion(chain: Chain) -> list[Chain]:
+    """The chain without a word for what masks show before its last name, or before a lesion's number."""
     match = _LESION_OF.fullmatch(chain[-1]) if chain else None
-    return (*chain[:-1], match["name"]) if match and kind_of(match["word"]) == "weak" else None
+    if not match or kind_of(match["word"]) != "weak":
+        return []
+    above = tuple(name for name in chain[:-1] if kind_of(name) != "weak")
+    counted = match["name"].isdecimal() and len(match["name"]) < _LONG_COUNT
+    return [(*chain[:-1], match["name"]), *([above] if counted and above else [])]
 
 
 def _masks_by_folder(reads: list[Read]) -> set[str]:
@@ -1292,7 +1301,10 @@ def _repeats_nothing(item: _Item) -> bool:
 
 
 def _without_parts(found: list[_Item]) -> tuple[list[_Item], list[Rejected]]:
-    """Without the masks of scans that have one for each part of a lesion and none of all: nobody knows their sum."""
+    """Without the masks of scans that have one for each part of a lesion, or each lesion, and none of all.
+
+    Nobody knows their sum.
+    """
     masks: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
     for item in found:
         if item.read.words.masks:
