@@ -17,7 +17,7 @@ import numpy as np
 
 from segpipe.core.cleaning import outer_labels
 from segpipe.core.metrics import dice
-from segpipe.core.patients import LEAST_PATIENTS, by_patient
+from segpipe.core.patients import by_patient, plain
 from segpipe.core.prediction import ScanInput, SliceBatch
 from segpipe.core.regions import LabelConvention
 
@@ -26,9 +26,6 @@ IMAGES = {"enhancing_tumour": "T1ce", "whole_tumour": "FLAIR"}
 
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Least brightnesses that may be chosen, in standard deviations of the brain above its mean."""
-
-LEAST_GAIN = 0.01
-"""What the mean Dice over patients must gain."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +128,9 @@ def keep_bright(
 def choose(scans: Sequence[Found], grid: Sequence[float] = GRID) -> Least:
     """The least brightness whose mean Dice over patients is the best.
 
-    None where it gains less than `LEAST_GAIN` or than one standard error over patients, where one patient alone gains
-    or those unseen lose, and where there are fewer than `LEAST_PATIENTS`, or none unseen. What is chosen is a property
-    of images, not of probabilities, so patients whom the network has learnt from say as much as others where it errs in
-    the same way.
+    None where it does not gain plainly over patients, see `segpipe.core.patients.plain`, where those unseen lose, and
+    where none is unseen. What is chosen is a property of images, not of probabilities, so patients whom the network has
+    learnt from say as much as others where it errs in the same way.
     """
     if not scans:
         return Least(None, np.nan, np.nan, 0, 0)
@@ -142,11 +138,9 @@ def choose(scans: Sequence[Found], grid: Sequence[float] = GRID) -> Least:
     table = by_patient(np.array([[scan.dice(), *map(scan.dice, grid)] for scan in scans]), patients)
     unseen = by_patient(np.array([scan.unseen for scan in scans], np.float64), patients) == 1
     gains = table - table[:, :1]
-    means, number, best = gains.mean(axis=0), len(table), 0
-    if number >= LEAST_PATIENTS and unseen.any():
-        error = gains.std(axis=0, ddof=1) / np.sqrt(number)
-        allowed = (means >= LEAST_GAIN) & (means >= error) & ((gains > 0).sum(axis=0) > 1)
-        allowed &= gains[unseen].mean(axis=0) >= 0
-        best = int(np.argmax(np.where(allowed, means, 0.0)))
+    best = 0
+    if unseen.any():
+        allowed = plain(gains) & (gains[unseen].mean(axis=0) >= 0)
+        best = int(np.argmax(np.where(allowed, gains.mean(axis=0), 0.0)))
     before, after = table.mean(axis=0)[[0, best]].tolist()
-    return Least(grid[best - 1] if best else None, before, after, number, int(unseen.sum()))
+    return Least(grid[best - 1] if best else None, before, after, len(table), int(unseen.sum()))

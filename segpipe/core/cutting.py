@@ -3,9 +3,11 @@
 A network that was trained on places with lesions more often than there are any believes in too much, in inner regions
 more than in outer ones. Which threshold is right is found on a coarse grid, and few patients say little, so a region
 leaves the threshold that it was trained with only where the gain is plain over many of them, and then as little as
-gives most of it. Patients whom the network has learnt from count, because most of what it believes in too much it
-believes in there too; those it has not learnt from can only forbid a move, and without any nothing moves. What an inner
-region gains is part of the regions around it as well: these must not pay for it.
+gives most of it. For a higher threshold, patients whom the network has learnt from count, because most of what it
+believes in too much it believes in there too; those it has not learnt from can only forbid the move. For a lower one
+the gain must be plain over these alone: where a network has learnt the answer, most of what it half believes in is
+true, and elsewhere less of it. What an inner region gains is part of the regions around it as well: these must not pay
+for it.
 """
 
 from __future__ import annotations
@@ -16,14 +18,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segpipe.core.metrics import dice
-from segpipe.core.patients import LEAST_PATIENTS, by_patient
+from segpipe.core.patients import by_patient, plain
 from segpipe.core.regions import LabelConvention, to_labels, to_regions
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Thresholds that may be chosen, besides that of the training. Beyond, a few voxels decide."""
-
-LEAST_GAIN = 0.01
-"""What the mean Dice over patients must gain."""
 
 MOST_LOSS = 0.005
 """What the mean Dice of another region may lose by it, over all patients. Over those who are unseen, nothing."""
@@ -129,10 +128,10 @@ def choose(
     """The threshold of each region, by patients whose levels are those of `grid`; `trained` where nothing is gained.
 
     The innermost region is chosen first: what is in it is in those around it as well, whatever their thresholds, so a
-    region's Dice depends only on its own threshold and on those of later regions. A threshold must gain `LEAST_GAIN`,
-    and one standard error of the gain over patients, and lose nothing on those `unseen`. Nor may any other region lose
-    by it on those, or more than `MOST_LOSS` over all since the training. Of such thresholds the one nearest to
-    `trained` is taken that has `ENOUGH` of the best gain. Fewer than `LEAST_PATIENTS`, or none unseen, change nothing.
+    region's Dice depends only on its own threshold and on those of later regions. A threshold must gain plainly over
+    all patients, see `segpipe.core.patients.plain`, and one below `trained` over those `unseen` as well. On those no
+    region may lose by it, and over all no other one more than `MOST_LOSS` since the training. Of such thresholds the
+    one nearest to `trained` is taken that has `ENOUGH` of the best gain. Without an unseen patient nothing changes.
     """
     grid = tuple(grid or grid_with(trained))
     base = grid.index(trained)
@@ -146,7 +145,7 @@ def choose(
 
     cut = [base] * len(regions)
     before = table(cut)
-    for place in reversed(range(len(regions)) if len(before) >= LEAST_PATIENTS and unseen.any() else ()):
+    for place in reversed(range(len(regions)) if unseen.any() else ()):
         ways = [table([*cut[:place], index, *cut[place + 1 :]]) for index in range(len(grid))]
         cut[place] = _best(np.stack(ways, axis=1), place, base, unseen, before)
     means = [one.mean(axis=0) if len(one) else np.full(len(regions), np.nan) for one in (before, table(cut))]
@@ -165,14 +164,14 @@ def _best(table: np.ndarray, place: int, base: int, unseen: np.ndarray, before: 
     """
     gains = table - table[:, [base]]
     own = gains[..., place]
-    mean = own.mean(axis=0)
-    error = own.std(axis=0, ddof=1) / np.sqrt(len(table))
-    allowed = (mean >= LEAST_GAIN) & (mean >= error)
+    allowed = plain(own)
+    allowed[:base] &= plain(own[unseen])[:base]
     allowed &= (gains[unseen].mean(axis=0) >= 0).all(axis=-1)
     lost = (before[:, None] - table).mean(axis=0)
     lost[:, place] = 0.0
     allowed &= (lost <= MOST_LOSS).all(axis=-1)
     if not allowed.any():
         return base
+    mean = own.mean(axis=0)
     enough = np.flatnonzero(allowed & (mean >= ENOUGH * mean[allowed].max()))
     return int(enough[np.argmin(np.abs(enough - base))])

@@ -88,6 +88,24 @@ def test_how_bright_the_enhancing_tumour_must_be_is_chosen_before_the_thresholds
     assert decisions([replace(one, bright=bright)] * 3, BRATS, 0.5, clean=False).brightness == {}
 
 
+def test_what_a_least_brightness_has_left_does_not_lower_a_threshold_on_patients_learnt_from() -> None:
+    """Once the dull voxels are gone, all of what the network half believes in is right."""
+    truth, _ = maps()
+    truth[3:5, 6:9, 6:12] = 1
+    likely = to_regions(truth, BRATS).astype(np.float32)
+    for rows, probability in ((slice(6, 7), 0.55), (slice(7, 9), 0.35), (slice(11, 12), 0.35)):
+        likely[3:5, rows, 6:12, 2] = probability
+    levels = Levels.of(SHAPE, tuple(slice(0, length) for length in SHAPE), likely, grid_with(0.5))
+    bright = {"enhancing_tumour": np.where(truth.reshape(-1)[levels.places] == 4, 2, 0).astype(np.float32)}
+    unseen = replace(Labelled.of(levels, truth, BRATS, BRATS, 0.001, unseen=True), bright=bright)
+    learnt = replace(unseen, tally=replace(unseen.tally, unseen=False))
+    few, enough = (decisions([learnt] * 9 + [unseen] * number, BRATS, 0.5) for number in (2, 3))
+    assert few.brightness == enough.brightness == {"enhancing_tumour": 0.25}
+    assert (few.thresholds, enough.thresholds) == ({}, {"enhancing_tumour": 0.3})
+    without = decisions([unseen] * 12, BRATS, 0.5, clean=False)
+    assert without.thresholds == {"enhancing_tumour": 0.6}, "beside dull voxels the higher one gains"
+
+
 def test_how_bright_the_whole_tumour_must_be_asks_nothing_of_its_core() -> None:
     """Oedema is found where the brain is not bright; the core is darker still, and true."""
     truth, _ = maps()
