@@ -75,6 +75,7 @@ class Reason(str, Enum):
     DUPLICATE = "duplicate"
     UNSAFE_PATH = "unsafe_path"
     UNREADABLE = "unreadable"
+    NOT_FETCHED = "not_fetched"
     CRASHED = "crashed"
     MISSING_MODALITY = "missing_modality"
     DOES_NOT_FIT_MODEL = "does_not_fit_model"

@@ -70,7 +70,7 @@ def check_pointer(data: bytes, name: str) -> None:
     start = data[:512].replace(b"\\", b"/")  # Windows writes folders so
     for mark, kind, remedy in _POINTERS:
         if mark in start:
-            raise BadInput(Reason.UNREADABLE, f"{name} is a pointer of {kind}, its content was not fetched", remedy)
+            raise BadInput(Reason.NOT_FETCHED, f"{name} is a pointer of {kind}, its content was not fetched", remedy)
 
 
 def up_to(data: bytes, limit: int, name: str) -> tuple[bytes, bool]:

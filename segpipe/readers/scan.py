@@ -43,6 +43,7 @@ _DAMAGED = (
     Reason.UNSUPPORTED,
     Reason.TOO_LARGE,
     Reason.BAD_GEOMETRY,
+    Reason.NOT_FETCHED,
 )  # faults that lie in one file
 _LARGEST_LABEL = 10  # of a label map; an image that was scaled to so few values shows nothing
 

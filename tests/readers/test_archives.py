@@ -542,6 +542,9 @@ class TestVisits:
         ("pattern", "words"),
         [
             ("<p>/<v>/FLAIR.nii.gz", ("20190102", "2020-03-04")),
+            ("<p>/<v>/T1.nii", ("Timepoint_1", "Timepoint_2")),
+            ("<p>/<v>/T1.nii", ("ses-M00", "ses-M12")),
+            ("<p>_<v>_T1.nii", ("ses-M00", "ses-M12")),
             ("<p>/<v>/T1.nii", ("baseline", "month06", "V02", "preop", "postop")),
             ("<p>/<v>/<p>_<v>_T1.nii", ("ses-01", "ses-02")),
             ("<p>/<v>/T1.nii", ("week-000-1", "week-000-2", "week-040")),
@@ -940,8 +943,10 @@ class TestModalities:
             ("Т1_с_контрастом", "T1ce"), ("Т2", "T2"),  # with Cyrillic letters
             ("t1_mprage_sag_p2_iso_KM_9", "T1ce"), ("T1_to_FLAIR", "T1"), ("T1_N4_brain_regtoMNI", "T1"),
             ("MP-RAGE__br_raw", "T1"), ("da-fl", "FLAIR"), ("e-THRIVE_T1", "T1"), ("rT1c", "T1ce"),
-            ("T1CE_native", "T1ce"), ("T1sinGd", "T1"), ("T1conGd", "T1ce"), ("t1_mpr_ns_sag_cm", "T1ce"),
+            ("T1CE_native", "T1ce"), ("T1sinGd", "T1"), ("MPRAGE_post", "T1ce"), ("T1_FLAIR", "T1"),
+            ("T1conGd", "T1ce"), ("t1_mpr_ns_sag_cm", "T1ce"),
             ("T2s", "T2s"), ("T1_T2_ratio", "map"), ("T1_minus_T1c", "subtraction"), ("T1_relaxation", "map"),
+            ("t2_fl2d_tra_hemo", "SWI"),
         ],
     )  # fmt: skip
     def test_words(self, tmp_path: Path, word: str, role: str) -> None:

@@ -37,7 +37,8 @@ def scan(name: str) -> ScanSource:
         ("BraTS2021_00002", "brats"), ("Brats18_TCIA02_370", "brats"), ("BraTS-GLI-00005-000", "brats2023"),
         ("BraTS-GLI-02060-100", "brats2024"), ("BraTS-PED-00001", "brats-ped"), ("BraTS-MEN-00004-000", "brats2023"),
         ("BraTS-SSA-00002-000", "brats2023"), ("UPENN-GBM-00001", "brats"), ("UCSF-PDGM-0004", "brats"), ("P7", None),
-        ("BraTS-GoAT-00001-000-t1n", "brats2023"),
+        ("BraTS-GoAT-00001-000-t1n", "brats2023"), ("BraTS19_TCIA01_001_1", "brats"), ("BraTS20_Training_001", "brats"),
+        ("BraTS-MET-00002-000", "brats2023"), ("Brats18_2013_2_1", "brats"),
     ],
 )  # fmt: skip
 def test_data_sets_are_known_by_name(name: str, convention: str | None) -> None:
