@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Train and judge the folds that are asked for, and report the mean over all patients that were judged."""
-    seed, options = int(os.environ.get("SEED", "0")), shlex.split(os.environ.get("OPTIONS", ""))
+    seed, options = int(os.environ.get("SEED", "0")), train_options()
     patients = _patients()
     few = f"-{patients}patients" if patients else ""
     folder = Path(os.environ.get("SEGPIPE_BENCH_FOLDER", ROOT / "build" / "bench-accuracy")).resolve()
@@ -165,6 +165,14 @@ def _folds() -> list[int]:
     if asked not in map(str, range(FOLDS)):
         raise UsageError(f"There is no fold {asked}", f"give FOLD=0 to FOLD={FOLDS - 1}")
     return [int(asked)]
+
+
+def train_options() -> list[str]:
+    """What `train` is given beside the seed. A second seed the job would refuse, but only when a fold is ingested."""
+    options = shlex.split(os.environ.get("OPTIONS", ""))
+    if any(word.split("=")[0] == "--seed" for word in options):
+        raise UsageError("OPTIONS gives --seed", "give SEED=n")
+    return options
 
 
 def _patients() -> int | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import FOLDS, fold_rule, judged, kept
+from benchmarks.accuracy import FOLDS, fold_rule, judged, kept, train_options
 from segpipe.errors import UsageError
 
 SUBJECTS = [f"BraTS_{number:05d}" for number in range(9)]
@@ -33,6 +33,15 @@ def test_few_patients_to_learn_from_are_among_more_and_the_others_stay():
     assert kept(subjects, rule, None) == subjects
     with pytest.raises(UsageError, match="not 99: give a smaller PATIENTS"):
         kept(subjects, rule, 99)
+
+
+@pytest.mark.parametrize("given", ["--filters 8 --seed 3", "--seed=3"])
+def test_a_seed_among_the_options_is_refused_before_scans_are_read(given: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPTIONS", "--filters 8")
+    assert train_options() == ["--filters", "8"]
+    monkeypatch.setenv("OPTIONS", given)
+    with pytest.raises(UsageError, match="give SEED=n"):
+        train_options()
 
 
 def test_errors_are_told_in_ml_and_false_lesions_count_as_nothing():

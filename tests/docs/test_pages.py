@@ -29,10 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 STEP = re.compile(r"(?m)^    (?P<command>\./spark-submit\.sh .*|make demo)$|^```python\n(?P<python>[\s\S]*?)^```$")
 PLACES = ("source", "warehouse", "model", "output", "metastore")
-SMALLER = {
-    "ingest": "--split-salt segpipe-12",  # leaves no split of five subjects empty
-    "train": "--trainer local --workers 1 --filters 2 --depth 2 --epochs 1 --steps-per-epoch 2 --batch-size 4",
-    "demo": "--warehouse demo --subjects 6 --epochs 1 --steps-per-epoch 3 --trainer local",
+QUICK = {"trainer": "local", "epochs": 1}
+SMALLER: dict[str, dict[str, Any]] = {
+    "ingest": {"split_salt": "segpipe-12"},  # leaves no split of five subjects empty
+    "train": {**QUICK, "workers": 1, "filters": 2, "depth": 2, "steps_per_epoch": 2, "batch_size": 4},
+    "demo": {**QUICK, "warehouse": "demo", "subjects": 6, "steps_per_epoch": 3},
 }
 
 
@@ -63,9 +64,8 @@ class Reader:
             line = "./spark-submit.sh demo"
         job, words = job_and_options(shlex.split(line)[1:])
         settings_class = getattr(segpipe.settings, f"{job.capitalize()}Settings")
-        parse(job, settings_class, words)  # as it stands on the page
-        smaller = shlex.split(SMALLER.get(job, "")) + (["--patch-size", "16"] if "--patch-size" in words else [])
-        settings = self.placed(parse(job, settings_class, [*words, *smaller]))
+        as_written = parse(job, settings_class, words)
+        settings = self.placed(replace(as_written, **SMALLER.get(job, {})))
         if getattr(settings, "prepare", False):  # each image of a scan takes some seconds
             settings = replace(settings, source=str(self.one_image_of(Path(settings.source))))
         with contextlib.redirect_stdout(io.StringIO()):

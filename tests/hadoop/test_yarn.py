@@ -23,6 +23,7 @@ from segpipe.warehouse.store import Store
 from tests.hadoop.yarn_jobs import (
     COHORT,
     NETWORK,
+    SHORT,
     Chain,
     get,
     last_application,
@@ -112,7 +113,7 @@ def test_a_key_on_hdfs_names_patients_in_cluster_mode_and_is_shown_nowhere(
 def test_horovod_trains_on_both_nodes(chain: Chain, cluster: hadoop.Cluster) -> None:
     pytest.importorskip("horovod")
     model = f"{chain.folder}/horovod"
-    words = (*chain.cohort, "--model", model, "--trainer", "horovod", "--workers", "2", *NETWORK)
+    words = (*chain.cohort, "--model", model, "--trainer", "horovod", "--workers", "2", *NETWORK, *SHORT)
     yarn("train", *words, executors=2)
     assert nodes_of_last_job(cluster, "segpipe train") == {"nodemanager-1", "nodemanager-2"}
     Bundle.load(model).verify()
@@ -127,7 +128,7 @@ def test_the_jobs_one_by_one_in_cluster_mode(chain: Chain, cluster: hadoop.Clust
     shares = ("--train-fraction", str(rule.train), "--validation-fraction", str(rule.validation))
     source = ("--source", f"{chain.folder}/source")
     yarn("ingest", *source, *here, "--split-salt", rule.salt, *shares, mode="cluster", executors=2)
-    words = (*here, "--model", model, "--trainer", "orca", "--workers", "2", *NETWORK)
+    words = (*here, "--model", model, "--trainer", "orca", "--workers", "2", *NETWORK, *SHORT)
     yarn("train", *words, mode="cluster", executors=2)
     assert nodes_of_last_job(cluster, "segpipe train") == {"nodemanager-1", "nodemanager-2"}
     yarn("export", "--model", model, mode="cluster")

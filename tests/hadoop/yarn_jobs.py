@@ -17,7 +17,8 @@ from segpipe.storage import filesystem as files
 from segpipe.warehouse.store import Store
 from tools.hadoop import cluster as hadoop
 
-NETWORK = ["--epochs", "1", "--steps-per-epoch", "2", "--filters", "4", "--depth", "2", "--batch-size", "4"]
+SHORT = ["--epochs", "1", "--steps-per-epoch", "2"]
+NETWORK = ["--filters", "4", "--depth", "2", "--batch-size", "4"]
 COHORT = "demo"
 _PROGRESS = ("ingest: ", "segment: ", "segpipe: putting ")
 PER_RUN = ("run_id", "fingerprint")
