@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
 from segpipe.cli import DONE, QUARANTINED, Context, check_source, check_warehouse, execute
+from segpipe.errors import UsageError
 from segpipe.settings import IngestSettings
 
 
@@ -39,7 +40,8 @@ def _print_plan(settings: IngestSettings) -> int:
     from segpipe.warehouse.store import Store
 
     naming = naming_of(settings.subject_key_file, settings.hash_subjects)
-    wanted = series_rows.options(settings, Store(settings.warehouse), settings.cohort)
+    warehouse = Store(settings.warehouse) if settings.warehouse and settings.cohort else None
+    wanted = series_rows.options(settings, warehouse, settings.cohort)
     listing = sources.find(settings.source, settings.layout, naming.secret, naming.every, wanted)
     check_reference(listing, settings.resample_to)
     if settings.label_convention is not None:
@@ -56,6 +58,9 @@ def check(settings: IngestSettings) -> None:
 
     check_source(settings.source)
     if not settings.plan or _is_dicom_archive(settings):
+        if missing := [f"--{name}" for name in ("warehouse", "cohort") if not getattr(settings, name)]:
+            problem = f"missing {', '.join(missing)}, because the plan of a DICOM archive is its table `series`"
+            raise UsageError(problem, "name a warehouse and a cohort")
         check_warehouse(settings.warehouse, make=True)
     naming_of(settings.subject_key_file, settings.hash_subjects)
     if settings.label_convention is not None:

@@ -7,6 +7,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -19,6 +20,7 @@ def option(
     default: Any = None,
     *,
     required: bool = False,
+    unless: str | None = None,
     choices: tuple[str | int, ...] | None = None,
     least: float | None = None,
     most: float | None = None,
@@ -28,11 +30,13 @@ def option(
 ) -> Any:
     """A dataclass field that is also a command-line flag; `help` states the unit and what None means.
 
-    `least`, `most`, `above` and `below` bound a number; `name` asks for a word that may stand in a file name.
+    `least`, `most`, `above` and `below` bound a number; `name` asks for a word that may stand in a file name. What is
+    `required` may be left out if the switch `unless` is given.
     """
     bounds = {"least": least, "most": most, "above": above, "below": below}
     return field(
-        default=default, metadata={"help": help, "required": required, "choices": choices, "name": name, **bounds}
+        default=default,
+        metadata={"help": help, "required": required, "unless": unless, "choices": choices, "name": name, **bounds},
     )
 
 
@@ -45,6 +49,11 @@ def help_of(setting: "Field[Any]") -> str:
 def flag_of(setting: "Field[Any]") -> str:
     """The command-line flag of a field: `part_mb` is `--part-mb`."""
     return "--" + setting.name.replace("_", "-")
+
+
+def is_excused(setting: "Field[Any]", switches: Collection[str]) -> bool:
+    """Whether one of the switches makes an option that is required otherwise one that may be left out."""
+    return setting.metadata["unless"] in switches
 
 
 def plain_type(kind: Any) -> type:
@@ -61,7 +70,9 @@ def plain_type(kind: Any) -> type:
 
 def check(settings: Any) -> None:
     """Raise UsageError naming every flag whose value is out of its range, with the value and the range."""
-    faults = [fault for setting in fields(settings) if (fault := _fault(setting, getattr(settings, setting.name)))]
+    on = {setting.name for setting in fields(settings) if getattr(settings, setting.name) is True}
+    given = {s: value for s in fields(settings) if (value := getattr(settings, s.name)) != "" or not is_excused(s, on)}
+    faults = [fault for setting, value in given.items() if (fault := _fault(setting, value))]
     if isinstance(settings, IngestSettings) and not faults:
         total = settings.train_fraction + settings.validation_fraction
         if total > 1 + 1e-9:
@@ -148,8 +159,8 @@ class IngestSettings(SeriesSettings):
     """Volumes to slice tables."""
 
     source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
-    warehouse: str = option("folder or URL that holds the tables; made if missing", "", required=True)
-    cohort: str = option("name of the cohort in the tables", "", required=True, name=True)
+    warehouse: str = option("folder or URL that holds the tables; made if missing", "", required=True, unless="plan")
+    cohort: str = option("name of the cohort in the tables", "", required=True, unless="plan", name=True)
     layout: str = option(
         "how the archive is laid out; DICOM needs a subject key, see --subject-key-file", "auto", choices=LAYOUTS
     )
@@ -164,7 +175,7 @@ class IngestSettings(SeriesSettings):
     label_convention: str | None = option(_LABEL_CONVENTION)
     plan: bool = option(
         "print which patients, visits and modalities are found in the archive, and what cannot be used; nothing is"
-        " written, except for DICOM the table `series`, which says what would become of each series",
+        " written, and no warehouse needed, except for DICOM: its table `series` says what would become of each series",
         False,
     )
     axis: str = option("direction of the slices", "axial", choices=AXES)

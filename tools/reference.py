@@ -146,7 +146,14 @@ def _option(setting: "Field[Any]", kind: Any) -> tuple[str, ...]:
         value = ", ".join(f"`{choice}`" for choice in rules["choices"])
     elif kind is not bool and (bounds := _bounds(rules)):
         value += f", {bounds}"
-    default = "required" if rules["required"] else "" if setting.default is None else f"`{_shown(setting.default)}`"
+    required = "required, not with `--{unless}`" if rules["unless"] else "required"
+    default = (
+        required.format_map(rules)
+        if rules["required"]
+        else ""
+        if setting.default is None
+        else f"`{_shown(setting.default)}`"
+    )
     flag = f"`{flag_of(setting)}`"
     if kind is bool and setting.default is not False:
         flag += f", `--no-{flag_of(setting)[2:]}`"

@@ -6,7 +6,7 @@ import argparse
 import re
 import typing
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from segpipe.cli.site import site_settings
 from segpipe.errors import UsageError, nearest
 from segpipe.launch.project import command
 from segpipe.settings import check as check_ranges
-from segpipe.settings import flag_of, help_of, plain_type
+from segpipe.settings import flag_of, help_of, is_excused, plain_type
 
 S = TypeVar("S")
 
@@ -32,7 +32,7 @@ _CHOICE = re.compile(r"argument (--[\w-]+): invalid choice: (.*) \(choose from (
 def parse(job: str, settings_class: type[S], argv: Sequence[str]) -> S:
     """The settings of `job`: flags in `argv` over the site's file over the defaults. Raises UsageError."""
     site = site_settings(job, settings_class)
-    parser = parser_of(job, settings_class, site)
+    parser = parser_of(job, settings_class, {*site, *_excused(settings_class, argv, site)})
     parser.check_flags(argv)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if name != "verbose"}
     settings = settings_class(**{**site, **given})
@@ -40,8 +40,14 @@ def parse(job: str, settings_class: type[S], argv: Sequence[str]) -> S:
     return settings
 
 
-def parser_of(job: str, settings_class: type[Any], site: Mapping[str, Any] | None = None) -> Parser:
-    """The argument parser of a settings dataclass; what `site` holds is no longer required."""
+def _excused(settings_class: type[Any], argv: Sequence[str], site: Mapping[str, Any]) -> list[str]:
+    """The options that a switch, given as a flag or by the site, makes needless."""
+    switches = {word.removeprefix("--").replace("-", "_") for word in argv} | {n for n in site if site[n] is True}
+    return [setting.name for setting in fields(settings_class) if is_excused(setting, switches)]
+
+
+def parser_of(job: str, settings_class: type[Any], known: Collection[str] = ()) -> Parser:
+    """The argument parser of a settings dataclass; what is `known` without flags is not required."""
     parser = Parser(
         prog=f"{command().removeprefix('./')} {job}",
         description=settings_class.__doc__,
@@ -51,7 +57,7 @@ def parser_of(job: str, settings_class: type[Any], site: Mapping[str, Any] | Non
     )
     kinds = typing.get_type_hints(settings_class)
     for setting in sorted(fields(settings_class), key=lambda setting: not setting.metadata["required"]):
-        _add_flag(parser, setting, kinds[setting.name], site or {})
+        _add_flag(parser, setting, kinds[setting.name], setting.name not in known)
     parser.add_argument("--verbose", action="store_true", help="show the stack trace of an error")
     return parser
 
@@ -87,8 +93,8 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"unknown option {flag}", f"did you mean {near}?" if near else self.remedy)
 
 
-def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any], kind: Any, site: Mapping[str, Any]) -> None:
-    required = setting.metadata["required"] and setting.name not in site
+def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any], kind: Any, wanted: bool) -> None:
+    required = setting.metadata["required"] and wanted
     if plain_type(kind) is bool:
         action = "store_true" if setting.default is False else argparse.BooleanOptionalAction
         parser.add_argument(flag_of(setting), action=action, help=_escaped(setting))
@@ -100,8 +106,13 @@ def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any], kind: Any, s
         choices=setting.metadata["choices"],
         required=required,
         metavar=None if setting.metadata["choices"] else _METAVARS.get(value_type, "TEXT"),
-        help=_escaped(setting) + (" (required)" if required else ""),
+        help=_escaped(setting) + (_required(setting) if required else ""),
     )
+
+
+def _required(setting: Field[Any]) -> str:
+    switch = setting.metadata["unless"]
+    return f" (required, unless --{switch} is given)" if switch else " (required)"
 
 
 def _escaped(setting: Field[Any]) -> str:
