@@ -900,6 +900,15 @@ def is_counted(text: str) -> bool:
     return bool(_COUNTED_IMAGE.fullmatch(text))
 
 
+def is_examination(text: str) -> bool:
+    """Whether one of the words of a name is one for an examination.
+
+    >>> [is_examination(text) for text in ("IRM_J0", "scan-a2", "GBM01")]
+    [True, True, False]
+    """
+    return any(word.rstrip("0123456789") in VISITED for word in _WORD.findall(text.lower()))
+
+
 def is_group(text: str) -> bool:
     """Whether a word says that this names a place or a group, not a patient."""
     return bool(_GROUP.search(text))

@@ -17,6 +17,7 @@ from segpipe.readers.names import (
     VISIT_LETTER,
     has_digit,
     is_counted,
+    is_examination,
     is_generic,
     is_group,
     is_numbers,
@@ -397,9 +398,10 @@ def _are_same_visits(
 ) -> bool:
     """Whether each of several people has several folders with the same images: `Dupont/IRM_J0`, `Leroy/IRM_J0`.
 
-    Folders of numbers, or of a patient's number, may be other people's at each of several places.
+    Their names say that these are examinations, because `Ulm/GBM01` and `Bonn/GBM01` may be patients of two places.
+    Folders of numbers, or of a patient's number, may be other people's too.
     """
-    if len(siblings) < 2:
+    if len(siblings) < 2 or not all(map(is_examination, siblings)):
         return False
     if any(len(parents[one]) < 2 or _end_digits(one) > 2 or is_generic(one) or is_person(one) for one in siblings):
         return False

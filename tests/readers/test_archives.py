@@ -1213,6 +1213,14 @@ class TestPublishedLayouts:
         paths = expand("Patients/<p>/IRM_<v>/FLAIR.nii", p=("DUPONT_P", "LEROY_M"), v=("J0", "X12"))
         assert visits(read(tmp_path, *paths)).keys() == {"DUPONT_P", "LEROY_M"}
 
+    @pytest.mark.parametrize("word", ["GBM0<n>", "glioma<n>", "brats_<n>"])
+    def test_patients_of_two_cities_are_no_visits_of_the_cities(self, tmp_path: Path, word: str) -> None:
+        found = visits(
+            read(tmp_path, *expand(f"<c>/{word}/<w>.nii", c=("Ulm", "Bonn"), n=("1", "2"), w=("T1", "FLAIR")))
+        )
+        assert found.keys().isdisjoint({"Ulm", "Bonn"})
+        assert all(len(sessions) == 1 for sessions in found.values())
+
     def test_numbers_of_site_and_patient_with_visits_below_are_people(self, tmp_path: Path) -> None:
         paths = expand("<p>/<v>/T1_PRE.nii", p=("101-001", "101-002", "204-001"), v=("SCR", "C3D1", "EOT"))
         found = visits(read(tmp_path, *paths))
