@@ -372,7 +372,7 @@ _PERSON_WORD = re.compile(
 )
 _ANYONES = re.compile(r"[^\W\d_]{1,2}[_\-. ]?\d+[a-z]?")
 _NUMBERS = re.compile(r"\d+(?:[_\-. ]\d+)+")
-_COUNTED_IMAGE = re.compile(r"(?:images?|imgs?|volumes?|vol|scans?)[_\-. ]?\d+", re.IGNORECASE)
+_COUNTED_IMAGE = re.compile(r"(?:images?|imgs?|volumes?|vol|scans?)[_\-. ]?(?!0\d\d)\d+", re.IGNORECASE)
 _SITE = re.compile(
     r"cent(?:er|re|rum)|site|hospital|klinik|clinic|hopital|h[oô]pital|institut|中心|医院", re.IGNORECASE
 )
@@ -412,6 +412,7 @@ _VISIT_WORD = (
 )
 _COUNT = (
     r"(?:\d{1,3}[ _\-]?(?:months?|mois|monate?|mth|mo|weeks?|wks?|wochen?|semaines?|days?|tage?|years?|yrs?|jahre?"
+    r"|mes(?:es|e|i)?|semanas?|settiman[ae]|d[ií]as?|giorn[io]|a[nñ]os?|ann[oi]|ans|jours?|maand(?:en)?|weken|dagen|jaren"
     r"|hours?|hrs?)|\d{1,2}[ _\-]?[mwyh])"  # `101M` is a man
 )
 _YEAR, _MONTH, _DAY = r"(?:19[89]\d|20[0-4]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"

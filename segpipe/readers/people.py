@@ -412,11 +412,11 @@ def _are_same_visits(
 
 def _folder_around(below: Mapping[Chain, Collection[str]], uses: Collection[Chain]) -> Chain | None:
     """The folder around everything, of several names, if its own is no patient's: `zenodo_7890123` or `Data_v2`."""
-    first = min(below, key=len, default=())
-    if len(first) != 1 or len(below[first]) < 2 or any(chain[:1] != first or chain == first for chain in uses):
+    around = min(below, key=len, default=())
+    if len(below.get(around, ())) < 2 or any(chain[: len(around)] != around or chain == around for chain in uses):
         return None
-    (name,) = first
-    return first if owns(name) and not (is_person(name) or is_generic(name)) else None
+    *above, name = around
+    return around if owns(name) and not (any(map(owns, above)) or is_person(name) or is_generic(name)) else None
 
 
 def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, repeats: int, parents: int) -> bool:

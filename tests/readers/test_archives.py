@@ -1288,3 +1288,59 @@ class TestPublishedLayouts:
         several = read(tmp_path / "several", *images, *one, *(path.replace("lesion_1", "lesion_2") for path in one))
         assert roles(several) == dict.fromkeys(images, "T1")  # nobody knows the sum
         assert {str(row.reason) for row in several.rejected} == {"unknown_labels"}
+
+    @pytest.mark.parametrize("codes", [("V1", "V2"), ("m00", "m12"), ("1", "2"), ("2019", "2020"), ("a", "b")])
+    def test_what_several_kinds_of_images_end_in_is_a_visit(self, tmp_path: Path, codes: tuple[str, ...]) -> None:
+        words = ("T1", "FLAIR", "seg")
+        for place, form in (("folders", "P0<p>/<w>_<v>.nii"), ("names", "P0<p>_<w>_<v>.nii")):
+            listing = read(tmp_path / place, *expand(form, p=("7", "8"), w=words, v=codes))
+            assert visits(listing) == {"P07": {*codes}, "P08": {*codes}}
+            assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1")] * 4
+            assert not listing.rejected
+            assert any(codes[0] in line for line in listing.told)
+
+    @pytest.mark.parametrize("names", [("T1_3", "T2_5", "T1_7"), ("T1_e1", "T2_e1", "T1_e2", "T2_e2")])
+    def test_numbers_of_series_and_echoes_are_no_visits(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        listing = read(tmp_path, *(f"P07/{name}.nii" for name in names))
+        assert visits(listing) == {"P07": {"1"}}
+        assert {str(row.reason) for row in listing.rejected} == {"duplicate"}
+
+    @pytest.mark.parametrize(
+        ("names", "right"),
+        [
+            (expand("<w>_<p>", w=("flair", "t1", "lesion"), p=("P01", "P02")), {"P01", "P02"}),
+            (expand("T1_<p>", p=("HC12", "HC15")), {"HC12", "HC15"}),
+            (expand("T1_<p>", p=("1234567", "1238899")), {"1234567", "1238899"}),
+            (
+                expand("brain_<p>", p=("T1_20_60024", "T1_20_60078", "T1POST_20_60788")),
+                {"20_60024", "20_60078", "20_60788"},
+            ),
+            (expand("T1_<p>", p=("s003", "s007")), {"set"}),
+        ],
+    )
+    def test_patients_behind_kinds_of_images_in_a_folder_of_words(
+        self, tmp_path: Path, names: list[str], right: set[str]
+    ) -> None:
+        found = visits(read(tmp_path, *(f"set/{name}.nii" for name in names)))
+        assert {name.removeprefix("set_") for name in found} == right
+
+    def test_numbers_filled_with_zeros_count_patients_below_a_name(self, tmp_path: Path) -> None:
+        for form in ("set/all/scan_000<p>", "set/image_00<p>", "set/00<p>_MR_1"):
+            listing = read(tmp_path / form[4:7], *expand(f"{form}/<w>.nii", p=("1", "4"), w=("T1", "seg")))
+            assert len(visits(listing)) == 2
+        assert len(visits(read(tmp_path / "meier", *expand("Meier/scan_<p>/T1.nii", p=("1", "4"))))) == 1
+
+    def test_basal_before_contrast_is_no_visit(self, tmp_path: Path) -> None:
+        listing = read(tmp_path, *expand("IT0<p>/IT0<p>_<w>.nii", p=("1", "2"), w=("T1_basale", "T1_MDC", "FLAIR")))
+        assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1", "T1ce")] * 2
+        visited = read(tmp_path / "visits", *expand("P1_<v>_<w>.nii", v=("basale", "12mesi"), w=("T1", "T1_MDC")))
+        assert visits(visited) == {"P1": {"basale", "12mesi"}}
+
+    @pytest.mark.parametrize("word", ["12mesi", "6meses", "3_semanas", "2ans", "12_maanden", "14dias", "1anno"])
+    def test_counted_times_in_further_languages(self, tmp_path: Path, word: str) -> None:
+        found = visits(read(tmp_path, *expand("P1_<v>_T1.nii", "P2_T1.nii", v=("baseline", word))))
+        assert found == {"P1": {"baseline", word}, "P2": {"1"}}
+
+    def test_people_without_numbers_in_folders_around_all(self, tmp_path: Path) -> None:
+        paths = expand("data_of_us/zenodo_7890123/<p>/T1.nii", p=("anna", "bert"))
+        assert {*visits(read(tmp_path, *paths))} == {"anna", "bert"}

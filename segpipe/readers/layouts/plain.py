@@ -67,6 +67,7 @@ from segpipe.readers.people import MANY, Chain, Person, Use, as_patients, as_vis
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
 _COMMON = frozenset((*ANY_IMAGE, "anatomy", "anat", "data", "nifti", "brain", ""))
+_LONG_NUMBER = 5  # digits that no series' number has
 _LONG_COUNT = 3  # digits that no lesion of a patient needs for its number
 _LAST = 9  # of a mask that comes after all others
 _FEW = 8  # folders of one patient that nobody wonders at
@@ -77,7 +78,12 @@ _MAPS = "cpmwrsuiy"  # letters with which SPM begins the names of what it makes
 _MADE = re.compile(r"(?P<made>[mwrsu]{1,4})(?P<name>[A-Z0-9].*)")
 _LESION_OF = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.*\d.*)")
 _NUMBER = re.compile(r"\d+")
-_NUMBER_LAST = re.compile(r"(?P<what>.*[^\W\d_][^_\-. ]*)[_\-. ](?P<number>\d+)(?:[_\-. ](?P<rest>\D+))?")
+_NUMBER_LAST = re.compile(
+    r"(?P<what>.*[^\W\d_][^_\-. ]*)[_\-. ](?P<number>[A-Za-z]{0,6}\d+(?:_\d{5,})?)(?:[_\-. ](?P<rest>\D+))?"
+)
+_CODE_LAST = re.compile(r".*[^\W\d_][^_\-. ]*[_\-. ](?P<code>[A-Za-z]{0,2}\d{1,4}|[a-h])")
+_SERIES = re.compile(r"(?:s|se|ser|series|e|echo|r|run|acq|im|img|ch)\d+|[cip]\d", re.IGNORECASE)
+_FILLED = re.compile(r"(?<!\d)0\d\d+(?!\d)")  # a number that counts people, in three digits or more
 _CODE = re.compile(r"[A-Za-z]{1,2}\d{2,4}|\d{2,4}[A-Za-z]")  # what a visit may be called, and a patient
 _FIELD = re.compile(r"(?:^|/)(\d(?:\.\d)?T)(?=/)")
 _FOLD = re.compile(r"(?:^|/)((?:fold|cv)[_\- ]?\d+)(?=/)", re.IGNORECASE)
@@ -203,8 +209,9 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     images, companions, rejected = pairs(entries)
     origin = archive.root.rstrip("/").rpartition("/")[2]
     reads, anatomy = _split(_of_originals(_of_counted_folders(_without_study_masks(_read_all(images)))))
-    reads, coded = _of_coded_people(_below_patients(_of_named_lesions(reads)))
+    reads, coded = _of_coded_people(_below_patients(reads))
     reads, behind = _of_numbers_behind(reads)
+    reads = _of_named_lesions(reads)
     reads, numbered = _of_numbered_scans(reads)
     persons, told = people(_uses(reads))
     told += coded + behind + numbered
@@ -213,7 +220,9 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     found = _shown([_found(read, persons[read.chain], origin) for read in reads])
     found, spelled = _of_one_spelling(found)
     told += spelled
-    kept, lost = _with_images(_visited_by_folder(found))
+    found, behind = _visited_by_end(_visited_by_folder(found))
+    told += behind
+    kept, lost = _with_images(found)
     kept, parts = _without_parts(kept)
     lost += parts
     scans, refused = gather(_one_per_role(kept), "plain", companions, lambda scan: _meaning(scan, origin))
@@ -456,7 +465,8 @@ def _counted(path: str) -> tuple[str, str, str] | None:
     above = ""
     for name in path.split("/"):
         if has_digit(name) and folder(name) == Folder("", raw=name):
-            if _place(above.rstrip("/")).chain and any(word.lower() in VISITED for word in _WORD.findall(name)):
+            visited = any(word.lower() in VISITED for word in _WORD.findall(name)) and not _FILLED.search(name)
+            if visited and _place(above.rstrip("/")).chain:
                 return None
             return above, _NUMBER.sub("9", name).lower(), name
         above += f"{name}/"
@@ -515,15 +525,25 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
 
 
 def _by_contrast(reads: list[Read]) -> list[Read]:
-    """Folders `Pre` and `Post` tell contrast, not visits, where all files in them are called so: `Post/P1_T1_POST`."""
-    inside = [read for read in reads if {visit.lower() for visit in read.visits} & {"pre", "post"}]
-    if not inside or not all(_repeats_contrast(one) for read in inside for one in read.each()):
-        return reads
-    said = {id(read) for read in inside}
+    """Words that could be visits and tell contrast: folders `Pre` and `Post`, `T1_basale` beside `T1_MDC`.
+
+    So it is where every file in folders `Pre` and `Post` is called so too (`Post/P1_T1_POST`), and where `basale`
+    stands at T1 alone, of people who have one after contrast without a visit.
+    """
+    folders = [read for read in reads if {visit.lower() for visit in read.visits} & {"pre", "post"}]
+    if folders and all(_repeats_contrast(one) for read in folders for one in read.each()):
+        reads = _without_visits(reads, ("pre", "post"))
+    before = [read for read in reads if {visit.lower() for visit in read.visits} & {"basal", "basale"}]
+    if before and all({*read.words.roles} == {"T1"} for read in before):
+        after = {read.chain for read in reads if "T1ce" in read.words.roles and not read.visits}
+        if all(read.chain in after for read in before):
+            reads = _without_visits(reads, ("basal", "basale"))
+    return reads
+
+
+def _without_visits(reads: Iterable[Read], words: Collection[str]) -> list[Read]:
     return [
-        read._replace(visits=tuple(one for one in read.visits if one.lower() not in ("pre", "post")))
-        if id(read) in said
-        else read
+        read._replace(visits=tuple(one for one in read.visits if one.lower() not in words)) if read.visits else read
         for read in reads
     ]
 
@@ -1004,7 +1024,7 @@ def _of_numbers_behind(reads: list[Read]) -> tuple[list[Read], list[str]]:
                 found[id(read)] = one
                 held[place][one] |= {*read.words.roles}
                 break
-    people = {one for numbers in held.values() if _are_patients(numbers) for one in numbers}
+    people = {one for numbers in held.values() if _are_patients(numbers, len(held) < 2) for one in numbers}
     numbers: dict[Chain, set[str]] = defaultdict(set)
     for one in people:
         numbers[one.owner].add(one.number)
@@ -1028,17 +1048,25 @@ def _numbered(place: str, name: str) -> _Numbered | None:
     match = _NUMBER_LAST.fullmatch(name)
     if match is None or (match["rest"] and describe(match["rest"]).role != MASK):
         return None
+    code = match["number"]
+    if not code.isdecimal() and (kind_of(code) != "id" or VISIT_LETTER.fullmatch(code) or _SERIES.fullmatch(code)):
+        return None
     parts, said = _described(match["what"])
     if said.role in (None, MASK, BRAIN) or has_digit(parts.text):
         return None
     return _Numbered(_place(place).chain, parts.text, said.role or "", match["number"])
 
 
-def _are_patients(numbers: Mapping[_Numbered, Collection[str | None]]) -> bool:
-    """Whether numbers in one folder, each with the roles of what it stands at, are no series'."""
+def _are_patients(numbers: Mapping[_Numbered, Collection[str | None]], alone: bool) -> bool:
+    """Whether numbers in one folder, each with the roles of what it stands at, are no series'.
+
+    Nor are those with letters, and those of five digits or more in the only folder (`alone`).
+    """
     kinds = Counter((one.text, one.number) for one in numbers)
     images = Counter((one.text, one.role) for one in numbers)
     filled = any(one.number[0] == "0" for one in numbers) and all(len(one.number) > 2 for one in numbers)
+    long = alone and all(len(one.number) >= _LONG_NUMBER for one in numbers)
+    filled = filled or long or not any(one.number.isdecimal() for one in numbers)
     if max(images.values()) > 1 and (filled or max(kinds.values()) > 1):
         return True
     return len(numbers) > 1 and all(MASK in roles and len({*roles}) > 1 for roles in numbers.values())
@@ -1049,7 +1077,7 @@ def _of_numbered_scans(reads: list[Read]) -> tuple[list[Read], list[str]]:
     chains = {read.chain for read in reads}
     visits = {read.visits for read in reads}
     numbered = all(len(one) == 1 and is_weak_visit(one[0]) for one in visits)
-    if len(chains) > 1 or len(visits) < 2 or not numbered or any(map(has_digit, *chains)):
+    if len(chains) > 1 or len(visits) < 2 or not numbered or any(map(owns, *chains)):
         return reads, []
     if any(_place(read.folder).said is None for read in reads) or len({read.folder for read in reads}) < 2:
         return reads, []
@@ -1193,6 +1221,45 @@ def _visited_by_folder(found: list[_Item]) -> list[_Item]:
         return found
     places = [(item, visit.get((item.subject, item.visits, item.read.folder))) for item in found]
     return [item._replace(visits=_visits(item.visits, (name,))) if name else item for item, name in places]
+
+
+def _visited_by_end(found: list[_Item]) -> tuple[list[_Item], list[str]]:
+    """Images of one kind whose names end in what several kinds of images share are of several visits.
+
+    So are `T1_1`, `T2_1`, `T1_2` and `T2_2`; behind a letter for visits, as in `T1_V1` and `T1_V2`, one kind is enough.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
+    for item in found:
+        groups[item.subject, item.visits].append(item)
+    ends: dict[tuple[str, tuple[str, ...]], Collection[str]] = {}
+    for key, items in groups.items():
+        roles = [role for item in items for role in item.read.words.roles if role in MODALITIES]
+        if len({*roles}) < len(roles) and (codes := _visits_behind(items)):
+            ends[key] = codes
+    if not ends:
+        return found, []
+    result = []
+    for item in found:
+        mine = ends.get((item.subject, item.visits), ())
+        for one in _items([item]) if mine else [item]:
+            last = [word for word in _WORD.findall(stem(one.entry.name)) if word in mine][-1:] if mine else []
+            result.append(one._replace(visits=_visits(one.visits, tuple(last))))
+    return result, [as_visits({code for codes in ends.values() for code in codes}, "words behind kinds of images")]
+
+
+def _visits_behind(items: Iterable[_Item]) -> Collection[str]:
+    """What the names of a patient's images end in, if it tells visits apart; else nothing."""
+    roles: dict[str, list[str]] = defaultdict(list)
+    for item in _items(items):
+        if item.said.role in MODALITIES:
+            match = _CODE_LAST.fullmatch(stem(item.entry.name))
+            if not match or _SERIES.fullmatch(match["code"]) or kind_of(match["code"]) not in ("id", "number"):
+                return ()
+            roles[match["code"]].append(item.said.role)
+    apart = all(len(kinds) == len({*kinds}) for kinds in roles.values())
+    letters = all(VISIT_LETTER.fullmatch(code) for code in roles)
+    several = 1 < len(roles) <= MANY and apart and (letters or min(map(len, roles.values())) > 1)
+    return roles.keys() if several else ()
 
 
 def _shared_depth(folders: Iterable[str]) -> int:
