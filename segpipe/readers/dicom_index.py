@@ -475,7 +475,6 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
     description, protocol = map(elements.words_of_people, ("SeriesDescription", "ProtocolName"))
     sequence, name = elements.words("ScanningSequence"), elements.text("SequenceName").lower()
     words, vendor = _image_type(elements), elements.text("Manufacturer").lower()
-    agent = elements.text("ContrastBolusAgent") or elements.text(dicom_tags.AGENT)
     shift = _shift(key, subject)
     return Facts(
         subject=subject,
@@ -506,7 +505,7 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         pixel_mm=elements.numbers("PixelSpacing")[:2],
         thickness_mm=elements.number("SliceThickness"),
         direction=_direction(elements.numbers("ImageOrientationPatient")),
-        agent=_is_agent(agent) if {"ContrastBolusAgent", dicom_tags.AGENT} & elements.values.keys() else None,
+        agent=_has_agent(elements),
         bolus=_bolus(elements, shift),
         number=int(elements.number("SeriesNumber") or 0) or None,
         moment=_moment(elements, shift),
@@ -567,6 +566,13 @@ def _body(elements: Elements) -> str | None:
 def _is_agent(text: str) -> bool:
     """Whether the name of a contrast agent is one, and does not say that there was none."""
     return _NO_AGENT.fullmatch(text.upper().strip(" .-")) is None
+
+
+def _has_agent(elements: Elements) -> bool | None:
+    """Whether a contrast agent was given; None if nothing is said of it."""
+    if not {"ContrastBolusAgent", dicom_tags.AGENT} & elements.values.keys():
+        return None
+    return _is_agent(elements.text("ContrastBolusAgent") or elements.text(dicom_tags.AGENT))
 
 
 def _contrast_word(text: str) -> str | None:

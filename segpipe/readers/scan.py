@@ -183,38 +183,12 @@ def load(
     """
     frames, damaged = _readable(source_url, scan_source, CANONICAL[axis], max_voxels, keep_header_text, needed)
     frames, elsewhere = _with_fitting_spares(frames, scan_source, needed)
-    images, unclear = _with_role(sorted(_images(frames), key=lambda frame: role_order(frame.role)))
-    masks = _masks(frames)
-    arranged = arrange(images, masks) if arrange is not None else Arranged(images, masks)
-    _check_needed(images + masks, arranged, needed)
-    given = arranged.images + arranged.masks
-    reference = _reference(arranged.images, resample_to, scan_source)
-    on_grid, off_grid = _on_one_grid(given, reference, resample_to)
-    resampled = any(new is not old for new in on_grid for old in given if new.row is old.row)
-    images = _images(on_grid)
-    brain = _brain(images) if arranged.brain is None else arranged.brain
-    masks, unusable = _with_labels(_masks(on_grid), scan_source)
-    mask, labels, convention = _labels(masks, scan_source)
-    dropped = (*damaged, *elsewhere, *arranged.dropped, *unclear, *off_grid, *unusable)
-    return LoadedScan(
-        source=scan_source,
-        images={frame.role: frame.array for frame in images},
-        mask=mask,
-        affine=reference.affine,
-        orientation=CANONICAL[axis],
-        file_rows=[frame.row for frame in images + masks],
-        slopes={frame.role: (frame.slope, frame.inter) for frame in images},
-        brain=brain,
-        statistics={f.role: statistics(f.array[brain]).scaled(f.slope, f.inter) for f in images},
-        label_counts=labels,
-        label_convention=convention,
-        resampled_to=resample_to if resampled else None,
-        dropped=tuple(_dropped(scan_source, path, error) for path, error in dropped),
-        space=arranged.space,
-        preparation=arranged.preparation,
-        flags=arranged.flags,
-        follows=arranged.follows,
-    )
+    arranged, unclear = _arranged(frames, arrange, needed)
+    laid = _laid(arranged, resample_to, scan_source)
+    brain = _brain(laid.images) if arranged.brain is None else arranged.brain
+    masks, unusable = _with_labels(laid.masks, scan_source)
+    dropped = (*damaged, *elsewhere, *arranged.dropped, *unclear, *laid.dropped, *unusable)
+    return _loaded(scan_source, CANONICAL[axis], arranged, replace(laid, masks=masks, dropped=dropped), brain)
 
 
 def mask_labels(source_url: str, scan_source: ScanSource, max_voxels: int = nifti.MAX_VOXELS) -> frozenset[int] | None:
@@ -251,6 +225,63 @@ def restore(rows: Sequence[dict[str, Any]], planes: Sequence[np.ndarray], orient
 def open_root_cached(source_url: str) -> tuple[fsspec.AbstractFileSystem, str, str | None]:
     """`open_root`, asking the file system once per process and source."""
     return open_root(source_url)
+
+
+@dataclass(frozen=True, eq=False)
+class _Laid:
+    """The frames of a scan on one grid, `affine`, and the files that are left out; whether any had to be resampled."""
+
+    images: list[Frame]
+    masks: list[Frame]
+    affine: np.ndarray
+    resampled_to: str | None
+    dropped: Sequence[tuple[str, BadInput]]
+
+
+def _arranged(
+    frames: list[Frame], arrange: Arrange | None, needed: Collection[str]
+) -> tuple[Arranged, list[tuple[str, BadInput]]]:
+    """The frames as `arrange` brings them to one grid, or as they are; and the images whose role is not clear."""
+    images, unclear = _with_role(sorted(_images(frames), key=lambda frame: role_order(frame.role)))
+    masks = _masks(frames)
+    arranged = arrange(images, masks) if arrange is not None else Arranged(images, masks)
+    _check_needed(images + masks, arranged, needed)
+    return arranged, unclear
+
+
+def _laid(arranged: Arranged, resample_to: str | None, source: ScanSource) -> _Laid:
+    """The arranged frames on the grid of one of them."""
+    given = arranged.images + arranged.masks
+    reference = _reference(arranged.images, resample_to, source)
+    on_grid, off_grid = _on_one_grid(given, reference, resample_to)
+    resampled = any(new is not old for new in on_grid for old in given if new.row is old.row)
+    resampled_to = resample_to if resampled else None
+    return _Laid(_images(on_grid), _masks(on_grid), reference.affine, resampled_to, off_grid)
+
+
+def _loaded(source: ScanSource, orientation: str, arranged: Arranged, laid: _Laid, brain: np.ndarray) -> LoadedScan:
+    """The scan of frames that are checked."""
+    images = laid.images
+    mask, labels, convention = _labels(laid.masks, source)
+    return LoadedScan(
+        source=source,
+        images={frame.role: frame.array for frame in images},
+        mask=mask,
+        affine=laid.affine,
+        orientation=orientation,
+        file_rows=[frame.row for frame in images + laid.masks],
+        slopes={frame.role: (frame.slope, frame.inter) for frame in images},
+        brain=brain,
+        statistics={f.role: statistics(f.array[brain]).scaled(f.slope, f.inter) for f in images},
+        label_counts=labels,
+        label_convention=convention,
+        resampled_to=laid.resampled_to,
+        dropped=tuple(_dropped(source, path, error) for path, error in laid.dropped),
+        space=arranged.space,
+        preparation=arranged.preparation,
+        flags=arranged.flags,
+        follows=arranged.follows,
+    )
 
 
 def _images(frames: Iterable[Frame]) -> list[Frame]:
