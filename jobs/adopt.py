@@ -1,4 +1,4 @@
-"""A network that was trained elsewhere becomes a model directory."""
+"""Make a model directory of a network that was trained elsewhere."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Many small part files to fewer, larger ones."""
+"""Merge the small part files of many runs into fewer, larger ones."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The whole chain, on a generated cohort unless a source is given."""
+"""Run the whole chain, on generated scans unless a source is given."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What this machine or cluster lacks, each with its remedy."""
+"""Tell what this machine or cluster lacks, and what to do about it."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Predictions to measures per patient and region."""
+"""Compute the measures of all predictions, per patient and region, and print them."""
 
 import sys
 from pathlib import Path

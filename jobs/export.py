@@ -1,4 +1,4 @@
-"""Keras model to OpenVINO model, inside the model directory."""
+"""Convert the Keras model of a model directory to OpenVINO."""
 
 from __future__ import annotations
 

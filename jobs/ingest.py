@@ -1,4 +1,4 @@
-"""Volumes to slice tables."""
+"""Read an archive of scans into the tables `scans` and `slices`."""
 
 import sys
 from pathlib import Path

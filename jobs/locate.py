@@ -1,4 +1,4 @@
-"""A keyed hash of the tables back to the files that it stands for."""
+"""Find the files that a keyed hash in the tables stands for."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables into Spark's catalogue, where spark-sql finds them by name."""
+"""Enter the tables into Spark's catalogue, so that spark-sql finds them by name."""
 
 import re
 import sys

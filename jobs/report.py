@@ -1,4 +1,4 @@
-"""One HTML page about a model on a cohort."""
+"""Write one HTML page about a model on a cohort."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tables back to the NIfTI files that they were made from."""
+"""Write the source files of a scan back from the tables."""
 
 import sys
 from pathlib import Path

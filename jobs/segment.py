@@ -1,4 +1,4 @@
-"""Scans to predictions and segmentations."""
+"""Segment scans into the tables `predictions` and `segmentations`."""
 
 import sys
 from pathlib import Path

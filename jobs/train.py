@@ -1,4 +1,4 @@
-"""Slice tables to a trained model directory."""
+"""Train a network on the slices of a cohort, into a model directory."""
 
 import sys
 from pathlib import Path

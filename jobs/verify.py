@@ -1,4 +1,4 @@
-"""Whether every part of a warehouse is as it was written."""
+"""Check that every part of a warehouse is as it was written."""
 
 import sys
 from pathlib import Path

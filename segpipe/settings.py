@@ -42,8 +42,15 @@ def option(
 
 def help_of(setting: "Field[Any]") -> str:
     """The help line of a field, its default included."""
-    default = "" if setting.default is None or setting.metadata["required"] else f" (default: {setting.default})"
-    return setting.metadata["help"] + default
+    default = "" if setting.metadata["required"] else default_of(setting)
+    return setting.metadata["help"] + (f" (default: {default})" if default else "")
+
+
+def default_of(setting: "Field[Any]") -> str:
+    """The default of a field as it is shown: on or off for a switch, nothing for None."""
+    if isinstance(setting.default, bool):
+        return "on" if setting.default else "off"
+    return "" if setting.default is None else str(setting.default)
 
 
 def flag_of(setting: "Field[Any]") -> str:
@@ -94,7 +101,7 @@ def _fault(setting: "Field[Any]", value: Any) -> str | None:
     if rules["name"] and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
         return f"{flag_of(setting)} is {value!r}, allowed are letters, digits, `.`, `_` and `-`"
     if isinstance(value, int | float) and not isinstance(value, bool) and not _in_range(value, rules):
-        return f"{flag_of(setting)} is {value:g}, allowed is {_range(rules)}"
+        return f"{flag_of(setting)} is {value:g}, allowed is {bounds_of(setting) or 'finite'}"
     return None
 
 
@@ -108,9 +115,10 @@ def _in_range(value: float, rules: Any) -> bool:
     )
 
 
-def _range(rules: Any) -> str:
-    words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
-    return " and ".join(f"{word} {rules[key]:g}" for key, word in words.items() if rules[key] is not None) or "finite"
+def bounds_of(setting: "Field[Any]") -> str:
+    """The bounds of a field's number, such as `at least 0 and below 1`; nothing if there are none."""
+    rules, words = setting.metadata, {"least": "at least", "above": "above", "most": "at most", "below": "below"}
+    return " and ".join(f"{word} {rules[key]:g}" for key, word in words.items() if rules[key] is not None)
 
 
 AXES = ("axial", "coronal", "sagittal")
@@ -147,7 +155,9 @@ class SeriesSettings:
         "2d-axial",
         choices=PREFERENCES,
     )
-    also: str | None = option(f"more kinds of DICOM series that enter scans, separated by commas, of {', '.join(ALSO)}")
+    also: str | None = option(
+        f"further kinds of DICOM series to take into scans, separated by commas: {', '.join(ALSO)}"
+    )
     series_map: str | None = option(
         "CSV file with the columns text (description, protocol or series UID), role (a modality, or ignore) and,"
         " optionally, vendor; it names DICOM series that the rules do not know or get wrong"
@@ -156,7 +166,7 @@ class SeriesSettings:
 
 @dataclass(frozen=True)
 class IngestSettings(SeriesSettings):
-    """Volumes to slice tables."""
+    """Read an archive of scans into the tables `scans` and `slices`."""
 
     source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
     warehouse: str = option("folder or URL that holds the tables; made if missing", "", required=True, unless="plan")
@@ -259,7 +269,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class TrainSettings(NetworkSettings):
-    """Slice tables to a trained model directory."""
+    """Train a network on the slices of a cohort, into a model directory."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str = option("name of the cohort to train on", "", required=True, name=True)
@@ -328,7 +338,7 @@ class TrainSettings(NetworkSettings):
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Keras model to OpenVINO model, inside the model directory."""
+    """Convert the Keras model of a model directory to OpenVINO."""
 
     model: str = option("model directory", "", required=True)
     expect_model: str | None = option(
@@ -357,14 +367,14 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class AdoptSettings:
-    """A network that was trained elsewhere to a model directory that segments like our own."""
+    """Make a model directory of a network that was trained elsewhere, which then segments like our own."""
 
     network: str = option(
         "file or URL of the network: .onnx, or the .xml of an OpenVINO IR with its .bin beside it", "", required=True
     )
     card: str = option(
-        "file or URL of its card (TOML), or what one is made of: a MONAI bundle's metadata.json with inference.json"
-        " beside it, an nnU-Net model's plans.json with dataset.json beside it",
+        "file or URL of its card (TOML), or what a card can be made of: a MONAI bundle's metadata.json with"
+        " inference.json beside it, an nnU-Net model's plans.json with dataset.json beside it",
         "",
         required=True,
     )
@@ -372,14 +382,12 @@ class AdoptSettings:
     configuration: str | None = option(
         "configuration of the nnU-Net plan; if not given, 3d_fullres, or the first if there is none of that name"
     )
-    draft: str | None = option(
-        "file or URL to which the card is written as well, so that you can look it over; none if not given"
-    )
+    draft: str | None = option("file or URL to which the card is written as well, so that you can look it over")
 
 
 @dataclass(frozen=True)
 class SegmentSettings(SeriesSettings):
-    """Scans to predictions and segmentations."""
+    """Segment scans into the tables `predictions` and `segmentations`."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str = option("name of the cohort to segment", "", required=True, name=True)
@@ -407,8 +415,8 @@ class SegmentSettings(SeriesSettings):
     )
     layout: str = option("how the archive of --source is laid out", "auto", choices=LAYOUTS)
     subject_key_file: str | None = option(_KEY_FILE)
-    hash_subjects: bool = option(_HASH_SUBJECTS + "; as at ingest", False)
-    label_convention: str | None = option(_LABEL_CONVENTION + "; as at ingest")
+    hash_subjects: bool = option(_HASH_SUBJECTS + "; the same as for ingest", False)
+    label_convention: str | None = option(_LABEL_CONVENTION + "; the same as for ingest")
     resample_to: str | None = option(
         "modality whose grid the others of --source are resampled to; without it, scans on mixed grids are quarantined"
     )
@@ -421,14 +429,14 @@ class SegmentSettings(SeriesSettings):
         "largest number of voxels of one file of --source; larger ones are quarantined", 1 << 30, least=1
     )
     nifti: str | None = option(
-        "folder or URL for masks as NIfTI files in the grid and label convention of their source; none if not given"
+        "folder or URL to write masks to as NIfTI files, in the grid and label convention of their source"
     )
     dicom_seg: str | None = option(
-        "folder or URL for masks as DICOM SEG files, for DICOM scans; needs --source; none if not given"
+        "folder or URL to write masks to as DICOM SEG files, for DICOM scans; needs --source"
     )
     dicom_sr: str | None = option(
-        "folder or URL for measures of every region as DICOM structured reports, for DICOM scans; needs --source;"
-        " none if not given"
+        "folder or URL to write measures of every region to as DICOM structured reports, for DICOM scans;"
+        " needs --source"
     )
     lock_wait_seconds: float = option("how long to wait for another job on this cohort, seconds", 0.0, least=0)
     strict: bool = option("exit with 3 when a scan was quarantined", False)
@@ -436,7 +444,7 @@ class SegmentSettings(SeriesSettings):
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Predictions to measures per patient and region."""
+    """Compute the measures of all predictions, per patient and region, and print them."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str = option("name of the cohort to judge", "", required=True, name=True)
@@ -457,7 +465,7 @@ class EvaluateSettings:
 
 @dataclass(frozen=True)
 class RestoreSettings:
-    """Tables back to the NIfTI files that they were made from."""
+    """Write the source files of a scan back from the tables."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     scan: str = option("scan_id of the scan to rebuild", "", required=True)
@@ -466,7 +474,7 @@ class RestoreSettings:
 
 @dataclass(frozen=True)
 class VerifySettings:
-    """All parts of a warehouse against their checksums; damaged ones are named, and the exit code is then 1."""
+    """Check every part of a warehouse against its checksum; damaged parts are named, and the exit code is then 1."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     rebuild: bool = option("also rebuild every source file, as restore does, and compare its checksum", False)
@@ -474,7 +482,7 @@ class VerifySettings:
 
 @dataclass(frozen=True)
 class CompactSettings:
-    """Small parts of many runs to fewer, larger ones, while others read."""
+    """Merge the small part files of many runs into fewer, larger ones, while others read."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str | None = option(
@@ -491,7 +499,7 @@ class CompactSettings:
 
 @dataclass(frozen=True)
 class LocateSettings:
-    """A keyed hash of the tables back to its files, for those who have the archive and the key."""
+    """Find the files that a keyed hash in the tables stands for; needs the archive and the key."""
 
     source: str = option("folder, manifest or URL (file://, hdfs://) of the archive", "", required=True)
     token: str = option(
@@ -506,7 +514,7 @@ class LocateSettings:
 
 @dataclass(frozen=True)
 class RegisterSettings:
-    """The tables into Spark's catalogue, where spark-sql finds them by name."""
+    """Enter the tables into Spark's catalogue, so that spark-sql finds them by name."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     database: str = option("database of the catalogue; made if missing", "segpipe", name=True)
@@ -518,7 +526,7 @@ class RegisterSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """One HTML page about a model on a cohort, or about its preparations: it opens from disk and needs nothing else."""
+    """Write one HTML page about a model on a cohort, or about its preparations; it opens from disk by itself."""
 
     warehouse: str = option("folder or URL that holds the tables", "", required=True)
     cohort: str = option("name of the cohort to report on", "", required=True, name=True)
@@ -534,7 +542,7 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """The whole chain, on a generated cohort unless a source is given."""
+    """Run the whole chain, on generated scans unless a source is given."""
 
     source: str | None = option("archive to use instead of generated scans")
     warehouse: str | None = option(
@@ -553,7 +561,7 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class DoctorSettings:
-    """What this machine or cluster lacks, each with its remedy; exit code 1 when something necessary is missing."""
+    """Tell what this machine or cluster lacks, with remedies; exit code 1 if something necessary is missing."""
 
     workers: int | None = option(
         "training workers for which a YARN cluster must have room; without it, the executors of the profile", least=1

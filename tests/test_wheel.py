@@ -99,7 +99,7 @@ def test_the_program_lists_jobs_from_any_folder(environment: Path, tmp_path: Pat
     listed = segpipe()
     assert listed.returncode == 0
     assert listed.stdout.startswith("usage: segpipe [spark-submit options]")
-    assert "  ingest     Volumes to slice tables." in listed.stdout
+    assert "  ingest     Read an archive of scans into the tables `scans` and `slices`." in listed.stdout
     asked = segpipe("ingest", "--help")
     assert (asked.returncode, asked.stderr) == (0, "")
     assert asked.stdout.startswith("usage: segpipe ingest ")

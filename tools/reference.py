@@ -7,7 +7,6 @@ asks for each variable that the code reads.
 import inspect
 import re
 import sys
-import types
 import typing
 from dataclasses import Field, fields, is_dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ import pyarrow as pa  # noqa: E402
 import segpipe.settings  # noqa: E402
 from segpipe.analysis import Scan, TableView, Warehouse  # noqa: E402
 from segpipe.launch.project import job_names  # noqa: E402
-from segpipe.settings import flag_of  # noqa: E402
+from segpipe.settings import bounds_of, default_of, flag_of, plain_type  # noqa: E402
 from segpipe.warehouse.tables import TABLES  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
@@ -139,34 +138,19 @@ def settings_of(job: str) -> type[Any]:
 
 def _option(setting: "Field[Any]", kind: Any) -> tuple[str, ...]:
     rules = setting.metadata
-    if isinstance(kind, types.UnionType):
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    kind = plain_type(kind)
     value = {bool: "switch", int: "whole number", float: "number", str: "text"}[kind]
     if rules["choices"]:
         value = ", ".join(f"`{choice}`" for choice in rules["choices"])
-    elif kind is not bool and (bounds := _bounds(rules)):
+    elif kind is not bool and (bounds := bounds_of(setting)):
         value += f", {bounds}"
-    required = "required, not with `--{unless}`" if rules["unless"] else "required"
-    default = (
-        required.format_map(rules)
-        if rules["required"]
-        else ""
-        if setting.default is None
-        else f"`{_shown(setting.default)}`"
-    )
+    default = f"`{default_of(setting)}`" if default_of(setting) else ""
+    if rules["required"]:
+        default = f"required, not with `--{rules['unless']}`" if rules["unless"] else "required"
     flag = f"`{flag_of(setting)}`"
     if kind is bool and setting.default is not False:
         flag += f", `--no-{flag_of(setting)[2:]}`"
     return flag, value, default, rules["help"]
-
-
-def _bounds(rules: Any) -> str:
-    words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
-    return ", ".join(f"{word} {rules[key]:g}" for key, word in words.items() if rules[key] is not None)
-
-
-def _shown(default: Any) -> str:
-    return {True: "on", False: "off"}.get(default, str(default)) if isinstance(default, bool) else str(default)
 
 
 def environment_page() -> str:

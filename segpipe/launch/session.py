@@ -32,27 +32,17 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
     """Give the session, started when there is none; what spark-submit was told stays as it was told.
 
     Started from plain Python (tests, notebooks), the conf file of the profile that SEGPIPE_PROFILE names (local when
-    unset) is the base. Python workers find
-    segpipe: on the driver's machine by its path, elsewhere as a zip that Spark ships. Raises SegpipeError if Java is
-    missing or the session does not come up.
+    unset) is the base. Python workers find segpipe: on the driver's machine by its path, elsewhere as a zip that Spark
+    ships. Raises SegpipeError if Java is missing or the session does not come up.
     """
-    from pyspark.sql import SparkSession
-
     in_process = "PYSPARK_GATEWAY_PORT" not in os.environ
     settings = _in_process_conf() if in_process else {}
     settings.update(extra_conf or {})
     if master is not None:
         settings["spark.master"] = master
     if in_process:
-        _find_java()
-        java_options = settings.get("spark.driver.extraJavaOptions", "")
-        class_data.share(Path(os.environ["JAVA_HOME"]), _wanted(settings, "spark.master") or "", java_options)
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    if ROOT.is_dir() and not _runs_on_yarn():
-        settings.setdefault("spark.executorEnv.PYTHONPATH", str(ROOT))
-    settings["spark.executorEnv.PYTHONSAFEPATH"] = "1"  # workers find no code in the folder that they start in
-    if umask := os.environ.get(modes.VARIABLE):
-        settings[f"spark.executorEnv.{modes.VARIABLE}"] = umask
+        _prepare_java(settings)
+    settings |= _of_workers(settings)
     if _runs_here(settings):
         os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)  # of the web page, where this process starts the JVM
         for key in ("spark.driver.host", "spark.driver.bindAddress"):
@@ -60,6 +50,35 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
                 settings.setdefault(key, _LOOPBACK)
     if (path := os.environ.get(SECRET_FILE)) and (_wanted(settings, "spark.master") or "").startswith("spark://"):
         settings["spark.authenticate.secret"] = _secret(Path(path))
+    session = _started(app_name, settings)
+    _ship_code(session)
+    return session
+
+
+def _prepare_java(settings: Mapping[str, str]) -> None:
+    """What spark-submit.sh does before there is a JVM, for a JVM that this process starts."""
+    from segpipe.launch.java import java_home
+
+    os.environ["JAVA_HOME"] = str(java_home())
+    java_options = settings.get("spark.driver.extraJavaOptions", "")
+    class_data.share(Path(os.environ["JAVA_HOME"]), _wanted(settings, "spark.master") or "", java_options)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+
+
+def _of_workers(settings: Mapping[str, str]) -> dict[str, str]:
+    """What Python workers find in their environment."""
+    found = {"PYTHONSAFEPATH": "1"}  # they find no code in the folder that they start in
+    if ROOT.is_dir() and not _runs_on_yarn():
+        found["PYTHONPATH"] = settings.get("spark.executorEnv.PYTHONPATH", str(ROOT))
+    if umask := os.environ.get(modes.VARIABLE):
+        found[modes.VARIABLE] = umask
+    return {f"spark.executorEnv.{name}": value for name, value in found.items()}
+
+
+def _started(app_name: str, settings: Mapping[str, str]) -> SparkSession:
+    """The session, or the SegpipeError that says why it does not come up."""
+    from pyspark.sql import SparkSession
+
     builder = SparkSession.builder.appName(app_name)
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -67,7 +86,7 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         with warnings.catch_warnings():
             # In cluster mode Spark also looks for the code where it was on the submitting machine, and says so.
             warnings.filterwarnings("ignore", "Failed to add file", RuntimeWarning)
-            session = builder.getOrCreate()
+            return builder.getOrCreate()
     except Exception as error:
         if known := refusal(words_of(error)):
             raise known from error
@@ -76,8 +95,6 @@ def build(app_name: str, master: str | None = None, extra_conf: Mapping[str, str
         ) from error
     finally:
         class_data.unshare()
-    _ship_code(session)
-    return session
 
 
 def _runs_on_yarn() -> bool:
@@ -152,12 +169,6 @@ def ended_by_yarn(spark: SparkSession, error: Exception) -> SegpipeError | None:
 def _in_process_conf() -> dict[str, str]:
     path = CONF / f"spark-{os.environ.get('SEGPIPE_PROFILE') or 'local'}.conf"
     return read_conf(path) if path.is_file() else {}
-
-
-def _find_java() -> None:
-    from segpipe.launch.java import java_home
-
-    os.environ["JAVA_HOME"] = str(java_home())
 
 
 def _ship_code(spark: SparkSession) -> None:

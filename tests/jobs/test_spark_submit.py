@@ -78,7 +78,7 @@ def test_help_lists_jobs_and_exit_codes(words: tuple[str, ...]) -> None:
     assert done.returncode == 0
     for word in ("ingest", "train", "export", "segment", "evaluate", "restore", "demo", "doctor", "--profile", "130"):
         assert word in done.stdout
-    assert "Volumes to slice tables." in done.stdout
+    assert "Read an archive of scans into the tables `scans` and `slices`." in done.stdout
 
 
 def test_help_of_a_job_starts_no_java(bare_path: str) -> None:
