@@ -841,12 +841,17 @@ def _one_per_role(items: list[Found], rejected: list[Rejected]) -> list[Found]:
 
 
 def _special(name: str, info: Mapping[str, Any], entry: Entry, root: str, rejected: list[Rejected]) -> Entry | None:
-    """The file behind a symbolic link; None for links and devices that are not to be read."""
+    """The file behind a symbolic link, or one that is no image; None for what is not to be read."""
     if not info.get("islink"):
+        closed = os.path.isfile(name)
         if is_image(entry.path):
-            message = f"{entry.path} is not a regular file"
-            rejected.append(reject([entry], Reason.UNREADABLE, message, "remove it from the archive"))
-        return None
+            message = (
+                f"{entry.path} cannot be read (PermissionError)" if closed else f"{entry.path} is not a regular file"
+            )
+            remedy = "give the right to read it" if closed else "remove it from the archive"
+            rejected.append(reject([entry], Reason.UNREADABLE, message, remedy))
+            return None
+        return entry if closed else None
     target = os.path.realpath(name)
     if os.path.commonpath([target, root]) != root:
         message = f"{entry.path} is a link that leaves the archive"

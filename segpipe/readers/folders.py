@@ -16,7 +16,10 @@ Content = tuple[str, tuple[str, ...], tuple[int, ...], tuple[float | str, ...]]
 """The files of a folder in the order of their names: what these begin with, how each goes on, sizes, and versions."""
 
 Inside = tuple[str, Content, list[tuple[File, bool]], list[str], str]
-"""A folder, its regular files, what is neither file nor folder and whether it is a link, folders, and what failed."""
+"""A folder, its regular files that may be read, other things in it and whether they are links, folders, what failed."""
+
+
+_OPEN = 0o444  # everybody may read it
 
 
 def inside(base: str, folder: str) -> Inside:
@@ -27,7 +30,7 @@ def inside(base: str, folder: str) -> Inside:
     files: list[File] = []
     others: list[tuple[File, bool]] = []
     folders: list[str] = []
-    failed = ""
+    failed, me = "", os.geteuid()
     try:
         with os.scandir(base + folder) as found:
             for one in found:
@@ -36,7 +39,8 @@ def inside(base: str, folder: str) -> Inside:
                     continue
                 status = one.stat(follow_symlinks=False)
                 file = one.name, status.st_size, status.st_mtime
-                if one.is_file(follow_symlinks=False):
+                is_open = status.st_mode & _OPEN == _OPEN or _may_read(one.path, status, me)
+                if is_open and one.is_file(follow_symlinks=False):
                     files.append(file)
                 else:
                     others.append((file, one.is_symlink()))
@@ -45,6 +49,13 @@ def inside(base: str, folder: str) -> Inside:
             raise
         failed = type(error).__name__
     return folder, content(folder, files), others, folders, failed
+
+
+def _may_read(path: str, status: os.stat_result, me: int) -> bool:
+    """Whether this process may read a file of its own, or one that its mode closes to others."""
+    if status.st_uid == me and status.st_mode & 0o400:
+        return True
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def content(folder: str, files: list[File]) -> Content:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import bz2
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -128,6 +131,35 @@ def test_a_pointer_says_how_its_content_is_fetched_and_costs_no_other(tmp_path: 
     scan = load(listing.root, listing.scans[0])
     assert scan.modalities == ("FLAIR",)
     assert [(one.paths, one.reason) for one in scan.dropped] == [(("P1_T1.nii.gz",), Reason.NOT_FETCHED)]
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A folder, looked at by a user whom rights bind: root may read everything."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        me = os.geteuid()
+        yield Path(folder)
+        os.seteuid(me)
+
+
+def test_an_image_without_rights_costs_no_other_and_comes_in_when_it_has_them(as_nobody: Path) -> None:
+    for role in ("T1", "FLAIR"):
+        save(as_nobody / f"P1_{role}.nii").chmod(0o644)
+    (as_nobody / "notes.txt").write_text("x")
+    for name in ("P1_FLAIR.nii", "notes.txt"):
+        (as_nobody / name).chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    listing = find(str(as_nobody))
+    assert load(listing.root, listing.scans[0]).modalities == ("T1",)
+    assert [(one.paths, one.reason) for one in listing.rejected] == [(("P1_FLAIR.nii",), Reason.UNREADABLE)]
+    assert listing.kinds == {".txt": 1}
+    os.seteuid(as_nobody.stat().st_uid)
+    (as_nobody / "P1_FLAIR.nii").chmod(0o644)
+    (again,) = find(str(as_nobody)).scans
+    assert again.modalities == ("FLAIR", "T1")
+    assert again.fingerprint != listing.scans[0].fingerprint
 
 
 def test_a_hdr_finds_its_img_in_capitals(tmp_path: Path) -> None:
