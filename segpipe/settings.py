@@ -83,9 +83,9 @@ def check(settings: Any) -> None:
     if isinstance(settings, IngestSettings) and not faults:
         total = settings.train_fraction + settings.validation_fraction
         if total > 1 + 1e-9:
-            faults.append(f"--train-fraction and --validation-fraction add up to {total:g}, allowed is at most 1")
+            faults.append(f"--train-fraction and --validation-fraction add up to {total:g} but must be at most 1")
     if getattr(settings, "prepare", False) and settings.resample_to is not None:
-        faults.append("--prepare and --resample-to are two ways to one grid, allowed is one of them")
+        faults.append("--prepare and --resample-to are two ways to one grid, of which one can be taken")
     if faults:
         raise UsageError("; ".join(faults), "give values in these ranges")
 
@@ -97,11 +97,11 @@ def _fault(setting: "Field[Any]", value: Any) -> str | None:
     if value is None:
         return None
     if rules["choices"] and value not in rules["choices"]:
-        return f"{flag_of(setting)} is {value!r}, allowed is {', '.join(map(str, rules['choices']))}"
+        return f"{flag_of(setting)} is {value!r} but must be one of {', '.join(map(str, rules['choices']))}"
     if rules["name"] and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-        return f"{flag_of(setting)} is {value!r}, allowed are letters, digits, `.`, `_` and `-`"
+        return f"{flag_of(setting)} is {value!r} but must be letters, digits, `.`, `_` and `-`"
     if isinstance(value, int | float) and not isinstance(value, bool) and not _in_range(value, rules):
-        return f"{flag_of(setting)} is {value:g}, allowed is {bounds_of(setting) or 'finite'}"
+        return f"{flag_of(setting)} is {value:g} but must be {bounds_of(setting) or 'finite'}"
     return None
 
 

@@ -71,8 +71,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> typing.NoReturn:
         message = message.replace("the following arguments are required: ", "missing ")
-        message = _INVALID.sub(lambda found: f"{found[1]} is {found[3]}, allowed is {_KINDS[found[2]]}", message)
-        message = _CHOICE.sub(r"\1 is \2, allowed is \3", message)
+        message = _INVALID.sub(lambda found: f"{found[1]} is {found[3]} but must be {_KINDS[found[2]]}", message)
+        message = _CHOICE.sub(r"\1 is \2 but must be one of \3", message)
         message = _NO_VALUE.sub(r"\1 needs a value", message)
         raise UsageError(message, self.remedy)
 

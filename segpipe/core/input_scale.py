@@ -48,7 +48,7 @@ class Scaling:
         ['method `range` needs `low` and `high`']
         """
         found = [
-            f"`{name}` is {value!r}, allowed is {', '.join(choices)}"
+            f"`{name}` is {value!r} but must be one of {', '.join(choices)}"
             for name, value, choices in (
                 ("method", self.method, METHODS),
                 ("over", self.over, VOXELS),
@@ -63,7 +63,7 @@ class Scaling:
         elif self.method == "percentiles" and not (0 <= self.low <= 100 and 0 <= self.high <= 100):  # type: ignore
             found.append(f"percentiles lie in 0 to 100, not {self.low:g} and {self.high:g}")
         if self.method == "fixed" and not self.std > 0:
-            found.append(f"`std` is {self.std:g}, allowed is above 0")
+            found.append(f"`std` is {self.std:g} but must be above 0")
         if self.over == "brain" and self.method not in ("zscore", "none"):
             found.append(f"over `brain` only method `zscore` is known, not `{self.method}`")
         if self.over == "brain" and self.outside == "zero":

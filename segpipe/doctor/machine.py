@@ -123,9 +123,9 @@ def _package(name: str, wanted: str, optional: bool) -> Finding:
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, absent, f"not installed, wanted is {wanted}", SETUP)
+        return Finding(name, absent, f"not installed, {wanted} is needed", SETUP)
     if found != wanted:
-        return Finding(name, "fault", f"{found}, wanted is {wanted}", f"{SETUP}: it restores the locked version")
+        return Finding(name, "fault", f"{found}, {wanted} is needed", f"{SETUP}: it restores the locked version")
     return Finding(name, "ok", found)
 
 

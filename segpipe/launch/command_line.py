@@ -125,7 +125,7 @@ def _job(rest: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 def _value(name: str, rest: list[str]) -> str:
     if not rest:
         remedy = f"give {_PROFILES}" if name == "--profile" else f"see {command()} --help"
-        raise UsageError(f"Option {name} lacks its value", remedy)
+        raise UsageError(f"Option {name} needs a value", remedy)
     return rest.pop(0)
 
 

@@ -158,7 +158,8 @@ class Bundle:
             raise ModelError(f"Model {url} says that it is {bundle.model_id} but is {bundle.fingerprint}", _TRAIN_AGAIN)
         if expected is not None and expected != bundle.seal:
             raise ModelError(
-                f"Model {url} has the seal {bundle.seal}, not {expected}", "get it again from whom you had the seal"
+                f"Model {url} has the seal {bundle.seal}, not {expected}",
+                "get the model again from whoever gave you the seal",
             )
         return bundle
 

@@ -268,9 +268,9 @@ def _values(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if key not in given and field.default is _NEEDED:
             faults.append(f"{key} is missing ({field.meaning})")
         elif key in given and not right(value):
-            faults.append(f"{key} is {value!r}, wanted is {what}")
+            faults.append(f"{key} is {value!r} but must be {what}")
         elif key in given and field.choices and str(value) not in field.choices:
-            faults.append(f"{key} is {value!r}, allowed is {', '.join(field.choices)}")
+            faults.append(f"{key} is {value!r} but must be one of {', '.join(field.choices)}")
         elif key in given and field.default is _NEEDED and not str(value).strip("[] "):
             faults.append(f"{key} is empty")
         else:
@@ -293,7 +293,7 @@ def _scalings(section: Any, modalities: Any) -> tuple[tuple[Scaling, ...], list[
             continue
         wrong = [name for name, value in table.items() if not _scaling_value(name, value)]
         if wrong:
-            faults.append(f"normalisation.{wrong[0]} is {table[wrong[0]]!r}, wanted is another type")
+            faults.append(f"normalisation.{wrong[0]} is {table[wrong[0]]!r}, which has the wrong type")
             continue
         rules.append(Scaling(**table))
         faults += [f"normalisation: {fault}" for fault in rules[-1].faults()]
@@ -322,24 +322,24 @@ def _contradictions(values: Mapping[str, Any], scalings: Sequence[Scaling]) -> l
         faults.append(f"input.modalities names one twice: {', '.join(modalities)}")
     orientation = values["input.orientation"]
     if sorted(_axis(code) for code in orientation) != [0, 1, 2]:
-        faults.append(f"input.orientation is {orientation!r}, wanted are three letters of R or L, A or P, S or I")
+        faults.append(f"input.orientation is {orientation!r} but must be three letters of R or L, A or P, S or I")
     patch = values["window.patch"]
     if len(patch) != dimensions or any(edge != int(edge) or not 1 <= edge <= _LARGEST_EDGE for edge in patch):
-        faults.append(f"window.patch is {patch}, wanted are {dimensions} whole numbers from 1 to {_LARGEST_EDGE}")
+        faults.append(f"window.patch is {patch} but must be {dimensions} whole numbers from 1 to {_LARGEST_EDGE}")
     elif math.prod(map(int, patch)) > _MOST_VOXELS:
-        faults.append(f"window.patch is {patch}, allowed are {_MOST_VOXELS:,} voxels in all")
+        faults.append(f"window.patch is {patch} but must have at most {_MOST_VOXELS:,} voxels")
     spacing = values["input.spacing_mm"]
     least, most = _SPACINGS_MM
     if spacing and (len(spacing) not in {dimensions, 3} or not all(least <= size <= most for size in spacing)):
-        faults.append(f"input.spacing_mm is {spacing}, wanted are {dimensions} numbers from {least} to {most:g}")
+        faults.append(f"input.spacing_mm is {spacing} but must be {dimensions} numbers from {least} to {most:g}")
     if not 0 <= values["window.overlap"] <= _MOST_OVERLAP:
-        faults.append(f"window.overlap is {values['window.overlap']}, allowed is 0 to {_MOST_OVERLAP}")
+        faults.append(f"window.overlap is {values['window.overlap']} but must be from 0 to {_MOST_OVERLAP}")
     mirror = values["window.mirror"]
     if len(set(mirror)) != len(mirror) or any(axis not in range(dimensions) for axis in mirror):
-        faults.append(f"window.mirror is {mirror}, wanted are axes of {', '.join(map(str, range(dimensions)))}")
+        faults.append(f"window.mirror is {mirror} but must be axes of {', '.join(map(str, range(dimensions)))}")
     threshold = values["output.threshold"]
     if threshold is not None and not 0 < threshold < 1:
-        faults.append(f"output.threshold is {threshold}, allowed is above 0 and below 1")
+        faults.append(f"output.threshold is {threshold} but must be above 0 and below 1")
     return faults + _channel_faults(values)
 
 
@@ -353,8 +353,8 @@ def _channel_faults(values: Mapping[str, Any]) -> list[str]:
     if set(named) not in (regions, labels):
         either = f"the labels {', '.join(sorted(labels))}, or the regions {', '.join(convention.regions)}"
         return [
-            f"output.channels is {', '.join(channels)}, wanted are, with `{BACKGROUND}` where the network has it,"
-            f" {either} of convention {convention.name}, each once"
+            f"output.channels is {', '.join(channels)} but must be {either} of convention {convention.name}, each once,"
+            f" and `{BACKGROUND}` if the network has it"
         ]
     if activation == "softmax" and set(named) != labels:
         return ["output.activation is softmax, which makes classes exclude each other, but output.channels are regions"]

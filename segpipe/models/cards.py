@@ -26,7 +26,7 @@ def load_card(url: str, configuration: str | None = None, draft: str | None = No
     _write(draft, toml)
     if still_open := made.open_keys():
         where = f"complete {draft}" if draft else "run again with --draft FILE.toml, complete that file,"
-        raise ModelError(f"File {url} leaves open {', '.join(still_open)}", f"{where} and adopt with it as --card")
+        raise ModelError(f"File {url} does not say {', '.join(still_open)}", f"{where} and adopt with it as --card")
     content = made.stated()
     return parse_card(content, url), content, toml
 

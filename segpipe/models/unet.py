@@ -322,4 +322,4 @@ def _check(settings: NetworkSettings) -> None:
             f"use --filters that are a multiple of {_GROUPS}",
         )
     if not 0 <= settings.dropout < 1:
-        raise UsageError(f"A dropout of {settings.dropout} is not valid", "use --dropout from 0 up to but not 1")
+        raise UsageError(f"A dropout of {settings.dropout} is not valid", "use --dropout of at least 0 and below 1")

@@ -282,5 +282,5 @@ def _check_whole(warehouse: Store, name: str, tables: Sequence[Table]) -> None:
         raise TableError(f"Part {name} lacks a file ({error.filename or 'one table'})", "put it back") from None
     if len(found) > 1:
         raise TableError(
-            f"Part {name} is not of one run in {' and '.join(t.name for t in tables)}", "run segment again"
+            f"Part {name} is of different runs in {' and '.join(t.name for t in tables)}", "run segment again"
         )

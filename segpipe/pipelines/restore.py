@@ -38,7 +38,7 @@ def restore(settings: RestoreSettings, tell: Callable[[str], None] = _LOG.warnin
         raise TableError(
             f"Scan {settings.scan} was prepared: its slices hold resampled brains, from which its"
             f" {len(row['files'])} source files cannot be rebuilt",
-            "use the source files; transforms and native grids stand in `scans.preparation` and `scans.files`",
+            "use the source files; transforms and native grids are in `scans.preparation` and `scans.files`",
         )
     planes = read_planes(warehouse, row)
     written = []

@@ -93,21 +93,21 @@ class SegmentJob(ABC, Generic[Place]):
         if orientation != self.orientation:
             raise BadInput(
                 Reason.DOES_NOT_FIT_MODEL,
-                f"Scan {scan_id} has slices along {orientation}, model {self.model_id} wants {self.orientation}",
+                f"Scan {scan_id} has slices along {orientation}, but model {self.model_id} needs {self.orientation}",
                 "ingest it with the --axis that the model was trained on",
             )
         if self.prepares and space is None:
             raise BadInput(
                 Reason.DOES_NOT_FIT_MODEL,
-                f"Scan {scan_id} stands in the tables as it was ingested, and --prepare wants prepared ones",
+                f"Scan {scan_id} is in the tables as it was ingested, and --prepare needs prepared scans",
                 "segment its archive with --source and --prepare, or ingest it with --prepare",
             )
         told = self.prepares and self.space == AS_INGESTED
         if (space or AS_INGESTED) != self.space and not told:
             raise BadInput(
                 Reason.DOES_NOT_FIT_MODEL,
-                f"Scan {scan_id} is {space or AS_INGESTED}, model {self.model_id} was trained on {self.space}",
-                "say --prepare if the model may see prepared scans, or ingest it as the model's scans were"
+                f"Scan {scan_id} is {space or AS_INGESTED}, but model {self.model_id} was trained on {self.space}",
+                "add --prepare if the model may see prepared scans, or ingest it as the model's scans were"
                 if self.space == AS_INGESTED
                 else "segment its archive with --source and --prepare, or ingest it as the model's scans were",
             )

@@ -136,7 +136,7 @@ def _families(verdicts: Sequence[Verdict]) -> list[str]:
             missing = [table.name for table, one in zip((first, index), pair, strict=True) if one is None]
             stamps = {one.stamp for one in pair if one is not None and one.problem is None}
             if missing:
-                problems.append(f"{missing[0]}/{name}.parquet: it is missing, the other half of the part is there")
+                problems.append(f"{missing[0]}/{name}.parquet: it is missing, but the other half of its part is there")
             elif len(stamps) > 1:
                 problems.append(
                     f"{first.name}/{name}.parquet: it is not of the same run as {index.name}/{name}.parquet"

@@ -46,7 +46,9 @@ def head() -> Head:
     """The atlas: what brains are turned to. Raises NotFound if its package is missing or holds another file."""
     content = gzip.decompress(file().read_bytes())
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise NotFound(f"{NAME} of package {PACKAGE} is another file", shipped.remedy(PACKAGE))
+        raise NotFound(
+            f"{NAME} of package {PACKAGE} is not the file that segpipe was tested with", shipped.remedy(PACKAGE)
+        )
     voxels = np.frombuffer(content, np.uint8, offset=_HEADER_BYTES).reshape(_SHAPE, order="F")
     return Head(voxels.astype(np.float32), Grid(_SHAPE, _affine(_ORIGIN_MM)), voxels > 0)
 

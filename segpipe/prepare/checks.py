@@ -129,7 +129,7 @@ def settle(name: str, checks: Sequence[Check]) -> list[str]:
     if failed:
         raise BadInput(
             Reason.BAD_PREPARATION,
-            f"{name} could not be prepared so that it can be trusted: {'; '.join(failed)}",
+            f"{name} could not be prepared well enough to be trusted: {'; '.join(failed)}",
             "look at the series, prepare it by hand, and ingest the result",
         )
     return [one.flag for one in checks if one.verdict == DOUBTFUL]

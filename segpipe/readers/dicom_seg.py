@@ -77,7 +77,7 @@ def _images(contents: Sequence[bytes], scan_id: str) -> list[Any]:
     images = dicom_objects.images(contents, scan_id, "SEG", _TYPE_1)
     if any("MOSAIC" in (image.get("ImageType") or ()) for image in images):
         raise BadInput(
-            Reason.UNSUPPORTED, f"Scan {scan_id} is a mosaic, whose slices no SEG can refer to", "use --nifti"
+            Reason.UNSUPPORTED, f"Scan {scan_id} is a mosaic: a SEG file cannot refer to its slices", "use --nifti"
         )
     return images
 

@@ -89,7 +89,7 @@ def _read(url: str) -> tuple[bytes, bytes | None]:
     """The bytes of a network's file, and those of the weights beside an IR; ModelError if one cannot be had."""
     if not url.endswith((".onnx", ".xml")):
         raise ModelError(
-            f"Network {url} is of no known format", "give an .onnx file, or the .xml file of an OpenVINO IR"
+            f"Network {url} is in no known format", "give an .onnx file, or the .xml file of an OpenVINO IR"
         )
     data = _bytes(url)
     return data, _bytes(url[: -len(".xml")] + ".bin") if url.endswith(".xml") else None
@@ -151,7 +151,7 @@ def _checked_onnx(url: str, data: bytes) -> bytes:
     )
     if strange:
         raise ModelError(
-            f"Network {url} has operators that are not of ONNX itself: {', '.join(strange)}",
+            f"Network {url} has operators that are not part of ONNX: {', '.join(strange)}",
             "export it without custom operators, whose code would have to be run",
         )
     external = [tensor for tensor in _tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL]
@@ -182,7 +182,7 @@ def _take_in(url: str, tensor: Any, taken: dict[str, bytes]) -> None:
     except ValueError:
         start = length = -1
     if start < 0 or length < 0 or start + length > len(taken[name]):
-        raise ModelError(f"Network {url} wants weights beyond the end of {name!r}", "copy both files again")
+        raise ModelError(f"Network {url} asks for weights beyond the end of {name!r}", "copy both files again")
     tensor.raw_data = taken[name][start : start + length]
     del tensor.external_data[:]
     tensor.data_location = onnx.TensorProto.DEFAULT
@@ -236,7 +236,7 @@ def _check_ir(url: str, xml: bytes) -> None:
     """ModelError if the .xml is not XML, or names operators that are not of OpenVINO itself."""
     if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
         raise ModelError(
-            f"Network {url} declares entities, as no IR does",
+            f"Network {url} declares XML entities, which no IR needs",
             "do not use it; get the network again from whoever made it",
         )
     try:
@@ -250,9 +250,11 @@ def _check_ir(url: str, xml: bytes) -> None:
             if not _STANDARD_OPSET.fullmatch(layer.get("version") or "")
         }
     )
-    if strange or not layers:
+    if not layers:
+        raise ModelError(f"Network {url} has no operators", "give the .xml file of an OpenVINO IR")
+    if strange:
         raise ModelError(
-            f"Network {url} has operators that are not of OpenVINO itself: {', '.join(strange) or 'none at all'}",
+            f"Network {url} has operators that are not part of OpenVINO: {', '.join(strange)}",
             "convert it without custom operators, whose code would have to be run",
         )
 
@@ -275,7 +277,7 @@ def _check(model: Any, card: Card, url: str) -> int:
     faults = []
     if len(inputs) != 1:
         names = ", ".join(_name(port) for port in inputs)
-        faults.append(f"it has {len(inputs)} inputs ({names}), wanted is one with all modalities as channels")
+        faults.append(f"it has {len(inputs)} inputs ({names}) but must have one, with all modalities as channels")
     chosen = [port for port in outputs if card.output in port.get_names()] if card.output else outputs
     if len(chosen) != 1:
         names = ", ".join(_name(port) for port in outputs)
@@ -333,7 +335,7 @@ def _input_faults(port: Any, card: Card) -> list[str]:
 
 def _ending_faults(port: Any, card: Card) -> list[str]:
     """What the last operator and the kind of output say against the card."""
-    wanted = f"wanted is one channel for each of {', '.join(card.channels)}, on the grid of the patch"
+    wanted = f"it must have one channel for each of {', '.join(card.channels)}, on the grid of the patch"
     if not port.get_element_type().is_real():
         return [f"its output is of {port.get_element_type().get_type_name()}, labels perhaps: {wanted}"]
     shape = port.get_partial_shape()
@@ -359,8 +361,8 @@ def _shape_faults(model: Any, card: Card) -> list[str]:
         return []
     if found is not None:
         return [
-            f"patches of {_edges(wanted)} give an output of {_edges(found)} with {found[1]} channels, wanted is the"
-            f" same grid with {wanted[1]}"
+            f"patches of {_edges(wanted)} give an output of {_edges(found)} with {found[1]} channels,"
+            f" but must give the same grid with {wanted[1]}"
         ]
     for multiple in _MULTIPLES:
         rounded = tuple(-(-edge // multiple) * multiple if edge > 1 else edge for edge in card.patch)

@@ -61,7 +61,7 @@ def url_to_fs(url: str, *, to_read: bool = False) -> tuple[AbstractFileSystem, s
     what = f"{scheme}://{url.partition('://')[2].rpartition('@')[2]}"
     if scheme in _OBJECT_STORES:
         raise on_object_store(what)
-    raise UsageError(f"{what} cannot be opened, {scheme}:// is not known", PLACES)
+    raise UsageError(f"{what} cannot be opened, because {scheme}:// is not supported", PLACES)
 
 
 def on_object_store(url: str) -> UsageError:

@@ -83,7 +83,7 @@ def _in_the_way(fs: AbstractFileSystem, path: str) -> StorageError:
         return StorageError(
             f"{path} is a file, but a folder is needed there", "move it away and run the same command again"
         )
-    problem = f"{path} is a link to nothing, but a folder is needed there"
+    problem = f"{path} is a broken link, but a folder is needed there"
     return StorageError(problem, "mount what it leads to, or remove it, and run the same command again")
 
 

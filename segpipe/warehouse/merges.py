@@ -100,8 +100,8 @@ def records(warehouse: Store, names: Sequence[str] | None = None) -> list[Record
             continue
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IsADirectoryError):
             raise TableError(
-                f"{files.join(folder, name)} is damaged, so that nobody knows which parts count",
-                "put it back from a copy; without one, move it away and run `verify`, which tells scans that are twice",
+                f"{files.join(folder, name)} is damaged, so it is not known which parts count",
+                "put it back from a copy; if there is none, move it away, and `verify` names what is there twice",
             ) from None
     return found
 

@@ -256,8 +256,8 @@ class Store:
         try:
             yield
         except FileNotFoundError:
-            remedy = "put the file back, or, where a job is replacing it, try again"
-            raise TableError(f"{path} is missing, the other half of the part is there", remedy) from None
+            remedy = "put the file back; if a job is replacing it, try again"
+            raise TableError(f"{path} is missing, but the other half of its part is there", remedy) from None
 
     def _footer(self, table: Table, name: str) -> pq.FileMetaData:
         return checked.read_metadata(self.fs, self.path(table.name, f"{name}.parquet"))
@@ -343,7 +343,8 @@ def group_rows(metadata: pq.FileMetaData) -> list[ScanRows]:
             statistics = group.column(columns[name]).statistics
             if statistics is None or not statistics.has_min_max or statistics.min != statistics.max:
                 raise TableError(
-                    f"Row group {number} of slices mixes or hides its {name}", "run ingest into a new warehouse"
+                    f"Row group {number} of slices is not of one {name}, or does not say so",
+                    "ingest the cohort into a new warehouse",
                 )
             values.append(statistics.min)
         found.append(ScanRows(values[0], values[1], values[2], (number,), group.num_rows))

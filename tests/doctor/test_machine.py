@@ -19,9 +19,9 @@ def test_a_package_of_another_version_is_a_fault_with_a_remedy(tmp_path: Path, m
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     numpy, absent, data, optional = doctor.packages()
     assert (numpy.check, numpy.state) == ("numpy", "fault")
-    assert "wanted is 1.0.0" in numpy.detail
+    assert "1.0.0 is needed" in numpy.detail
     assert "make setup" in numpy.remedy
-    assert (absent.state, absent.detail) == ("fault", "not installed, wanted is 2.0")
+    assert (absent.state, absent.detail) == ("fault", "not installed, 2.0 is needed")
     assert data.state == "fault"
     assert optional.state == "note"
 

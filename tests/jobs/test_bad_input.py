@@ -139,7 +139,7 @@ def test_another_model_than_the_expected_one_is_refused(
     tables = () if job == "export" else ("--warehouse", str(place / "tables"), "--cohort", "c")
     assert run(job, *tables, "--model", bundle.url, "--expect-model", "0" * 32) == 1
     told = capsys.readouterr().err
-    assert f"has the seal {bundle.seal}, not {'0' * 32}: get it again from whom you had the seal" in told
+    assert f"has the seal {bundle.seal}, not {'0' * 32}: get the model again from whoever gave you the seal" in told
     assert told.count("\n") == 1
     flags = [*tables, "--model", bundle.url, "--expect-model", bundle.seal]
     work = importlib.import_module(f"jobs.{job}").run, flags, Context(job, spark)  # a session of its own would end ours

@@ -96,7 +96,7 @@ def test_help_of_a_job_starts_no_java(bare_path: str) -> None:
         ),
         (("common",), "Unknown job `common`"),
         (("../jobs/ingest",), "Unknown job `../jobs/ingest`"),
-        (("--master",), "Option --master lacks its value"),
+        (("--master",), "Option --master needs a value"),
         (("--master", "local"), "No job given"),
         (("--sorce", "x", "ingest"), "Unknown spark-submit option --sorce: options of a job go after its name"),
         (("--sorce=x", "ingest"), "Unknown spark-submit option --sorce"),

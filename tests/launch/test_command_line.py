@@ -60,7 +60,7 @@ def test_what_spark_submit_answers_itself_is_handed_on() -> None:
     ("words", "said"),
     [
         (["--remote", "sc://h", "ingest"], "--remote .* give --master"),
-        (["-c"], "Option -c lacks its value"),
+        (["-c"], "Option -c needs a value"),
         (["-x", "ingest"], "Unknown spark-submit option -x"),
         (["--verbose=1", "ingest"], "Unknown spark-submit option --verbose"),
         (["--profile"], "give local, standalone or yarn"),

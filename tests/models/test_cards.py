@@ -122,7 +122,7 @@ def test_a_monai_bundle(tmp_path: Path) -> None:
 def test_what_a_monai_bundle_leaves_open_is_asked(tmp_path: Path) -> None:
     url = written(tmp_path, metadata=MONAI)
     draft = tmp_path / "draft.toml"
-    with pytest.raises(ModelError, match=r"leaves open window\.patch, output\.activation: complete .*draft\.toml"):
+    with pytest.raises(ModelError, match=r"does not say window\.patch, output\.activation: complete .*draft\.toml"):
         load_card(url, draft=str(draft))
     text = draft.read_text()
     assert "saw files as they are; BraTS's own are LPS: CHECK" in text
@@ -217,17 +217,17 @@ def test_the_card_of_the_how_to_is_one() -> None:
 WRONG: dict[str, tuple[str, Any, str]] = {
     "unknown section": ("extra", {}, "section [extra] is unknown"),
     "unknown key": ("input.modality", "T1", "key input.modality is unknown, known are modalities"),
-    "type": ("window.overlap", "half", "window.overlap is 'half', wanted is a number"),
-    "boolean": ("window.overlap", True, "window.overlap is True, wanted is a number"),
-    "choice": ("output.activation", "relu", "allowed is softmax, sigmoid, none"),
-    "orientation": ("input.orientation", "RAR", "wanted are three letters"),
-    "patch": ("window.patch", [64, 64], "wanted are 3 whole numbers"),
-    "too large a patch": ("window.patch", [1024, 1024, 1024], "allowed are 67,108,864 voxels in all"),
-    "spacing": ("input.spacing_mm", [1, 0, 1], "wanted are 3 numbers from 0.1 to 20"),
+    "type": ("window.overlap", "half", "window.overlap is 'half' but must be a number"),
+    "boolean": ("window.overlap", True, "window.overlap is True but must be a number"),
+    "choice": ("output.activation", "relu", "must be one of softmax, sigmoid, none"),
+    "orientation": ("input.orientation", "RAR", "must be three letters"),
+    "patch": ("window.patch", [64, 64], "must be 3 whole numbers"),
+    "too large a patch": ("window.patch", [1024, 1024, 1024], "must have at most 67,108,864 voxels"),
+    "spacing": ("input.spacing_mm", [1, 0, 1], "must be 3 numbers from 0.1 to 20"),
     "another name": ("input.modalities", ["FLAIR", "T1", "t1c", "T2"], "names 't1c', which the tables call T1ce"),
     "no name": ("input.modalities", ["FLAIR", "T1", "T1ce", "PD\n"], "names 'PD\\n', which no scan can have"),
-    "overlap": ("window.overlap", 0.999999, "window.overlap is 0.999999, allowed is 0 to 0.9"),
-    "mirror": ("window.mirror", [3], "wanted are axes of 0, 1, 2"),
+    "overlap": ("window.overlap", 0.999999, "window.overlap is 0.999999 but must be from 0 to 0.9"),
+    "mirror": ("window.mirror", [3], "must be axes of 0, 1, 2"),
     "twice": ("input.modalities", ["T1", "T1"], "names one twice"),
     "channels": ("output.channels", ["background", "tumour"], "the labels enhancing tumour, necrotic core, oedema, or"),
     "no background": ("output.channels", ["necrotic core", "oedema", "enhancing tumour"], "has no `background`"),
@@ -236,7 +236,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         ["background", "whole_tumour", "tumour_core", "enhancing_tumour"],
         "makes classes exclude each other",
     ),
-    "scaling": ("normalisation.method", "zcore", "`method` is 'zcore', allowed is zscore"),
+    "scaling": ("normalisation.method", "zcore", "`method` is 'zcore' but must be one of zscore"),
     "percentiles": ("normalisation", {"method": "percentiles", "low": 5}, "needs `low` and `high`"),
     "too many scalings": ("normalisation", [{"method": "none"}] * 3, "stands 3 times for 4 modalities"),
     "no licence": ("network.licence", "", "network.licence is empty"),

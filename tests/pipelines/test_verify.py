@@ -58,7 +58,7 @@ def test_every_damaged_part_is_named_and_no_other(spark, warehouse):
     assert [one.partition(":")[0] for one in found] == [f"slices/{first.name}", f"runs/{run.name}"]
     assert "checksum" in found[0].lower()
     second.unlink()
-    assert f"slices/{second.name}: it is missing, the other half of the part is there" in problems(spark, warehouse)
+    assert f"slices/{second.name}: it is missing, but the other half of its part is there" in problems(spark, warehouse)
 
 
 def test_a_part_that_another_run_wrote_is_told(spark, warehouse):

@@ -61,7 +61,7 @@ def test_a_key_in_the_url_of_a_bucket_is_refused_and_not_told():
     "url", ["http://host/x", "ftp://host/x", "reference://x", "s9://x", "viewfs://c/x", "github://a:b@c"]
 )
 def test_what_is_not_known_is_refused(url):
-    with pytest.raises(UsageError, match="is not known: give a path, or a URL of file:// or hdfs://"):
+    with pytest.raises(UsageError, match="is not supported: give a path, or a URL of file:// or hdfs://"):
         url_to_fs(url)
 
 

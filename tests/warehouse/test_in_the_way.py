@@ -71,7 +71,7 @@ NEEDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["a file", "a link to nothing"])
+@pytest.mark.parametrize("kind", ["a file", "a broken link"])
 @pytest.mark.parametrize(("name", "need"), NEEDS, ids=lambda value: getattr(value, "__name__", value))
 def test_what_is_in_the_way_is_named(warehouse, tmp_path, name, need, kind):
     place = Path(warehouse.path(name))

@@ -131,7 +131,7 @@ def judge_int8(
     reason = f"{gain:.2f} times as fast as {precision}, Dice of {worst} falls by {drops[worst]:.4f}"
     return {
         "published": good_enough(drops[worst], gain),
-        "reason": f"{reason}; wanted are {LEAST_GAIN} times and at most {MOST_DICE_DROP}",
+        "reason": f"{reason}; needed are {LEAST_GAIN} times and at most {MOST_DICE_DROP}",
         "scans": len(labelled),
         "mean_dice": {name: {region: round(value, 5) for region, value in of.items()} for name, of in dice.items()},
         "slices_per_second": {name: round(trial.slices_per_second, 1) for name, trial in trials.items()},
