@@ -6,6 +6,7 @@ nnU-Net does (Isensee et al. 2021, 10.1038/s41592-020-01008-z). Networks that we
 and weights of their own inference; these are told apart by name. Nothing here knows how many axes there are.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, product
 
@@ -27,9 +28,10 @@ _LEAST_WEIGHT = 1e-3  # of the middle's: also a voxel that only tiles' corners s
 def origins(shape: Sequence[int], tile: Sequence[int], overlap: float = 0.5, tiling: str = "even") -> list[Origin]:
     """Where tiles begin that together cover a volume of `shape`, each overlapping the next by `overlap`.
 
-    The share `overlap` (0 up to but not 1) is met or exceeded. They are spread evenly, or, with the tiling `stepped`,
-    by whole steps, the last tile moved back to the border. Along an axis on which the tile is longer than the volume
-    there is one, with the volume in its middle. Raises ValueError for an overlap or a tiling that there is not.
+    The share `overlap` (0 up to but not 1) is met to a voxel, or exceeded. They are spread evenly, or, with the tiling
+    `stepped`, by whole steps, the last tile moved back to the border. Along an axis on which the tile is longer than
+    the volume there is one, with the volume in its middle. Raises ValueError for an overlap or a tiling that there is
+    not.
 
     >>> origins((10, 3), (4, 4), overlap=0.25)
     [(0, 0), (3, 0), (6, 0)]
@@ -37,6 +39,8 @@ def origins(shape: Sequence[int], tile: Sequence[int], overlap: float = 0.5, til
     [(-2,)]
     >>> origins((11,), (4,), overlap=0.5), origins((11,), (4,), overlap=0.5, tiling="stepped")
     ([(0,), (2,), (4,), (5,), (7,)], [(0,), (2,), (4,), (6,), (7,)])
+    >>> origins((10,), (5,), overlap=0.5), origins((10,), (5,), overlap=0.5, tiling="stepped")  # 2.5 voxels, or 2
+    ([(0,), (2,), (5,)], [(0,), (2,), (4,), (5,)])
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"tiles overlap by 0 up to but not 1 of their length, not {overlap}")
@@ -134,10 +138,11 @@ def predict(
 def _starts(length: int, tile: int, overlap: float, tiling: str) -> list[int]:
     if tile >= length:
         return [-((tile - length) // 2)]
-    step = max(1, int(tile * (1 - overlap)))
-    count = -(-(length - tile) // step) + 1
+    step = tile * (1 - overlap)
     if tiling == "stepped":
-        return [min(place * step, length - tile) for place in range(count)]
+        whole = max(1, int(step))
+        return [min(start, length - tile) for start in range(0, length - tile + whole, whole)]
+    count = math.ceil((length - tile) / max(1.0, round(step, 6))) + 1  # 1 - 0.9 is a little less than 0.1
     return [round(place * (length - tile) / (count - 1)) for place in range(count)]
 
 

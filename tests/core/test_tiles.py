@@ -1,5 +1,6 @@
 """Tiles cover a volume, and what is said of them is put together without a seam."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -22,8 +23,27 @@ def test_tiles_cover_every_voxel_and_overlap_by_what_was_asked(shape, tile, over
     assert seen.min() >= 1
     for axis in range(2):
         starts = sorted({origin[axis] for origin in origins(shape, tile, overlap)})
-        step = max(1, int(tile[axis] * (1 - overlap)))
+        step = max(1, math.ceil(tile[axis] * (1 - overlap)))
         assert all(0 < b - a <= step for a, b in pairwise(starts))
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap", "starts"),
+    [
+        (34, 17, 0.5, [0, 8, 17]),
+        (32, 15, 0.5, [0, 6, 11, 17]),
+        (100, 10, 0.9, list(range(91))),
+        (30, 12, 0.6, [0, 4, 9, 14, 18]),
+    ],
+)
+def test_tiles_of_an_odd_length_are_those_of_nnunet(length: int, tile: int, overlap: float, starts: list[int]):
+    """By hand from its rule: as few as overlap by this share of the tile's length, evenly spread."""
+    assert [first for (first,) in origins((length,), (tile,), overlap)] == starts
+
+
+def test_whole_steps_are_those_of_monai():
+    assert [first for (first,) in origins((34,), (17,), 0.5, "stepped")] == [0, 8, 16, 17]
+    assert [first for (first,) in origins((32,), (16,), 0.5, "stepped")] == [0, 8, 16]
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0])
