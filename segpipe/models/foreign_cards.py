@@ -21,19 +21,25 @@ _NNUNET_PAPER = "Isensee et al. 2021, nnU-Net, doi 10.1038/s41592-020-01008-z"
 _LARGEST_BYTES = 1 << 24
 
 _LABEL_KINDS = {
-    "necrotic": r"necro|ncr|\bnet\b|non[ _-]*enh",
+    "necrotic": r"necro|ncr|\bnetc?\b|non[ _-]*enh",
     "enhancing": r"enhanc|\bet\b|active",
     "oedema": r"o?edema|snfh|\bed\b|invaded",
+    "cavity": r"cavity|\brc\b",
+    "cyst": r"cyst|\bcc\b",
 }
 _REGION_KINDS = {
     "whole_tumour": r"whole|\bwt\b|complete",
     "tumour_core": r"core|\btc\b",
     "enhancing_tumour": r"enhanc|\bet\b|active",
+    "resection_cavity": r"cavity|\brc\b",
+    "cyst": r"cyst|\bcc\b",
 }
 _HARMLESS = {
     *("LoadImage", "EnsureChannelFirst", "EnsureType", "CastToType", "ToTensor", "AddChannel", "AsChannelFirst"),
     *("ToDevice", "Identity", "SqueezeDim", "DeleteItems", "SelectItems", "ConcatItems"),
 }
+_EXPRESSIONS = "$"
+"""Where the options of a transform name those that are expressions."""
 
 
 @dataclass
@@ -46,6 +52,11 @@ class Draft:
     def put(self, section: str, **values: Any) -> None:
         """Set keys of a section."""
         self.content.setdefault(section, {}).update(values)
+
+    def put_scalings(self, rules: Sequence[Scaling]) -> None:
+        """Set the normalisation: one rule for all channels, or one for each."""
+        tables = [scaling_table(rule) for rule in rules]
+        self.content["normalisation"] = tables[0] if all(table == tables[0] for table in tables) else tables
 
     def open_keys(self) -> list[str]:
         """The keys that nobody could tell."""
@@ -109,80 +120,121 @@ def _monai(metadata: Mapping[str, Any], config: Mapping[str, Any], url: str) -> 
         source=str(metadata.get("data_source", "")),
     )
     shape = image.get("spatial_shape", [])
-    draft.put("input", modalities=_modalities(channels, draft), dimensions=len(shape) or 3)
+    dimensions = len(shape) if isinstance(shape, list) and shape else 3
+    draft.put("input", modalities=_modalities(channels, draft), dimensions=dimensions)
+    inferer = _resolved(config, config.get("inferer", {}))
+    inferer = inferer if isinstance(inferer, Mapping) else {}
     _monai_input(draft, config, len(channels))
-    _monai_window(draft, config, shape)
+    if dimensions == 2:
+        _monai_slices(draft, inferer)
+    _monai_window(draft, config, inferer, shape)
     _monai_output(draft, config, classes)
     return draft
 
 
 def _monai_input(draft: Draft, config: Mapping[str, Any], channels: int) -> None:
     orientation, spacing, crop = None, None, "whole"
-    scaling: Scaling | None = None
+    scalings: list[Scaling] = []
     resample_first, spaced = True, False
     for name, options in _transforms(config, "preprocessing"):
         if name == "Orientation":
-            orientation = options.get("axcodes")
+            axes = options.get("axcodes")
+            orientation = "".join(map(str, axes)) if isinstance(axes, list) else axes
+            orientation = "RAS" if options.get("as_closest_canonical") else orientation
         elif name == "Spacing":
             spacing, spaced = options.get("pixdim"), True
-            resample_first = scaling is None
+            resample_first = not scalings
         elif name == "CropForeground":
             crop = "non-zero"
-        elif (found := _monai_scaling(name, options, channels, draft)) is not None:
-            if scaling is not None:
+            if scalings or options.get("margin") or options.get("select_fn"):
+                draft.remarks.append(f"{name} is not the box of what is not 0 in the files: CHECK input.crop")
+        elif found := _monai_scalings(name, options, channels, draft):
+            if scalings:
                 draft.remarks.append(f"{name} follows another scaling; only the last one is kept: CHECK")
-            scaling = found
+            scalings = found
         elif name not in _HARMLESS:
             draft.remarks.append(f"preprocessing holds {name}, which segpipe does not know: CHECK what it does")
+        if name not in _HARMLESS and (unknown := options.get(_EXPRESSIONS)):
+            draft.remarks.append(f"expressions are not evaluated, such as {', '.join(unknown)} of {name}: CHECK")
     if orientation is None:
         orientation = "LPS"
-        draft.remarks.append("no Orientationd: the network saw files as they are; BraTS's own are LPS: CHECK")
+        draft.remarks.append(
+            "no axes of an Orientationd: the network saw files as they are; BraTS's own are LPS: CHECK"
+        )
     if isinstance(spacing, int | float):
         spacing = [spacing] * 3
     draft.put("input", orientation=str(orientation), spacing_mm=_numbers(spacing) or [], crop=crop)
     if spaced:
         draft.put("input", resample_first=resample_first)
-    if scaling is None:
+    if not scalings:
         draft.remarks.append("no scaling of intensities was found: CHECK that there is none")
-        scaling = Scaling("none")
-    draft.content["normalisation"] = scaling_table(scaling)
+    draft.put_scalings(scalings or [Scaling("none")])
 
 
-def _monai_scaling(name: str, options: Mapping[str, Any], channels: int, draft: Draft) -> Scaling | None:
+def _monai_slices(draft: Draft, inferer: Mapping[str, Any]) -> None:
+    """Put the axis that is cut into slices first, as cards have it: that of a SliceInferer, else the third."""
+    axes, axis = draft.content["input"]["orientation"], inferer.get("spatial_dim")
+    if axis not in (0, 1, 2):
+        axis = 0 if str(inferer.get("_target_")).endswith("SliceInferer") else 2
+        draft.remarks.append("which axis is cut into slices is not stated: CHECK the first letter of input.orientation")
+    draft.put("input", orientation=axes[axis : axis + 1] + axes[:axis] + axes[axis + 1 :])
+
+
+def _monai_scalings(name: str, options: Mapping[str, Any], channels: int, draft: Draft) -> list[Scaling]:
+    """The rule of a transform, one for all channels or one for each; none if it does not scale intensities."""
     if name not in ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRange", "ScaleIntensityRangePercentiles"):
-        return None
+        return []
     if name != "ScaleIntensityRange" and channels > 1 and not options.get("channel_wise", False):
         draft.remarks.append(f"{name} treats all channels as one, which segpipe cannot: CHECK")
-    ends = _number(options.get("b_min"), 0.0), _number(options.get("b_max"), 1.0), bool(options.get("clip", False))
+    if name == "NormalizeIntensity":
+        return _monai_normalised(options)
+    if name == "ScaleIntensity":
+        if options.get("minv", 0.0) is options.get("maxv", 1.0) is None:  # times 1 + factor
+            return [Scaling("range", low=0.0, high=1.0, to_high=1.0 + _number(options.get("factor"), 0.0))]
+        ends = _number(options.get("minv"), 0.0), _number(options.get("maxv"), 1.0)
+        return [Scaling("percentiles", "all", "scaled", 0.0, 100.0, *ends)]
+    to_low, to_high = _number(options.get("b_min"), 0.0), _number(options.get("b_max"), 1.0)
+    clip = bool(options.get("clip", False))
     if name == "ScaleIntensityRange":
         low, high = _number(options.get("a_min"), 0.0), _number(options.get("a_max"), 1.0)
-        return Scaling("range", "all", "scaled", low, high, *ends)
-    if name == "ScaleIntensityRangePercentiles":
-        low, high = _number(options.get("lower"), 0.0), _number(options.get("upper"), 100.0)
-        return Scaling("percentiles", "all", "scaled", low, high, *ends)
-    if name == "ScaleIntensity":
-        low, high = _number(options.get("minv"), 0.0), _number(options.get("maxv"), 1.0)
-        return Scaling("percentiles", low=0.0, high=100.0, to_low=low, to_high=high)
-    if options.get("subtrahend") is not None or options.get("divisor") is not None:
-        if isinstance(options.get("subtrahend"), list) or isinstance(options.get("divisor"), list):
-            draft.remarks.append(
-                "NormalizeIntensity subtracts other numbers from each channel: CHECK the normalisation"
-            )
-        return Scaling("fixed", mean=_number(options.get("subtrahend"), 0.0), std=_number(options.get("divisor"), 1.0))
-    return Scaling("zscore", "non-zero", "zero") if options.get("nonzero") else Scaling("zscore", "all")
+        return [Scaling("range", "all", "scaled", low, high, to_low, to_high, clip)]
+    low, high = _number(options.get("lower"), 0.0), _number(options.get("upper"), 100.0)
+    if options.get("relative"):
+        to_low, to_high = (to_low + (to_high - to_low) * percent / 100 for percent in (low, high))
+    return [Scaling("percentiles", "all", "scaled", low, high, to_low, to_high, clip)]
 
 
-def _monai_window(draft: Draft, config: Mapping[str, Any], shape: Sequence[Any]) -> None:
-    inferer = _resolved(config, config.get("inferer", {}))
-    inferer = inferer if isinstance(inferer, Mapping) else {}
-    patch = _numbers(_resolved(config, inferer.get("roi_size")))
+def _monai_normalised(options: Mapping[str, Any]) -> list[Scaling]:
+    """Stated means and deviations, perhaps one for each channel; those of the scan where none are stated."""
+    voxels = ("non-zero", "zero") if options.get("nonzero") else ("all", "scaled")
+    means, deviations = options.get("subtrahend"), options.get("divisor")
+    if means is None and deviations is None:
+        return [Scaling("zscore", *voxels)]
+    count = max(len(stated) if isinstance(stated, list) else 1 for stated in (means, deviations))
+    each = [
+        stated if isinstance(stated, list) else [default if stated is None else stated] * count
+        for stated, default in ((means, 0.0), (deviations, 1.0))
+    ]
+    return [
+        Scaling("fixed", *voxels, mean=_number(mean, 0.0), std=_number(deviation, 1.0))
+        for mean, deviation in zip(*each, strict=False)
+    ]
+
+
+def _monai_window(draft: Draft, config: Mapping[str, Any], inferer: Mapping[str, Any], shape: Sequence[Any]) -> None:
+    edges = _resolved(config, inferer.get("roi_size"))
+    patch = _numbers([edges] * draft.content["input"]["dimensions"] if isinstance(edges, int) else edges)
     if patch is None or any(edge < 1 for edge in patch):
         fixed: list[float] = [edge for edge in shape if isinstance(edge, int)]
         patch = fixed if shape and len(fixed) == len(shape) else None
     if patch is None:
         draft.remarks.append(f"the patch is not stated, only that its edges are {list(shape)}: CHOOSE window.patch")
-    weights = "gaussian" if inferer.get("mode") == "gaussian" else "constant"
-    overlap = _number(_resolved(config, inferer.get("overlap")), 0.25)
+    weights = "gaussian" if _resolved(config, inferer.get("mode")) == "gaussian" else "constant"
+    overlap = _resolved(config, inferer.get("overlap"))
+    if shares := _numbers(overlap):
+        overlap = max(shares)
+        draft.remarks.append(f"windows overlap by {shares} along their axes, and by {overlap} here: CHECK")
+    overlap = _number(overlap, 0.25)
     draft.put("window", patch=patch, overlap=overlap, tiling="stepped", weights=weights)
 
 
@@ -191,6 +243,8 @@ def _monai_output(draft: Draft, config: Mapping[str, Any], classes: Sequence[str
     for name, options in _transforms(config, "postprocessing"):
         if name == "Activations":
             activation = next((kind for kind in ("softmax", "sigmoid") if options.get(kind)), activation)
+        if name == "AsDiscrete" and options.get("argmax"):
+            activation = activation or "softmax"  # of which the likeliest is the same
         if name == "AsDiscrete" and options.get("threshold") is not None:
             threshold = _number(options.get("threshold"), 0.5)
     convention, channels = _channels(classes, draft)
@@ -202,7 +256,7 @@ def _monai_output(draft: Draft, config: Mapping[str, Any], classes: Sequence[str
 
 
 def _transforms(config: Mapping[str, Any], section: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Name, without the d of dictionaries, and options of each transform."""
+    """Name, without the d of dictionaries, and options of each transform, None where they would be evaluated."""
     composed = _resolved(config, config.get(section, {}))
     listed = composed.get("transforms", []) if isinstance(composed, Mapping) else composed
     listed = _resolved(config, listed)
@@ -210,10 +264,9 @@ def _transforms(config: Mapping[str, Any], section: str) -> Iterable[tuple[str, 
         transform = _resolved(config, transform)
         if isinstance(transform, Mapping) and not transform.get("_disabled_"):
             name = str(transform.get("_target_", "")).rpartition(".")[2]
-            yield (
-                re.sub(r"(?<=[a-z])(d|D|Dict)$", "", name),
-                {key: _resolved(config, value) for key, value in transform.items()},
-            )
+            options = {key: _resolved(config, value) for key, value in transform.items()}
+            unknown = [key for key, value in options.items() if value is None and transform[key] is not None]
+            yield re.sub(r"(?<=[a-z])(d|D|Dict)$", "", name), options | ({_EXPRESSIONS: unknown} if unknown else {})
 
 
 def _resolved(config: Mapping[str, Any], value: Any) -> Any:
@@ -278,11 +331,12 @@ def _nnunet(plans: Mapping[str, Any], dataset: Mapping[str, Any], wanted: str | 
         _nnunet_scaling(scheme, bool(mask), plans, place, draft)
         for place, (scheme, mask) in enumerate(zip(schemes, masks, strict=True))
     ]
-    tables = [scaling_table(rule) for rule in rules]
-    draft.content["normalisation"] = tables[0] if all(table == tables[0] for table in tables) else tables
+    draft.put_scalings(rules)
     draft.put("window", patch=list(patch), overlap=0.5, tiling="even", weights="nnunet", mirror=[])
+    mirror = list(range(len(patch)))
     draft.remarks.append(
-        "nnU-Net looks at mirror images as well unless told not to: window.mirror = [0, 1, 2] is eight times the time"
+        f"nnU-Net looks at mirror images as well unless told not to: window.mirror = {mirror} is"
+        f" {2 ** len(mirror)} times the time"
     )
     _nnunet_output(draft, labels, url)
     return draft
@@ -331,23 +385,30 @@ def _nnunet_scaling(scheme: str, mask: bool, plans: Mapping[str, Any], place: in
 
 
 def _nnunet_output(draft: Draft, labels: Mapping[str, Any], url: str) -> None:
-    regions = {name: value for name, value in labels.items() if isinstance(value, list)}
-    if not regions:
-        if sorted(labels.values()) != list(range(len(labels))):
-            raise ModelError(f"Labels {dict(labels)} beside plan {url} are not numbered from 0", "correct dataset.json")
-        names = sorted(labels, key=lambda name: labels[name])
-        convention, channels = _channels([BACKGROUND, *names[1:]], draft)
-        draft.put("output", activation="softmax", convention=convention, channels=channels)
+    labels = {name: value for name, value in labels.items() if name != "ignore"}  # it has no channel
+    if any(isinstance(value, list) for value in labels.values()):
+        _nnunet_regions(draft, labels)
         return
-    named = [name for name, value in labels.items() if name != "ignore" and value not in (0, [0])]
-    _, channels = _channels(named, draft)
-    sets = {
-        tuple(sorted(value if isinstance(value, list) else [value])) for name, value in labels.items() if name in named
+    if sorted(labels.values(), key=str) != list(range(len(labels))):
+        raise ModelError(f"Labels {dict(labels)} beside plan {url} are not numbered from 0", "correct dataset.json")
+    names = sorted(labels, key=lambda name: labels[name])
+    convention, channels = _channels([BACKGROUND, *names[1:]], draft)
+    draft.put("output", activation="softmax", convention=convention, channels=channels)
+
+
+def _nnunet_regions(draft: Draft, labels: Mapping[str, Any]) -> None:
+    """A channel for each region but the background, in their order; they are known by the labels that they hold."""
+    held = {name: tuple(sorted(value)) if isinstance(value, list) else (value,) for name, value in labels.items()}
+    held = {name: members for name, members in held.items() if set(members) != {0}}
+    names = {
+        one.name: {tuple(sorted(members)): region for region, members in one.regions.items()}
+        for one in CONVENTIONS.values()
     }
-    fitting = [one.name for one in CONVENTIONS.values() if {tuple(sorted(m)) for m in one.regions.values()} == sets]
-    convention = fitting[0] if fitting else None
+    convention = next((name for name, known in names.items() if set(known) == set(held.values())), None)
     if convention is None:
         draft.remarks.append(f"the regions {dict(labels)} are of no convention that segpipe knows: CHOOSE one")
+    known = names.get(convention or "", {})
+    channels = [known.get(members, name) for name, members in held.items()]
     draft.put("output", activation="sigmoid", convention=convention, channels=channels, threshold=0.5)
 
 
@@ -372,17 +433,29 @@ def _channels(names: Sequence[str], draft: Draft) -> tuple[str | None, list[str]
             draft.remarks.append(f"what the network calls {inner[0]!r} is `lesion` in the tables")
         return "binary", [BACKGROUND if name not in inner else "lesion" for name in names]
     regions = [_kind(name, _REGION_KINDS) for name in inner]
-    if set(regions) == set(_REGION_KINDS) and "tumour_core" in regions:
-        places = iter(regions)
-        return "brats", [BACKGROUND if name not in inner else str(next(places)) for name in names]
+    for one in CONVENTIONS.values():
+        if sorted(map(str, regions)) == sorted(one.regions):
+            places = iter(regions)
+            return one.name, [str(next(places)) if name in inner else BACKGROUND for name in names]
     kinds = [_kind(name, _LABEL_KINDS) for name in inner]
-    if set(kinds) == set(_LABEL_KINDS) and len(kinds) == 3:
-        convention = "decathlon" if kinds[0] == "oedema" else "brats2023"
+    if (convention := _of_labels(kinds)) is not None:
         own = {_kind(name, _LABEL_KINDS): name for name in CONVENTIONS[convention].labels.values()}
-        places = iter(kinds)
-        return convention, [BACKGROUND if name not in inner else own[next(places)] for name in names]
+        return convention, [own[kinds[inner.index(name)]] if name in inner else BACKGROUND for name in names]
     draft.remarks.append(f"the channels {', '.join(names)} are of no convention that segpipe knows: CHOOSE one")
     return None, list(names)
+
+
+def _of_labels(kinds: Sequence[str | None]) -> str | None:
+    """The convention with labels of these kinds and numbers without a gap, if there is one in this order."""
+    known = {
+        one.name: [_kind(label, _LABEL_KINDS) for _, label in sorted(one.labels.items())]
+        for one in CONVENTIONS.values()
+        if max(one.labels) == len(one.labels)
+    }
+    fitting = [name for name, own in known.items() if None not in own and set(own) == set(kinds)]
+    if not fitting or len(set(kinds)) != len(kinds):
+        return None
+    return next((name for name in fitting if known[name] == list(kinds)), fitting[0])
 
 
 def _kind(name: str, kinds: Mapping[str, str]) -> str | None:

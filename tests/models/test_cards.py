@@ -147,14 +147,100 @@ def test_what_a_monai_bundle_leaves_open_is_asked(tmp_path: Path) -> None:
             },
             Scaling("percentiles", low=1, high=99, to_low=-1),
         ),
+        (
+            {
+                **{"_target_": "ScaleIntensityRangePercentilesd", "lower": 5, "upper": 90},
+                **{"b_min": -1, "b_max": 1, "channel_wise": True, "relative": True},
+            },
+            Scaling("percentiles", low=5, high=90, to_low=-0.9, to_high=0.8),
+        ),
         ({"_target_": "ScaleIntensityd", "channel_wise": True}, Scaling("percentiles", low=0, high=100)),
+        (
+            {"_target_": "ScaleIntensityd", "minv": None, "maxv": None, "factor": 0.5, "channel_wise": True},
+            Scaling("range", low=0, high=1, to_high=1.5),
+        ),
+        (
+            {"_target_": "NormalizeIntensityd", "divisor": 2, "nonzero": True, "channel_wise": True},
+            Scaling("fixed", "non-zero", "zero", std=2),
+        ),
     ],
-    ids=lambda value: value.get("_target_") if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
 def test_scalings_of_monai(tmp_path: Path, transform: dict, wanted: Scaling) -> None:
     inference = copy.deepcopy(INFERENCE)
     inference["before"]["transforms"][2] = transform
     assert load_card(written(tmp_path, metadata=MONAI, inference=inference))[0].scalings == (wanted,) * 4
+
+
+def changed(**options: Any) -> dict[str, Any]:
+    """`INFERENCE` whose transform of intensities and whose inferer have other options, or are other ones."""
+    inference = copy.deepcopy(INFERENCE)
+    for key, value in options.items():
+        section, _, name = key.partition("__")
+        place = inference["before"]["transforms"][{"orientation": 1, "scaling": 2, "spacing": 3}[section]]
+        place[name] = value
+    return inference
+
+
+def test_a_mean_and_a_deviation_of_each_channel(tmp_path: Path) -> None:
+    inference = changed(scaling__subtrahend=[1, 2, 3, 4], scaling__divisor=[5, 6, 7, 8])
+    card = load_card(written(tmp_path, metadata=MONAI, inference=inference))[0]
+    each = zip((1, 2, 3, 4), (5, 6, 7, 8), strict=True)
+    assert card.scalings == tuple(Scaling("fixed", "non-zero", "zero", mean=mean, std=std) for mean, std in each)
+
+
+@pytest.mark.parametrize(
+    ("inferer", "orientation", "asked"),
+    [
+        ({"_target_": "SliceInferer", "spatial_dim": 2, "roi_size": [96, 64]}, "SRA", False),
+        ({"_target_": "SliceInferer", "roi_size": [96, 64]}, "RAS", True),
+        ({"_target_": "SlidingWindowInferer", "roi_size": [96, 64]}, "SRA", True),
+    ],
+    ids=["stated", "by default", "unknown"],
+)
+def test_the_axis_that_is_cut_into_slices_comes_first(
+    tmp_path: Path, inferer: dict[str, Any], orientation: str, asked: bool
+) -> None:
+    metadata = copy.deepcopy(MONAI)
+    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = ["16*n", "16*n"]
+    inference = changed(spacing__pixdim=[1.0, 1.0]) | {"inferer": inferer}
+    card, _, toml = load_card(written(tmp_path, metadata=metadata, inference=inference))
+    assert (card.dimensions, card.orientation, card.patch) == (2, orientation, (1, 96, 64))
+    assert ("CHECK the first letter of input.orientation" in toml) == asked
+
+
+def test_other_ways_to_say_what_a_monai_bundle_says(tmp_path: Path) -> None:
+    inference = changed(orientation__axcodes=None, orientation__as_closest_canonical=True)
+    inference["inferer"] = {"_target_": "SlidingWindowInferer", "roi_size": 96, "overlap": [0.5, 0.25, 0.5]}
+    inference["postprocessing"] = [{"_target_": "AsDiscreted", "argmax": True}]
+    metadata = copy.deepcopy(MONAI)
+    classes = {"0": "background", "1": "NETC", "2": "SNFH", "3": "ET", "4": "RC"}
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = classes
+    card, _, toml = load_card(written(tmp_path, metadata=metadata, inference=inference))
+    assert (card.orientation, card.patch, card.overlap) == ("RAS", (96, 96, 96), 0.5)
+    assert (card.activation, card.convention, card.decision) == ("softmax", "brats2024", None)
+    assert "windows overlap by [0.5, 0.25, 0.5] along their axes, and by 0.5 here: CHECK" in toml
+    inference = changed(orientation__axcodes=["L", "P", "S"])
+    assert load_card(written(tmp_path, metadata=MONAI, inference=inference))[0].orientation == "LPS"
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        ({"_target_": "CropForegroundd", "margin": 4}, "CropForeground is not the box of what is not 0 in the files"),
+        (
+            {"_target_": "NormalizeIntensityd", "channel_wise": True, "divisor": "$2 + 2"},
+            "such as divisor of Normalize",
+        ),
+        ({"_target_": "Resized", "spatial_size": [96, 96, 96]}, "preprocessing holds Resize"),
+    ],
+    ids=["a margin", "an expression", "another grid"],
+)
+def test_what_a_card_cannot_say_is_to_be_checked(tmp_path: Path, transform: dict[str, Any], said: str) -> None:
+    inference = copy.deepcopy(INFERENCE)
+    inference["before"]["transforms"].insert(1, transform)
+    toml = load_card(written(tmp_path, metadata=MONAI, inference=inference))[2]
+    assert [line for line in toml.splitlines() if said in line and "CHECK" in line]
 
 
 def test_an_nnunet_plan_of_labels(tmp_path: Path) -> None:
@@ -168,12 +254,58 @@ def test_an_nnunet_plan_of_labels(tmp_path: Path) -> None:
     assert parse_card(tomllib.loads(toml), "again") == card
 
 
-def test_an_nnunet_plan_of_regions(tmp_path: Path) -> None:
-    labels = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}
-    dataset = DATASET | {"labels": labels, "regions_class_order": [1, 2, 3]}
-    card = load_card(written(tmp_path, plans=PLANS, dataset=dataset))[0]
-    assert card.channels == ("whole_tumour", "tumour_core", "enhancing_tumour")
-    assert (card.convention, card.activation, card.threshold) == ("decathlon", "sigmoid", 0.5)
+TUMOUR = ["whole_tumour", "tumour_core", "enhancing_tumour"]
+CONVENTIONS_OF_NNUNET: dict[str, tuple[dict[str, Any], str, list[str]]] = {
+    "regions of 2021": (
+        {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3},
+        *("decathlon", TUMOUR),
+    ),
+    "regions of 2023, inner ones first": (
+        {"background": [0], "ET": [3], "TC": [1, 3], "WT": [1, 2, 3], "ignore": 4},
+        *("brats2023", TUMOUR[::-1]),
+    ),
+    "regions of 2024": (
+        {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": 3, "RC": 4},
+        *("brats2024", [*TUMOUR, "resection_cavity"]),
+    ),
+    "regions of children": (
+        {"background": 0, "whole": [1, 2, 3, 4], "core": [1, 2, 3], "cystic component": [3], "enhancing": [1]},
+        *("brats-ped", ["whole_tumour", "tumour_core", "cyst", "enhancing_tumour"]),
+    ),
+    "labels of 2023": (
+        {"background": 0, "NCR": 1, "ED": 2, "ET": 3},
+        *("brats2023", ["background", "necrotic core", "oedema", "enhancing tumour"]),
+    ),
+    "labels of 2024": (
+        {"background": 0, "NETC": 1, "SNFH": 2, "ET": 3, "RC": 4},
+        *("brats2024", ["background", "non-enhancing tumour core", "oedema", "enhancing tumour", "resection cavity"]),
+    ),
+    "labels of children": (
+        {"background": 0, "ET": 1, "NET": 2, "CC": 3, "ED": 4},
+        *("brats-ped", ["background", "enhancing tumour", "non-enhancing tumour core", "cyst", "oedema"]),
+    ),
+    "labels, and what is not learnt from": (
+        {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumour": 3, "ignore": 4},
+        *("decathlon", ["background", "oedema", "non-enhancing tumour", "enhancing tumour"]),
+    ),
+    "one label": ({"background": 0, "lesion": 1}, "binary", ["background", "lesion"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "convention", "channels"), CONVENTIONS_OF_NNUNET.values(), ids=CONVENTIONS_OF_NNUNET.keys()
+)
+def test_conventions_of_nnunet(tmp_path: Path, labels: dict[str, Any], convention: str, channels: list[str]) -> None:
+    card = load_card(written(tmp_path, plans=PLANS, dataset=DATASET | {"labels": labels}))[0]
+    assert (card.convention, list(card.channels)) == (convention, channels)
+    by_region = any(isinstance(value, list) and value != [0] for value in labels.values())
+    assert (card.activation, card.threshold) == (("sigmoid", 0.5) if by_region else ("softmax", None))
+
+
+@pytest.mark.parametrize("labels", [{"background": 0, "a": 1, "b": [2]}, {"background": 0, "NCR": 1, "ED": 2, "x": 3}])
+def test_labels_of_no_convention_are_asked_for(tmp_path: Path, labels: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"leaves open output\.convention: run again with --draft"):
+        load_card(written(tmp_path, plans=PLANS, dataset=DATASET | {"labels": labels}))
 
 
 def test_a_2d_configuration_of_nnunet(tmp_path: Path) -> None:
