@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs a segpipe job through spark-submit. This finds the Python environment; the rest is segpipe/launch/submit.py.
 set -euo pipefail
+trap 'echo "segpipe: terminated before a job had begun: run the same command again" >&2; exit 143' TERM
 
 # The current folder may be anybody's: no Python that is started from here looks for code in it.
 export PYTHONSAFEPATH=1
@@ -33,4 +34,4 @@ elif [[ ! -x $PYTHON ]]; then
     fail "No Python environment in $ROOT/.venv: run \`make setup\` there, or set SEGPIPE_PYTHON"
 fi
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} SEGPIPE_COMMAND=./spark-submit.sh
-exec "$PYTHON" -m segpipe.launch.submit "$@"
+exec "$PYTHON" -m segpipe.launch "$@"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,14 @@ def interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
 def was_terminated(interrupt: KeyboardInterrupt) -> bool:
     """Whether it was a SIGTERM, not Ctrl-C."""
     return str(interrupt) == TERMINATED
+
+
+def ended_by(interrupt: KeyboardInterrupt) -> int:
+    """The exit code of a launcher that was interrupted; after a SIGTERM also a line, because no key was pressed."""
+    if not was_terminated(interrupt):
+        return 130
+    print("segpipe: terminated before a job had begun: run the same command again", file=sys.stderr)
+    return 143
 
 
 @contextlib.contextmanager

@@ -18,14 +18,14 @@ from typing import NoReturn
 
 from segpipe.errors import NotFound, SegpipeError, UsageError
 from segpipe.extras import named_extra
-from segpipe.interrupts import terminable, was_terminated
+from segpipe.interrupts import ended_by, terminable
 from segpipe.launch.command_line import CommandLine, help_text, read
 from segpipe.launch.interpreter import absolute_only
 from segpipe.launch.project import CONF, JOBS, ROOT
 from segpipe.launch.submitted import settings_of
 from segpipe.registry import TRAINERS, Trainer
 
-_INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
+_BROKEN_PIPE = 141
 
 
 def console() -> int:
@@ -44,18 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"segpipe: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        return _ended_by(interrupt)
+        return ended_by(interrupt)
     except BrokenPipeError:  # help, into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
-
-
-def _ended_by(interrupt: KeyboardInterrupt) -> int:
-    """The exit code of a launcher that was interrupted; after a SIGTERM also a line, because no key was pressed."""
-    if not was_terminated(interrupt):
-        return _INTERRUPTED
-    print("segpipe: terminated before a job had begun: run the same command again", file=sys.stderr)
-    return _TERMINATED
 
 
 def submit(line: CommandLine) -> int:
@@ -133,7 +125,7 @@ def _end_with(line: CommandLine) -> NoReturn:
     except SystemExit as end:
         code = int(end.code or 0)
     except KeyboardInterrupt as interrupt:
-        code = _ended_by(interrupt)
+        code = ended_by(interrupt)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -247,7 +239,3 @@ def _shipped_code() -> Path:
 def _exec(command: list[str]) -> NoReturn:
     sys.stdout.flush()
     os.execv(command[0], command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
 
 from segpipe.launch import interpreter, submit
 
+ROOT = Path(__file__).resolve().parents[2]
 LINE = "segpipe: terminated before a job had begun: run the same command again\n"
 
 
@@ -22,6 +24,34 @@ def test_a_launcher_that_is_terminated_early_says_so(
     assert submit.main(["ingest"]) == 143
     assert capsys.readouterr().err == LINE
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+_ENDED_WHILE_IT_IMPORTS = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "segpipe.launch.submit":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Finder())
+runpy.run_module("segpipe.launch", run_name="__main__")
+"""
+
+
+@pytest.mark.process
+def test_a_launcher_that_is_terminated_while_python_imports_it_says_so() -> None:
+    command = interpreter.command("-c", _ENDED_WHILE_IT_IMPORTS)
+    done = subprocess.run(command, env=interpreter.environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, LINE)
+
+
+@pytest.mark.process
+def test_a_launcher_that_is_terminated_before_it_has_python_says_so(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nkill -TERM "$LAUNCHER"\necho 3.11\n')
+    python.chmod(0o755)
+    command = ["bash", "-c", 'LAUNCHER=$$ SEGPIPE_PYTHON=$1 exec "$2" ingest', "bash", python, ROOT / "spark-submit.sh"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, LINE)
 
 
 _ENDED_WHILE_IT_CHECKS = """
