@@ -4,7 +4,7 @@ A rule is `Scaling`; it does what MONAI's and nnU-Net's transforms of the same k
 they have learnt from. Networks of our own are normalised by `segpipe.core.intensity`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -18,6 +18,8 @@ filled, as in nnU-Net), or those of the brain, whose mean and deviation stand in
 OUTSIDE = ("scaled", "zero")
 """What becomes of the voxels that do not count: scaled like the others, or 0."""
 
+_ENDS = ("low", "high", "to_low", "to_high", "clip")
+_READ = {"percentiles": _ENDS, "range": _ENDS, "fixed": ("low", "high", "clip", "mean", "std")}  # by which method
 _LEAST_DEVIATION = 1e-8
 
 
@@ -56,12 +58,20 @@ class Scaling:
             )
             if value not in choices
         ]
+        plain, read = Scaling(), ("method", "over", "outside", *_READ.get(self.method, ()))
+        unread = [one.name for one in fields(self) if getattr(self, one.name) != getattr(plain, one.name)]
+        if unread := [name for name in unread if name not in read and self.method in METHODS]:
+            found.append(f"method `{self.method}` does nothing with `{'`, `'.join(unread)}`")
         if self.method in ("range", "percentiles") and (self.low is None or self.high is None):
             found.append(f"method `{self.method}` needs `low` and `high`")
         elif self.low is not None and self.high is not None and not self.low < self.high:
             found.append(f"`low` {self.low:g} is not below `high` {self.high:g}")
         elif self.method == "percentiles" and not (0 <= self.low <= 100 and 0 <= self.high <= 100):  # type: ignore
             found.append(f"percentiles lie in 0 to 100, not {self.low:g} and {self.high:g}")
+        elif self.method == "percentiles" and self.high <= 1:  # type: ignore
+            found.append(f"percentiles go up to 100; {self.low:g} and {self.high:g} are shares")
+        if self.to_low == self.to_high:
+            found.append(f"`to_low` and `to_high` are both {self.to_low:g}, so that nothing is left of the image")
         if self.method == "fixed" and not self.std > 0:
             found.append(f"`std` is {self.std:g} but must be above 0")
         if self.over == "brain" and self.method not in ("zscore", "none"):

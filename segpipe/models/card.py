@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from segpipe.core.input_scale import Scaling
+from segpipe.core.input_scale import METHODS, Scaling
 from segpipe.core.orientation import CANONICAL
 from segpipe.core.prediction import AS_INGESTED
 from segpipe.core.regions import CONVENTIONS, LabelConvention
@@ -294,6 +294,9 @@ def _scalings(section: Any, modalities: Any) -> tuple[tuple[Scaling, ...], list[
         wrong = [name for name, value in table.items() if not _scaling_value(name, value)]
         if wrong:
             faults.append(f"normalisation.{wrong[0]} is {table[wrong[0]]!r}, which has the wrong type")
+            continue
+        if "method" not in table:
+            faults.append(f"normalisation.method is missing, known are {', '.join(METHODS)}")
             continue
         rules.append(Scaling(**table))
         faults += [f"normalisation: {fault}" for fault in rules[-1].faults()]

@@ -314,19 +314,19 @@ def _input_faults(port: Any, card: Card) -> list[str]:
             f"its input {_name(port)} has {len(shape)} axes {shape}, a network of {card.dimensions} dimensions has"
             f" {wanted}: batch, channels and the patch"
         ]
+    lengths = [axis.get_length() if axis.is_static else None for axis in shape]
+    if lengths[-1] == len(card.modalities) != lengths[1] and lengths[-1] != card.patch[-1]:
+        return [f"its input {_name(port)} has its channels last {shape}: export it with channels before the patch"]
     faults = []
     if not port.get_element_type().is_real():
         faults.append(
             f"its input is of {port.get_element_type().get_type_name()}, which holds no scaled intensities:"
             " export it with an input of float32"
         )
-    if shape[1].is_static and shape[1].get_length() != len(card.modalities):
+    if lengths[1] not in (None, len(card.modalities)):
         names = ", ".join(card.modalities)
-        faults.append(
-            f"its input has {shape[1].get_length()} channels, the card names {len(card.modalities)} ({names})"
-        )
-    patch = card.patch[3 - card.dimensions :]
-    fixed = [axis.get_length() if axis.is_static else None for axis in list(shape)[2:]]
+        faults.append(f"its input has {lengths[1]} channels, the card names {len(card.modalities)} ({names})")
+    patch, fixed = card.patch[3 - card.dimensions :], lengths[2:]
     if any(length not in (None, edge) for length, edge in zip(fixed, patch, strict=True)):
         told = " x ".join("any" if length is None else str(length) for length in fixed)
         faults.append(f"its input is fixed to patches of {told}, `window.patch` says {' x '.join(map(str, patch))}")
@@ -417,9 +417,19 @@ def _answer_faults(model: Any, card: Card) -> list[str]:
                 f"its output goes from {answer.min():.3g} to {answer.max():.3g} and is not a probability:"
                 " `output.activation` is softmax or sigmoid, not none"
             ]
+    if _are_probabilities(answers["noise"], card):
+        return [f"its output is probabilities already: `output.activation` is none, not {card.activation}"]
     if not np.allclose(answers["noise"], answers["noise again"], rtol=1e-3, atol=1e-3):
         return ["it answers otherwise when it sees the same patch again: export it without operators of chance"]
     return []
+
+
+def _are_probabilities(answer: np.ndarray, card: Card) -> bool:
+    """Whether an activation would be the second one: it ends in a cast behind the first, say."""
+    within = answer.min() >= 0 and answer.max() <= 1
+    if card.activation == "softmax":
+        return bool(within and np.allclose(answer.sum(axis=1), 1, atol=1e-2))
+    return bool(within and card.activation == "sigmoid")
 
 
 def _float32(model: Any) -> Any:

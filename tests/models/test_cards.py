@@ -304,7 +304,7 @@ def test_conventions_of_nnunet(tmp_path: Path, labels: dict[str, Any], conventio
 
 @pytest.mark.parametrize("labels", [{"background": 0, "a": 1, "b": [2]}, {"background": 0, "NCR": 1, "ED": 2, "x": 3}])
 def test_labels_of_no_convention_are_asked_for(tmp_path: Path, labels: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=r"leaves open output\.convention: run again with --draft"):
+    with pytest.raises(ModelError, match=r"does not say output\.convention: run again with --draft"):
         load_card(written(tmp_path, plans=PLANS, dataset=DATASET | {"labels": labels}))
 
 
@@ -370,6 +370,18 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     ),
     "scaling": ("normalisation.method", "zcore", "`method` is 'zcore' but must be one of zscore"),
     "percentiles": ("normalisation", {"method": "percentiles", "low": 5}, "needs `low` and `high`"),
+    "shares": ("normalisation", {"method": "percentiles", "low": 0.01, "high": 0.99}, "0.01 and 0.99 are shares"),
+    "nothing is left": (
+        "normalisation",
+        {"method": "range", "low": 0, "high": 1, "to_low": 1},
+        "`to_low` and `to_high` are both 1",
+    ),
+    "not read": (
+        "normalisation",
+        {"method": "zscore", "low": 1, "high": 99, "clip": True},
+        "method `zscore` does nothing with `low`, `high`, `clip`",
+    ),
+    "no method": ("normalisation", {"over": "non-zero"}, "normalisation.method is missing, known are zscore"),
     "too many scalings": ("normalisation", [{"method": "none"}] * 3, "stands 3 times for 4 modalities"),
     "no licence": ("network.licence", "", "network.licence is empty"),
 }

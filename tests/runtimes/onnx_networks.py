@@ -22,21 +22,26 @@ def network(
     added: np.ndarray | None = None,
     external: str = "",
     whole_numbers: bool = False,
+    cast: bool = False,
+    channels_last: bool = False,
     operator: tuple[str, str] | None = None,
 ) -> Path:
     """Write a network that mixes channels with `weights` (K, C) voxel by voxel, on any patch or on a fixed one.
 
     Then, where asked for: what is `added` (K, *patch); instance normalisation; a way over a grid that is 2 ** `pooled`
-    times coarser, whose answer is dropped, but whose edges must fit; an `activation`; a custom `operator`, domain and
-    name. `external` is where the weights are said to stand. The input is uint8 where it is to be `whole_numbers`.
+    times coarser, whose answer is dropped, but whose edges must fit; an `activation`; a `cast` to float16 and back; a
+    custom `operator`, domain and name. `external` is where the weights are said to stand. The input is uint8 where it
+    is to be `whole_numbers`, and has its channels behind the patch where these are to be `channels_last`.
     """
     classes, channels = weights.shape
     axes = list(patch) or [f"d{axis}" for axis in range(dimensions)]
     kernel = weights.reshape(classes, channels, *[1] * dimensions).astype(np.float32)
     values, made = [numpy_helper.from_array(kernel, "w")], [helper.make_node("Conv", ["x", "w"], ["0"])]
-    if whole_numbers:
-        cast = helper.make_node("Cast", ["x"], ["0"], to=TensorProto.FLOAT)
-        made = [cast, helper.make_node("Conv", ["0", "w"], ["1"])]
+    first = helper.make_node("Cast", ["x"], ["0"], to=TensorProto.FLOAT) if whole_numbers else None
+    if channels_last:
+        first = helper.make_node("Transpose", ["x"], ["0"], perm=[0, dimensions + 1, *range(1, dimensions + 1)])
+    if first is not None:
+        made = [first, helper.make_node("Conv", ["0", "w"], ["1"])]
 
     def then(kind: str, *others: str, **options: Any) -> None:
         made.append(helper.make_node(kind, [str(len(made) - 1), *others], [str(len(made))], **options))
@@ -59,6 +64,9 @@ def network(
         then("Gather", "second", axis=1)
     if activation:
         then(activation, **({"axis": 1} if activation == "Softmax" else {}))
+    if cast:
+        then("Cast", to=TensorProto.FLOAT16)
+        then("Cast", to=TensorProto.FLOAT)
     if operator:
         then(operator[1], domain=operator[0])
     made[-1].output[0] = "y"
@@ -66,7 +74,7 @@ def network(
     graph = helper.make_graph(
         made,
         "small",
-        [helper.make_tensor_value_info("x", kind, ["n", channels, *axes])],
+        [helper.make_tensor_value_info("x", kind, ["n", *([*axes, channels] if channels_last else [channels, *axes])])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", classes, *axes])],
         values,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from segpipe.core.orientation import reorient
 from segpipe.core.prediction import ScanInput, Segmented
@@ -117,6 +119,49 @@ def test_probabilities_that_come_ready(tmp_path: Path, scan: Scan) -> None:
     assert second.mean_probability == pytest.approx(first.mean_probability, abs=1e-4)
 
 
+def of_monai(length: int, edge: int, overlap: float) -> list[int]:
+    step = int(edge * (1 - overlap))
+    return [min(start, length - edge) for start in range(0, length - edge + step, step)]
+
+
+def of_nnunet(length: int, edge: int, overlap: float) -> list[int]:
+    steps = int(np.ceil((length - edge) / (edge * (1 - overlap))))
+    return [int(np.round(number * (length - edge) / steps)) for number in range(steps + 1)]
+
+
+@pytest.mark.parametrize(
+    ("tiling", "weights", "starts"),
+    [("stepped", "constant", of_monai), ("stepped", "gaussian", of_monai), ("even", "nnunet", of_nnunet)],
+)
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.6])
+def test_windows_lie_where_their_tools_put_them(
+    tmp_path: Path, scan: Scan, tiling: str, weights: str, starts: Any, overlap: float
+) -> None:
+    """A network that says of each voxel where it lies in the window; windows of odd edges, blended by hand."""
+    patch, shape = (17, 11, 7), (52, 44, 10)
+    added = np.random.default_rng(3).normal(size=(4, *patch))
+    counted = np.ones(patch)
+    if weights == "nnunet":
+        counted = np.zeros(patch)
+        counted[tuple(edge // 2 for edge in patch)] = 1
+        counted = gaussian_filter(counted, [edge / 8 for edge in patch], mode="constant")
+    elif weights == "gaussian":
+        for axis, edge in enumerate(patch):
+            line = np.exp(-0.5 * ((np.arange(edge) - (edge - 1) / 2) / (edge / 8)) ** 2)
+            counted = counted * line.reshape([-1 if axis == place else 1 for place in range(3)])
+        counted = np.maximum(counted / counted.max(), 1e-3)
+    logits, total = np.zeros((4, *shape)), np.zeros(shape)
+    for first in product(*(starts(length, edge, overlap) for length, edge in zip(shape, patch, strict=True))):
+        window = tuple(slice(start, start + edge) for start, edge in zip(first, patch, strict=True))
+        logits[(slice(None), *window)] += added * counted
+        total[window] += counted
+    wanted = np.array([0, 1, 2, 4])[(logits / total).argmax(0)]
+    path = network(tmp_path / "n.onnx", np.zeros((4, 4)), patch=patch, added=added)
+    window = {"patch": list(patch), "overlap": overlap, "tiling": tiling, "weights": weights}
+    found = segmented(adopted(path, card() | {"window": window}), *scan)
+    assert (reorient(found.labels, "SPL", "RAS") == wanted).mean() > 0.999
+
+
 def test_instance_normalisation_over_one_window(tmp_path: Path, scan: Scan) -> None:
     shape = [52, 44, 10]
     path = network(tmp_path / "n.onnx", SOFT, normalised=True, pooled=1)
@@ -159,7 +204,7 @@ def test_another_voxel_size_is_resampled_and_the_mask_brought_back(tmp_path: Pat
 
 
 def test_the_crop_leaves_the_rest_alone(tmp_path: Path, scan: Scan) -> None:
-    path = network(tmp_path / "n.onnx", np.zeros((4, 4)), added=np.array([0, 0, 1, 0]).reshape(4, 1, 1, 1))
+    path = network(tmp_path / "n.onnx", np.zeros((4, 4)), added=np.array([0, 0, 2, 0]).reshape(4, 1, 1, 1))
     channels = [np.pad(channel, ((2, 1), (3, 4), (5, 0))) for channel in scan[0]]
     used = np.argwhere(np.any([channel != 0 for channel in channels], axis=0))
     box = tuple(slice(first, last + 1) for first, last in zip(used.min(0), used.max(0), strict=True))
@@ -207,6 +252,14 @@ FAULTS = {
         "its output has 4 channels, the card names 3",
     ),
     "activation twice": (network, {"activation": "Softmax"}, {}, "it ends in Softmax"),
+    "activation twice, behind a cast": (network, {"activation": "Softmax", "cast": True}, {}, "probabilities already"),
+    "activation twice, regions": (
+        network,
+        {"weights": SIGMOID, "activation": "Sigmoid", "cast": True},
+        {"output__activation": "sigmoid", "output__channels": REGIONS},
+        "probabilities already: `output.activation` is none, not sigmoid",
+    ),
+    "channels last": (network, {"channels_last": True}, {}, "has its channels last [?,?,?,?,4]"),
     "no activation": (network, {}, {"output__activation": "none"}, "is not a probability"),
     "zeros": (network, {"activation": "Reciprocal"}, {}, "its output for a patch of zeros is not finite"),
     "input of whole numbers": (network, {"whole_numbers": True}, {}, "its input is of u8"),
@@ -219,7 +272,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(("make", "made", "changes", "said"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_card_that_does_not_fit_the_network(tmp_path: Path, make: Any, made: Any, changes: Any, said: str) -> None:
-    path = make(tmp_path / "n.onnx", SOFT, **made)
+    path = make(tmp_path / "n.onnx", **{"weights": SOFT, **made})
     with pytest.raises(ModelError, match=r"n\.onnx and its card differ") as told:
         adopted(path, card(**changes))
     assert said in str(told.value)
