@@ -197,7 +197,7 @@ def parse_card(content: Mapping[str, Any], where: str) -> Card:
 def read_card(data: bytes, where: str) -> tuple[Card, dict[str, Any]]:
     """The card of a TOML file, and its content; ModelError if it cannot be read as one."""
     try:
-        content = tomllib.loads(data.decode())
+        content = tomllib.loads(data.decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelError(f"Card {where} is not TOML ({error})", "correct that line") from None
     return parse_card(content, where), content

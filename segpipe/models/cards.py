@@ -4,7 +4,7 @@ from typing import Any
 
 from segpipe.errors import ModelError
 from segpipe.models.card import Card, parse_card, read_card, to_toml
-from segpipe.models.foreign_cards import draft_of
+from segpipe.models.foreign_cards import draft_of, no_plan
 from segpipe.storage import url_to_fs
 
 
@@ -16,11 +16,13 @@ def load_card(url: str, configuration: str | None = None, draft: str | None = No
     what somebody must decide.
     """
     if not url.endswith(".json"):
+        no_plan(url, configuration)
         fs, path = url_to_fs(url)
         data = fs.cat_file(path)
         card, content = read_card(data, url)
-        _write(draft, data.decode())
-        return card, content, data.decode()
+        text = data.decode("utf-8-sig")
+        _write(draft, text)
+        return card, content, text
     made = draft_of(url, configuration)
     toml = to_toml(made.content, made.remarks)
     _write(draft, toml)

@@ -86,6 +86,7 @@ def draft_of(url: str, configuration: str | None = None) -> Draft:
     """
     content = _read(url)
     if "network_data_format" in content:
+        no_plan(url, configuration)
         return _monai(content, _read(_sibling(url, "inference.json"), missing={}), url)
     if "configurations" in content:
         return _nnunet(content, _read(_sibling(url, "dataset.json")), configuration, url)
@@ -93,6 +94,15 @@ def draft_of(url: str, configuration: str | None = None) -> Draft:
         f"File {url} is neither MONAI's metadata.json nor nnU-Net's plans.json",
         "write a card, see docs/how-to/adopt.md",
     )
+
+
+def no_plan(url: str, configuration: str | None) -> None:
+    """ModelError if a configuration is named of what has none."""
+    if configuration is not None:
+        raise ModelError(
+            f"Card {url} has no configuration {configuration!r}, because only plans.json of nnU-Net has some",
+            "leave --configuration out, or give plans.json as --card",
+        )
 
 
 # ---- MONAI

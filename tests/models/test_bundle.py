@@ -254,7 +254,9 @@ def test_the_seal_is_of_every_file(saved: Bundle):
         seals.add(saved.with_files("openvino/model.xml").seal)
     assert len(seals) == 3, "the same model_id, but not the same files"
     assert saved.with_files(inference={"precision": "bfloat16"}).seal not in seals
-    with pytest.raises(ModelError, match=f"has the seal [0-9a-f]{{32}}, not {saved.seal}: get it again from whom"):
+    with pytest.raises(
+        ModelError, match=f"has the seal [0-9a-f]{{32}}, not {saved.seal}: get the model again from who"
+    ):
         Bundle.load(saved.url, saved.seal)
 
 

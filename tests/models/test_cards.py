@@ -409,6 +409,21 @@ def test_all_faults_of_a_card_at_once() -> None:
     assert "[normalisation] is missing" in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["card.toml", "metadata.json"])
+def test_a_configuration_of_what_has_none(tmp_path: Path, name: str) -> None:
+    written(tmp_path, metadata=MONAI, inference=INFERENCE)
+    (tmp_path / "card.toml").write_text(to_toml(how_to()))
+    assert load_card(str(tmp_path / name))[0].dimensions == 3
+    with pytest.raises(ModelError, match=rf"{name} has no configuration '2d', because only plans\.json"):
+        load_card(str(tmp_path / name), "2d")
+
+
+def test_a_card_that_was_saved_on_windows(tmp_path: Path) -> None:
+    text = to_toml(how_to())
+    (tmp_path / "card.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load_card(str(tmp_path / "card.toml"))[0] == parse_card(how_to(), "x")
+
+
 def test_toml_of_odd_texts_is_read_back() -> None:
     content = how_to()
     content["network"]["citation"] = 'A "quoted" \\ name, é, #'
