@@ -5,6 +5,8 @@ ends with one call of `report`. `make bench-NAME` and `python -m benchmarks NAME
 """
 
 import math
+import statistics
+from collections.abc import Callable
 
 from segpipe.errors import SegpipeError
 
@@ -29,3 +31,23 @@ def report(name: str, ours: float, reference: float, unit: str, *, less_is_bette
         f"{name}: {ratio:.2f} of the reference (ours {ours:.4g} {unit}, reference {reference:.4g} {unit})", flush=True
     )
     return ratio
+
+
+def in_turn(
+    rounds: int, unit: str, ours: Callable[[int], float], reference: Callable[[int], float]
+) -> tuple[float, float]:
+    """The medians of both sides, measured in turn; a first round, number 0, warms both up and is not counted.
+
+    >>> in_turn(2, "scans/s", ours=lambda number: 4.0 + number, reference=lambda number: 2.0)
+    warm-up: ours 4 scans/s, reference 2 scans/s
+    round 1: ours 5 scans/s, reference 2 scans/s
+    round 2: ours 6 scans/s, reference 2 scans/s
+    (5.5, 2.0)
+    """
+    measured = []
+    for number in range(rounds + 1):
+        measured.append((ours(number), reference(number)))
+        label = f"round {number}" if number else "warm-up"
+        print(f"{label}: ours {measured[-1][0]:.4g} {unit}, reference {measured[-1][1]:.4g} {unit}", flush=True)
+    counted = measured[1:]
+    return statistics.median(one for one, _ in counted), statistics.median(other for _, other in counted)

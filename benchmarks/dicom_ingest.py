@@ -13,7 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import report
+from benchmarks import in_turn, report
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
@@ -54,21 +53,19 @@ def main() -> None:
 
     os.environ[KEY_VARIABLE] = "a secret of the benchmark"
     spark = build("benchmark dicom-ingest", master=f"local[{PROCESSES}]", extra_conf={"spark.ui.enabled": "false"})
-    ours, reference = [], []
     with tempfile.TemporaryDirectory(prefix="segpipe-bench-") as scratch:
         folder = Path(scratch)
         generate(folder / "source", STUDIES)
+        series = len(SERIES) * STUDIES
         with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
-            for number in range(ROUNDS + 1):
-                seconds = _ours(spark, folder / "source", folder / f"w{number}")
-                bare = _bare(pool, folder / "source", folder / f"bare{number}")
-                label = f"round {number}" if number else "warm-up"
-                print(f"{label}: ours {seconds:.2f} s, dcm2niix and pyarrow {bare:.2f} s", flush=True)
-                if number:
-                    ours.append(len(SERIES) * STUDIES / seconds)
-                    reference.append(len(SERIES) * STUDIES / bare)
+            ours, reference = in_turn(
+                ROUNDS,
+                "series/s",
+                lambda number: series / _ours(spark, folder / "source", folder / f"w{number}"),
+                lambda number: series / _bare(pool, folder / "source", folder / f"bare{number}"),
+            )
     spark.stop()
-    report("dicom-ingest", statistics.median(ours), statistics.median(reference), "series/s")
+    report("dicom-ingest", ours, reference, "series/s")
 
 
 def generate(folder: Path, studies: int) -> None:

@@ -12,7 +12,6 @@ import io
 import multiprocessing
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks import report
+from benchmarks import in_turn, report
 from benchmarks._real import brats_subjects
 from segpipe.core.splits import SplitRule
 from segpipe.settings import IngestSettings
@@ -72,18 +71,19 @@ def _measure(source: Path, folder: Path) -> tuple[float, float, float]:
     from segpipe.launch.session import build
 
     spark = build("benchmark ingest", master=f"local[{PROCESSES}]", extra_conf={"spark.ui.enabled": "false"})
-    ours, reference, sizes = [], [], 0.0
+    sizes = []
+
+    def measured(number: int) -> float:
+        seconds, size = _ours(spark, source, folder / f"w{number}")
+        sizes.append(size)
+        return SCANS_IN_ALL / seconds
+
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
-        for number in range(ROUNDS + 1):
-            seconds, sizes = _ours(spark, source, folder / f"w{number}")
-            bare_seconds = _bare(pool, source, folder / f"bare{number}")
-            label = f"round {number}" if number else "warm-up"
-            print(f"{label}: ours {seconds:.2f} s, bare loop {bare_seconds:.2f} s")
-            if number:
-                ours.append(SCANS_IN_ALL / seconds)
-                reference.append(SCANS_IN_ALL / bare_seconds)
+        rates = in_turn(
+            ROUNDS, "scans/s", measured, lambda number: SCANS_IN_ALL / _bare(pool, source, folder / f"bare{number}")
+        )
     spark.stop()
-    return statistics.median(ours), statistics.median(reference), sizes
+    return (*rates, sizes[-1])
 
 
 def _ours(spark: SparkSession, source: Path, warehouse: Path) -> tuple[float, float]:

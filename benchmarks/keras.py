@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import statistics
 
-from benchmarks import report
+from benchmarks import in_turn, report
 from benchmarks._segmenting import bench
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
@@ -14,11 +13,12 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 def main() -> None:
     """Measure both runtimes in turn and report the medians."""
     with bench("keras") as setup:
-        rates: dict[str, list[float]] = {"openvino": [], "keras": []}
         _ = setup.bundle
-        for number in range(ROUNDS + 1):
-            for runtime, found in rates.items():
-                rate = setup.brain_slices / setup.segment(runtime=runtime)
-                print(f"{f'round {number}' if number else 'warm-up'}: {runtime} {rate:.1f} slices/s", flush=True)
-                found += [rate] if number else []
-    report("keras", statistics.median(rates["openvino"]), statistics.median(rates["keras"]), "slices/s")
+        slices = setup.brain_slices
+        openvino, keras = in_turn(
+            ROUNDS,
+            "slices/s",
+            lambda _: slices / setup.segment(runtime="openvino"),
+            lambda _: slices / setup.segment(runtime="keras"),
+        )
+    report("keras", openvino, keras, "slices/s")

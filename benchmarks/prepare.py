@@ -11,14 +11,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import report
+from benchmarks import in_turn, report
 from benchmarks._real import real_folders
 from segpipe.settings import IngestSettings
 from segpipe.warehouse.runs import record_run
@@ -44,17 +43,15 @@ def main() -> None:
         folder = Path(scratch)
         source = _copies(folder / "source")
         spark = build("benchmark prepare", master=f"local[{PROCESSES}]", extra_conf={"spark.ui.enabled": "false"})
-        ours, reference = [], []
         with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
-            for number in range(ROUNDS + 1):
-                seconds, bare = _ours(spark, source, folder / f"w{number}"), _bare(pool, source)
-                label = f"round {number}" if number else "warm-up"
-                print(f"{label}: ours {seconds:.1f} s, bare loop {bare:.1f} s", flush=True)
-                if number:
-                    ours.append(60 * SCANS / seconds)
-                    reference.append(60 * SCANS / bare)
+            ours, reference = in_turn(
+                ROUNDS,
+                "scans/min",
+                lambda number: 60 * SCANS / _ours(spark, source, folder / f"w{number}"),
+                lambda _: 60 * SCANS / _bare(pool, source),
+            )
         spark.stop()
-    report("prepare", statistics.median(ours), statistics.median(reference), "scans/min")
+    report("prepare", ours, reference, "scans/min")
 
 
 def _copies(folder: Path) -> Path:

@@ -11,9 +11,8 @@ resemble tumours.
 from __future__ import annotations
 
 import os
-import statistics
 
-from benchmarks import report
+from benchmarks import in_turn, report
 from benchmarks._segmenting import bench, benchmark_app
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
@@ -23,12 +22,7 @@ def main() -> None:
     """Measure both sides in turn and report the medians."""
     with bench("segment") as setup:
         bundle, slices = setup.bundle, setup.brain_slices
-        ours, reference = [], []
-        for number in range(ROUNDS + 1):
-            rate, best = slices / setup.segment(), benchmark_app(bundle, bundle.crop)
-            label = f"round {number}" if number else "warm-up"
-            print(f"{label}: ours {rate:.1f} slices/s, benchmark_app {best:.1f} slices/s", flush=True)
-            if number:
-                ours.append(rate)
-                reference.append(best)
-    report("segment", statistics.median(ours), statistics.median(reference), "slices/s")
+        ours, reference = in_turn(
+            ROUNDS, "slices/s", lambda _: slices / setup.segment(), lambda _: benchmark_app(bundle, bundle.crop)
+        )
+    report("segment", ours, reference, "slices/s")

@@ -8,9 +8,8 @@ brain alone.
 from __future__ import annotations
 
 import os
-import statistics
 
-from benchmarks import report
+from benchmarks import in_turn, report
 from benchmarks._segmenting import COHORT, SCANS, bench, benchmark_app
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
@@ -22,12 +21,10 @@ def main() -> None:
         bundle = setup.bundle
         slices, height, width = setup.warehouse.scans(COHORT, ["shape"])["shape"][0].as_py()
         size = [side + -side % bundle.multiple for side in (height, width)]
-        ours, reference = [], []
-        for number in range(ROUNDS + 1):
-            rate, best = 60 * SCANS / setup.segment(), 60 * benchmark_app(bundle, size) / slices
-            label = f"round {number}" if number else "warm-up"
-            print(f"{label}: ours {rate:.2f} scans/min, benchmark_app {best:.2f} scans/min", flush=True)
-            if number:
-                ours.append(rate)
-                reference.append(best)
-    report("segment-scan", statistics.median(ours), statistics.median(reference), "scans/min")
+        ours, reference = in_turn(
+            ROUNDS,
+            "scans/min",
+            lambda _: 60 * SCANS / setup.segment(),
+            lambda _: 60 * benchmark_app(bundle, size) / slices,
+        )
+    report("segment-scan", ours, reference, "scans/min")
