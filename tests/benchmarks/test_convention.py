@@ -1,10 +1,11 @@
 """The last line of a benchmark can be read by a program, and more is always better."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
-from benchmarks import report
+from benchmarks import in_turn, report
 from benchmarks.__main__ import main, names
 from segpipe.errors import SegpipeError
 
@@ -26,6 +27,20 @@ def test_ratio_is_above_one_where_ours_is_better(
     assert match is not None
     assert float(match["ratio"]) == ratio
     assert (match["ours"], match["reference"]) == (f"{ours:g} u", f"{reference:g} u")
+
+
+def test_sides_are_measured_in_turn_and_the_warm_up_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    order: list[str] = []
+
+    def side(name: str, figures: list[float]) -> Callable[[int], float]:
+        return lambda number: (order.append(name), figures[number])[1]
+
+    medians = in_turn(3, "scans/s", side("ours", [100, 4, 9, 5]), side("reference", [0.1, 2, 3, 2.5]))
+    assert medians == (5, 2.5)
+    assert order == ["ours", "reference"] * 4
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "warm-up: ours 100 scans/s, reference 0.1 scans/s"
+    assert second == "round 1: ours 4 scans/s, reference 2 scans/s"
 
 
 @pytest.mark.parametrize("figure", [0.0, -1.0, float("nan"), float("inf")], ids=str)
