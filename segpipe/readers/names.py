@@ -403,6 +403,7 @@ _VISIT_WORD = (
     r"|(?:pre|post|intra|peri|pr[aä]e?|pr[eé]|p[oó]s|voor|na)[ _\-]?"
     r"(?:op|op[eé]ra?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
     r"|therap\w*|biops\w*|resect\w*|interv\w*|immuno\w*|intervention)\d*"
+    r"|c\d{1,2}[_\-]?d\d{1,3}"  # a cycle of treatment and its day
     r"|recurrence|recurrent|rezidiv|progression|relapse|nadir|diagnosis|erstdiagnose|erstuntersuchung"
     r"|(?:first|second|third|last|1st|2nd|3rd|4th|erstes?|zweites?|drittes?|eerste|tweede|derde|prim[ao]|second[ao]|terz[ao]"
     r"|primera?|segund[ao]|terceira?|tercera?|premi[eè]re?|deuxi[eè]me|troisi[eè]me)[ _\-]?"
@@ -750,7 +751,8 @@ def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
     ):
         return (), name  # `study_03_01`: a study, a patient, a visit
     words = _WORD.findall(before)
-    study = words and not has_digit(before) and kind_of(words[-1]) in ("mask", "weak")
+    named = words and not has_digit(before) and visits[0].lower().startswith("stud")
+    study = named and kind_of(words[-1]) in ("mask", "weak")
     return ((), name) if study and (not behind or modality(behind) in MODALITIES) else (visits, rest)
 
 

@@ -56,8 +56,12 @@ _END = re.compile(  # how all names end that `_ENDS` and `_COUNTED_END` fit: mos
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
+_YEAR_ALONE = re.compile(r"19[89]\d|20[0-4]\d")
+_LETTERED = re.compile(
+    r"(?P<base>\D*[^\W\d_]{2})(?P<separator>[_\-. ])(?P<unit>[vmwdy]\d{1,4})", re.IGNORECASE
+)  # `Meier_V1`
 _YEARS = re.compile(r"(?P<base>\D+?)(?P<separator>[_\-. ])(?P<unit>19[89]\d|20[0-4]\d)")  # where names have no number
-_ENDS = (_NUMBERS, _UNIT, _DAY, _EXAM, _LETTER, _YEARS)  # the first that fits a name says what is a visit
+_ENDS = (_NUMBERS, _UNIT, _DAY, _EXAM, _LETTER, _YEARS, _LETTERED)  # the first that fits a name says what is a visit
 _BEFORE = re.compile(r"(?P<unit>[A-Za-z]|[A-Za-z]{0,2}\d{1,2}|(?:aug|run|rep|copy)\d{1,2})[_\-. ](?P<name>.+)", re.I)
 _MADE_AGAIN = re.compile(r"(?:aug|run|rep|copy)\d+", re.I)  # before a name, it makes nobody else of it
 _YEAR_BEFORE = re.compile(r"(?P<unit>19[89]\d|20[0-4]\d)[_\-. ](?P<name>.*[^\W\d_].*\d.*)")
@@ -241,7 +245,7 @@ def _visit_folders(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
     for chain in chains:
         for place in range(len(chain) - 1):
             below[chain[:place]][chain[place]].add(chain[place + 1])
-    levels = {above for above, found in below.items() if all(map(_SHORT.fullmatch, found)) and _hold_the_same(found)}
+    levels = {above for above, found in below.items() if _are_visit_folders(found)}
     if not levels:
         return {}
     return {
@@ -249,6 +253,14 @@ def _visit_folders(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
         for chain in chains
         for place in [n for n in range(len(chain) - 1) if chain[:n] in levels][:1]
     }
+
+
+def _are_visit_folders(found: Mapping[str, Collection[str]]) -> bool:
+    """Whether folders are short and hold the same patients; of letters for visits, whatever these are called."""
+    if all(map(VISIT_LETTER.fullmatch, found)):
+        counts = Counter(name for names in found.values() for name in names)
+        return len(found) > 1 and max(counts.values()) > 1
+    return all(map(_SHORT.fullmatch, found)) and _hold_the_same(found)
 
 
 def _visit_prefixes(chains: Collection[Chain]) -> tuple[dict[Chain, tuple[Chain, str]], list[str]]:
@@ -428,6 +440,8 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
         return repeats < 2 and not owned
     if is_counted(word) and len(siblings) <= _FEW and not is_group(parent):
         return False
+    if len(siblings) <= _FEW and all(map(_YEAR_ALONE.fullmatch, siblings)) and not is_group(parent):
+        return False
     if not owned:  # `Meier2019/1`, `Kunz2019/1` may be visits, which cannot leak; `WMH2017/1`, …, `WMH2017/20` are not
         return not (shared and parents > 1 and len(siblings) <= _FEW and _DATED_NAME.fullmatch(parent))
     if VISIT_LETTER.fullmatch(word):
@@ -439,7 +453,7 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
     if (_SHORT_DATE.fullmatch(word) and _are_days(siblings)) or _are_counted(siblings, parents):
         return False
     if shared:
-        return _end_digits(word) > max(_digits(parent), 2)
+        return _end_digits(word) > max(_digits(parent), 2) and not _YEAR_ALONE.fullmatch(word)
     counted = all(re.fullmatch(r"0?\d", one) for one in siblings)
     return not (is_person(parent) or (is_generic(parent) and counted))
 
@@ -703,6 +717,7 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     if all(map(_EXAM_NUMBER.fullmatch, units)):  # number of a patient, number of an examination
         return len(set(units)) == len(units) and all(len(found) <= _FEW for found in bases.values())
     sites = any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found)
+    sites = sites and not all(map(_YEAR_ALONE.fullmatch, units))
     named = all(_PATIENT.search(base[-1]) or not has_digit(base[-1]) for base in bases)
     if sites and not (named or _begin_with_visits(bases)):
         return False  # 01-001, 02-001 are patients of two sites

@@ -122,3 +122,69 @@ def test_three_patients_are_read_in_every_tree() -> None:
         read = reading(list(paths), {path: path for path in paths})
         people = {one[0] for one in read.values() if isinstance(one, tuple)}
         assert len(people) == (2 if kind in ("numbers behind", "counted") else 3), kind
+
+
+PEOPLE = (
+    ("GB101", "GB102", "GB117"),
+    ("UKE-01-012", "UKE-01-019", "UKE-02-026"),
+    ("NEURO_2019_004", "NEURO_2019_005", "NEURO_2020_006"),
+    ("TCGA-06-0119", "TCGA-06-0122", "TCGA-12-0616"),
+    ("Patient 3", "Patient 4", "Patient 11"),
+    ("sub-01", "sub-02", "sub-07"),
+    ("Meier_Anna", "Schulz_Bert", "Kowalski_Eva"),
+)
+VISITS = (
+    ("V1", "V2"),
+    ("Y0", "Y1"),
+    ("baseline", "month06"),
+    ("2019-03-04", "2020-01-12"),
+    ("20190304", "20200112"),
+    ("2018", "2020"),
+    ("preop", "postop"),
+    ("day0", "day90"),
+    ("scan1", "scan2"),
+    ("BL", "FU1"),
+    ("0M", "12M"),
+    ("MR1", "MR2"),
+    ("C1D1", "C3D1"),
+    ("visitA", "visitB"),
+    ("ses-1", "ses-2"),
+)
+PLACES = (
+    "<p>/<v>/<w>",
+    "<p>/<v>/<p>_<v>_<w>",
+    "<p>/<v>/<p>_<w>",
+    "<p>/<v>/<w>/<w>",
+    "<p>_<v>/<w>",
+    "<p>_<v>_<w>",
+    "<p>-<v>/<p>-<v>_<w>",
+    "<p>/<p>_<v>_<w>",
+    "<p>/<p>_<v>/<w>",
+    "<p>/<v>_<w>",
+    "<p>/<w>_<v>",
+    "<p>_<w>_<v>",
+    "<p>/<w>/<v>",
+    "<p>/<w>/<p>_<v>",
+    "<w>/<p>_<v>",
+    "<v>/<p>/<w>",
+    "<v>/<p>_<w>",
+    "<v>/<w>/<p>",
+    "data/<p>/MRI/<v>/nifti/<w>",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("visits", VISITS, ids=lambda visits: visits[0])
+def test_visits_are_told_wherever_they_stand(place: str, visits: tuple[str, str]) -> None:
+    for people in PEOPLE:
+        ours = [(p, v) for p in people for v in visits if (p, v) != (people[2], visits[1])]
+        files = {
+            f"{place.replace('<p>', p).replace('<v>', v).replace('<w>', word)}.nii.gz": (p, v, word)
+            for p, v in ours
+            for word in ("T1", "FLAIR", "seg")
+        }
+        read = reading([*files], {path: path for path in files})
+        for path, (p, v, word) in files.items():
+            mine = frozenset(one for one, (whose, _, _) in files.items() if whose == p)
+            beside = frozenset(one for one in mine if files[one][1] == v)
+            assert read[path] == (mine, beside, "mask" if word == "seg" else word), (people[0], path)

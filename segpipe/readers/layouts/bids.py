@@ -92,6 +92,8 @@ _NATIVE = "native"
 _SPACES = re.compile(r"orig|individual|native|t1w?|t2w?|flair|subject|scanner|anat", re.IGNORECASE)
 _UNIFORM = {"unit1": "T1"}
 _OWN_NAME = ("mp2rage", "flash", "t2starw", "t2star", "inplanet1", "inplanet2")  # suffixes that say no weight of ours
+_SUFFIX = re.compile(r"(?:T[12]|PD|PDT2|T2star)w|(?:T[12]|T2star)(?:map|rho)|UNIT1|MP2RAGE|inplaneT[12]", re.IGNORECASE)
+_DESCRIPTION = re.compile(r"(?:.*/)?(?:dataset_description\.json|participants\.tsv)")
 _TEMPLATE = re.compile(r"tpl-[^_/]+(?:_.+)?", re.IGNORECASE)
 
 
@@ -127,7 +129,8 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     beside: dict[str, set[str]] = defaultdict(set)
     for name in names:
         beside[name.subject].add(stem(name.entry.name))
-    if not any(_image_role(name) or _mask_role(name) for name in names):
+    follows = named or any(map(_follows_bids, names)) or any(map(_DESCRIPTION.fullmatch, entries))
+    if not (follows and any(_image_role(name) or _mask_role(name) for name in names)):
         return Claim(taken={*templates}, ignored=templates)
     maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
     made = {name.entry.path for name in maps}
@@ -139,6 +142,11 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     scans = [scan if scan.files[-1].role != MASK else _with_convention(scan) for scan in scans]
     taken = {path for name in names for path in (name.entry.path, *_others(name.entry, companions))}
     return Claim(scans, rejected, taken | templates.keys(), templates | ignored, told)
+
+
+def _follows_bids(name: _Name) -> bool:
+    """Whether a folder, an entity or the suffix is of BIDS: elsewhere `sub-01` is a name as others are."""
+    return bool(name.datatype or name.inside.lower() == "anat" or name.entities or _SUFFIX.fullmatch(name.suffix))
 
 
 def _is_template(entry: Entry) -> bool:

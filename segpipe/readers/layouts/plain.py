@@ -81,7 +81,7 @@ _NUMBER = re.compile(r"\d+")
 _NUMBER_LAST = re.compile(
     r"(?P<what>.*[^\W\d_][^_\-. ]*)[_\-. ](?P<number>[A-Za-z]{0,6}\d+(?:_\d{5,})?)(?:[_\-. ](?P<rest>\D+))?"
 )
-_CODE_LAST = re.compile(r".*[^\W\d_][^_\-. ]*[_\-. ](?P<code>[A-Za-z]{0,2}\d{1,4}|[a-h])")
+_CODE_BESIDE = re.compile(r"[A-Za-z]{0,4}\d{1,4}|[A-Za-z]{1,4}|early|late|first|second|third", re.IGNORECASE)
 _SERIES = re.compile(r"(?:s|se|ser|series|e|echo|r|run|acq|im|img|ch)\d+|[cip]\d", re.IGNORECASE)
 _FILLED = re.compile(r"(?<!\d)0\d\d+(?!\d)")  # a number that counts people, in three digits or more
 _CODE = re.compile(r"[A-Za-z]{1,2}\d{2,4}|\d{2,4}[A-Za-z]")  # what a visit may be called, and a patient
@@ -220,7 +220,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     found = _shown([_found(read, persons[read.chain], origin) for read in reads])
     found, spelled = _of_one_spelling(found)
     told += spelled
-    found, behind = _visited_by_end(_visited_by_folder(found))
+    found, behind = _visited_by_word(_visited_by_folder(found))
     told += behind
     kept, lost = _with_images(found)
     kept, parts = _without_parts(kept)
@@ -863,6 +863,7 @@ def _timed(read: Read, folders: bool, names: bool) -> Read:
     place = _place(read.folder)
     if folders and place.timepoint:
         visits = _visits(visits, (place.timepoint,))
+        read = read._replace(chain=tuple(name for name in read.chain if name != place.timepoint))
     match = _timepoint(read.word.tail)
     if names and match and _role_of_rest(match):
         return read._replace(visits=_visits(visits, (match[1],))).saying(said=describe(match["rest"]), own=True)
@@ -1022,7 +1023,8 @@ def _of_numbers_behind(reads: list[Read]) -> tuple[list[Read], list[str]]:
         for place, where in ((above, name), (read.folder, stem(read.rows[0][0]))):
             if one := _numbered(place, where):
                 found[id(read)] = one
-                held[place][one] |= {*read.words.roles}
+                if one.role != MASK:  # masks of parts may be numbered too
+                    held[place][one] |= {*read.words.roles}
                 break
     people = {one for numbers in held.values() if _are_patients(numbers, len(held) < 2) for one in numbers}
     numbers: dict[Chain, set[str]] = defaultdict(set)
@@ -1030,7 +1032,8 @@ def _of_numbers_behind(reads: list[Read]) -> tuple[list[Read], list[str]]:
         numbers[one.owner].add(one.number)
     times = Counter(number for several in numbers.values() for number in several)
     visits = len(numbers) > 1 and max(times.values()) > 1 and max(map(len, numbers.values())) <= _FEW
-    named = {read: one for read, one in found.items() if one in people}
+    known = {one._replace(role="") for one in people}
+    named = {read: one for read, one in found.items() if one._replace(role="") in known}
     reads = [_with_number(read, named[id(read)], visits) if id(read) in named else read for read in reads]
     if visits:
         return reads, [as_visits(times, "numbers behind kinds of images")]
@@ -1052,7 +1055,7 @@ def _numbered(place: str, name: str) -> _Numbered | None:
     if not code.isdecimal() and (kind_of(code) != "id" or VISIT_LETTER.fullmatch(code) or _SERIES.fullmatch(code)):
         return None
     parts, said = _described(match["what"])
-    if said.role in (None, MASK, BRAIN) or has_digit(parts.text):
+    if said.role in (None, BRAIN) or has_digit(parts.text):
         return None
     return _Numbered(_place(place).chain, parts.text, said.role or "", match["number"])
 
@@ -1223,10 +1226,10 @@ def _visited_by_folder(found: list[_Item]) -> list[_Item]:
     return [item._replace(visits=_visits(item.visits, (name,))) if name else item for item, name in places]
 
 
-def _visited_by_end(found: list[_Item]) -> tuple[list[_Item], list[str]]:
-    """Images of one kind whose names end in what several kinds of images share are of several visits.
+def _visited_by_word(found: list[_Item]) -> tuple[list[_Item], list[str]]:
+    """Images of one kind beside whose words stands one that several kinds of images share are of several visits.
 
-    So are `T1_1`, `T2_1`, `T1_2` and `T2_2`; behind a letter for visits, as in `T1_V1` and `T1_V2`, one kind is enough.
+    So are `T1_1`, `T2_1`, `T1_2` and `T2_2`, or `SCR_T1`, …; of letters for visits, as in `T1_V1`, one kind is enough.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
     for item in found:
@@ -1234,7 +1237,7 @@ def _visited_by_end(found: list[_Item]) -> tuple[list[_Item], list[str]]:
     ends: dict[tuple[str, tuple[str, ...]], Collection[str]] = {}
     for key, items in groups.items():
         roles = [role for item in items for role in item.read.words.roles if role in MODALITIES]
-        if len({*roles}) < len(roles) and (codes := _visits_behind(items)):
+        if len({*roles}) < len(roles) and (codes := _visits_beside(items)):
             ends[key] = codes
     if not ends:
         return found, []
@@ -1244,18 +1247,18 @@ def _visited_by_end(found: list[_Item]) -> tuple[list[_Item], list[str]]:
         for one in _items([item]) if mine else [item]:
             last = [word for word in _WORD.findall(stem(one.entry.name)) if word in mine][-1:] if mine else []
             result.append(one._replace(visits=_visits(one.visits, tuple(last))))
-    return result, [as_visits({code for codes in ends.values() for code in codes}, "words behind kinds of images")]
+    return result, [as_visits({code for codes in ends.values() for code in codes}, "words beside kinds of images")]
 
 
-def _visits_behind(items: Iterable[_Item]) -> Collection[str]:
-    """What the names of a patient's images end in, if it tells visits apart; else nothing."""
+def _visits_beside(items: Iterable[_Item]) -> Collection[str]:
+    """The words beside those for what a patient's images are, if they tell visits apart; else nothing."""
     roles: dict[str, list[str]] = defaultdict(list)
     for item in _items(items):
         if item.said.role in MODALITIES:
-            match = _CODE_LAST.fullmatch(stem(item.entry.name))
-            if not match or _SERIES.fullmatch(match["code"]) or kind_of(match["code"]) not in ("id", "number"):
+            codes = [word for word in _WORD.findall(item.read.word.tail) if kind_of(word) in ("id", "number")]
+            if len(codes) != 1 or _SERIES.fullmatch(codes[0]) or not _CODE_BESIDE.fullmatch(codes[0]):
                 return ()
-            roles[match["code"]].append(item.said.role)
+            roles[codes[0]].append(item.said.role)
     apart = all(len(kinds) == len({*kinds}) for kinds in roles.values())
     letters = all(VISIT_LETTER.fullmatch(code) for code in roles)
     several = 1 < len(roles) <= MANY and apart and (letters or min(map(len, roles.values())) > 1)
