@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +25,20 @@ def run_at_import(statements: list[ast.stmt]) -> Iterator[ast.Import | ast.Impor
 
 
 def imported(module: str) -> set[str]:
-    """The modules of ours that a module needs to be there; a package that holds it is on its way already."""
+    """The modules of ours that a module needs to be there, with the packages that hold them.
+
+    A package that holds `module` is on its way already, so it counts only if a name of its own is taken from it.
+    """
     names: set[str] = set()
     for one in run_at_import(ast.parse((ROOT / MODULES[module]).read_text("utf-8")).body):
         if isinstance(one, ast.Import):
             names.update(alias.name for alias in one.names)
         else:
-            names.update([str(one.module), *(f"{one.module}.{alias.name}" for alias in one.names)])
-    return {name for name in names & set(MODULES) if name != module and not module.startswith(f"{name}.")}
+            inside = [f"{one.module}.{alias.name}" for alias in one.names]
+            names.update(name if name in MODULES else str(one.module) for name in inside)
+    holders = {holder for name in names for holder in itertools.accumulate(name.split("."), "{}.{}".format)}
+    on_their_way = {holder for holder in holders if f"{module}.".startswith(f"{holder}.")}
+    return (names | holders - on_their_way) & set(MODULES) - {module}
 
 
 def test_no_circle_of_imports_runs_at_import() -> None:
