@@ -51,8 +51,8 @@ def _print_plan(settings: IngestSettings) -> int:
 
 
 def check(settings: IngestSettings) -> None:
-    """Refuse a source that is not there, a warehouse that cannot be written, a subject key that can be guessed, a label
-    convention that is none, and --prepare without the packages that it needs.
+    """Refuse a source that is not there, a warehouse that cannot be written, a subject key that can be guessed,
+    an unknown label convention, and --prepare without the packages that it needs.
     """
     from segpipe.readers.naming import naming_of
 

@@ -34,7 +34,7 @@ def run(settings: SegmentSettings, context: Context) -> int:
 
 
 def check(settings: SegmentSettings) -> None:
-    """Refuse what is not there or cannot be written, a label convention that is none, a folder that is no model, DICOM
+    """Refuse what is not there or cannot be written, an unknown label convention, a folder that is no model, DICOM
     SEG without its DICOM, and --prepare without the packages that it needs.
     """
     if settings.label_convention is not None:

@@ -157,8 +157,8 @@ def hausdorff_percentile_mm(
 def _percentile_mm(points: np.ndarray, others: np.ndarray, spacing_mm: Sequence[float], percent: float) -> float:
     """The percentile of the distances from `points` to the nearest of `others`, both indices (3, n), mm.
 
-    Of many points only those are looked up that may be at the percentile: no distance differs from that of another
-    point by more than the points are apart, so that one point of each cell of a coarse grid tells of the others there.
+    Of many points only those that may be at the percentile are looked up. The distances of two points differ by no more
+    than the points are apart, so one point in each cell of a coarse grid bounds the others there.
     """
     from scipy.spatial import cKDTree
 

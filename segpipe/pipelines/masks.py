@@ -99,7 +99,7 @@ def _at_hand(warehouse: Store, job: SegmentJob[Place], candidates: Sequence[Cand
         if row is not None and index[scan_id]["fingerprint"] != predicted.fingerprint:
             row = None
         if row is None and isinstance(job, StoredJob):
-            continue  # it has left the tables, or was ingested anew, since the plan was made
+            continue  # it has left the tables, or was ingested again, since the plan was made
         found.append(MaskScan(predicted, one.place, row))
     return found
 

@@ -41,7 +41,7 @@ def with_conventions(spark: SparkSession, warehouse: Store, job: IngestJob, list
 
 
 def as_user_says(listing: Listing, wanted: str) -> Listing:
-    """The listing with the label convention that the user names. Raises UsageError or NotFound if it is none."""
+    """The listing with the label convention that the user names. Raises UsageError or NotFound if it is unknown."""
     return replace(listing, scans=labels.with_convention(listing.scans, user_convention(wanted)))
 
 

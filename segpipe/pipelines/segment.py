@@ -259,7 +259,7 @@ def plan_stored(warehouse: Store, job: StoredJob, known: Mapping[str, str], over
     """Sort the scans of the tables into done, unfit and to do.
 
     What is done before stays in the part that holds it. `known` has the reasons by fingerprint of what stands in
-    quarantine; a scan that the model could take is tried again all the same.
+    quarantine; a scan that the model could take is tried again nevertheless.
     """
 
     def is_known_bad(one: Candidate[ScanPlace]) -> bool:

@@ -399,7 +399,7 @@ def _clipped(head: Head) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray, grid: Grid, spacing_mm: float) -> np.ndarray:
-    """Values without detail that a grid of `spacing_mm` cannot hold; untouched where that is about their own."""
+    """Values without detail that a grid of `spacing_mm` cannot hold; unchanged if their own grid is about as coarse."""
     from scipy.ndimage import gaussian_filter
 
     sigma = np.where(grid.spacing_mm * _COARSER < spacing_mm, _SIGMA * spacing_mm / grid.spacing_mm, 0)

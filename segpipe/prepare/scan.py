@@ -276,7 +276,7 @@ def _usable(raws: Sequence[Raw]) -> tuple[dict[str, Brain], dict[str, BadInput]]
 
 
 def _own_checks(brain: Brain, grid: Grid, role: str) -> list[Check]:
-    """What tells of one modality whether its own image shows a whole brain."""
+    """Checks of one modality: does its own image show a whole brain?"""
     return [
         check("brain_volume_ml", brain.mask.sum() * grid.voxel_ml, role),
         check("main_part", brain.main_part, role),
@@ -338,7 +338,7 @@ def _brain(one: Raw) -> Brain:
 
 
 def _checks(brains: Mapping[str, Brain], main: Head, to_reference: np.ndarray) -> list[Check]:
-    """Those of the reference beside the atlas, and the worst of what each modality tells of itself."""
+    """The checks of the reference against the atlas, and the worst of the checks of each modality's own image."""
     template = atlas.head()
     volume = main.brain.sum() * main.grid.voxel_ml
     edges = {role: checks.brain_at_edge(brain.mask) for role, brain in brains.items()}

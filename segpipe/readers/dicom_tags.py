@@ -172,7 +172,7 @@ class Elements:
         return tuple(part.strip().upper() for part in text.split("\\")) if text else ()
 
     def numbers(self, name: str) -> tuple[float, ...]:
-        """The values of an element as numbers; what is none is left out."""
+        """The values of an element as numbers; anything else is left out."""
         raw = self.values.get(name, b"")
         order = "<" if self.little else ">"
         if name in _SHORTS:

@@ -1,7 +1,7 @@
 """The files of an archive, folder by folder: an object for a file is made where somebody asks for it.
 
-Thousands of folders hold files that are called alike but for the folder's own name. How they go on behind it is one
-object for all of them (`Ends`), so what follows from it is found once.
+Thousands of folders hold files whose names differ in the folder's own name alone. What follows behind that name is one
+object for all of them (`Ends`), so it is looked at once.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def precision(bundle: Bundle) -> str:
-    """The precision that the network was trained in; no other is to be had. ModelError for an adopted network."""
+    """The precision that the network was trained in; there is no other. ModelError for an adopted network."""
     bundle.must_be_trained_here("run in Keras")
     return str(bundle.network["precision"])
 

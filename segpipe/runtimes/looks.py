@@ -124,7 +124,7 @@ class DoubtfulPredictor(SlicewisePredictor):
                 sums[index] += answers[index, axes]
 
     def _decided(self, probability: np.ndarray, inside: tuple[slice, slice]) -> Outputs:
-        """What the network itself tells of slices, from the mean of its looks (N, h, w, R)."""
+        """What the network itself says about slices, from the mean of its looks (N, h, w, R)."""
         labels = to_labels(probability > np.asarray(self.threshold, np.float32), self.convention)
         counted = probability[:, inside[0], inside[1]]
         members = to_regions(labels, self.convention)[:, inside[0], inside[1]]

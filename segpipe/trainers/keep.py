@@ -98,7 +98,7 @@ def _kept(plan: "TrainPlan", newest: "Checkpoint") -> "Checkpoint":
 
 
 def _kept_epoch(meta: "Mapping[str, Any]", epochs: int) -> int:
-    """The epoch whose weights become the model, of a training of so many that has ended.
+    """The epoch whose weights become the model, once a training of that many has ended.
 
     It is the last, when the learning rate has come down, as in nnU-Net (Isensee et al. 2021, doi
     10.1038/s41592-020-01008-z): on a few patients who validate, it is chance that makes one epoch the best. Where

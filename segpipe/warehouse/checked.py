@@ -251,7 +251,7 @@ def open_part(fs: AbstractFileSystem, path: str) -> Iterator[Reader]:
 def _arrow(where: str) -> Iterator[None]:
     """Turn what Arrow says of broken content into TableError; faults of the file system stay what they are.
 
-    What an object store refuses is a StorageError, because Arrow tells of it without an errno, as of what is broken.
+    What an object store refuses is a StorageError, because Arrow reports it without an errno, like broken content.
     """
     try:
         yield

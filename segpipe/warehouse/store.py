@@ -118,7 +118,7 @@ class Store:
         return {name: (found[name].st_size, found[name].st_mtime_ns) for name in names if name in found}
 
     def _states(self, table_name: str) -> dict[str, os.stat_result]:
-        """What a local disk tells of each file in a table's folder, those left out that are moved aside meanwhile."""
+        """What a local disk says of each file in a table's folder, without those that are moved aside meanwhile."""
         found = {}
         with contextlib.suppress(FileNotFoundError), os.scandir(self.path(table_name)) as entries:
             for entry in entries:

@@ -115,7 +115,7 @@ class Labelled:
         unseen: bool,
         patient: str = "",
     ) -> Labelled:
-        """`truth` (slices, rows, columns) is in the convention `known`, which tells of the regions of `mine`."""
+        """`truth` (slices, rows, columns) is in the convention `known`, which states the regions of `mine`."""
         places = [known.region_names.index(region) for region in mine.regions]
         tally = levels.tally(to_regions(truth, known)[..., places].astype(bool), unseen, patient)
         return cls(levels, tally, region_runs(truth, known.regions), voxel_ml)
@@ -199,7 +199,7 @@ def _tells(sample: Sample, mine: LabelConvention) -> LabelConvention | None:
 def prober(
     contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int
 ) -> TiledPredictor | SlicewisePredictor:
-    """A predictor that tells probabilities, of a bundle whose IR is `contents`; a 2D one is converted anew for it."""
+    """A predictor that gives probabilities, for a bundle whose IR is `contents`; a 2D one is converted again for it."""
     if bundle.network["dimensions"] != 3:
         contents = convert(load_keras(bundle), bundle, with_probability=True)
     found = on_ir(contents, bundle, threads, precision, batch_size)
