@@ -373,7 +373,7 @@ def _outer_units(
             # what repeats below several and shows less is no patient: FreeSurfer's `bert/mri/orig/001`
             numbers = (extra and shared) or (owns(owner) and (extra or _tells_series_apart(siblings)))
             visited = len(use.visits) > 1 or (use.roles and not use.bare and not word.isdecimal())
-            if base[-1].isdecimal() and visited and (word.isdecimal() or _INITIALS.fullmatch(word)):
+            if not numbers and base[-1].isdecimal() and visited and (word.isdecimal() or _INITIALS.fullmatch(word)):
                 continue  # `101/101-001/Week12`, `101/101_AB/m12`: the visits stand below already
             if word.isdecimal() and parted[chain] and several:
                 continue  # `uvm1/uvm1_03_01`: visits stood behind it

@@ -1344,3 +1344,22 @@ class TestPublishedLayouts:
     def test_people_without_numbers_in_folders_around_all(self, tmp_path: Path) -> None:
         paths = expand("data_of_us/zenodo_7890123/<p>/T1.nii", p=("anna", "bert"))
         assert {*visits(read(tmp_path, *paths))} == {"anna", "bert"}
+
+    def test_series_below_studies_of_a_numbered_patient_are_its(self, tmp_path: Path) -> None:
+        people = {
+            "12345678": ("1.2.840.113619.2.1.1.621", "1.2.840.113619.2.1.1.777"),
+            "12349999": ("1.2.840.10.4.5.6",),
+        }
+        paths = [f"{p}/{uid}/{w}.nii" for p in people for uid in people[p] for w in ("003_t1_mprage", "004_t2_flair")]
+        assert visits(read(tmp_path, *paths)) == {p: {*uids} for p, uids in people.items()}
+
+    def test_a_mask_of_channels_may_be_called_as_masks_are(self, tmp_path: Path) -> None:
+        cases = ("MSSEG2_013", "MSSEG2_015")
+        paths = expand("D1_MS/imagesTr/<p>_<c>.nii", "D1_MS/labelsTr/<p>.nii", p=cases, c=("0000", "0001"))
+        assert [scan.files[-1].role for scan in read(tmp_path, *paths).scans] == [MASK, MASK]
+
+    def test_a_lesion_before_the_suffix_of_an_image_that_is_there_makes_a_mask(self, tmp_path: Path) -> None:
+        paths = expand("sub-01/anat/sub-01_<w>.nii", w=("T1w", "FLAIR", "lesion_FLAIR"))
+        assert sorted(roles(read(tmp_path, *paths)).values()) == ["FLAIR", "T1", MASK]
+        alone = read(tmp_path / "alone", *expand("sub-01/anat/sub-01_<w>.nii", w=("T1w", "lesion_FLAIR")))
+        assert sorted(roles(alone).values()) == ["FLAIR", "T1"]

@@ -135,7 +135,7 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
     made = {name.entry.path for name in maps}
     datasets = _datasets(archive, entries)
-    names = _visited_by_folder(names)
+    names = _visited_by_folder(_shown(names))
     found, ignored, told = _understood([name for name in names if name.entry.path not in made], datasets)
     ignored |= {name.entry.path: BRAIN for name in maps}
     scans, rejected = gather(found, "bids", companions)
@@ -230,6 +230,18 @@ def _visited_by_folder(names: list[_Name]) -> list[_Name]:
     return [
         replace(name, session=name.inside)
         if (name.root, name.subject) in visited and name.session == "1" and name.inside
+        else name
+        for name in names
+    ]
+
+
+def _shown(names: list[_Name]) -> list[_Name]:
+    """Files such as `sub-01_lesion_FLAIR` are masks where the subject has that `FLAIR` too."""
+    plain = {(name.root, name.subject, name.session, name.suffix.lower()) for name in names if not name.words}
+    return [
+        replace(name, suffix=MASK)
+        if (name.root, name.subject, name.session, name.suffix.lower()) in plain
+        and any(kind_of(word) in ("weak", "mask") for word in name.words)
         else name
         for name in names
     ]

@@ -703,6 +703,9 @@ def _read(path: str, row: Row, place: Place) -> Read:
         word = Word(said, True, place.weak)
         return Read(path, (row,), (*place.chain, channel["case"]), place.visits, Words((word,)))
     parts, said = _described(rest)
+    if place.channels and place.mask and has_digit(rest) and not (parts.text or parts.visits):
+        word = Word(place.said or Said(MASK), True, place.weak)
+        return Read(path, (row,), (*place.chain, rest), place.visits, Words((word,)))  # `labelsTr/MSSEG2_013`
     if repeated and any(map(owns, place.chain)) and not has_digit(parts.text) and _describes(repeated[-1], parts, said):
         parts = replace(parts, text="", tail=whole)  # `T1w/T1w_acpc`, `US/US-after`
         said = describe(whole)
