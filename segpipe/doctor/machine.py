@@ -211,7 +211,7 @@ for name, module in (
         print(f"{name}|bad|{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", flush=True)
 """
 
-_BUILT = f"install g++ and make, then {SETUP}; all other trainers work without it"
+_BUILT = f"{SETUP}; it needs g++ and make, and the other trainers work without Horovod"
 
 
 def _brought_by(extra: str) -> str:
