@@ -13,7 +13,7 @@ import numpy as np
 from segpipe.core import brightness, cleaning, cutting, evidence
 from segpipe.core.brightness import Found, Least, Passing, channels_of
 from segpipe.core.cleaning import Choice, PredictedScan
-from segpipe.core.cutting import Levels, Tally, Threshold
+from segpipe.core.cutting import Levels, Tally
 from segpipe.core.evidence import Evidence
 from segpipe.core.patients import LEAST_PATIENTS, patient_numbers
 from segpipe.core.prediction import Sample
@@ -157,26 +157,11 @@ def decisions(
         scans = [scan.without_dull(mine, bounds) for scan in scans]
     cuts = cutting.choose([scan.tally for scan in scans], mine, trained) if cut and scans else {}
     at = [cuts[region].threshold if cuts else trained for region in mine.regions]
-    choices: dict[str, Choice] = {}
-    held: dict[str, Evidence] = {}
-    if clean and (spaced := [scan for scan in scans if scan.voxel_ml]):
-        found = [
-            PredictedScan.of(scan.levels.labels(at, mine), scan.truth, scan.voxel_ml, scan.tally.patient)
-            for scan in spaced
-        ]
-        held = evidence.choose(found, mine)
-        shares = {region: one.share for region, one in held.items()}
-        choices = cleaning.choose(
-            [replace(scan, labels=evidence.keep_supported(scan.labels, mine, shares)) for scan in found], mine
-        )
-    told: dict[str, Mapping[str, Threshold | Choice | Evidence | Least]] = {
-        "brightness": lit,
-        "thresholds": cuts,
-        "cleaning": choices,
-        "evidence": held,
-    }
+    held, choices = _left_out(scans, at, mine) if clean else ({}, {})
     figures: dict[str, Any] = {
-        name: {region: asdict(one) for region, one in many.items()} for name, many in told.items() if many
+        name: {region: asdict(one) for region, one in many.items()}
+        for name, many in (("brightness", lit), ("thresholds", cuts), ("cleaning", choices), ("evidence", held))
+        if many
     }
     if cuts and not any(scan.tally.unseen for scan in scans):
         figures["undecided"] = "no labelled patient of the validation, so that each region is cut as it was trained"
@@ -188,6 +173,23 @@ def decisions(
         bounds,
         figures,
     )
+
+
+def _left_out(
+    scans: Sequence[Labelled], at: Sequence[float], mine: LabelConvention
+) -> tuple[dict[str, Evidence], dict[str, Choice]]:
+    """What a part of a region must hold, and how large it must be, for regions that are cut `at` these thresholds."""
+    found = [
+        PredictedScan.of(scan.levels.labels(at, mine), scan.truth, scan.voxel_ml, scan.tally.patient)
+        for scan in scans
+        if scan.voxel_ml
+    ]
+    if not found:
+        return {}, {}
+    held = evidence.choose(found, mine)
+    shares = {region: one.share for region, one in held.items()}
+    supported = [replace(scan, labels=evidence.keep_supported(scan.labels, mine, shares)) for scan in found]
+    return held, cleaning.choose(supported, mine)
 
 
 def _tells(sample: Sample, mine: LabelConvention) -> LabelConvention | None:
