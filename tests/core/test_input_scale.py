@@ -13,6 +13,7 @@ CASES = {
     "z, the rest 0": (Scaling("zscore", "non-zero", "zero"), np.array([0.0, -3, -1, 1, 3]) / np.sqrt(5)),
     "z over the brain": (Scaling("zscore", "brain"), (VALUES - 3) / 2),
     "percentiles": (Scaling("percentiles", low=25, high=75), (VALUES - 2) / 4),
+    "percentiles of what is not 0": (Scaling("percentiles", "non-zero", low=0, high=100), (VALUES - 2) / 6),
     "percentiles, clipped": (Scaling("percentiles", low=25, high=75, clip=True), np.array([0, 0, 0.5, 1, 1])),
     "range": (Scaling("range", low=0, high=4, to_low=-1, to_high=1), VALUES / 2 - 1),
     "fixed": (Scaling("fixed", low=1, high=6, mean=2, std=2), np.array([-0.5, 0, 1, 2, 2])),

@@ -24,6 +24,7 @@ def network(
     whole_numbers: bool = False,
     cast: bool = False,
     channels_last: bool = False,
+    one_at_a_time: bool = False,
     operator: tuple[str, str] | None = None,
 ) -> Path:
     """Write a network that mixes channels with `weights` (K, C) voxel by voxel, on any patch or on a fixed one.
@@ -31,7 +32,8 @@ def network(
     Then, where asked for: what is `added` (K, *patch); instance normalisation; a way over a grid that is 2 ** `pooled`
     times coarser, whose answer is dropped, but whose edges must fit; an `activation`; a `cast` to float16 and back; a
     custom `operator`, domain and name. `external` is where the weights are said to stand. The input is uint8 where it
-    is to be `whole_numbers`, and has its channels behind the patch where these are to be `channels_last`.
+    is to be `whole_numbers`, and has its channels behind the patch where these are to be `channels_last`. Without free
+    axes for the batch inside it takes windows `one_at_a_time`.
     """
     classes, channels = weights.shape
     axes = list(patch) or [f"d{axis}" for axis in range(dimensions)]
@@ -64,6 +66,9 @@ def network(
         then("Gather", "second", axis=1)
     if activation:
         then(activation, **({"axis": 1} if activation == "Softmax" else {}))
+    if one_at_a_time:
+        values.append(numpy_helper.from_array(np.array([1, classes, *patch], np.int64), "shape"))
+        then("Reshape", "shape")
     if cast:
         then("Cast", to=TensorProto.FLOAT16)
         then("Cast", to=TensorProto.FLOAT)

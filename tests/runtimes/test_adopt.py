@@ -110,6 +110,55 @@ def test_sigmoid_over_regions_in_the_order_of_the_card(tmp_path: Path, scan: Sca
     assert found.max_probability["tumour_core"] == pytest.approx(core.max(), abs=1e-5)
 
 
+def test_sigmoid_over_labels_takes_the_likeliest_label_of_a_region(tmp_path: Path, scan: Scan) -> None:
+    path = network(tmp_path / "n.onnx", SIGMOID)
+    content = card(output__activation="sigmoid", output__channels=LABELS[1:])
+    found = segmented(adopted(path, content), *scan)
+    necrotic, oedema, enhancing = 1 / (1 + np.exp(-np.einsum("kc,cshw->kshw", SIGMOID, scaled(scan[0]))))
+    core = np.maximum(necrotic, enhancing) > 0.5
+    wanted = np.where(enhancing > 0.5, 4, np.where(core, 1, np.where(oedema > 0.5, 2, 0)))
+    assert len(np.unique(wanted)) == 4
+    assert (found.labels == wanted).mean() > 0.999
+
+
+def clipped(least: float, **changes: Any) -> dict[str, Any]:
+    """A card by which FLAIR from 0 to 100 becomes 0 to 1, and a lesion is where that is above `least`."""
+    content = card(**changes)
+    content["normalisation"] = {"method": "range", "low": 0, "high": 100, "clip": True}
+    content["output"] = {"activation": "sigmoid", "convention": "binary", "channels": ["lesion"]}
+    content["output"]["threshold"] = float(1 / (1 + np.exp(-least)))
+    return content
+
+
+def test_stored_values_are_scaled_first(tmp_path: Path) -> None:
+    """What is stored means half of it, less 40."""
+    path = network(tmp_path / "n.onnx", np.array([[0, 0, 0, 1.0]]))
+    channels = [np.arange(4 * 8 * 40, dtype=np.int16).reshape(4, 8, 40) % 400] * 4
+    found = segmented(adopted(path, clipped(0.601)), channels, scan_input(channels, 0.5, -40.0))
+    np.testing.assert_array_equal(found.labels, channels[0] * 0.5 - 40 > 60.1)
+
+
+@pytest.mark.parametrize("resample_first", [True, False])
+def test_resampled_before_it_is_scaled_or_after(tmp_path: Path, resample_first: bool) -> None:
+    """Every other voxel is far above the range: the mean of two is so too, but that of what is clipped is 0.5."""
+    path = network(tmp_path / "n.onnx", np.array([[0, 0, 0, 1.0]]))
+    content = clipped(0.75, input__spacing_mm=[2.0, 1.0, 1.0], input__resample_first=resample_first)
+    channels = [np.broadcast_to(np.array([0, 1000] * 8, np.int16), (4, 8, 16)).copy()] * 4
+    spaced = replace(scan_input(channels), spacing_mm=(1.0, 1.0, 1.0))
+    found = segmented(adopted(path, content), channels, spaced)
+    assert (found.labels == int(resample_first)).all()
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_slices_go_through_together_where_the_network_lets_them(tmp_path: Path, scan: Scan, single: bool) -> None:
+    flat = {"input__dimensions": 2, "input__orientation": "SPL", "window__patch": [16, 12]}
+    path = network(tmp_path / "n.onnx", SOFT, dimensions=2, patch=(16, 12), one_at_a_time=single)
+    bundle = adopted(path, card(**flat))
+    assert bundle.adopted["batch"] == int(single)
+    wanted = np.array([0, 1, 2, 4])[np.einsum("kc,cshw->kshw", SOFT, scaled(scan[0])).argmax(0)]
+    assert (segmented(bundle, *scan).labels == wanted).mean() > 0.9999
+
+
 def test_probabilities_that_come_ready(tmp_path: Path, scan: Scan) -> None:
     raw = network(tmp_path / "raw.onnx", SOFT)
     ready = network(tmp_path / "ready.onnx", SOFT, activation="Softmax")
@@ -212,6 +261,10 @@ def test_the_crop_leaves_the_rest_alone(tmp_path: Path, scan: Scan) -> None:
         found = segmented(adopted(path, card(input__crop=crop), crop), channels, scan_input(channels))
         assert (found.labels[box] == 2).all()
         assert (found.labels == 2).sum() == found.labels[box].size
+    smaller = replace(scan_input(channels), brain_box=(2, 4, 10, 20, 12, 30))
+    found = segmented(Bundle.load(str(tmp_path / "brain")), channels, smaller)
+    assert (found.labels[2:4, 10:20, 12:30] == 2).all()
+    assert (found.labels == 2).sum() == 2 * 10 * 18
 
 
 def test_a_scan_of_nothing_is_background(tmp_path: Path) -> None:
