@@ -87,7 +87,7 @@ def check(settings: Any) -> None:
     if getattr(settings, "prepare", False) and settings.resample_to is not None:
         faults.append("--prepare and --resample-to are two ways to one grid, of which one can be taken")
     if faults:
-        raise UsageError("; ".join(faults), "give values in these ranges")
+        raise UsageError("; ".join(faults), "correct these options")
 
 
 def _fault(setting: "Field[Any]", value: Any) -> str | None:
