@@ -462,7 +462,7 @@ _COPIED = re.compile(  # what file shares put behind a name: `T1 (conflicted cop
 _BRACKETED = re.compile(r"(?<![_\-. ])[_\-. ]*\(([^\W\d_][^()]*|\d+(?:st|nd|rd|th))\)$")  # `P7 (pre)`
 _BEHIND_NUMBER = re.compile(r"(?<=\d)(?<![Tt][12])(?=(?:pre|post)(?:op)?\d?(?![^\W_]))", re.IGNORECASE)  # `P01pre`
 _APART = (  # what belongs together: an agent's plus, and names of pulses
-    (re.compile(r"(?<=[ _\-.])(?:\+ ?c|c ?\+)(?![^\W_])", re.IGNORECASE), "ce"),
+    (re.compile(r"(?<![^ _\-.])(?:\+ ?c|c ?\+)(?![^\W_])", re.IGNORECASE), "ce"),
     (re.compile(r"(?<![^\W_])da(?:rk)?[_\- ]fl(?:uid)?(?![^\W_])", re.IGNORECASE), "darkfluid"),
     (re.compile(r"(?<![^\W_])mp[_\- ]?(2?)[_\- ]?rage(?![^\W_])", re.IGNORECASE), r"mp\1rage"),
 )

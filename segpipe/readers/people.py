@@ -56,6 +56,7 @@ _END = re.compile(  # how all names end that `_ENDS` and `_COUNTED_END` fit: mos
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PREFIX = re.compile(r"(?P<word>[^\W\d_]+)[_\-. ](?P<name>.+)")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
+_LONG_WORD = re.compile(r"[^\W\d_]{5,}$")
 _YEAR_ALONE = re.compile(r"19[89]\d|20[0-4]\d")
 _LETTERED = re.compile(
     r"(?P<base>\D*[^\W\d_]{2})(?P<separator>[_\-. ])(?P<unit>[vmwdy]\d{1,4})", re.IGNORECASE
@@ -393,7 +394,7 @@ def _outer_units(
             beside = (of[base].roles if use.visits else of[base].bare) if base in of else frozenset()
             masks = use.roles == {MASK} and (base in of or base in chains)  # `P01_BraTS_seg` beside images of `P01`
             variant = not has_digit(word) and (masks or (base in of and use.roles <= beside))
-            series = not use.roles or numbers or variant
+            series = not use.roles or numbers or variant or (base in of and _describes(word, use, of[base], siblings))
             if not series:
                 read.add(word)
             result[chain] = (base, "", word) if series else (base, word, "")
@@ -403,6 +404,16 @@ def _outer_units(
         some = examples(sorted(guessed))
         told.append(f"names below others ({some}) were read as patients; if they are visits of one, write a manifest")
     return result
+
+
+def _describes(word: str, use: Use, owner: Use, siblings: Collection[Use]) -> bool:
+    """Whether a word that stands at one kind of image alone, which its owner has not without it, describes that.
+
+    So it is in `P1/Accelerated_T1` beside `P1/FLAIR`.
+    """
+    alone = len(use.roles) == 1 and not any(use.visits) and sum(one.roles == use.roles for one in siblings) == 1
+    others = _has_modality(owner) and _has_modality(use) and not use.roles & owner.roles
+    return alone and others and _LONG_WORD.search(word) is not None
 
 
 def _are_same_visits(

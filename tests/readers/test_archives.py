@@ -1363,3 +1363,16 @@ class TestPublishedLayouts:
         assert sorted(roles(read(tmp_path, *paths)).values()) == ["FLAIR", "T1", MASK]
         alone = read(tmp_path / "alone", *expand("sub-01/anat/sub-01_<w>.nii", w=("T1w", "lesion_FLAIR")))
         assert sorted(roles(alone).values()) == ["FLAIR", "T1"]
+
+    def test_a_word_at_one_kind_of_image_alone_describes_it(self, tmp_path: Path) -> None:
+        series = ("Sagittal_3D_Accelerated_MPRAGE", "Sagittal_3D_FLAIR", "Axial_T2_TSE")
+        for form in ("P0<p>/<w>.nii", "P0<p>/P0<p>_<w>.nii"):
+            listing = read(tmp_path / form[5:7], *expand(form, p=("1", "2"), w=series))
+            assert [scan.modalities for scan in listing.scans] == [("FLAIR", "T1", "T2")] * 2
+        late = read(tmp_path / "late", *expand("P0<p>/<w>_T1.nii", p=("1", "2"), w=("early", "late")))
+        assert visits(late) == {"P01": {"early", "late"}, "P02": {"early", "late"}}
+
+    @pytest.mark.parametrize("word", ["+C_AX_3D_SPGR", "C+ COR T1 FS", "AX_T1_+C"])
+    def test_a_plus_may_begin_a_name(self, tmp_path: Path, word: str) -> None:
+        found = roles(read(tmp_path, *expand("P0<p>/<w>.nii", p=("1", "2"), w=(word, "AX_T1"))))
+        assert found[f"P01/{word}.nii"] == "T1ce"
