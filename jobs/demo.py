@@ -137,6 +137,8 @@ def train_settings(settings: DemoSettings, warehouse: str, cohort: str, model: s
         dimensions=2,
         epochs=epochs,
         steps_per_epoch=settings.steps_per_epoch,
+        filters=settings.filters,
+        depth=settings.depth,
         batch_size=max(1, round(8 / workers)) * workers,
         validate_every=math.ceil(epochs / 3),
         mirror=False,

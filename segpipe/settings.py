@@ -557,6 +557,8 @@ class DemoSettings:
     steps_per_epoch: int | None = option(
         "steps in an epoch; if not given, as many as show each training slice once", least=1
     )
+    filters: int = option("filters of the first level, doubled at each level below", NetworkSettings.filters, least=1)
+    depth: int = option("number of times the resolution is halved", NetworkSettings.depth, least=1, most=7)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ QUICK = {"trainer": "local", "epochs": 1}
 SMALLER: dict[str, dict[str, Any]] = {
     "ingest": {"split_salt": "segpipe-12"},  # leaves no split of five subjects empty
     "train": {**QUICK, "workers": 1, "filters": 2, "depth": 2, "steps_per_epoch": 2, "batch_size": 4},
-    "demo": {**QUICK, "warehouse": "demo", "subjects": 6, "steps_per_epoch": 3},
+    "demo": {**QUICK, "warehouse": "demo", "subjects": 6, "filters": 4, "depth": 2, "steps_per_epoch": 3},
 }
 
 
@@ -105,8 +105,6 @@ def reader(spark: SparkSession, folder: Path) -> Iterator[Reader]:
 @pytest.mark.timeout(600)  # it trains
 def test_tutorial(reader: Reader, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs.demo, "SHAPE", (24, 64, 64))
-    whole = jobs.demo.train_settings
-    monkeypatch.setattr(jobs.demo, "train_settings", lambda *given: replace(whole(*given), filters=4, depth=2))
     names = reader.follow("tutorial.md")
     assert reader.commands == ["demo"]
     assert (folder / "demo" / "report.html").stat().st_size > 100_000

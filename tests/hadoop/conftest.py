@@ -17,7 +17,7 @@ import jobs.demo
 import jobs.ingest
 from segpipe.cli import Context
 from segpipe.storage import filesystem as files
-from tests.hadoop.yarn_jobs import COHORT, SHORT, Chain, put, yarn
+from tests.hadoop.yarn_jobs import COHORT, SHORT, SMALL, Chain, put, yarn
 from tools.hadoop import cluster as hadoop
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def chain(
     local = tmp_path_factory.mktemp("yarn")
     folder = f"{cluster.file_system}/tests/{local.name}-{os.getpid()}"
     put(glioma_archive, f"{folder}/source")
-    words = ("--source", f"{folder}/source", "--warehouse", folder, *SHORT)
+    words = ("--source", f"{folder}/source", "--warehouse", folder, *SHORT, *SMALL)
     said = yarn("demo", *words, executors=2)
     ours = jobs.demo.ingest_settings(str(glioma_archive), str(local / "tables"), COHORT)
     jobs.ingest.run(ours, Context("ingest", spark))

@@ -18,7 +18,8 @@ from segpipe.warehouse.store import Store
 from tools.hadoop import cluster as hadoop
 
 SHORT = ["--epochs", "1", "--steps-per-epoch", "2"]
-NETWORK = ["--filters", "4", "--depth", "2", "--batch-size", "4"]
+SMALL = ["--filters", "4", "--depth", "2"]
+NETWORK = [*SMALL, "--batch-size", "4"]
 COHORT = "demo"
 _PROGRESS = ("ingest: ", "segment: ", "segpipe: putting ")
 PER_RUN = ("run_id", "fingerprint")

@@ -17,6 +17,11 @@ def test_any_number_of_workers_shares_the_demo_s_batch(workers: int) -> None:
     assert max(workers, 6) <= settings.batch_size <= max(workers, 10)
 
 
+def test_the_network_is_as_large_as_asked() -> None:
+    settings = train_settings(DemoSettings(filters=4, depth=2), "w", "c", "m")
+    assert (settings.filters, settings.depth) == (4, 2)
+
+
 def test_each_source_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "brats").mkdir()
     monkeypatch.chdir(tmp_path / "brats")
