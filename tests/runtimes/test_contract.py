@@ -215,13 +215,13 @@ def test_a_damaged_file_is_refused(tmp_path: Path, runtime: str) -> None:
 
 def test_bfloat16_is_close(exported: Make, scan: Scan) -> None:
     """A trained network is sure of nearly every voxel, so that bfloat16 moves few of them."""
-    bundle = exported(trained_steps=60, normalisation="instance")
+    bundle = exported(**NETWORKS["trained"])
     fast = PredictorSpec(bundle.url, "openvino", 4, "bfloat16").open(1).segment(scan[1], batches(scan[0], 5))
     assert (fast.labels == predict(bundle, scan, "openvino").labels).mean() >= 0.99
 
 
 def test_bfloat16_networks_are_exported(exported: Make, scan: Scan) -> None:
-    bundle = exported(precision="bfloat16", normalisation="group", filters=8, trained_steps=60)
+    bundle = exported(**NETWORKS["trained"], precision="bfloat16")
     labels, _ = by_hand(bundle, *scan)
     assert (predict(bundle, scan, "openvino").labels == labels).mean() >= 0.99
 

@@ -20,9 +20,8 @@ def convert(model: Any, bundle: Bundle, with_probability: bool = False) -> tuple
     function = network_function(model, bundle, with_probability)
     with tempfile.TemporaryDirectory(prefix="segpipe-export-") as scratch:
         module = tf.Module()
-        module.function = function
         module.weights = model.variables  # not the model: Keras would trace each of its layers to be loaded as such
-        tf.saved_model.save(module, scratch, signatures=function.get_concrete_function())
+        tf.saved_model.save(module, scratch, signatures=function.get_concrete_function())  # which is not traced again
         return _convert_saved(Path(scratch))
 
 
