@@ -31,6 +31,7 @@ def test_a_name_node_in_safe_mode_is_one_line(cluster: hadoop.Cluster, glioma_ar
     assert "wait until the name node has left safe mode" in line
 
 
+@pytest.mark.long  # test_hdfs.py has the message in the gate, and safe mode shows that a job tells one as a line
 def test_no_permission_is_one_line(
     cluster: hadoop.Cluster, glioma_archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
