@@ -42,9 +42,14 @@ def check_output(url: str, flag: str) -> None:
 
 
 def check_file(url: str, what: str) -> None:
-    """Raise NotFound if a file is missing; `what` it is called."""
+    """Raise NotFound if a file is missing or a folder; `what` it is called."""
+    from segpipe.storage.filesystem import filesystem
+
     if not _exists(url):
         raise NotFound(f"{what} {url} does not exist", "check the path and the rights to read it")
+    fs, path = filesystem(url)
+    if fs.isdir(path):
+        raise NotFound(f"{what} {url} is a folder", "give the path of the file in it")
 
 
 def check_model(url: str, expected: str | None = None) -> None:

@@ -100,6 +100,10 @@ def test_masks_as_dicom_seg(
 def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adopt(tmp_path) == 1
     assert "n.onnx does not exist" in capsys.readouterr().err
+    (tmp_path / "n.onnx").mkdir()
+    assert adopt(tmp_path) == 1
+    assert "n.onnx is a folder: give the path of the file in it" in capsys.readouterr().err
+    (tmp_path / "n.onnx").rmdir()
     network(tmp_path / "n.onnx", SOFT)
     (tmp_path / "n.toml").write_text(to_toml(card(input__modalities=["T1"])))
     assert adopt(tmp_path) == 1
