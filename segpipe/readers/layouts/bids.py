@@ -129,8 +129,8 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     beside: dict[str, set[str]] = defaultdict(set)
     for name in names:
         beside[name.subject].add(stem(name.entry.name))
-    follows = named or any(map(_follows_bids, names)) or any(map(_DESCRIPTION.fullmatch, entries))
-    if not (follows and any(_image_role(name) or _mask_role(name) for name in names)):
+    used = any(_image_role(name) or _mask_role(name) for name in names)
+    if not used or not (named or any(map(_follows_bids, names)) or any(map(_DESCRIPTION.fullmatch, entries))):
         return Claim(taken={*templates}, ignored=templates)
     maps = [name for name in names if is_map_of(stem(name.entry.name), beside[name.subject])]
     made = {name.entry.path for name in maps}

@@ -1234,6 +1234,9 @@ def _visited_by_word(found: list[_Item]) -> tuple[list[_Item], list[str]]:
 
     So are `T1_1`, `T2_1`, `T1_2` and `T2_2`, or `SCR_T1`, …; of letters for visits, as in `T1_V1`, one kind is enough.
     """
+    one_each = len({(item.subject, item.visits) for item in found}) == len(found)
+    if one_each and all(item.read.words.apart for item in found):
+        return found, []
     groups: dict[tuple[str, tuple[str, ...]], list[_Item]] = defaultdict(list)
     for item in found:
         groups[item.subject, item.visits].append(item)
