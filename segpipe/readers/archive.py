@@ -389,9 +389,13 @@ _KNOWN = {*mimetypes.MimeTypes().types_map[True], *(".bval", ".bvec", ".log", ".
 def kind_of(path: str) -> str:
     """What a file is that no layout asked for, by its name; a suffix that is not known may be somebody's name.
 
-    >>> kind_of("a/notes.TXT"), kind_of("table.csv.gz"), kind_of("readme"), kind_of("roe.jane")
-    ('.txt', '.csv.gz', 'no suffix', 'another suffix')
+    An image is left out by a manifest, or by a layout that was named.
+
+    >>> [kind_of(path) for path in ("a/notes.TXT", "table.csv.gz", "readme", "roe.jane", "P1_T1.nii")]
+    ['.txt', '.csv.gz', 'no suffix', 'another suffix', 'image left out']
     """
+    if is_image(path):
+        return "image left out"
     name = path.rpartition("/")[2].lower()
     plain = name.removesuffix(".gz")
     suffix = f".{plain.rpartition('.')[2]}" if "." in plain else ""

@@ -88,6 +88,16 @@ def slice_sum(warehouse: Store, scan_id: str, column: str) -> int:
     return sum(int(getattr(batch, column).sum()) for batch in slices.stream(part.path, warehouse.fs, groups, [column]))
 
 
+def test_what_is_no_image_is_counted_by_kind_in_the_summary_and_in_runs(spark, source, tmp_path):
+    for name in ("a.txt", "b.TXT", "c.json", f"{SUBJECTS[0]}/{SUBJECTS[0]}_brain_mask.nii.gz"):
+        (source / name).write_bytes(b"x")
+    _, run = run_ingest(spark, source, tmp_path / "w")
+    assert "ignored 4: 2 .txt, 1 .json, 1 map of anatomy" in run.lines
+    (row,) = Store(str(tmp_path / "w")).table("runs").to_table().to_pylist()
+    counts = {name: count for name, count in row["counts"] if name.startswith("ignored")}
+    assert counts == {"ignored": 4, "ignored .txt": 2, "ignored .json": 1, "ignored map of anatomy": 1}
+
+
 def test_spark_reads_the_tables_as_they_stand(spark, source, tmp_path):
     run_ingest(spark, source, tmp_path / "w")
     found = spark.read.parquet(str(tmp_path / "w" / "slices"))

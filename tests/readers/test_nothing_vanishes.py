@@ -77,6 +77,15 @@ def test_kinds_are_counted(tmp_path: Path) -> None:
     assert ignored_line(listing) == "ignored 14: 9 .txt, 3 .json, 1 another suffix, 1 hidden file"
 
 
+def test_images_that_a_layout_or_a_manifest_leaves_out_are_counted_as_images(tmp_path: Path) -> None:
+    for name in ("sub-1/anat/sub-1_T1w.nii.gz", "P2/T1.nii", "P3/T1.mgz"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert find(str(tmp_path), "bids").kinds == {"image left out": 2}
+    (tmp_path / "m.csv").write_text("subject,modality,path\np,T1,P3/T1.mgz\n")
+    assert find(str(tmp_path / "m.csv")).kinds == {".csv": 1, "image left out": 2}
+
+
 class TestOtherFormats:
     """Formats that a library of the lock reads, and those that none does."""
 
