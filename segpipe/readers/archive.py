@@ -800,9 +800,14 @@ def unique(scans: Iterable[ScanSource]) -> tuple[list[ScanSource], list[Rejected
     return kept, rejected
 
 
+def standing(path: str, has_mask: bool, is_whole: bool = True) -> tuple[bool, bool, bool, str]:
+    """Sort key of copies of a scan, the one that stays first: an original, one with a mask, one of its own files."""
+    return is_copy(path), not has_mask, not is_whole, path
+
+
 def _standing(scan: ScanSource) -> tuple[bool, bool, bool, str]:
     own = next(file.path for file in scan.files if not file.spare)
-    return is_copy(own), scan.files[-1].role != MASK, not any(file.spare for file in scan.files), own
+    return standing(own, scan.files[-1].role == MASK, not any(file.spare for file in scan.files))
 
 
 def reject_scan(scan: ScanSource, reason: Reason, message: str, remedy: str) -> Rejected:

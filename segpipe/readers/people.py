@@ -73,7 +73,7 @@ _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
 _HOSPITAL = re.compile(r"\d{5,}")  # the numbers that hospitals give: groups and visits have shorter ones
 _LONGEST_SITE = 4  # digits of a patient's number at a site; longer ones are a hospital's
 MANY = 20  # visits of one patient
-_FEW = 8  # visits that nobody wonders at, however few patients there are
+FEW = 8  # visits that nobody wonders at, however few patients there are
 _LEAST_NAME = 4  # letters of a name without digits that is nobody else's
 
 
@@ -329,7 +329,7 @@ def _hold_the_same(units: Mapping[str, Collection[str]]) -> bool:
     counts = Counter(name for found in units.values() for name in found)
     names, every = list(counts), len(counts)
     shared = sum(count > 1 for count in counts.values())
-    if not 2 <= len(units) <= _FEW or shared < 2 or 2 * shared < every:
+    if not 2 <= len(units) <= FEW or shared < 2 or 2 * shared < every:
         return False
     if any(VISIT_LETTER.fullmatch(name) or is_group(name) or not re.search(r"[^\W\d_]", name) for name in names):
         return False
@@ -382,7 +382,7 @@ def _outer_units(
                 guessed.append(f"{base[-1]}/{word}")
                 continue
             # `Anna/V02` is a visit beside `Anna/baseline` or `Bert/V02`
-            few = len(words) <= _FEW and not is_group(owner)
+            few = len(words) <= FEW and not is_group(owner)
             visit = numbers or (few and (stated or shared) and VISIT_LETTER.fullmatch(word))
             # and so is `Meier/5885` beside `Kunz/2001-03-10`
             visit = visit or (word.isdecimal() and base[:-1] in dated and not has_digit(base[-1]) and few)
@@ -449,17 +449,17 @@ def _names_a_person(parent: str, word: str, siblings: list[str], shared: bool, r
         return True
     if not has_digit(word):
         return repeats < 2 and not owned
-    if is_counted(word) and len(siblings) <= _FEW and not is_group(parent):
+    if is_counted(word) and len(siblings) <= FEW and not is_group(parent):
         return False
-    if len(siblings) <= _FEW and all(map(_YEAR_ALONE.fullmatch, siblings)) and not is_group(parent):
+    if len(siblings) <= FEW and all(map(_YEAR_ALONE.fullmatch, siblings)) and not is_group(parent):
         return False
     if not owned:  # `Meier2019/1`, `Kunz2019/1` may be visits, which cannot leak; `WMH2017/1`, …, `WMH2017/20` are not
-        return not (shared and parents > 1 and len(siblings) <= _FEW and _DATED_NAME.fullmatch(parent))
+        return not (shared and parents > 1 and len(siblings) <= FEW and _DATED_NAME.fullmatch(parent))
     if VISIT_LETTER.fullmatch(word):
         return False
-    if parents > 1 and len(siblings) <= _FEW and _HOSPITAL.search(parent) and _HOSPITAL.search(word):
+    if parents > 1 and len(siblings) <= FEW and _HOSPITAL.search(parent) and _HOSPITAL.search(word):
         return False  # number of a patient, number of an examination
-    if len(siblings) > max(_FEW, parents):
+    if len(siblings) > max(FEW, parents):
         return True
     if (_SHORT_DATE.fullmatch(word) and _are_days(siblings)) or _are_counted(siblings, parents):
         return False
@@ -619,7 +619,7 @@ def _glued_ends(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
     return {
         chain: (base, unit)
         for bases in found.values()
-        if 1 < max(map(len, bases.values())) <= _FEW
+        if 1 < max(map(len, bases.values())) <= FEW
         for base, units in bases.items()
         for unit, chain in units.items()
     }
@@ -717,16 +717,16 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
         return True
     several = [found for found in bases.values() if len(found) > 1]
     if _SIX.fullmatch(units[0]):
-        few = all(len(found) <= _FEW for found in bases.values())
+        few = all(len(found) <= FEW for found in bases.values())
         return _are_days(units) and few and not any(is_group(base[-1]) for base in bases)
     if not several or any(is_group(base[-1]) for base in bases):
         return False
-    if all(_PATIENT.search(base[-1]) and len(found) <= _FEW for base, found in bases.items()):
+    if all(_PATIENT.search(base[-1]) and len(found) <= FEW for base, found in bases.items()):
         return True  # behind `pat105` nobody else is named
     if len(bases) < 2:
         return False
     if all(map(_EXAM_NUMBER.fullmatch, units)):  # number of a patient, number of an examination
-        return len(set(units)) == len(units) and all(len(found) <= _FEW for found in bases.values())
+        return len(set(units)) == len(units) and all(len(found) <= FEW for found in bases.values())
     sites = any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found)
     sites = sites and not all(map(_YEAR_ALONE.fullmatch, units))
     named = all(_PATIENT.search(base[-1]) or not has_digit(base[-1]) for base in bases)
@@ -734,7 +734,7 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
         return False  # 01-001, 02-001 are patients of two sites
     counts = {unit: units.count(unit) for unit in units}
     shared = all(any(counts[unit] > 1 for unit in found) for found in several)
-    return shared and len(counts) <= max(_FEW, len(bases))
+    return shared and len(counts) <= max(FEW, len(bases))
 
 
 def _are_timed(bases: Mapping[Chain, Mapping[str, Chain]], uses: Mapping[Chain, Use]) -> bool:

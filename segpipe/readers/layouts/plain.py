@@ -27,6 +27,7 @@ from segpipe.readers.archive import (
     gather,
     pairs,
     reject,
+    standing,
     stem,
 )
 from segpipe.readers.entries import Ends, Entries, Entry, Row, Rows, entry_of
@@ -49,7 +50,6 @@ from segpipe.readers.names import (
     has_digit,
     is_best,
     is_by_program,
-    is_copy,
     is_generic,
     is_map_of,
     is_numbers,
@@ -62,7 +62,19 @@ from segpipe.readers.names import (
     regions_of,
     role_order,
 )
-from segpipe.readers.people import MANY, Chain, Person, Use, as_patients, as_visits, examples, owns, people, together
+from segpipe.readers.people import (
+    FEW,
+    MANY,
+    Chain,
+    Person,
+    Use,
+    as_patients,
+    as_visits,
+    examples,
+    owns,
+    people,
+    together,
+)
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
@@ -70,7 +82,6 @@ _COMMON = frozenset((*ANY_IMAGE, "anatomy", "anat", "data", "nifti", "brain", ""
 _LONG_NUMBER = 5  # digits that no series' number has
 _LONG_COUNT = 3  # digits that no lesion of a patient needs for its number
 _LAST = 9  # of a mask that comes after all others
-_FEW = 8  # folders of one patient that nobody wonders at
 _COPY = re.compile(r"(?P<name>.*\S) *\(\d{1,2}\)")
 _PRE = re.compile(r"(?<![^\W_])pre(?![^\W_])", re.IGNORECASE)
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -923,7 +934,7 @@ def _below_patients(reads: list[Read]) -> list[Read]:
         if _is_called_for_above(read):
             inside[read.chain[:-1]].add(read.chain[-1])
     siblings = Counter(chain[:-1] for chain in inside)
-    outer = {chain for chain in inside if siblings[chain[:-1]] > 1 and len(inside[chain]) <= _FEW}
+    outer = {chain for chain in inside if siblings[chain[:-1]] > 1 and len(inside[chain]) <= FEW}
     if not outer:
         return reads
     return [
@@ -1034,7 +1045,7 @@ def _of_numbers_behind(reads: list[Read]) -> tuple[list[Read], list[str]]:
     for one in people:
         numbers[one.owner].add(one.number)
     times = Counter(number for several in numbers.values() for number in several)
-    visits = len(numbers) > 1 and max(times.values()) > 1 and max(map(len, numbers.values())) <= _FEW
+    visits = len(numbers) > 1 and max(times.values()) > 1 and max(map(len, numbers.values())) <= FEW
     known = {one._replace(role="") for one in people}
     named = {read: one for read, one in found.items() if one._replace(role="") in known}
     reads = [_with_number(read, named[id(read)], visits) if id(read) in named else read for read in reads]
@@ -1506,10 +1517,9 @@ def _with_spares(copies: list[list[_Item]]) -> tuple[list[list[_Item]], set[str]
     return [[*first, *given.values()], *left], spare
 
 
-def _standing(copy: list[_Item]) -> tuple[bool, bool, str]:
-    """Sort key of copies: the one that stays first."""
+def _standing(copy: list[_Item]) -> tuple[bool, bool, bool, str]:
     path = min(copy, key=lambda item: (role_order(item.said.role or IMAGE), item.entry.path)).entry.path
-    return is_copy(path), all(item.said.role != MASK for item in copy), path
+    return standing(path, any(item.said.role == MASK for item in copy))
 
 
 def _free(role: str, label: str, taken: Mapping[str, int]) -> str:
