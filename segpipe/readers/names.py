@@ -950,9 +950,11 @@ def _is_modality(word: str, role: str) -> bool:
 
 
 def _identity(kinds: list[str], words: list[re.Match[str]], first: int, end: int) -> int | None:
-    """The last of the words from `first` that may name a person; with a digit, if any has one."""
+    """The last of the words from `first` that may name a person; with a digit, if any has one that no visit has."""
     named = [n for n in range(first, end) if kinds[n] in ("id", "number")]
     numbered = [n for n in range(first, end) if kinds[n] in ("id", "number", "weak") and has_digit(words[n][0])]
+    if named and numbered == [first] and VISIT_LETTER.fullmatch(words[first][0]) and kinds[named[-1]] == "id":
+        return named[-1]  # `V1_Anna`
     return max(numbered or named, default=None)
 
 

@@ -273,7 +273,8 @@ def _visit_prefixes(chains: Collection[Chain]) -> tuple[dict[Chain, tuple[Chain,
     found: dict[Chain, tuple[tuple[Chain, str], re.Match[str]]] = {}
     for chain in chains:
         if chain and (match := _BEFORE.fullmatch(chain[-1])):
-            group = chain[:-1], ("any " if is_generic(match["name"]) else "") + _kind(match["unit"])
+            kind = "visit" if VISIT_LETTER.fullmatch(match["unit"]) else _kind(match["unit"])
+            group = chain[:-1], ("any " if is_generic(match["name"]) else "") + kind
             groups[group][match["unit"]].add(match["name"])
             found[chain] = group, match
     alone: dict[Chain, set[str]] = defaultdict(set)
@@ -325,15 +326,21 @@ def _years_before(chains: Iterable[Chain]) -> dict[Chain, tuple[Chain, str]]:
 
 
 def _hold_the_same(units: Mapping[str, Collection[str]]) -> bool:
-    """Whether a few units have the same names of patients, or nearly: more names than units, if these have no digit."""
+    """Whether a few units have the same names of patients, or nearly.
+
+    If these have no digit, there are more of them than units. Behind letters for visits one that two share is enough.
+    """
     counts = Counter(name for found in units.values() for name in found)
     names, every = list(counts), len(counts)
     shared = sum(count > 1 for count in counts.values())
-    if not 2 <= len(units) <= FEW or shared < 2 or 2 * shared < every:
+    lettered = all(map(VISIT_LETTER.fullmatch, units))
+    most, least = (MANY, 1) if lettered else (FEW, 2)
+    if not 2 <= len(units) <= most or shared < least or 2 * shared < every:
         return False
     if any(VISIT_LETTER.fullmatch(name) or is_group(name) or not re.search(r"[^\W\d_]", name) for name in names):
         return False
-    return all(map(has_digit, names)) or (every > len(units) and all(len(name) >= _LEAST_NAME for name in names))
+    more = every > len(units) or lettered
+    return all(map(has_digit, names)) or (more and all(len(name) >= _LEAST_NAME for name in names))
 
 
 # Folders below folders
@@ -564,12 +571,7 @@ def _inner_units(
             if later:
                 told.append(as_visits({unit for _, unit in later.values()}, "ends of patients' names"))
         else:
-            first = _begin_with_visits(bases)
-            result |= {
-                chain: ((*base[:-1], unit), base[-1]) if first else (base, unit)
-                for base, units in bases.items()
-                for unit, chain in units.items()
-            }
+            result |= {chain: (base, unit) for base, units in bases.items() for unit, chain in units.items()}
             if _are_long_ids(bases):
                 continue
             some = {unit for units in bases.values() for unit in units}
@@ -730,7 +732,7 @@ def _are_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
     sites = any(_digits(unit) > _last_digits(base[-1]) for base, found in bases.items() for unit in found)
     sites = sites and not all(map(_YEAR_ALONE.fullmatch, units))
     named = all(_PATIENT.search(base[-1]) or not has_digit(base[-1]) for base in bases)
-    if sites and not (named or _begin_with_visits(bases)):
+    if sites and not named:
         return False  # 01-001, 02-001 are patients of two sites
     counts = {unit: units.count(unit) for unit in units}
     shared = all(any(counts[unit] > 1 for unit in found) for found in several)
@@ -744,14 +746,6 @@ def _are_timed(bases: Mapping[Chain, Mapping[str, Chain]], uses: Mapping[Chain, 
     ends = {unit for units in bases.values() for unit in units}
     names = {_shape(base[-1]): base[-1] for base in bases}  # one of those that differ in digits alone
     return all(re.fullmatch(r"\d{3}", unit) for unit in ends) and all(map(owns, names.values()))
-
-
-def _begin_with_visits(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:
-    """Whether what stands before are visits, and people behind them: `V1_P1`, `V2_P1`."""
-    behind = {unit for units in bases.values() for unit in units}
-    return all(VISIT_LETTER.fullmatch(base[-1]) for base in bases) and not any(
-        VISIT_LETTER.fullmatch(unit) or not re.match(r"[^\W\d_]", unit) for unit in behind
-    )
 
 
 def _are_long_ids(bases: Mapping[Chain, Mapping[str, Chain]]) -> bool:

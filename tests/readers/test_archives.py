@@ -1213,6 +1213,15 @@ class TestPublishedLayouts:
         paths = expand("Patients/<p>/IRM_<v>/FLAIR.nii", p=("DUPONT_P", "LEROY_M"), v=("J0", "X12"))
         assert visits(read(tmp_path, *paths)).keys() == {"DUPONT_P", "LEROY_M"}
 
+    @pytest.mark.parametrize("count", [2, 8, 12])
+    @pytest.mark.parametrize("people", [("Anna",), ("Anna", "Bert"), ("P1",), ("P1", "P2")])
+    def test_letters_for_visits_before_names(self, tmp_path: Path, people: tuple[str, ...], count: int) -> None:
+        numbers = tuple(map(str, range(1, count + 1)))
+        found = visits(read(tmp_path, *expand("V<v>_<p>_T1.nii", v=numbers, p=people)))
+        assert found == {name: {f"V{number}" for number in numbers} for name in people}
+        mixed = visits(read(tmp_path / "mixed", *expand("<v>_<p>_T1.nii", v=("M0", "W12"), p=people)))
+        assert mixed == {name: {"M0", "W12"} for name in people}
+
     @pytest.mark.parametrize("word", ["GBM0<n>", "glioma<n>", "brats_<n>"])
     def test_patients_of_two_cities_are_no_visits_of_the_cities(self, tmp_path: Path, word: str) -> None:
         found = visits(
