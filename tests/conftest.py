@@ -170,6 +170,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_gliomas(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of the first two real gliomas: one takes seconds to go through the tables, and they are all alike."""
+    folder = tmp_path_factory.mktemp("real")
+    for scan in sorted((real_data / "brats2021").iterdir())[:2]:
+        shutil.copytree(scan, folder / scan.name)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def glioma_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of six tiny generated scans in BraTS layout, the same in every run."""
     from segpipe.readers.generate import write_brats
