@@ -26,6 +26,7 @@ from segpipe.launch.submitted import settings_of
 from segpipe.registry import TRAINERS, Trainer
 
 _BROKEN_PIPE = 141
+_HEARD = {signal.SIGTERM, signal.SIGCHLD}  # while a child checks a job
 
 
 def console() -> int:
@@ -100,19 +101,19 @@ def _check(line: CommandLine) -> int:
 
     In cluster mode the driver's machine may see other files than this one, so only the usage is checked.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until whoever is told of it can answer
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # and taken below, so that none comes too early or too late
     child = os.fork()
     if child == 0:
         os.environ["SEGPIPE_CHECK_ONLY"] = "paths" if line.deploy_mode == "client" else "usage"
         _end_with(line)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child says that it was interrupted
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        status = os.waitpid(child, 0)[1]
-    except KeyboardInterrupt:  # a SIGTERM, which the child has not had
-        os.kill(child, signal.SIGTERM)
-        status = os.waitpid(child, 0)[1]
+    ended = status = 0
+    while not ended:
+        if signal.sigwait(_HEARD) == signal.SIGTERM:  # which the child has not had
+            os.kill(child, signal.SIGTERM)
+        ended, status = os.waitpid(child, os.WNOHANG)
     code = os.waitstatus_to_exitcode(status)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
     signal.signal(signal.SIGINT, before)
     return code if code >= 0 else 128 - code
 
@@ -120,7 +121,7 @@ def _check(line: CommandLine) -> int:
 def _end_with(line: CommandLine) -> NoReturn:
     code = 1
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
         code = run_here(line.job, line.arguments)
     except SystemExit as end:
         code = int(end.code or 0)

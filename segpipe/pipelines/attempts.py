@@ -37,23 +37,28 @@ def collect(
 ) -> T:
     """What `work` collects from Spark tasks, all of which are cancelled when this ends early.
 
-    A local Spark does not try a task again whose worker died, so the whole job gets its tries here; tasks must see for
-    themselves what an earlier attempt has done. `progress` shows `label` and `total` units.
+    It is `tried` again where a worker died; tasks must see for themselves what an earlier attempt has done. `progress`
+    shows `label` and `total` units.
     """
     context = spark.sparkContext
-    tries = LOCAL_TRIES if context.master.startswith("local") else 1
     context.addJobTag(run_id)
     try:
         with (progress or silent)(total, label) as bar:
-            for left in reversed(range(tries)):
-                try:
-                    return work(bar)
-                except Exception as error:
-                    if not left or not _is_worker_death(error):
-                        raise
+            return tried(spark, lambda: work(bar))
     finally:
         context.cancelJobsWithTag(run_id)
         context.removeJobTag(run_id)
+
+
+def tried(spark: SparkSession, work: Callable[[], T]) -> T:
+    """What `work` collects from Spark tasks, which a local Spark does not try again if their worker died."""
+    tries = LOCAL_TRIES if spark.sparkContext.master.startswith("local") else 1
+    for left in reversed(range(tries)):
+        try:
+            return work()
+        except Exception as error:
+            if not left or not _is_worker_death(error):
+                raise
     raise AssertionError("unreachable")
 
 

@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 
 from segpipe.core.lesions import LesionScore, mean_lesion_dice
 from segpipe.errors import ModelError, NotFound
+from segpipe.pipelines import attempts
 from segpipe.pipelines.measures import region_rows
 from segpipe.settings import EvaluateSettings
 from segpipe.storage.model_directory import model_id_of
@@ -282,7 +283,8 @@ def _run_tasks(
         return []
     work = spark.sparkContext.parallelize(todo, len(todo))
     with progress(sum(len(task.scans) for task in tasks), "evaluate") if progress else nullcontext():
-        return work.flatMap(lambda one: measure_part(one[0], url, one[1])).collect()
+        measured = work.flatMap(lambda one: measure_part(one[0], url, one[1]))
+        return attempts.tried(spark, measured.collect)
 
 
 def _of_task(task: _Task, stored: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

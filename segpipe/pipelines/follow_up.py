@@ -25,6 +25,7 @@ from segpipe.core.metrics import counts, dice
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.runs import region_runs
 from segpipe.errors import BadInput, NotFound, Reason, TableError
+from segpipe.pipelines import attempts
 from segpipe.warehouse import checked
 from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.predicted import PredictedPlace, label_map, predicted_places
@@ -83,7 +84,8 @@ def follow_up(spark: SparkSession, job: SegmentJob[Any], run: RunRecord) -> None
 
     def on_cluster(work: Callable[[Patient], Compared], patients: Sequence[Patient]) -> list[Compared]:
         tasks = min(len(patients), _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
-        return spark.sparkContext.parallelize(patients, tasks).map(work).collect()
+        given = spark.sparkContext.parallelize(patients, tasks)
+        return attempts.tried(spark, lambda: given.map(work).collect())
 
     bring_up_to_date(job, run, on_cluster)
 

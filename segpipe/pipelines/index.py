@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 import segpipe
 from segpipe.errors import NotFound, Reason
+from segpipe.pipelines import attempts
 from segpipe.readers import packed
 from segpipe.readers.archive import (
     Archive,
@@ -139,7 +140,7 @@ def gather(spark: SparkSession, job: IndexJob) -> Indexed:
         tasks = spark.sparkContext.parallelize(
             work, min(len(work), _TASKS_A_CORE * spark.sparkContext.defaultParallelism)
         )
-        for part in tasks.map(lambda one: index_bucket(job, *one)).collect():
+        for part in attempts.tried(spark, lambda: tasks.map(lambda one: index_bucket(job, *one)).collect()):
             found.add(part)
     found.series = merged(found.series)
     for one in found.series:

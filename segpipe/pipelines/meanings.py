@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import NotFound
+from segpipe.pipelines import attempts
 from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.readers import labels
 from segpipe.readers import scan as scan_reader
@@ -92,5 +93,6 @@ def _read(spark: SparkSession, job: IngestJob, scans: Sequence[ScanSource]) -> d
         return scan.identity, scan_reader.mask_labels(source, scan, most)
 
     tasks = min(len(scans), spark.sparkContext.defaultParallelism * _TASKS_PER_CORE)
-    answers = spark.sparkContext.parallelize(list(scans), tasks).map(read).collect()
+    masks = spark.sparkContext.parallelize(list(scans), tasks)
+    answers = attempts.tried(spark, lambda: masks.map(read).collect())
     return {identity: found for identity, found in answers if found is not None}

@@ -134,5 +134,13 @@ def test_spark_maps_the_file_and_knows_its_log_settings(spark: SparkSession) -> 
         pytest.skip(f"{home} keeps no class data")
     found = class_data.archive(home)
     assert found.is_file(), f"no class data in {found}: run `make setup`"
-    (process,) = [one for one in psutil.Process().children(recursive=True) if "SparkSubmit" in " ".join(one.cmdline())]
-    assert str(found) in Path(f"/proc/{process.pid}/maps").read_text()
+    (jvm_process,) = [one for one in psutil.Process().children(recursive=True) if _is_spark(one)]
+    assert str(found) in Path(f"/proc/{jvm_process.pid}/maps").read_text()
+
+
+def _is_spark(process: psutil.Process) -> bool:
+    """Whether a process is a Spark's JVM; one that has ended meanwhile is not."""
+    try:
+        return "SparkSubmit" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie, which is a kind of it
+        return False

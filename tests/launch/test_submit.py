@@ -55,13 +55,16 @@ def test_a_launcher_that_is_terminated_before_it_has_python_says_so(tmp_path: Pa
 
 
 _ENDED_WHILE_IT_CHECKS = """
-import os, signal, sys
+import os, signal, sys, time
 from segpipe.launch import submit
 def checked(job, arguments):  # in the child: SIGTERM goes to the launcher, which hands it on
     os.kill(os.getppid(), signal.SIGTERM)
-    signal.pause()
+    while True:
+        time.sleep(0.01)  # in steps, because Python hears a signal that comes right before a wait only after it
+changed = []
 def told_at_once(number, handler, change=signal.signal):
-    while handler == signal.SIG_IGN and signal.SIGTERM not in signal.sigpending():
+    changed.append(number)
+    while len(changed) == 1 and signal.SIGTERM not in signal.sigpending():
         pass  # it has come before the launcher waits for its child
     return change(number, handler)
 submit.run_here = checked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import numpy as np
 import pytest
 
 from segpipe.core.regions import CONVENTIONS
+from segpipe.pipelines import meanings
+from segpipe.readers import scan as scan_reader
+from segpipe.readers.sources import ScanSource
 from segpipe.warehouse.store import Store
 from tests.pipelines.examples import COHORT, run_ingest, tables
 from tests.readers.conftest import head, save
@@ -69,3 +74,26 @@ def test_labels_that_nobody_explained_cost_the_mask_alone(spark, tmp_path, label
     (row,) = tables(tmp_path / "w")["quarantine"]
     assert (row["paths"], row["reason"]) == (["p1_seg.nii.gz"], "unknown_labels")
     assert "--label-convention" in row["message"]
+
+
+class DyingOnce:
+    """Reads the labels of masks; the first worker that does is killed."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def mask_labels(self, source: str, scan: ScanSource, most: int) -> frozenset[int] | None:
+        try:
+            self.marker.touch(exist_ok=False)
+        except FileExistsError:
+            return scan_reader.mask_labels(source, scan, most)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+
+def test_a_worker_that_dies_while_labels_are_read_ends_no_run(spark, tmp_path, monkeypatch):
+    add(tmp_path / "source", "g01", (1, 2, 4))
+    monkeypatch.setattr(meanings, "scan_reader", DyingOnce(tmp_path / "died"))
+    run_ingest(spark, tmp_path / "source", tmp_path / "w")
+    assert (tmp_path / "died").exists()
+    assert conventions(tmp_path / "w") == {"g01": "brats"}
