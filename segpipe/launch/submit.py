@@ -101,6 +101,7 @@ def _check(line: CommandLine) -> int:
 
     In cluster mode the driver's machine may see other files than this one, so only the usage is checked.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody is told that a child has ended
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # and taken below, so that none comes too early or too late
     child = os.fork()
     if child == 0:

@@ -64,7 +64,7 @@ def checked(job, arguments):  # in the child: SIGTERM goes to the launcher, whic
 changed = []
 def told_at_once(number, handler, change=signal.signal):
     changed.append(number)
-    while len(changed) == 1 and signal.SIGTERM not in signal.sigpending():
+    while changed.count(signal.SIGINT) == 1 and number == signal.SIGINT and signal.SIGTERM not in signal.sigpending():
         pass  # it has come before the launcher waits for its child
     return change(number, handler)
 submit.run_here = checked
@@ -81,3 +81,15 @@ def test_a_launcher_that_is_terminated_while_a_job_checks_its_options_leaves_no_
     done = subprocess.run(command, env=interpreter.environment(), capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (143, LINE)
     assert not [one for one in psutil.process_iter(["cmdline"]) if script in (one.info["cmdline"] or ())]
+
+
+@pytest.mark.process
+def test_a_check_ends_where_whoever_starts_the_launcher_ignores_the_end_of_children() -> None:
+    script = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+        "os.execv(sys.executable, [sys.executable, '-P', '-m', 'segpipe.launch', 'verify', '--warehouse', 'none'])"
+    )
+    command = interpreter.command("-c", script)
+    done = subprocess.run(command, env=interpreter.environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "none" in done.stderr
