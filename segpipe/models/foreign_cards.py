@@ -30,9 +30,9 @@ _LABEL_KINDS = {
 _REGION_KINDS = {
     "whole_tumour": r"whole|\bwt\b|complete",
     "tumour_core": r"core|\btc\b",
-    "enhancing_tumour": r"enhanc|\bet\b|active",
-    "resection_cavity": r"cavity|\brc\b",
-    "cyst": r"cyst|\bcc\b",
+    "enhancing_tumour": _LABEL_KINDS["enhancing"],
+    "resection_cavity": _LABEL_KINDS["cavity"],
+    "cyst": _LABEL_KINDS["cyst"],
 }
 _HARMLESS = {
     *("LoadImage", "EnsureChannelFirst", "EnsureType", "CastToType", "ToTensor", "AddChannel", "AsChannelFirst"),
