@@ -10,11 +10,13 @@ import pytest
 from segpipe.errors import UsageError
 from segpipe.pipelines.ingest import check_reference
 from segpipe.readers.archive import Listing
+from segpipe.readers.chains import Use
 from segpipe.readers.names import BRAIN, MASK, cut, describe, folder, is_generic, kind_of, take_visits
 from segpipe.readers.naming import naming_of
-from segpipe.readers.people import _COUNTED_END, _END, _ENDS, Use, name_of, people
+from segpipe.readers.people import name_of, people
 from segpipe.readers.plan import lines
 from segpipe.readers.sources import find
+from segpipe.readers.visit_forms import BEGINNING, BEGINNINGS, END, ENDS, Form, may_hold_a_visit
 
 FOUR = ("FLAIR", "T1", "T1ce", "T2")
 
@@ -1023,31 +1025,25 @@ def test_cases_of_a_data_set_for_nnu_net_may_be_visits(
     assert not listing.rejected
 
 
-def test_a_quick_look_passes_over_no_end_of_a_name() -> None:
-    ends = (
-        "7",
-        "12",
-        "007",
-        "0012",
-        "2019",
-        "00012",
-        "190102",
-        "19-01-02",
-        "03_0412",
-        "3 12",
-        "a",
-        "pre",
-        "V2",
-        "v2b",
-        "C",
-        "A0012345",
-    )
-    names = [f"{base}{sign}{end}" for base in ("P1", "X00017", "P_12_3", "Roe") for sign in "_-. " for end in ends]
-    for pattern in (*_ENDS, _COUNTED_END):
-        fitting = [name for name in (*names, "P012B", "P012b") if pattern.fullmatch(name)]
-        assert fitting
-        assert all(map(_END.fullmatch, fitting))
-    assert not any(map(_END.fullmatch, ("BraTS2021_00012", "sub-00012")))
+class TestVisitForms:
+    """The tables of forms that visits have at the ends and beginnings of names, row by row."""
+
+    @pytest.mark.parametrize("form", [*ENDS, *BEGINNINGS], ids=lambda form: "".join(form.example))
+    def test_an_example_has_the_parts_that_its_row_says(self, form: Form) -> None:
+        pattern = (END if form in ENDS else BEGINNING)[form.kind]
+        match = pattern.fullmatch("".join(form.example))
+        assert match
+        assert match.groups() == form.example
+        assert may_hold_a_visit(match[0])
+
+    @pytest.mark.parametrize("form", ENDS, ids=lambda form: "".join(form.example))
+    def test_of_the_ends_that_are_compared_no_earlier_row_takes_the_example(self, form: Form) -> None:
+        name = "".join(form.example)
+        first = next(kind for kind, pattern in END.items() if pattern.fullmatch(name))
+        assert first == form.kind or form.kind in ("counted", "dated", "written on")
+
+    def test_most_names_need_one_look(self) -> None:
+        assert not any(map(may_hold_a_visit, ("BraTS2021_00012", "GBM001", "IXI012")))
 
 
 def test_two_files_of_one_name_beside_maps_are_both_told(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from segpipe.readers.archive import (
     pairs,
     stem,
 )
+from segpipe.readers.chains import examples
 from segpipe.readers.entries import Entries
 from segpipe.readers.labels import convention_by_name
 from segpipe.readers.names import (
@@ -44,7 +45,6 @@ from segpipe.readers.names import (
     modality,
     take_visits,
 )
-from segpipe.readers.people import examples
 from segpipe.readers.recognise import recognise
 
 _SES = r"ses(?:s|sion)?"

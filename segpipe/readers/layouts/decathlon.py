@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from segpipe.core.regions import LabelConvention
 from segpipe.errors import Reason
 from segpipe.readers.archive import Archive, Claim, Entry, Found, gather, is_safe_name, pairs, reject, stem, unreadable
+from segpipe.readers.chains import Use
 from segpipe.readers.entries import Entries
 from segpipe.readers.labels import word_of as _word
 from segpipe.readers.names import IMAGE, MASK, Cut, cut, has_digit, modality
-from segpipe.readers.people import Use, people
+from segpipe.readers.people import people
 
 _PARTS = ("imagesTr", "imagesTs", "imagesVal", "labelsTr", "labelsTs", "labelsVal")
 _NNUNET = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")

@@ -30,6 +30,7 @@ from segpipe.readers.archive import (
     standing,
     stem,
 )
+from segpipe.readers.chains import FEW, MANY, Chain, Use, as_patients, as_visits, examples, owns, together
 from segpipe.readers.entries import Ends, Entries, Entry, Row, Rows, entry_of
 from segpipe.readers.labels import convention_by_name
 from segpipe.readers.names import (
@@ -62,19 +63,7 @@ from segpipe.readers.names import (
     regions_of,
     role_order,
 )
-from segpipe.readers.people import (
-    FEW,
-    MANY,
-    Chain,
-    Person,
-    Use,
-    as_patients,
-    as_visits,
-    examples,
-    owns,
-    people,
-    together,
-)
+from segpipe.readers.people import Person, people
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
