@@ -9,6 +9,7 @@ import hmac
 import json
 import math
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from segpipe.readers import dicom_tags, patients
 from segpipe.readers.archive import Entry
 from segpipe.readers.dicom_files import MOST_FRAMES, bad, careful, pydicom, refuse_deflated
 from segpipe.readers.dicom_tags import SEGMENTATION, Elements
-from segpipe.readers.recognise import Recognition, recognise
+from segpipe.readers.recognise import LETTERS, Recognition, recognise
 
 ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4")
 _IMAGES = "1.2.840.10008.5.1.4.1.1."
@@ -39,7 +40,16 @@ _SAME_PLACE_MM = 1e-2
 COMPONENTS = ("magnitude", "phase", "real", "imaginary")
 """In the order in which the volumes of an enhanced file are read."""
 
-_VENDORS = ("siemens", "ge", "philips", "canon", "toshiba", "hitachi", "united imaging", "bruker", "fujifilm")
+_VENDORS = (
+    "siemens", "ge", "philips", "canon", "toshiba", "hitachi", "united imaging", "uih", "bruker", "fujifilm", "neusoft",
+    "nms", "esaote", "hyperfine", "marconi", "picker",
+)  # fmt: skip
+PHANTOM = "PHANTOM"
+"""The body part of what is no patient."""
+_PHANTOM_WORDS = re.compile(r"(?<!human)(?<!human[\W_])(?<![a-z])(?:phantom|fantom[ae]?)(?![a-z])")
+_BRAIN_WORDS = re.compile(
+    r"(?<![a-z])(?:brain|cerebr|enceph|encefal|kopf|schadel|schaedel|g?e?hirn|crane|crani|tete|hersen|mozg|glow[ay]\b)"
+)
 # Values of ImageType and BodyPartExamined that may be told; any other is left out.
 _IMAGE_TYPES = frozenset(
     re.findall(
@@ -60,7 +70,15 @@ _BODY_PARTS = frozenset(
         "HEAD BRAIN SKULL HEADNECK NEURO CRANIUM KOPF SCHADEL ENCEPHALE TETE CABEZA CEREBRO ENCEFALO SPINE CSPINE"
         " TSPINE LSPINE CTSPINE TLSPINE LSSPINE SSPINE WHOLESPINE NECK CHEST ABDOMEN PELVIS KNEE SHOULDER HIP ANKLE"
         " FOOT HAND WRIST ELBOW BREAST HEART PROSTATE LIVER EXTREMITY ORBIT IAC PITUITARY EAR FACE JAW TMJ WHOLEBODY"
-        " ARM LEG THIGH UNKNOWN",
+        " ARM LEG THIGH UNKNOWN PHANTOM",
+    )
+)
+# of PS3.3 C.7.3.1.1.1, as far as they are found beside MR; any other may be somebody's name, and is told as `OT`
+_MODALITIES = frozenset(
+    re.findall(
+        r"\w+",
+        "MR CT PT NM US XA CR DX DR RF MG SC OT SEG SR KO PR DOC REG RWV RTSTRUCT RTDOSE RTPLAN RTIMAGE RTRECORD ECG"
+        " EEG OPT OP SM XC GM ES IVUS ANN ASMT AU HD PLAN FID M3D MS MA CS ST OCT BI",
     )
 )
 _CONTRAST_WORDS = re.findall(
@@ -127,6 +145,8 @@ class Facts:
     refers_to: tuple[str, ...] = ()
     person: tuple[str, ...] = ()  # birth date, sex, words of the name, issuer of the ID; empty where not said
     nameless: bool = False  # the patient's ID is a placeholder
+    names_brain: bool = False  # words of its description or protocol do
+    is_colour: bool = False
 
     @property
     def plane(self) -> str | None:
@@ -483,10 +503,10 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         accession=_keyed_of(key, "accession", subject, elements.text("AccessionNumber")),
         series=keyed(key, "series", series),
         frame=keyed(key, "frame", frame) if frame else None,
-        modality="".join(letter for letter in elements.text("Modality").upper() if letter.isalpha())[:4],
+        modality=_modality(elements.text("Modality").upper()),
         kind=_sop_kind(elements.text("SOPClassUID")),
-        vendor=next((known for known in _VENDORS if vendor.startswith(known)), None),
-        body=_body(elements),
+        vendor=_vendor(vendor),
+        body=_body(elements, description),
         image_type=words,
         sequence=tuple(word for word in sequence if word in _SEQUENCES),
         variant=tuple(word for word in elements.words("SequenceVariant") if word in _VARIANTS),
@@ -515,6 +535,8 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         override=_override(overrides, (description, protocol, series), vendor),
         person=tuple(_keyed_words(key, subject, mark) for mark in patients.marks(elements)),
         nameless=patients.is_placeholder(patient),
+        names_brain=_BRAIN_WORDS.search(_plain(f"{description} {protocol}")) is not None,
+        is_colour=(elements.number("SamplesPerPixel") or 1) > 1,
     )
 
 
@@ -528,13 +550,20 @@ def _keyed_words(key: bytes, subject: str, text: str) -> str:
     return " ".join(keyed(key, "person", f"{subject} {word}") for word in text.split())
 
 
-def _override(overrides: Mapping[str, str], texts: tuple[str, ...], vendor: str) -> str | None:
-    """The role that the site's own map gives: by `vendor<tab>description`, by description or protocol, by UID."""
+def _override(overrides: Mapping[str, str], texts: tuple[str, ...], manufacturer: str) -> str | None:
+    """The role that the site's own map gives: by `vendor<tab>description`, by description or protocol, by UID.
+
+    The vendor is written as in headers or as in the table `series`.
+    """
     for text in texts:
-        for name in (f"{vendor}\t{text.casefold()}", text.casefold()):
-            if text and name in overrides:
-                return overrides[name]
+        for vendor in (f"{manufacturer}\t", f"{_vendor(manufacturer)}\t", ""):
+            if text and (role := overrides.get(f"{vendor}{text.casefold()}")):
+                return role
     return None
+
+
+def _vendor(manufacturer: str) -> str | None:
+    return next((known for known in _VENDORS if manufacturer.startswith(known)), None)
 
 
 def _sop_kind(sop_class: str) -> str:
@@ -556,7 +585,21 @@ def _image_type(elements: Elements) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word in _IMAGE_TYPES))
 
 
-def _body(elements: Elements) -> str | None:
+def _modality(text: str) -> str:
+    return text if text in _MODALITIES or not text else "OT"
+
+
+def _plain(text: str) -> str:
+    """Lower case without accents."""
+    letters = unicodedata.normalize("NFKD", text).translate(LETTERS)
+    return "".join(letter for letter in letters if not unicodedata.combining(letter)).casefold()
+
+
+def _body(elements: Elements, description: str) -> str | None:
+    """The part of the body in one of the known words; what is no patient is a phantom, whatever part is imitated."""
+    names = (elements.words_of_people("PatientName"), elements.text("PatientID"), description)
+    if any(_PHANTOM_WORDS.search(_plain(name)) for name in names):
+        return PHANTOM
     word = "".join(letter for letter in elements.text("BodyPartExamined").upper() if letter.isalpha())
     if not word:
         return None

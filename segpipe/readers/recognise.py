@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "13"
+RULES_VERSION = "14"
 """Changes with every change of a word or a rule."""
 
 
@@ -237,7 +237,10 @@ _CONCEPTS: dict[str, str] = {
     " noncontrast nc basal t1pre",
     "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"
     " colonna neck hals cou cuello knee shoulder hip ankle wrist prostate liver abdomen pelvis breast"
-    " heart cardiac thorax lumbo* kolumna",
+    " heart cardiac thorax lumbo* kolumna kregoslup* rdzen* szyjn* ledzw* coluna raquis medula rachide midollo"
+    " halswirbel* brustwirbel* lendenwirbel* myelon cwk twk lwk wervel* cervicale cervicales dorsal dorsale dorsolumb* dorsolomb*"
+    " lombaire* lombar lombare* csp lsp tsp sacr* genou epaule rodilla hombro joelho ombro ginocchio schulter schouder"
+    " kolano prostata becken",
     "part": "iac iacs iam iams cpa pituitary sella hypophys* hypofysis hipofis* ipofisi orbit orbits orbita*"
     " orbite* temporal hippo* nerve nerves inner ear tmj sinus sinuses felsenbein rocher cai mastoid"
     " trigem* cavernous optic",
@@ -328,7 +331,7 @@ _PREFIXES = ("ss", "s", "e", "d", "v", "wip", "r", "m")  # Philips and GE put th
 _SPM = "rmsw"  # letters that SPM puts before the name of what it has resliced, corrected, smoothed or warped
 _LEAST_GLUED = 5  # letters of a word that is known inside of an unknown one
 _LONGEST_TEXT = 256
-_LETTERS = str.maketrans(
+LETTERS = str.maketrans(
     {"ø": "oe", "Ø": "oe", "ł": "l", "Ł": "l", "ı": "i"}
 )  # which have no accent that could be taken off
 _DASHES = r"\-\u2010-\u2015\u2212"
@@ -409,7 +412,7 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
 def _tokens(text: str) -> list[str]:
     """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
     text = _END_OF_CLAUSE.sub(r"\1contrast", _FAT_FIRST.sub(" fat image ", _NEGATED.sub(_without, text)))
-    plain = unicodedata.normalize("NFKD", text).translate(_LETTERS)
+    plain = unicodedata.normalize("NFKD", text).translate(LETTERS)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
     plain = unicodedata.normalize("NFC", plain)  # the letters of Korean, which were taken apart too
     plain = " ".join(_PLAIN_MARK.sub(" ", plain).split())

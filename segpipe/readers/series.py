@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from segpipe.readers import recognise
-from segpipe.readers.dicom_index import Facts, Series
+from segpipe.readers.dicom_index import PHANTOM, Facts, Series
 from segpipe.readers.names import MASK, MODALITIES
 from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"6.{recognise.RULES_VERSION}"
+RULES_VERSION = f"7.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -30,6 +30,8 @@ _LEAST_SLICES = 10  # of a series that only its physics names
 _DYNAMIC = 5  # times from which on a series is a dynamic one
 _SLOWEST_BOLUS = 2500.0  # TR, ms, of images that follow a bolus
 _FASTEST_IMAGE = 3.5  # TR, ms, of a spoiled gradient echo; scouts and calibrations are faster
+_FASTEST_SLICES = 40.0  # the same of slices that are taken one by one; localizers are faster
+_FAT_NULLED = (80.0, 300.0)  # TI, ms, at which fat is dark, from 0.3 to 7 T; fluid is dark at 1500 and more
 _COMPLETE = 0.7  # of the longest coverage of its modality
 _WHOLE_HEAD = 180.0  # mm; what covers more shows the neck, or the body, too
 _FRAGMENT = 3  # times its coverage is still less than that of another series of the scan
@@ -72,6 +74,7 @@ class Judged:
     session: str = ""
     volume: int | None = None  # the one to take, of a file with several
     seconds: float | None = None  # since the first series of its session
+    late: bool = False  # after the contrast agent, where another of its modality was taken before it
 
     @property
     def facts(self) -> Facts:
@@ -84,7 +87,11 @@ class Judged:
 
 def judge(series: Iterable[Series], options: Options) -> list[Judged]:
     """All series with their roles and what becomes of each, in the order of subject, session and id."""
-    judged = [alone(one, options.also) for one in series]
+    series = list(series)
+    heads = _mislabelled(series)
+    judged = [
+        _alone_as_head(one, options.also) if one.facts.study in heads else alone(one, options.also) for one in series
+    ]
     for session in _sessions(judged, options.session):
         _times(session)
         _contrast(session)
@@ -94,6 +101,35 @@ def judge(series: Iterable[Series], options: Options) -> list[Judged]:
 
 
 # One series
+
+
+def _mislabelled(series: Iterable[Series]) -> set[str]:
+    """Studies of a brain whose BodyPartExamined says another part: one part for all series, as of a protocol that was
+    copied, while words of some speak of the brain and those of none of another part.
+    """
+    studies: dict[str, list[Facts]] = {}
+    for one in series:
+        if one.facts.modality == "MR":
+            studies.setdefault(one.facts.study, []).append(one.facts)
+    return {
+        study
+        for study, of in studies.items()
+        if len({facts.body for facts in of}) == 1
+        and not _is_head(of[0])
+        and of[0].body != PHANTOM
+        and any(facts.names_brain for facts in of)
+        and not any("not_head" in (*facts.said.words, *facts.protocol_said.words) for facts in of)
+    }
+
+
+def _alone_as_head(one: Series, also: Sequence[str]) -> "Judged":
+    judged = alone(replace(one, facts=replace(one.facts, body=None)), also)
+    judged.series, judged.evidence = one, (*judged.evidence, "words of the study say brain")
+    return judged
+
+
+def _is_head(facts: Facts) -> bool:
+    return facts.body is None or facts.body in _HEAD
 
 
 @dataclass(frozen=True)
@@ -111,7 +147,9 @@ def _has(*words: str) -> Callable[[Series], bool]:
 _EXCLUSIONS: tuple[_Exclusion, ...] = (
     _Exclusion("not MR", lambda one: one.facts.modality not in ("MR", "")),
     _Exclusion("no image", lambda one: one.facts.kind == "other"),
-    _Exclusion("not head", lambda one: one.facts.body is not None and one.facts.body not in _HEAD),
+    _Exclusion("phantom", lambda one: one.facts.body == PHANTOM),
+    _Exclusion("not head", lambda one: not _is_head(one.facts)),
+    _Exclusion("colour image", lambda one: one.facts.is_colour),
     _Exclusion("localizer", _has("LOCALIZER")),
     _Exclusion("subtraction", _has("SUBTRACTION", "SUB")),
     _Exclusion("fat image", _has("FAT")),
@@ -152,7 +190,7 @@ _ACQUISITION_CONTRASTS = {
     "SPIN_TAGGING": "perfusion",
 }
 
-_VETOES = {T1: (T2, FLAIR, "T2*"), T2: (T1, FLAIR, "PD"), FLAIR: (T1, "T2*")}
+_VETOES = {T1: (T2, FLAIR, "T2*"), T2: (T1, FLAIR, "PD"), FLAIR: (T1, "T2*", "STIR")}
 """What physics may not say of a series whose words say the key."""
 
 
@@ -282,7 +320,7 @@ def _excluded(one: Series, reason: str, evidence: tuple[str, ...], also: Sequenc
 
 
 def physical_role(one: Series) -> str | None:
-    """FLAIR, T1, T2, T2* or PD by TE, TR and TI (ms) and the kind of echo; None where these tell nothing."""
+    """FLAIR, T1, T2, T2*, PD or STIR by TE, TR and TI (ms) and the kind of echo; None where these tell nothing."""
     facts = one.facts
     te, tr, ti = facts.echo_time, facts.repetition_time, facts.inversion_time
     if te is None or tr is None or te <= 0 or tr <= 0:
@@ -292,10 +330,13 @@ def physical_role(one: Series) -> str | None:
         return FLAIR
     if ti and 300 <= ti <= 1300 and te <= 40:
         return T1
+    if ti and _FAT_NULLED[0] <= ti <= _FAT_NULLED[1] and tr >= 2000 and not gradient:
+        return "STIR"
     if gradient:
         if te >= 12:
             return "T2*"
-        is_spoiled = tr >= _FASTEST_IMAGE and ("MP" in facts.variant or "SP" in facts.variant)
+        fastest = _FASTEST_SLICES if facts.dimensions == "2D" else _FASTEST_IMAGE
+        is_spoiled = tr >= fastest and ("MP" in facts.variant or "SP" in facts.variant)
         return T1 if te < 10 and (ti or is_spoiled) else None
     if not ti and "SE" in facts.sequence:
         if te >= 60 and tr >= 2000:
@@ -389,6 +430,8 @@ def _contrast(session: Sequence[Judged]) -> None:
             )
         if one.contrast and one.decision == NOT_SELECTED:
             one.role = T1CE
+    if injected is None:
+        _maybe_after(session, candidates, clock)
 
 
 def _too_early(
@@ -400,6 +443,32 @@ def _too_early(
         at = clock(one)
         if "agent" in one.evidence and bolus is not None and at is not None and at < bolus:
             _conflict(one, "its header names the agent, time says before the bolus")
+
+
+def _maybe_after(
+    session: Sequence[Judged], candidates: Sequence[Judged], clock: Callable[[Judged], float | None]
+) -> None:
+    """Conflicts of T1 series after a nameless dynamic series that other T1 series came before: it may be a bolus, or
+    an image of activity.
+    """
+    dynamic = min((at for one in session if _is_nameless_dynamic(one) and (at := clock(one)) is not None), default=None)
+    silent = [one for one in candidates if one.contrast is None and one.decision == NOT_SELECTED]
+    times = {one.facts.series: at for one in silent if (at := clock(one)) is not None}
+    if dynamic is None or not any(at < dynamic for at in times.values()):
+        return
+    for one in silent:
+        if times.get(one.facts.series, dynamic) > dynamic:
+            _conflict(
+                one, "nothing tells whether the dynamic series before it, and after another T1, followed an agent"
+            )
+
+
+def _is_nameless_dynamic(one: Judged) -> bool:
+    """Whether it is raw, fast and echo-planar, many images of each place, and no word says what for."""
+    facts = one.facts
+    is_fast = facts.repetition_time is not None and facts.repetition_time <= _SLOWEST_BOLUS
+    is_raw = "DERIVED" not in facts.image_type and not facts.said.words and not facts.protocol_said.words
+    return facts.echo_planar and "GR" in facts.sequence and one.series.times >= _DYNAMIC and is_fast and is_raw
 
 
 def _conflict(one: Judged, reason: str) -> None:
@@ -472,6 +541,7 @@ def _select(session: list[Judged], options: Options) -> None:
             by_role.setdefault(one.role, []).append(one)
     frames = Counter(one.facts.frame for of in by_role.values() for one in {o.facts.frame: o for o in of}.values())
     for of in by_role.values():
+        _after_agent(of)
         kept = _last_repeats(_usable(of, options))
         longest = max(_coverage(one) for one in kept)
         ranked = sorted(kept, key=lambda one: _rank(one, longest, frames, options), reverse=True)
@@ -486,6 +556,14 @@ def _select(session: list[Judged], options: Options) -> None:
                 one.decision = NOT_SELECTED
     _leave_out_fragments(session)
     _keep_earlier(session, options)
+
+
+def _after_agent(of: Sequence[Judged]) -> None:
+    """Which FLAIR or T2 of a visit were taken after contrast, by words or by an agent that others do not name."""
+    agents = [one.facts.agent for one in of]
+    for one in of:
+        if one.role not in (T1, T1CE):
+            one.late = bool(one.contrast or (one.facts.agent and not all(agents)))
 
 
 def _leave_out_fragments(session: Sequence[Judged]) -> None:
@@ -531,7 +609,8 @@ def _keep_earlier(session: Sequence[Judged], options: Options) -> None:
 
 _RANKS = ("it is an in-phase image", "it is derived from another",
           "it covers less of the head", "it shows a part of the head or is a reformat",
-          "it lies in another frame of reference", "its plane and kind are preferred less", "it is coarser",
+          "it lies in another frame of reference", "its plane and kind are preferred less",
+          "it was taken after the contrast agent", "it is coarser",
           "it was repeated later", "it comes first")  # fmt: skip
 
 
@@ -547,6 +626,7 @@ def _rank(one: Judged, longest: float, frames: Mapping[str | None, int], options
         float(not facts.said.part and not facts.said.reformatted and "mpr" not in facts.said.words),
         float(frames[facts.frame]),
         _preference(one, options.prefer),
+        float(not one.late),
         -round(volume, 3),
         one.seconds or 0.0,
         float(facts.number or 0),
@@ -591,6 +671,7 @@ def _last_repeats(candidates: list[Judged]) -> list[Judged]:
             len(one.series.places),
             facts.image_type,
             facts.said.words,
+            one.late,
         )
         earlier = last.get(alike)
         if earlier is not None:

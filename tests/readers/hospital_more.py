@@ -171,6 +171,17 @@ MORE = [
         _s("t1 ax", "T1 SPIR tra Orbita KM", None, "Dotarem", PixelSpacing=[0.5, 0.5]),
         _s("t2 ax", "T2 tra Orbita", None, PixelSpacing=[0.5, 0.5]),
     )),
+    Study("spine-too-in-portuguese", "GE MEDICAL SYSTEMS", (
+        _s("t1 ax", "AX T1 CRÂNIO", "T1"), _s("t2 ax", "AX T2 CRÂNIO", "T2"), _s("flair", "AX FLAIR CRÂNIO", "FLAIR"),
+        _s("t2 ax", "AX T2 COLUNA", PixelSpacing=[0.5, 0.5]), _s("t1ce ax", "AX T1 CRÂNIO GD", "T1ce"),
+        _s("t1ce ax", "AX T1 COLUNA DORSAL GD", PixelSpacing=[0.5, 0.5]),
+    ), extra={"BodyPartExamined": ""}),
+    Study("spine-too-in-dutch-and-polish", "Philips", (
+        _s("t1 ax", "T1 tra hersenen", "T1"), _s("t2 ax", "T2 tra hersenen", "T2"), _s("flair", "FLAIR tra", "FLAIR"),
+        _s("t2 ax", "T2 tra CWK", PixelSpacing=[0.5, 0.5]), _s("t1ce ax", "T1 tra na Gd", "T1ce"),
+        _s("t1ce ax", "T1 tra rdzeń po kontraście", PixelSpacing=[0.5, 0.5]),
+        _s("t2 ax", "T2 tra kręgosłup szyjny", PixelSpacing=[0.5, 0.5]),
+    ), extra={"BodyPartExamined": "", "SpecificCharacterSet": "ISO_IR 192"}),
     Study("turbo-flair-of-united", "UIH", (
         _s("localizer", "scout_3plane"), _s("t2 ax", "t2_arms_tra", "T2"), _s("flair", "t2_arms_flair_tra_fs", "FLAIR"),
         _s("t1 flair", "t1_fse_flair_tra", "T1"), _s("perfusion", "epi_dsc_perf"),

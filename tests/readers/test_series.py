@@ -198,6 +198,8 @@ def test_enhanced_images_without_a_name_are_known_by_their_pulses_and_their_agen
 EXCLUDED = {
     "not MR": {"modality": "CT"},
     "not head": {"body": "KNEE"},
+    "phantom": {"body": "PHANTOM", "text": "ACR T1"},
+    "colour image": {"is_colour": True},
     "localizer": {"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")},
     "reformat": {"image_type": ("DERIVED", "SECONDARY", "MPR")},
     "projection": {"image_type": ("DERIVED", "PRIMARY", "PROJECTION")},
@@ -237,9 +239,118 @@ def test_physics_names_what_words_do_not_and_vetoes_what_they_say_wrongly(role: 
 
 
 def test_the_physics_of_a_scout_are_not_those_of_a_t1() -> None:
-    quick = {"sequence": ("GR",), "variant": ("SP",), "echo_time": 1.4}
+    quick = {"sequence": ("GR",), "variant": ("SP",), "echo_time": 1.4, "dimensions": "3D"}
     assert told(series(text="", repetition_time=3.2, **quick)) == [(None, "unknown")]
     assert told(series(text="", repetition_time=4.9, **quick)) == [("T1", "selected")]
+
+
+def test_a_localizer_without_a_name_is_no_t1() -> None:
+    slices = {"text": "", "sequence": ("GR",), "variant": ("SP",), "echo_time": 4.0}
+    assert told(series(repetition_time=8.6, **slices)) == [(None, "unknown")]
+    assert told(series(repetition_time=8.6, dimensions="3D", **slices)) == [("T1", "selected")]
+    assert told(series(repetition_time=180.0, **slices)) == [("T1", "selected")]
+
+
+def test_an_inversion_that_nulls_fat_is_no_flair() -> None:
+    tirm = {"text": "t2_tirm_cor", "sequence": ("SE", "IR"), "echo_time": 60.0, "repetition_time": 4200.0}
+    assert told(series(inversion_time=160.0, **tirm)) == [("FLAIR", "conflict")]
+    assert told(series(inversion_time=2500.0, **tirm)) == [("FLAIR", "selected")]
+
+
+BRAIN = {"body": "CHEST", "names_brain": True}
+
+
+@pytest.mark.parametrize(
+    ("others", "decision"),
+    [
+        ([{"text": "FLAIR", "body": "CHEST"}], "selected"),
+        ([{"text": "T2 sag HWS", "body": "CHEST"}], "excluded"),
+        ([{"text": "T2 sag", "body": "CSPINE"}], "excluded"),
+        ([{"text": "", "body": None, "modality": "SR", "kind": "other"}], "selected"),
+    ],
+    ids=["a copied protocol", "words of a spine", "two parts of the body", "a report beside"],
+)
+def test_a_brain_that_is_labelled_as_another_part_is_a_brain(others: list[dict[str, object]], decision: str) -> None:
+    found = [series(series="1", text="T1 tra Kopf", **BRAIN)]
+    found += [series(series=str(number), **one) for number, one in enumerate(others, start=2)]
+    judged = judge(found, Options())
+    assert judged[0].decision == decision
+    assert judged[0].facts.body == "CHEST"
+    assert ("words of the study say brain" in judged[0].evidence) == (decision == "selected")
+
+
+@pytest.mark.parametrize("text", ["FLAIR", "T2"])
+@pytest.mark.parametrize(
+    ("first", "second", "right"),
+    [
+        ({}, {}, "2"),
+        ({}, {"text": "{} KM"}, "1"),
+        ({"agent": False}, {"agent": True}, "1"),
+        ({"agent": True}, {"agent": True}, "2"),
+        ({"direction": (1.0, 0, 0, 0, 0, -1.0)}, {"agent": True}, "2"),
+    ],
+    ids=["a repeat", "words", "the agent", "the agent on all", "another plane before"],
+)
+def test_flair_and_t2_before_contrast_are_better(
+    text: str, first: dict[str, object], second: dict[str, object], right: str
+) -> None:
+    words = {"text": str(second.get("text", "{}")).format(text)}
+    before = series(series="1", moment=10.0, **{"text": text, **first})
+    after = series(series="2", moment=900.0, **{**second, **words})
+    found = judge([before, after], Options())
+    assert [one.facts.series for one in found if one.decision == "selected"] == [right]
+    alone = judge([after], Options())
+    assert alone[0].decision == "selected"
+
+
+def test_a_t1_after_a_nameless_dynamic_series_and_another_t1_is_a_conflict() -> None:
+    spins = {"text": "", "echo_time": 9.0, "repetition_time": 520.0}
+    before, after = series(series="1", moment=10.0, **spins), series(series="3", moment=900.0, **spins)
+    fast = {"text": "", "sequence": ("EP", "GR"), "echo_planar": True, "echo_time": 30.0, "times": 20}
+    dynamic = series(series="2", moment=500.0, repetition_time=1600.0, **fast)
+    assert told(before, dynamic, after) == [("T1", "selected"), ("other", "excluded"), ("T1", "conflict")]
+    assert told(dynamic, after)[1] == ("T1", "selected")  # as before images of activity
+    slow = series(series="2", moment=500.0, repetition_time=4000.0, **fast)
+    assert told(before, slow, after)[2] == ("T1", "selected")
+    marked = series(series="3", moment=900.0, agent=True, **spins)
+    assert told(before, dynamic, marked)[2] == ("T1ce", "selected")
+
+
+PLAIN = {"PatientName": "Meier^Anna", "PatientID": "P-1"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ({"PatientName": "PHANTOM^ACR"}, "phantom"),
+        ({"PatientID": "qa_Fantôme 3"}, "phantom"),
+        ({"BodyPartExamined": "PHANTOM"}, "phantom"),
+        ({"PatientName": "Human^Phantom"}, ""),
+        ({"PatientName": "Phantomas^Eva"}, ""),
+        ({"BodyPartExamined": "CHEST", "ProtocolName": "Schädel"}, ""),
+    ],
+)
+def test_headers_tell_phantoms_and_brains(extra: dict[str, object], reason: str, tmp_path: Path) -> None:
+    write(tmp_path, replace(studies()[0].only("t2 ax"), extra={**PLAIN, **extra}))
+    (one,) = find(str(tmp_path), "dicom", KEY).series
+    assert (one.reason, one.decision) == (reason, "excluded" if reason else "selected")
+
+
+def test_an_image_in_colours_is_no_image_of_a_scan(tmp_path: Path) -> None:
+    write(tmp_path, studies()[0].only("t2 ax"))
+    for path in tmp_path.iterdir():
+        image = pydicom.dcmread(path)
+        image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelData = 8, 8, 7, bytes(90)
+        image.save_as(path)
+    (one,) = find(str(tmp_path), "dicom", KEY).series
+    assert one.reason == "colour image"
+
+
+def test_a_modality_that_is_none_is_not_kept(tmp_path: Path) -> None:
+    write(tmp_path, replace(studies()[0].only("t2 ax"), extra={"Modality": "MEIER"}))
+    (one,) = find(str(tmp_path), "dicom", KEY).series
+    assert (one.facts.modality, one.reason) == ("OT", "not MR")
 
 
 @pytest.mark.parametrize("date", ["", "20210304"])
@@ -460,6 +571,15 @@ def test_a_sites_map_decides_after_an_earlier_run_too() -> None:
     kept = Options(earlier={"1": ("s", "v", "T1"), "2": ("s", "v", "T2")})
     named, ignored = series(series="1", override="T1ce", text="T1"), series(series="2", override="ignore", text="T2")
     assert told(named, ignored, options=kept) == told(named, ignored) == [("T1ce", "override"), (None, "override")]
+
+
+@pytest.mark.parametrize(("vendor", "role"), [("siemens healthineers", "FLAIR"), ("siemens", "FLAIR"), ("ge", None)])
+def test_a_sites_map_names_a_vendor_as_the_table_does(vendor: str, role: str | None, tmp_path: Path) -> None:
+    study = studies()[0].only("t2 ax")
+    write(tmp_path, replace(study, vendor="Siemens Healthineers"))
+    mapped = {f"{vendor}\t{study.series[0].text}": "FLAIR"}
+    (one,) = find(str(tmp_path), "dicom", KEY, options=Options(overrides=mapped)).series
+    assert one.facts.override == role
 
 
 def enhanced(file: int, heights: list[float], **changes: object) -> Series:
