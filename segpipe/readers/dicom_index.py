@@ -46,7 +46,7 @@ _VENDORS = (
 )  # fmt: skip
 PHANTOM = "PHANTOM"
 """The body part of what is no patient."""
-_PHANTOM_WORDS = re.compile(r"(?<!human)(?<!human[\W_])(?<![a-z])(?:phantom|fantom[ae]?)(?![a-z])")
+_PHANTOM_WORDS = re.compile(r"(?<![a-z])(?:phantom|fantom[ae]?)(?![a-z])")
 _BRAIN_WORDS = re.compile(
     r"(?<![a-z])(?:brain|cerebr|enceph|encefal|kopf|schadel|schaedel|g?e?hirn|crane|crani|tete|hersen|mozg|glow[ay]\b)"
 )
@@ -145,6 +145,7 @@ class Facts:
     refers_to: tuple[str, ...] = ()
     person: tuple[str, ...] = ()  # birth date, sex, words of the name, issuer of the ID; empty where not said
     nameless: bool = False  # the patient's ID is a placeholder
+    who: str = ""  # birth date, sex and name together, the same under every ID; empty where one is not said
     names_brain: bool = False  # words of its description or protocol do
     is_colour: bool = False
 
@@ -495,7 +496,7 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
     description, protocol = map(elements.words_of_people, ("SeriesDescription", "ProtocolName"))
     sequence, name = elements.words("ScanningSequence"), elements.text("SequenceName").lower()
     words, vendor = _image_type(elements), elements.text("Manufacturer").lower()
-    shift = _shift(key, subject)
+    shift, marks = _shift(key, subject), patients.marks(elements)
     return Facts(
         subject=subject,
         study=keyed(key, "session", study),
@@ -533,7 +534,8 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         protocol_said=recognise(protocol),
         text=keyed(key, "text", f"{description}\0{protocol}"),
         override=_override(overrides, (description, protocol, series), vendor),
-        person=tuple(_keyed_words(key, subject, mark) for mark in patients.marks(elements)),
+        person=tuple(_keyed_words(key, subject, mark) for mark in marks),
+        who=keyed(key, "who", "\0".join(marks[: patients.ISSUER])) if all(marks[: patients.ISSUER]) else "",
         nameless=patients.is_placeholder(patient),
         names_brain=_BRAIN_WORDS.search(_plain(f"{description} {protocol}")) is not None,
         is_colour=(elements.number("SamplesPerPixel") or 1) > 1,
@@ -596,9 +598,11 @@ def _plain(text: str) -> str:
 
 
 def _body(elements: Elements, description: str) -> str | None:
-    """The part of the body in one of the known words; what is no patient is a phantom, whatever part is imitated."""
-    names = (elements.words_of_people("PatientName"), elements.text("PatientID"), description)
-    if any(_PHANTOM_WORDS.search(_plain(name)) for name in names):
+    """The part of the body in one of the known words; what a description calls a phantom is one, whatever it imitates.
+
+    A name tells nothing here: de-identified patients have been called all sorts of things.
+    """
+    if _PHANTOM_WORDS.search(_plain(description)):
         return PHANTOM
     word = "".join(letter for letter in elements.text("BodyPartExamined").upper() if letter.isalpha())
     if not word:

@@ -102,6 +102,7 @@ class Shared:
     silent: int = 0
     crowded: int = 0
     alike: int = 0
+    namesakes: int = 0
 
     def __add__(self, other: "Shared") -> "Shared":
         pairs = zip(astuple(self), astuple(other), strict=True)
@@ -131,6 +132,11 @@ class Shared:
         if self.doubtful:
             doubt = "too little to be sure of several people: each ID is one subject"
             told.append(f"{self.doubtful} PatientIDs have several birth dates, sexes or issuers, {doubt}")
+        if self.namesakes:
+            told.append(
+                f"{self.namesakes} PatientIDs share name, birth date and sex with another: each is a subject, and may"
+                " come into another split; if they are one person's, name the subjects in a manifest"
+            )
         if self.alike:
             told.append(
                 f"{self.alike} times several subjects of the tables are one person by what their studies say now: each"

@@ -238,9 +238,9 @@ _CONCEPTS: dict[str, str] = {
     "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"
     " colonna neck hals cou cuello knee shoulder hip ankle wrist prostate liver abdomen pelvis breast"
     " heart cardiac thorax lumbo* kolumna kregoslup* rdzen* szyjn* ledzw* coluna raquis medula rachide midollo"
-    " halswirbel* brustwirbel* lendenwirbel* myelon cwk twk lwk wervel* cervicale cervicales dorsal dorsale dorsolumb* dorsolomb*"
-    " lombaire* lombar lombare* csp lsp tsp sacr* genou epaule rodilla hombro joelho ombro ginocchio schulter schouder"
-    " kolano prostata becken",
+    " halswirbel* brustwirbel* lendenwirbel* myelon cwk twk lwk wervel* cervicale cervicales dorsal dorsale dorsolumb*"
+    " dorsolomb* lombaire* lombar lombare* csp lsp tsp sacr* genou epaule rodilla hombro joelho ombro"
+    " ginocchio schulter schouder kolano prostata becken",
     "part": "iac iacs iam iams cpa pituitary sella hypophys* hypofysis hipofis* ipofisi orbit orbits orbita*"
     " orbite* temporal hippo* nerve nerves inner ear tmj sinus sinuses felsenbein rocher cai mastoid"
     " trigem* cavernous optic",

@@ -178,3 +178,19 @@ def test_a_subject_that_was_segmented_without_ingest_keeps_its_name(tmp_path: Pa
     options = Options(visits=lambda: {before.session: before.subject})
     later = {scan.session: scan.subject for scan in find(str(tmp_path), "dicom", KEY, options=options).scans}
     assert later == {**fresh, before.session: before.subject}
+
+
+@pytest.mark.parametrize(
+    ("other", "is_told"),
+    [({}, True), ({"PatientBirthDate": "19500303"}, False), ({"PatientSex": ""}, False), ({"PatientName": ""}, False)],
+)
+def test_one_person_under_two_ids_is_two_subjects_and_told(
+    other: dict[str, str], is_told: bool, tmp_path: Path
+) -> None:
+    anna = {"PatientName": "Meier^Anna", "PatientBirthDate": "19500302", "PatientSex": "F"}
+    for number, who in enumerate((anna, {**anna, "PatientName": "MEIER^ANNA", **other})):
+        study = studies()[number].only("t2 ax")
+        write(tmp_path / str(number), replace(study, extra={**who, "PatientID": f"MRN {number}"}))
+    listing = find(str(tmp_path), "dicom", KEY)
+    assert len({scan.subject for scan in listing.scans}) == 2
+    assert [line[:46] for line in listing.told] == ["2 PatientIDs share name, birth date and sex wi"] * is_told

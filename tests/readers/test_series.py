@@ -322,11 +322,10 @@ PLAIN = {"PatientName": "Meier^Anna", "PatientID": "P-1"}
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
-        ({"PatientName": "PHANTOM^ACR"}, "phantom"),
-        ({"PatientID": "qa_Fantôme 3"}, "phantom"),
+        ({"SeriesDescription": "QA_Fantôme 3 T2"}, "phantom"),
         ({"BodyPartExamined": "PHANTOM"}, "phantom"),
-        ({"PatientName": "Human^Phantom"}, ""),
-        ({"PatientName": "Phantomas^Eva"}, ""),
+        ({"PatientName": "Test^Phantom", "PatientID": "PHANTOM"}, ""),
+        ({"SeriesDescription": "T2 phantomlimb"}, ""),
         ({"BodyPartExamined": "CHEST", "ProtocolName": "Schädel"}, ""),
     ],
 )

@@ -133,7 +133,16 @@ def told_apart(series: Sequence[Series], earlier: Mapping[str, str]) -> list[str
         for one in of:
             if found[one.facts.study] != subject or nameless:
                 one.facts = replace(one.facts, subject=found[one.facts.study], nameless=False)
-    return shared.sentences
+    return (shared + patients.Shared(namesakes=_namesakes(series))).sentences
+
+
+def _namesakes(series: Iterable[Series]) -> int:
+    """How many subjects share name, birth date and sex with another, and not with so many that these tell nobody."""
+    subjects: dict[str, set[str]] = {}
+    for facts in (one.facts for one in series):
+        if facts.who:
+            subjects.setdefault(facts.who, set()).add(facts.subject)
+    return len(set().union(*(of for of in subjects.values() if len(of) > 1)))
 
 
 def candidates(entries: Iterable[Entry]) -> list[Entry]:
