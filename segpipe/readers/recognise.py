@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "14"
+RULES_VERSION = "15"
 """Changes with every change of a word or a rule."""
 
 
@@ -44,7 +44,8 @@ _AGENT = (
     r"|km|kl|mdc|pdc|civ|ct?te|inj|injec\w*|injek\w*|injet\w*|iv|iv ?km|iv ?kontras\w*)"
 )
 _BEFORE = (
-    r"(?:no|non|not|without|w ?/? ?o(?:ut)?|wo|ohne|o(?= ?(?:k|gd|gad))|vor|sans|avant|sin|senza|prima|sem|antes"
+    r"(?:no|non|not|without|w ?/? ?o(?:ut)?|wo|ohne|o(?= ?(?:k|gd|gad))|vor|sans|ss(?= ?(?:gado|gd|inj|iv|pdc|contr))"
+    r"|avant|sin|senza|prima|sem|antes"
     r"|zonder|voor|bez|przed|pre|prae?|prior|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer|ej|inden|ikke"
     r"|ingen|keine?|pas)"
 )
@@ -129,6 +130,9 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (rf"\bc ?/ ?{_AGENT}\b", " after "),
     (rf"\+ ?$|\bm ?/ ?k\b|\b(?:{_AGENT}|ka) ?utan\b", " after "),
     (r"\bu ?/ ?k\b", " before "),
+    (r"(?<![a-z])min\w* ?p ?i\b", " after "),  # so many minutes post injectionem
+    (r"\bwhole ?body\b|\bganzkorper\w*|\bcorps ?entier\b|\bcuerpo ?(?:entero|completo)\b"
+        r"|\bcorpo ?int\w+ro\b", " wholebody "),
     (r"\b(?:depois|despues|apres|dopo|nach|danach|nachher|efter|etter) ?$", " after "),
     (r"\b3 ?pl(?:anes?)?\b|\b3 ?(?:ebenen|planos|plans)\b|\btri ?plan\w*|\bmulti ?plane?\b", " planes "),
     (r"\bsingle ?shot\b", " "),
@@ -202,7 +206,7 @@ _CONCEPTS: dict[str, str] = {
     " carotis carotide cow willis tricks twist inhance trance pcmra pca pc3d 3dpc arteries venen mrangio tofmra"
     " tofcow ceangio qflow 4dflow stenosis",
     "map": "map maps mapa mapas carte karte mappa mapping molli relaxometry t1map t2map r1map r2map qmap"
-    " parametric mapit fieldstrength qt1 qt2 quantitative pdmap mtr relaxation* t1prime t2prime ratio ratios",
+    " mrac umap parametric mapit fieldstrength qt1 qt2 quantitative pdmap mtr relaxation* t1prime t2prime ratio ratios",
     "synthetic": "synthetic* synth symri synmr syntac",
     "SWI": "swi swip swan eswan qsm susc suscept* suszept* hemo haemo hamo hamos* hemoseq* hemosid* heme hemorr*"
     " haemorr* hemorag* blutung venbold venobold fsbb bsi pha phase swmip swim medic merge mpgr mpgre mfgre megre"
@@ -240,7 +244,7 @@ _CONCEPTS: dict[str, str] = {
     " heart cardiac thorax lumbo* kolumna kregoslup* rdzen* szyjn* ledzw* coluna raquis medula rachide midollo"
     " halswirbel* brustwirbel* lendenwirbel* myelon cwk twk lwk wervel* cervicale cervicales dorsal dorsale dorsolumb*"
     " dorsolomb* lombaire* lombar lombare* csp lsp tsp sacr* genou epaule rodilla hombro joelho ombro"
-    " ginocchio schulter schouder kolano prostata becken",
+    " ginocchio schulter schouder wholebody kolano prostata becken",
     "part": "iac iacs iam iams cpa pituitary sella hypophys* hypofysis hipofis* ipofisi orbit orbits orbita*"
     " orbite* temporal hippo* nerve nerves inner ear tmj sinus sinuses felsenbein rocher cai mastoid"
     " trigem* cavernous optic",

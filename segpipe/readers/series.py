@@ -21,7 +21,7 @@ from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"7.{recognise.RULES_VERSION}"
+RULES_VERSION = f"8.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -34,6 +34,7 @@ _FASTEST_SLICES = 40.0  # the same of slices that are taken one by one; localize
 _FAT_NULLED = (80.0, 300.0)  # TI, ms, at which fat is dark, from 0.3 to 7 T; fluid is dark at 1500 and more
 _COMPLETE = 0.7  # of the longest coverage of its modality
 _WHOLE_HEAD = 180.0  # mm; what covers more shows the neck, or the body, too
+_BODY = 350.0  # mm; longer than a head with its neck
 _FRAGMENT = 3  # times its coverage is still less than that of another series of the scan
 _PAUSE = 45 * 60  # seconds between the starts of two series of one examination, at most
 _HEAD = re.findall(
@@ -543,7 +544,7 @@ def _select(session: list[Judged], options: Options) -> None:
     for of in by_role.values():
         _after_agent(of)
         kept = _last_repeats(_usable(of, options))
-        longest = max(_coverage(one) for one in kept)
+        longest = min(max(_coverage(one) for one in kept), _WHOLE_HEAD)
         ranked = sorted(kept, key=lambda one: _rank(one, longest, frames, options), reverse=True)
         best = ranked[0]
         for one in kept:
@@ -608,7 +609,7 @@ def _keep_earlier(session: Sequence[Judged], options: Options) -> None:
 
 
 _RANKS = ("it is an in-phase image", "it is derived from another",
-          "it covers less of the head", "it shows a part of the head or is a reformat",
+          "it covers less of the head", "it shows a part of the head, or the body, or is a reformat",
           "it lies in another frame of reference", "its plane and kind are preferred less",
           "it was taken after the contrast agent", "it is coarser",
           "it was repeated later", "it comes first")  # fmt: skip
@@ -619,11 +620,12 @@ def _rank(one: Judged, longest: float, frames: Mapping[str | None, int], options
     facts = one.facts
     volume = max(facts.pixel_mm, default=9.0) * min(facts.pixel_mm, default=9.0) * (one.series.step_mm or 9.0)
     in_phase = "IN_PHASE" in facts.image_type or "in_phase" in facts.said.words
+    is_part = facts.said.part or _coverage(one) > _BODY
     return (
         float(one.decision == OVERRIDE or not in_phase),
         float(one.decision == OVERRIDE or "DERIVED" not in facts.image_type),
         float(_coverage(one) >= _COMPLETE * longest),
-        float(not facts.said.part and not facts.said.reformatted and "mpr" not in facts.said.words),
+        float(not is_part and not facts.said.reformatted and "mpr" not in facts.said.words),
         float(frames[facts.frame]),
         _preference(one, options.prefer),
         float(not one.late),

@@ -485,6 +485,16 @@ def test_selection_follows_its_rules() -> None:
     assert reasons == ["", "its plane and kind are preferred less", "it covers less of the head"]
 
 
+def test_a_whole_body_is_no_better_than_a_head() -> None:
+    head = series(series="1", text="MPRAGE", dimensions="3D", direction=(0, 1.0, 0, 0, 0, -1.0), count=32)
+    body = series(series="2", text="T1 vibe tra", dimensions="3D", count=120)
+    assert told(head, body) == [("T1", "selected"), ("T1", "not selected")]
+    assert told(body) == [("T1", "selected")]
+    neck = series(series="2", text="T1 vibe cor", dimensions="3D", direction=(1.0, 0, 0, 0, 0, -1.0), count=50)
+    axial = series(series="1", text="T1 tra", count=28)
+    assert told(axial, neck) == [("T1", "selected"), ("T1", "not selected")]
+
+
 def test_a_fragment_is_no_modality_of_a_whole_head() -> None:
     whole = series(series="1", text="T2")
     broken_off = series(series="2", text="T1 SE GD", count=6)
