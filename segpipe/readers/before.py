@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from segpipe.readers.chains import FEW, LEAST_NAME, MANY, Chain, Parts, Use, has_modality
 from segpipe.readers.names import MODALITIES, VISIT_LETTER, has_digit, is_generic, is_group
-from segpipe.readers.visit_forms import BEGINNING, kind
+from segpipe.readers.visit_forms import BEGINNING, SIX, are_days, kind
 
 _SHORT = re.compile(r"[A-Za-z]|\d{1,2}")
+_HOSPITAL = re.compile(r"\d{5,}")
+_SOMEBODY = re.compile(r"[^\W\d_]|^\d{5,}$")  # other numbers are those of many patients
 _MADE_AGAIN = re.compile(r"(?:aug|run|rep|copy)\d+", re.IGNORECASE)  # before a name, it makes nobody else of it
 
 
@@ -31,8 +33,8 @@ def visit_folders(chains: Iterable[Chain]) -> Parts:
 
 
 def _are_visit_folders(found: Mapping[str, Collection[str]]) -> bool:
-    """Whether folders are short and hold the same patients; of letters for visits, whatever these are called."""
-    if all(map(VISIT_LETTER.fullmatch, found)):
+    """Whether folders are short and hold the same patients; below letters for visits and dates, whoever these are."""
+    if all(map(VISIT_LETTER.fullmatch, found)) or (all(map(SIX.fullmatch, found)) and are_days(found)):
         counts = Counter(name for names in found.values() for name in names)
         return len(found) > 1 and max(counts.values()) > 1
     return all(map(_SHORT.fullmatch, found)) and _hold_the_same(found)
@@ -48,9 +50,9 @@ class _Beginning(NamedTuple):
     @property
     def is_clear(self) -> bool:
         """Whether nothing but a visit begins so, or the rest is one patient's name wherever it stands."""
-        return bool(
-            VISIT_LETTER.fullmatch(self.visit) or _MADE_AGAIN.fullmatch(self.visit) or not is_generic(self.name)
-        )
+        number = self.visit.isdecimal() and not self.name.isdecimal()
+        is_visit = number or VISIT_LETTER.fullmatch(self.visit) or _MADE_AGAIN.fullmatch(self.visit)
+        return bool(is_visit or not is_generic(self.name) or _HOSPITAL.fullmatch(self.name))
 
 
 def visit_prefixes(chains: Collection[Chain]) -> tuple[Parts, list[str]]:
@@ -64,7 +66,7 @@ def visit_prefixes(chains: Collection[Chain]) -> tuple[Parts, list[str]]:
         held[one.group][one.visit].add(one.name)
     alone: dict[Chain, set[str]] = defaultdict(set)
     for chain in chains if found else ():
-        if chain and chain not in found:
+        if chain and chain not in found and not chain[-1].isdecimal():
             alone[chain[:-1]].add(chain[-1])
     for (above, _), names in held.items():
         if whole := alone[above] & set().union(*names.values()):
@@ -106,13 +108,19 @@ def _is_beside(uses: Mapping[Chain, Use], one: Chain, other: Chain) -> bool:
     return other in uses and has_modality(uses[other]) and not uses[one].roles & uses[other].roles & {*MODALITIES}
 
 
-def years_before(chains: Iterable[Chain]) -> Parts:
-    """For names such as `2021_Pat3` and `2022_Pat3`, if any stands behind two years: who, and the visit."""
-    found = {chain: match for chain in chains if chain and (match := BEGINNING["year"].fullmatch(chain[-1]))}
-    people = Counter((*chain[:-1], match["name"]) for chain, match in found.items())
-    if not found or max(people.values()) < 2:
-        return {}
-    return {chain: ((*chain[:-1], match["name"]), match["visit"]) for chain, match in found.items()}
+def dates_before(chains: Collection[Chain]) -> Parts:
+    """For names such as `2021_Pat3` and `2022_Pat3`, if any stands behind two dates of the form: who, and the visit."""
+    result: Parts = {}
+    for form in ("day", "year"):
+        found = {chain: match for chain in chains if chain and (match := BEGINNING[form].fullmatch(chain[-1]))}
+        people = Counter((*chain[:-1], match["name"]) for chain, match in found.items())
+        if (
+            found
+            and max(people.values()) > 1
+            and (form == "year" or are_days(match["visit"] for match in found.values()))
+        ):
+            result |= {chain: ((*chain[:-1], match["name"]), match["visit"]) for chain, match in found.items()}
+    return result
 
 
 def _hold_the_same(units: Mapping[str, Collection[str]]) -> bool:
@@ -127,7 +135,9 @@ def _hold_the_same(units: Mapping[str, Collection[str]]) -> bool:
     most, least = (MANY, 1) if lettered else (FEW, 2)
     if not 2 <= len(units) <= most or shared < least or 2 * shared < every:
         return False
-    if any(VISIT_LETTER.fullmatch(name) or is_group(name) or not re.search(r"[^\W\d_]", name) for name in names):
+    if any(VISIT_LETTER.fullmatch(name) or is_group(name) for name in names):
+        return False
+    if not (lettered or all(map(_SOMEBODY.search, names))) or are_days(names):
         return False
     more = every > len(units) or lettered
     return all(map(has_digit, names)) or (more and all(len(name) >= LEAST_NAME for name in names))

@@ -79,7 +79,8 @@ def _are_visits(names: Names) -> bool:
     few = all(len(found) <= FEW for found in names.values())
     grouped = any(is_group(base[-1]) for base in names)
     if SIX.fullmatch(visits[0]):
-        return are_days(visits) and few and not grouped
+        some = len(names) > 1 or all(has_digit(base[-1]) for base in names)
+        return are_days(visits) and few and some and not grouped
     if not several or grouped:
         return False
     if few and all(_PATIENT.search(base[-1]) for base in names):

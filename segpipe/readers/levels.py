@@ -19,7 +19,7 @@ from segpipe.readers.names import (
     is_group,
     is_person,
 )
-from segpipe.readers.visit_forms import SHORT_DATE, YEAR, are_days, digits, end_digits
+from segpipe.readers.visit_forms import SHORT_DATE, SIX, YEAR, are_days, digits, end_digits
 
 _COUNTED = re.compile(r"(\d{1,2})[_\-. ]\d{1,6}")  # a visit's number and its day
 _LONG_WORD = re.compile(r"[^\W\d_]{5,}$")
@@ -173,6 +173,8 @@ class _Family:
             return True  # `Anna/V02` beside `Anna/baseline` or `Bert/V02`
         if word.isdecimal() and self._base[:-1] in self._tree.dated and not has_digit(self._name):
             return True  # `Meier/5885` beside `Kunz/2001-03-10`
+        if SIX.fullmatch(word) and are_days(self.words) and not has_digit(self._name) and len(self._tree.below) > 1:
+            return True  # `Anna/190304` and `Bert/200112`
         return not owns(self._owner) and self._is_examination(word)
 
     def _is_examination(self, word: str) -> bool:

@@ -361,6 +361,7 @@ _TARGET = re.compile(
     re.IGNORECASE,
 )
 _PERSON = re.compile(
+    r"(?:(?:train|training|test|testing|val|validation)[_\-. ])?"
     r"(?:patients?|patienten?|pat|pt|subjects?|subj|sub|suj|sujet|proband|probandin|participants?|case|cas|fall|person"
     r"|volunteer|vol|control|healthy|hc|id|pid|mrn|患者|病人)?[_\-. ]?(?:id|no|nr)?[_\-. ]?0*\d+[a-z]?",
     re.IGNORECASE,
@@ -398,8 +399,8 @@ _VISIT_NUMBER = (
 )
 _VISIT_WEAK = r"(?:study|studie|studies|exam|examen|examination|untersuchung|scan|scannr|time|acquisition|acq)"
 _VISIT_WORD = (
-    r"(?:baseline|basal|base[_\-]line|bl|screening|follow[ _\-]?ups?|followup|fu|verlauf|suivi|nachsorge|initial"
-    r"|nulmeting|inicial|basale"
+    r"(?:baseline|basal|base[_\-]line|bl|screening|scr|eot|eos|follow[ _\-]?ups?|followup|fu|verlauf|suivi|nachsorge"
+    r"|initial|nulmeting|inicial|basale"
     r"|(?:pre|post|intra|peri|pr[aä]e?|pr[eé]|p[oó]s|voor|na)[ _\-]?"
     r"(?:op|op[eé]ra?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
     r"|therap\w*|biops\w*|resect\w*|interv\w*|immuno\w*|intervention)\d*"
@@ -424,7 +425,7 @@ _MONTH_NAME = (  # nothing else begins so: `Meier_2019` and `Decker_2019` are pe
     r"|sept?(?:ember|embre|iembre)?|set(?:t?embre|embro)?|o[ck]t(?:ober|obre|ubre)?|ott(?:obre)?|out(?:ubro)?"
     r"|nov(?:ember|embre|iembre|embro)?|d[eé][cz](?:ember|embre|embro)?|dic(?:iembre|embre)?)"
 )
-_CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:[._]?\d{1,6})?)?)?"
+_CLOCK = r"(?:[ _T\-]?\d{2}[_:\-.]?\d{2}(?:[_:\-.]?\d{2}(?:[._]\d{1,6})?)?)?"
 _DATE = (
     rf"(?:{_YEAR}(?P<s>[_\-. ]?){_MONTH}(?P=s){_DAY}(?:(?=_{_YEAR}{_MONTH}{_DAY}(?!\d))|{_CLOCK})"  # no clock: a date
     rf"|{_DAY}[_\-.]{_MONTH}[_\-.]{_YEAR}|{_MONTH}[_\-.]{_DAY}[_\-.]{_YEAR}"
@@ -450,6 +451,7 @@ _VISIT_FOLDER = re.compile(
     rf"(?:pre|post|before|after|vor(?:her)?|nach(?:her)?|avant|apr[eè]s|early|late|first|second|third|{_YEAR})",
     re.IGNORECASE,
 )
+_VISIT_BEFORE = re.compile(r"(?P<visit>(?:pre|post)\d?)[_\-. ](?P<name>.+)", re.IGNORECASE)
 _VISIT_END = re.compile(r"(?P<name>.*)[_\-. ](?P<visit>(?:pre|post)[_\-]?\d?)", re.IGNORECASE)
 VISIT_LETTER = re.compile(r"[vmwdtyj]\d{1,4}|\d{1,2}(?:st|nd|rd|th)", re.IGNORECASE)
 TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)
@@ -741,6 +743,9 @@ def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
     for pattern, word in _APART:
         name = pattern.sub(word, name)
     visits, rest = take_visits(name)
+    first = _VISIT_BEFORE.fullmatch(rest)
+    if first and not visits and _begins_with_somebody(first["name"]):
+        return (first["visit"],), first["name"]  # `pre_P01_T1`, not `pre_contrast_T1`
     if len(visits) != 1 or not is_weak_visit(visits[0]):
         return visits, rest
     before, _, behind = name.partition(visits[0])
@@ -754,6 +759,16 @@ def _visits_and_rest(name: str) -> tuple[tuple[str, ...], str]:
     named = words and not has_digit(before) and visits[0].lower().startswith("stud")
     study = named and kind_of(words[-1]) in ("mask", "weak")
     return ((), name) if study and (not behind or modality(behind) in MODALITIES) else (visits, rest)
+
+
+def _begins_with_somebody(name: str) -> bool:
+    """Whether the first word names somebody, or is a number longer than any series'."""
+    word = _WORD.search(name)
+    if word is None:
+        return False
+    return kind_of(word[0]) == "id" or (
+        kind_of(word[0]) == "number" and len("".join(_DIGITS.findall(name))) >= _LONG - 2
+    )
 
 
 def _first_modality(kinds: list[str], words: list[re.Match[str]]) -> int | None:
@@ -953,8 +968,9 @@ def _identity(kinds: list[str], words: list[re.Match[str]], first: int, end: int
     """The last of the words from `first` that may name a person; with a digit, if any has one that no visit has."""
     named = [n for n in range(first, end) if kinds[n] in ("id", "number")]
     numbered = [n for n in range(first, end) if kinds[n] in ("id", "number", "weak") and has_digit(words[n][0])]
-    if named and numbered == [first] and VISIT_LETTER.fullmatch(words[first][0]) and kinds[named[-1]] == "id":
-        return named[-1]  # `V1_Anna`
+    is_visit = numbered == [first] and (kinds[first] == "number" or VISIT_LETTER.fullmatch(words[first][0]))
+    if named and is_visit and kinds[named[-1]] == "id" and len(words[named[-1]][0]) >= _INITIALS:
+        return named[-1]  # `V1_Anna`, `2018_Meier`
     return max(numbered or named, default=None)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from segpipe.readers.before import folders_beside, visit_folders, visit_prefixes, years_before
+from segpipe.readers.before import dates_before, folders_beside, visit_folders, visit_prefixes
 from segpipe.readers.chains import LEAST_NAME, Chain, Parts, Use, as_visits, examples, has_modality, together
 from segpipe.readers.ends import ends
 from segpipe.readers.levels import Level, levels
@@ -77,7 +77,7 @@ def _without_beginnings(uses: Mapping[Chain, Use], told: list[str]) -> dict[Chai
     if unclear:
         some = examples(unclear)
         told.append(f"names ({some}) were read as patients; if they begin with a visit, name them in a manifest")
-    for first in (visit_folders(uses), years_before(uses), prefixes):
+    for first in (visit_folders(uses), dates_before(uses), prefixes):
         read |= {chain: _Reading(base, (visit,)) for chain, (base, visit) in first.items()}
         if first:
             told.append(as_visits({visit for _, visit in first.values()}, "folders and words before patients' names"))

@@ -40,7 +40,7 @@ ENDS = (
         (r".*\d.*?", rf"{_GAP}+", r"[A-Z]{0,3}\d{1,4}(?-i:[a-z])?|[A-Z]+|\d\d?(?:st|nd|rd|th)"),
         ("A7", "_", "1"),
     ),
-    Form("day", (r".*\d.*", _GAP, SIX.pattern), ("P01", "_", "311219")),
+    Form("day", (r".+", _GAP, SIX.pattern), ("P01", "_", "311219")),
     Form("examination", (r"(?:.*\D)?\d{5,}", _GAP, r"[A-Z]{0,4}\d{5,}"), ("0034567", "_", "RA1990011")),
     Form("letter", (r".*\d{2,}", "", "[A-F]"), ("100101", "", "A")),
     Form("year", (r"\D+?", _GAP, YEAR.pattern), ("Meier_Anna", "_", "2019")),
@@ -52,7 +52,8 @@ ENDS = (
 # What may be a visit, a gap, and a name.
 BEGINNINGS = (
     Form("short", (r"[A-Z]|[A-Z]{0,2}\d{1,2}|(?:aug|run|rep|copy)\d{1,2}", _GAP, r".+"), ("A", "_", "GBM001")),
-    Form("year", (YEAR.pattern, _GAP, r".*[^\W\d_].*\d.*"), ("2021", "_", "Pat3")),
+    Form("day", (SIX.pattern, _GAP, r".+"), ("190304", "_", "P01")),
+    Form("year", (YEAR.pattern, _GAP, r".*[^\W\d_].*|\d{5,}"), ("2021", "_", "Pat3")),
     Form("word", (r"[^\W\d_]+", _GAP, r".+"), ("Zmap", "_", "NICU_010")),  # of processing, or a relative
 )
 END = {form.kind: form.compiled("name", "gap", "visit") for form in ENDS}

@@ -132,6 +132,7 @@ PEOPLE = (
     ("Patient 3", "Patient 4", "Patient 11"),
     ("sub-01", "sub-02", "sub-07"),
     ("Meier_Anna", "Schulz_Bert", "Kowalski_Eva"),
+    ("4455123", "4455199", "4460017"),
 )
 VISITS = (
     ("V1", "V2"),
@@ -149,6 +150,10 @@ VISITS = (
     ("C1D1", "C3D1"),
     ("visitA", "visitB"),
     ("ses-1", "ses-2"),
+    ("T0", "T1"),
+    ("pre", "post"),
+    ("190304", "200112"),
+    ("SCR", "EOT"),
 )
 PLACES = (
     "<p>/<v>/<w>",
@@ -170,6 +175,8 @@ PLACES = (
     "<v>/<p>_<w>",
     "<v>/<w>/<p>",
     "data/<p>/MRI/<v>/nifti/<w>",
+    "<v>_<p>_<w>",
+    "<v>_<p>/<w>",
 )
 
 

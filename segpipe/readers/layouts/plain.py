@@ -33,6 +33,7 @@ from segpipe.readers.archive import (
 from segpipe.readers.chains import FEW, MANY, Chain, Use, as_patients, as_visits, examples, owns, together
 from segpipe.readers.entries import Ends, Entries, Entry, Row, Rows, entry_of
 from segpipe.readers.labels import convention_by_name
+from segpipe.readers.moments import File, moments
 from segpipe.readers.names import (
     ANY_IMAGE,
     BRAIN,
@@ -64,6 +65,7 @@ from segpipe.readers.names import (
     role_order,
 )
 from segpipe.readers.people import Person, people
+from segpipe.readers.visit_forms import are_days
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
@@ -81,9 +83,10 @@ _NUMBER = re.compile(r"\d+")
 _NUMBER_LAST = re.compile(
     r"(?P<what>.*[^\W\d_][^_\-. ]*)[_\-. ](?P<number>[A-Za-z]{0,6}\d+(?:_\d{5,})?)(?:[_\-. ](?P<rest>\D+))?"
 )
-_CODE_BESIDE = re.compile(r"[A-Za-z]{0,4}\d{1,4}|[A-Za-z]{1,4}|early|late|first|second|third", re.IGNORECASE)
+_CODE_BESIDE = re.compile(r"[A-Za-z]{0,4}\d{1,4}|\d{6}|[A-Za-z]{1,4}|early|late|first|second|third", re.IGNORECASE)
 _SERIES = re.compile(r"(?:s|se|ser|series|e|echo|r|run|acq|im|img|ch)\d+|[cip]\d", re.IGNORECASE)
 _FILLED = re.compile(r"(?<!\d)0\d\d+(?!\d)")  # a number that counts people, in three digits or more
+_VISIT_OF = re.compile(r"(?P<visit>[^\W\d_]{2,})[_\-. ](?P<name>\d+)")
 _CODE = re.compile(r"[A-Za-z]{1,2}\d{2,4}|\d{2,4}[A-Za-z]")  # what a visit may be called, and a patient
 _FIELD = re.compile(r"(?:^|/)(\d(?:\.\d)?T)(?=/)")
 _FOLD = re.compile(r"(?:^|/)((?:fold|cv)[_\- ]?\d+)(?=/)", re.IGNORECASE)
@@ -208,13 +211,14 @@ def claim(archive: Archive, entries: Mapping[str, Entry], named: bool) -> Claim:
     """A scan of every group of image files."""
     images, companions, rejected = pairs(entries)
     origin = archive.root.rstrip("/").rpartition("/")[2]
-    reads, anatomy = _split(_of_originals(_of_counted_folders(_without_study_masks(_read_all(images)))))
-    reads, coded = _of_coded_people(_below_patients(reads))
+    reads, timed = _read_all(images)
+    reads, anatomy = _split(_of_originals(_of_counted_folders(_without_study_masks(reads))))
+    reads, coded = _of_coded_people(_of_people_behind_visits(_below_patients(reads)))
     reads, behind = _of_numbers_behind(reads)
     reads = _of_named_lesions(reads)
     reads, numbered = _of_numbered_scans(reads)
     persons, told = people(_uses(reads))
-    told += coded + behind + numbered
+    told += timed + coded + behind + numbered
     persons, apart = _apart_by_site(reads, persons)
     told += apart
     found = _shown([_found(read, persons[read.chain], origin) for read in reads])
@@ -267,9 +271,11 @@ _NOWHERE = Place((), (), (), None, False, "", "")
 # Reading one path
 
 
-def _read_all(images: Entries) -> list[Read]:
+def _read_all(images: Entries) -> tuple[list[Read], list[str]]:
     by_folder = {folder[:-1]: rows for folder, rows in images.folders.items()}
-    reads: list[Read] = []
+    seen, told = _seen_in_time(by_folder)
+    reads = [*seen.values()]
+    by_folder = _without_files(by_folder, seen)
     known: dict[_Pattern, Words] = {}
     timed: set[str] = set()
     masked: dict[str, Place] = {}
@@ -296,11 +302,53 @@ def _read_all(images: Entries) -> list[Read]:
     for path, place in masked.items():
         images_too = _mask_folder(path) in studies
         reads += _read_folder(path, place._replace(mask=False, said=None) if images_too else place, by_folder)
-    return _with_timepoints(_apart_by_field(_apart_by_split(_by_contrast(reads), by_folder)), timed)
+    return _with_timepoints(_apart_by_field(_apart_by_split(_by_contrast(reads), by_folder)), timed), told
+
+
+def _seen_in_time(by_folder: Mapping[str, Rows]) -> tuple[dict[File, Read], list[str]]:
+    """Files whose paths hold words of images that are visits here, and what is told of them."""
+    found = moments(by_folder, lambda file: _read(file[0], (file[1], 0, ""), _place(file[0])).said.role)
+    if not found:
+        return {}, []
+    reads: dict[File, Read] = {}
+    for path in {file[0] for file in found}:
+        for row in by_folder[path]:
+            if (moment := found.get((path, row[0]))) is not None:
+                short, name = moment.file
+                read = _read(short, (name, *row[1:]), _place(short))
+                visits = _visits(read.visits, moment.visits)
+                reads[path, row[0]] = read._replace(folder=path, rows=(row,), visits=visits)
+    if not all(read.chain for read in reads.values()):
+        return {}, []
+    doubtful = {visit for moment in found.values() for visit in moment.visits if not has_digit(visit)}
+    return reads, [as_visits(doubtful, "words beside kinds of images")] if doubtful else []
+
+
+def _without_files(by_folder: dict[str, Rows], files: Collection[File]) -> dict[str, Rows]:
+    """The same without some files."""
+    if not files:
+        return by_folder
+    rest = {path: [row for row in rows if (path, row[0]) not in files] for path, rows in by_folder.items()}
+    return {path: Rows.of(f"{path}/" if path else "", rows) for path, rows in rest.items() if rows}
 
 
 def _read_folder(path: str, place: Place, by_folder: Mapping[str, Rows]) -> list[Read]:
-    return _without_agent(_without_maps([_read(path, row, place) for row in by_folder[path]], by_folder))
+    reads = _with_numbers([_read(path, row, place) for row in by_folder[path]], place)
+    return _without_agent(_without_maps(reads, by_folder))
+
+
+def _with_numbers(reads: list[Read], place: Place) -> list[Read]:
+    """The files of a folder; where others have numbers, one with the number of a folder's name does not repeat that.
+
+    So it is with `P01/1_T1` beside `P01/2_T1`.
+    """
+    if not any(read.chain[:-1] == place.chain and read.chain[-1].isdecimal() for read in reads if read.chain):
+        return reads
+    numbers = [_described(stem(read.rows[0][0]))[0].text for read in reads]
+    return [
+        read._replace(chain=(*place.chain, number)) if read.chain == place.chain and number.isdecimal() else read
+        for read, number in zip(reads, numbers, strict=True)
+    ]
 
 
 class _Pattern(NamedTuple):
@@ -948,6 +996,27 @@ def _is_called_for_above(read: Read) -> bool:
     )
 
 
+def _of_people_behind_visits(reads: list[Read]) -> list[Read]:
+    """`BL_001` and `FU_001` are visits of patient 001, where nobody else is named and another visit has this number."""
+    found: dict[int, tuple[Chain, str]] = {}
+    for read in reads:
+        if len(read.visits) == 1 and not any(map(owns, read.chain)) and (match := _VISIT_OF.fullmatch(read.visits[0])):
+            found[id(read)] = (*read.chain, match["name"]), match["visit"]
+    if not found:
+        return reads
+    visits: dict[Chain, set[tuple[str, ...]]] = defaultdict(set)
+    for read in reads:
+        chain, *named = found.get(id(read), (read.chain,))
+        visits[chain].add(tuple(named) or read.visits)
+    whose = {chain for chain, _ in found.values()}
+    if len(whose) < 2 or max(len(visits[chain]) for chain in whose) < 2:
+        return reads
+    return [
+        read._replace(chain=found[id(read)][0], visits=found[id(read)][1:]) if id(read) in found else read
+        for read in reads
+    ]
+
+
 def _of_coded_people(reads: list[Read]) -> tuple[list[Read], list[str]]:
     """`BL04` and `01M` are patients where nobody else is named and they cannot be visits of one.
 
@@ -1266,7 +1335,7 @@ def _visits_beside(items: Iterable[_Item]) -> Collection[str]:
                 return ()
             roles[codes[0]].append(item.said.role)
     apart = all(len(kinds) == len({*kinds}) for kinds in roles.values())
-    letters = all(VISIT_LETTER.fullmatch(code) for code in roles)
+    letters = all(VISIT_LETTER.fullmatch(code) for code in roles) or are_days(roles)
     several = 1 < len(roles) <= MANY and apart and (letters or min(map(len, roles.values())) > 1)
     return roles.keys() if several else ()
 
