@@ -144,7 +144,7 @@ class Facts:
     ] = ()  # echo time, ms, and component of each, where nothing else tells them apart
     refers_to: tuple[str, ...] = ()
     person: tuple[str, ...] = ()  # birth date, sex, words of the name, issuer of the ID; empty where not said
-    nameless: bool = False  # the patient's ID is a placeholder
+    nameless: bool = False  # the patient's ID is a placeholder, or none where `who` says whose it is
     who: str = ""  # birth date, sex and name together, the same under every ID; empty where one is not said
     names_brain: bool = False  # words of its description or protocol do
     is_colour: bool = False
@@ -490,13 +490,14 @@ _VARIANTS = ("SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP")
 def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str, str]) -> Facts:
     fallback = f"folder {entry.folder}"
     study = elements.text("StudyInstanceUID") or fallback
-    patient = elements.text("PatientID")
-    subject = keyed(key, "patient", patient) if patient else keyed(key, "study", study)
+    patient, marks = elements.text("PatientID"), patients.marks(elements)
+    who = keyed(key, "who", "\0".join(marks[: patients.ISSUER])) if all(marks[: patients.ISSUER]) else ""
+    subject = keyed(key, "patient", patient) if patient else keyed(key, "study", who or study)
     series, frame = elements.text("SeriesInstanceUID") or fallback, elements.text("FrameOfReferenceUID")
     description, protocol = map(elements.words_of_people, ("SeriesDescription", "ProtocolName"))
     sequence, name = elements.words("ScanningSequence"), elements.text("SequenceName").lower()
     words, vendor = _image_type(elements), elements.text("Manufacturer").lower()
-    shift, marks = _shift(key, subject), patients.marks(elements)
+    shift = _shift(key, subject)
     return Facts(
         subject=subject,
         study=keyed(key, "session", study),
@@ -535,8 +536,8 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         text=keyed(key, "text", f"{description}\0{protocol}"),
         override=_override(overrides, (description, protocol, series), vendor),
         person=tuple(_keyed_words(key, subject, mark) for mark in marks),
-        who=keyed(key, "who", "\0".join(marks[: patients.ISSUER])) if all(marks[: patients.ISSUER]) else "",
-        nameless=patients.is_placeholder(patient),
+        who=who,
+        nameless=patients.is_placeholder(patient) if patient else bool(who),
         names_brain=_BRAIN_WORDS.search(_plain(f"{description} {protocol}")) is not None,
         is_colour=(elements.number("SamplesPerPixel") or 1) > 1,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "15"
+RULES_VERSION = "16"
 """Changes with every change of a word or a rule."""
 
 
@@ -47,7 +47,7 @@ _BEFORE = (
     r"(?:no|non|not|without|w ?/? ?o(?:ut)?|wo|ohne|o(?= ?(?:k|gd|gad))|vor|sans|ss(?= ?(?:gado|gd|inj|iv|pdc|contr))"
     r"|avant|sin|senza|prima|sem|antes"
     r"|zonder|voor|bez|przed|pre|prae?|prior|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer|ej|inden|ikke"
-    r"|ingen|keine?|pas)"
+    r"|u(?= ?(?:kontr|gd|gad))|ingen|keine?|pas)"
 )
 _WITH, _WITHOUT = r"(?:with|w|con|com|avec|mit|met)", r"(?:without|w ?/? ?o(?:ut)?|wo|sin|sem|sans|senza|ohne|zonder)"
 _AND = r" ?/? ?(?:(?:and|y|et|e|und|en)\b)? ?/? ?"
@@ -348,6 +348,8 @@ _NEGATED = re.compile(
     rf"|(?<![a-z0-9.,])0[ _]?{_AGENT}(?![a-z0-9])",
     re.IGNORECASE,
 )
+# `po k.l.`, `vor K. M.`; alone these may be the initials of a patient
+_DOTTED = re.compile(r"\b(po|s|p[rř]ed|bez|vor|nach|mit|ohne|[mno]\.?)[ _]?k\. ?([lm])(?![^\W_])\.?", re.IGNORECASE)
 _FAT_FIRST = re.compile(r"^\W*fat ?:|\(fat\)|: ?fat$", re.IGNORECASE)  # GE's name of the fat image of a Dixon series
 _END_OF_CLAUSE = re.compile(r"(?<![a-z])(post|pre)(?=\s*[:;])", re.IGNORECASE)  # `AX T1 POST : processed by …`
 _PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u0370-\u03ff\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]+")
@@ -415,6 +417,7 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
 
 def _tokens(text: str) -> list[str]:
     """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
+    text = _DOTTED.sub(r"\1 k\2", text)
     text = _END_OF_CLAUSE.sub(r"\1contrast", _FAT_FIRST.sub(" fat image ", _NEGATED.sub(_without, text)))
     plain = unicodedata.normalize("NFKD", text).translate(LETTERS)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()

@@ -194,3 +194,18 @@ def test_one_person_under_two_ids_is_two_subjects_and_told(
     listing = find(str(tmp_path), "dicom", KEY)
     assert len({scan.subject for scan in listing.scans}) == 2
     assert [line[:46] for line in listing.told] == ["2 PatientIDs share name, birth date and sex wi"] * is_told
+
+
+def test_without_an_id_name_birth_date_and_sex_tell_whose_a_study_is(tmp_path: Path) -> None:
+    anna = {"PatientName": "Meier^Anna", "PatientBirthDate": "19500302", "PatientSex": "F"}
+    people = [anna, anna, {**anna, "PatientSex": "M"}, {**anna, "PatientSex": ""}, {**anna, "PatientSex": ""}]
+    for number, who in enumerate(people):
+        study = studies()[number].only("t2 ax")
+        write(tmp_path / str(number), replace(study, extra={**who, "PatientID": ""}))
+    listing = find(str(tmp_path), "dicom", KEY)
+    found = {int(scan.files[0].paths[0].partition("/")[0]): scan.subject for scan in listing.scans}
+    assert found[0] == found[1]
+    assert len(set(found.values())) == 4
+    known = {one.facts.series: ("known", "v", "T2") for one in listing.series if one.facts.subject == found[0]}
+    again = find(str(tmp_path), "dicom", KEY, options=Options(earlier=known))
+    assert sorted(scan.subject for scan in again.scans).count("known") == 2
