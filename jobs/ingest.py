@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # spark-submit puts this folder alone on the path
 
-from segpipe.cli import DONE, QUARANTINED, Context, check_source, check_warehouse, execute
+from segpipe.cli import DONE, QUARANTINED, Context, check_apart, check_source, check_warehouse, execute
 from segpipe.errors import UsageError
 from segpipe.settings import IngestSettings
 
@@ -61,6 +61,7 @@ def check(settings: IngestSettings) -> None:
         if missing := [f"--{name}" for name in ("warehouse", "cohort") if not getattr(settings, name)]:
             problem = f"missing {', '.join(missing)}, because the plan of a DICOM archive is its table `series`"
             raise UsageError(problem, "name a warehouse and a cohort")
+        check_apart(settings.source, settings.warehouse)
         check_warehouse(settings.warehouse, make=True)
     naming_of(settings.subject_key_file, settings.hash_subjects)
     if settings.label_convention is not None:

@@ -2,13 +2,14 @@
 
 from segpipe.cli.context import Context
 from segpipe.cli.edge import DONE, FAILED, QUARANTINED, execute
-from segpipe.cli.places import check_file, check_model, check_output, check_source, check_warehouse
+from segpipe.cli.places import check_apart, check_file, check_model, check_output, check_source, check_warehouse
 
 __all__ = [
     "DONE",
     "FAILED",
     "QUARANTINED",
     "Context",
+    "check_apart",
     "check_file",
     "check_model",
     "check_output",

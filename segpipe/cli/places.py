@@ -17,6 +17,15 @@ def check_source(url: str) -> None:
         raise NotFound(f"Source {url} does not exist", "check the path and the rights to read it")
 
 
+def check_apart(source: str, warehouse: str) -> None:
+    """Raise UsageError if the tables would be written into the very folder that the scans are read from."""
+    from segpipe.storage.filesystem import filesystem
+
+    (one, scans), (other, tables) = filesystem(source), filesystem(warehouse)
+    if type(one) is type(other) and scans == tables:
+        raise UsageError(f"--warehouse {warehouse} is the --source itself", "give the tables a folder of their own")
+
+
 def check_warehouse(url: str, make: bool = False) -> None:
     """Raise NotFound if a warehouse is missing, unless it may be made, and SegpipeError where it cannot be written.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from segpipe.errors import NotFound, TableError, WarehouseBusy
+from segpipe.errors import TableError, WarehouseBusy
 from segpipe.pipelines import attempts
 from segpipe.pipelines.ingest import lock_name
 from segpipe.settings import CompactSettings
@@ -166,7 +166,7 @@ def groups(warehouse: Store, cohort: str | None) -> list[MergeGroup]:
         for table in (QUARANTINE, RUNS):
             found.append(MergeGroup(_LOCK, (table,), "merged.", warehouse.sizes(table.name)))
     if cohort is not None and not found:
-        raise NotFound(f"Cohort {cohort!r} has no scans in {warehouse.url}", "name an ingested cohort")
+        raise warehouse.no_scans(cohort)
     return [one for one in found if one.sizes]
 
 

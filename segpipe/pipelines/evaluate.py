@@ -247,7 +247,10 @@ def _stored(warehouse: Store, settings: EvaluateSettings, model: str) -> dict[tu
             f"Cohort {settings.cohort!r} has no scan in its {settings.split} split that model {model_id} has segmented",
             "give another --split",
         )
-    raise NotFound(f"Model {model_id} has segmented nothing of cohort {settings.cohort!r}", "run segment first")
+    if not known and not warehouse.index(settings.cohort):
+        raise warehouse.no_scans(settings.cohort)
+    others = f", or name a model that has: {', '.join(sorted(known))}" if known else ""
+    raise NotFound(f"Model {model_id} has segmented nothing of cohort {settings.cohort!r}", f"run segment{others}")
 
 
 def _model_id(url: str) -> str:
@@ -344,8 +347,8 @@ def _account(evaluation: Evaluation, settings: EvaluateSettings, run: RunRecord)
             continue
         run.lines.append(
             f"{one.region}: Dice {_text(one.mean_dice)} (median {_text(one.median_dice)}), HD95 "
-            f"{_text(one.mean_hd95_mm, 1)} mm, lesion-wise Dice {_text(one.mean_lesion_dice)} over {one.scans} scans;"
-            f" {one.both_empty} empty in both, {one.missed} missed, {one.false_alarms} false alarms"
+            f"{_text(one.mean_hd95_mm, 1, ' mm')}, lesion-wise Dice {_text(one.mean_lesion_dice)} over {one.scans}"
+            f" scans; {one.both_empty} empty in both, {one.missed} missed, {one.false_alarms} false alarms"
         )
     for pair in evaluation.comparison:
         run.lines.append(
@@ -361,5 +364,5 @@ def _account(evaluation: Evaluation, settings: EvaluateSettings, run: RunRecord)
     run.lines += evaluation.differences[:_SHOWN]
 
 
-def _text(value: float | None, digits: int = 3) -> str:
-    return "undefined" if value is None else f"{value:.{digits}f}"
+def _text(value: float | None, digits: int = 3, unit: str = "") -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}{unit}"

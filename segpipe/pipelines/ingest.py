@@ -112,7 +112,10 @@ def ingest(
             parts.settle_attempts(warehouse, run.run_id)
             merges.finish(warehouse, run.run_id)
         _tell(listing, run)
-        return _account(plan, outcomes, run)
+        outcome = _account(plan, outcomes, run)
+        if outcome.rejected:
+            run.lines += quarantine.told(warehouse, settings.cohort, run.run_id, outcome.known_bad)
+        return outcome
 
 
 def check_reference(listing: Listing, wanted: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cache
@@ -18,6 +19,7 @@ from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import QUARANTINE
 
+_SHOWN = 3
 _PIXELS = {
     str(reason)
     for reason in (
@@ -57,6 +59,25 @@ def write(warehouse: Store, fence: Fence, name: str, rows: Sequence[dict[str, An
     if rows:
         with PartWriter(warehouse, (QUARANTINE,), name, fence.run_id, fence) as part:
             part.write(QUARANTINE.name, pa.Table.from_pylist(list(rows), QUARANTINE.schema))
+
+
+def told(warehouse: Store, cohort: str, run_id: str, known_bad: int) -> list[str]:
+    """What the summary of a run says of its rows: how many of each reason, the first messages, and where the rest is.
+
+    `known_bad` inputs were rejected by earlier runs and have not changed.
+    """
+    rows = warehouse.rows(QUARANTINE, ["reason", "message", "run_id"], cohort).to_pylist()
+    mine = [one for one in rows if one["run_id"] == run_id]
+    lines = []
+    if mine:
+        counts = sorted(Counter(one["reason"] for one in mine).items())
+        lines.append("quarantine: " + ", ".join(f"{number} {reason}" for reason, number in counts))
+        lines += [f"  {one['reason']}: {one['message']}" for one in mine[:_SHOWN]]
+    if known_bad:
+        lines.append(f"known bad {known_bad}: rejected by earlier runs, and not changed since")
+    if mine or known_bad:
+        lines.append(f"table `quarantine` says why, where cohort is {cohort}; what is mended is taken by the next run")
+    return lines
 
 
 def reported(warehouse: Store, job: str, cohort: str) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from segpipe.settings import RestoreSettings
 from segpipe.storage import filesystem as files
 from segpipe.warehouse.scan_slices import read_planes
 from segpipe.warehouse.store import Store, cohort_slug
+from segpipe.warehouse.tables import SCANS
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,11 +71,13 @@ def prove(warehouse: Store, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def _scan_row(warehouse: Store, scan_id: str) -> dict[str, Any]:
-    cohort = scan_id.split(":")[0]
-    rows = [row for row in warehouse.scans(cohort).to_pylist() if row["scan_id"] == scan_id]
-    if not rows:
-        raise NotFound(f"Scan {scan_id} is not in {warehouse.url}", "take a scan_id from the table scans")
-    return rows[0]
+    known = warehouse.rows(SCANS, ["scan_id"])["scan_id"].to_pylist()
+    if scan_id not in known:
+        like = min((one for one in known if scan_id in one.split(":")), default=min(known, default=None))
+        example = "" if like is None else f", such as {like}"
+        raise NotFound(f"Scan {scan_id} is not in {warehouse.url}", f"take a scan_id from the table scans{example}")
+    rows = warehouse.scans(scan_id.split(":")[0]).to_pylist()
+    return next(row for row in rows if row["scan_id"] == scan_id)
 
 
 def _by_path(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

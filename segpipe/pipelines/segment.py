@@ -131,7 +131,10 @@ def segment(
         with run.stage("tidy up"):
             parts.settle_attempts(warehouse, run.run_id)
             merges.finish(warehouse, run.run_id)
-        return replace(_account(plan, outcomes, run), masks_failed=masks_failed)
+        outcome = replace(_account(plan, outcomes, run), masks_failed=masks_failed)
+        if outcome.rejected:
+            run.lines += quarantine.told(warehouse, settings.cohort, run.run_id, outcome.known_bad)
+        return outcome
 
 
 def _tell_masks(outcomes: Sequence[MaskOutcome], run: RunRecord) -> int:
@@ -468,7 +471,7 @@ def _account(plan: SegmentPlan, outcomes: Sequence[ScanOutcome], run: RunRecord)
     run.count("known_bad", plan.known_bad)
     run.count("parts", len(plan.tasks))
     unfit = [one.unfit for one in plan.candidates if one.unfit is not None]
-    if unfit:
+    if unfit and not plan.unfit:
         run.lines.append(
             f"{len(unfit)} of {len(plan.candidates)} scans are not for this model, such as this: {unfit[0]}"
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from segpipe import __version__
 from segpipe.core.regions import LabelConvention
-from segpipe.errors import SegpipeError
+from segpipe.errors import NotFound, SegpipeError
 from segpipe.report import results
 from segpipe.report.figures import history_charts, solid, strip, volume_charts
 from segpipe.report.preparations import preparation, unlike_cohort, worst_first
@@ -59,10 +59,13 @@ def build_preparations(
 ) -> str:
     """Write a page of the `preparations` worst preparations of a cohort, for which no model is needed; gives `output`.
 
-    Raises NotFound if the cohort has no scans.
+    Raises NotFound if the cohort has no scans, or none that `ingest --prepare` has seen.
     """
     tables = Store(str(warehouse))
     scans = tables.scans(cohort, results.SCAN_COLUMNS).to_pylist()
+    if not any(scan["preparation"] for scan in scans):
+        problem = f"No scan of cohort {cohort!r} was ingested with --prepare, and without --model nothing else is shown"
+        raise NotFound(problem, "give the --model whose results the page is about")
     content = {"cohort": cohort, "made": _now(), "version": __version__, "note": note}
     page = _render(content | _preparations(Source(tables), scans, preparations), "preparations_page.html", _SCRIPT)
     _write(str(output), page)

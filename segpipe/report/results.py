@@ -130,7 +130,8 @@ def find_results(warehouse: Store, cohort: str, model: ReportedModel) -> tuple[d
     if not rows:
         models = table.to_table(columns=["model_id"], filter=mine)["model_id"].unique().to_pylist()
         known = f"name one that has: {', '.join(sorted(models))}" if models else "run `segment` first"
-        raise NotFound(f"Model {model.model_id} has segmented no scan of cohort {cohort}", known)
+        what = "" if model.bundle else ", and no model directory has this name"
+        raise NotFound(f"Model {model.model_id} has segmented no scan of cohort {cohort}{what}", known)
     for row in rows:
         if row["scan_id"] not in by_id:
             by_id[row["scan_id"]] = dict.fromkeys(SCAN_COLUMNS) | {name: row[name] for name in _WHOSE}

@@ -119,7 +119,7 @@ def _shown(
     if not slices.foreground.any():
         raise TableError(
             f"No training slice of cohort {settings.cohort!r} has a label",
-            "ingest scans with masks, or with another --split-salt",
+            "ingest scans with masks, or into another cohort with another --split-salt",
         )
     return crop, slices
 
@@ -200,6 +200,7 @@ def check_settings(settings: TrainSettings) -> None:
     """Raise UsageError for settings that cannot work together, whatever the tables."""
     if settings.dimensions == 2 and settings.pool > 1:
         raise UsageError(f"Slices cannot be pooled by --pool {settings.pool}", "use --dimensions 3, or leave it out")
+    _check_dimensions(settings)
     least = settings.pool << settings.depth
     if settings.dimensions == 3 and longest_patch(settings) < least:
         raise UsageError(
@@ -223,6 +224,23 @@ def check_settings(settings: TrainSettings) -> None:
         )
 
 
+def _check_dimensions(settings: TrainSettings) -> None:
+    """Raise UsageError for an option that networks of these dimensions do not read."""
+    volumes = settings.dimensions == 3 or settings.pool > 1
+    default = TrainSettings()
+    unread = ("coarse_share",) if volumes else ("patch_size", "tile_overlap") if settings.dimensions == 2 else ()
+    for name in unread:
+        if (value := getattr(settings, name)) != getattr(default, name):
+            given, wanted = f"--{name.replace('_', '-')} {value}", f"--dimensions {2 if volumes else 3}"
+            raise UsageError(f"{given} is for {wanted} alone", f"leave it out, or use {wanted}")
+    steps = settings.pool << settings.depth
+    if settings.patch_size is not None and settings.patch_size % steps and settings.patch_size > steps:
+        raise UsageError(
+            f"--patch-size {settings.patch_size} is no multiple of {steps}, which is 2^depth times --pool",
+            f"use --patch-size {settings.patch_size // steps * steps}",
+        )
+
+
 def _check_splits(settings: TrainSettings, rows: list[dict[str, Any]]) -> None:
     for split in _SPLITS:
         if split == "validation" and rows and SplitRule.parse(rows[0]["split_rule"]).validation == 0:
@@ -230,7 +248,7 @@ def _check_splits(settings: TrainSettings, rows: list[dict[str, Any]]) -> None:
         if not any(row["split"] == split for row in rows):
             raise NotFound(
                 f"Cohort {settings.cohort!r} has no scan with a mask in its {split} split",
-                f"ingest more subjects, or again with a larger --{split}-fraction or another --split-salt",
+                f"ingest more subjects, or into another cohort with a larger --{split}-fraction or other --split-salt",
             )
 
 

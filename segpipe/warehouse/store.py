@@ -27,6 +27,7 @@ from segpipe.warehouse import checked, merges, parts
 from segpipe.warehouse.tables import INDEX_OF, SCANS, SLICES, TABLES, Table, with_later_columns
 
 _FOOTER_THREADS = 8
+_NAMED_COHORTS = 5
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,8 @@ class Store:
         """
         if not self.parts(SCANS.name):
             return {}
-        try:
-            rows = self._index(cohort, ("scan_id", "fingerprint", "split_rule", "may_show_face", "layout", "part"))
-        except NotFound:
-            return {}
-        entries = rows.to_pylist()
+        columns = ("scan_id", "fingerprint", "split_rule", "may_show_face", "layout", "part")
+        entries = self._checked_scans(cohort, columns).to_pylist()
         for entry in entries:
             entry["may_show_face"] = str(entry["may_show_face"])
         return {entry["scan_id"]: entry for entry in entries}
@@ -226,12 +224,24 @@ class Store:
         files.make_folder(self.fs, self.path(table.name))
         files.replace(self.fs, self.path(table.name, f"{run_id}.parquet"), content.getvalue().to_pybytes())
 
+    def no_scans(self, cohort: str) -> NotFound:
+        """The error of a cohort that has no scans; it names the cohorts that have some."""
+        names = sorted(self.rows(SCANS, ["cohort"])["cohort"].unique().to_pylist())
+        others = f", or name one of {', '.join(names[:_NAMED_COHORTS])}{', …' * (len(names) > _NAMED_COHORTS)}"
+        return NotFound(f"Cohort {cohort!r} has no scans in {self.url}", "run ingest" + (others if names else " first"))
+
     def _index(self, cohort: str, columns: Sequence[str]) -> pa.Table:
+        """Rows of `scans`. Raises NotFound if the cohort has none, and what `check_scans` does."""
+        rows = self._checked_scans(cohort, columns)
+        if not len(rows):
+            raise self.no_scans(cohort)
+        return rows
+
+    def _checked_scans(self, cohort: str, columns: Sequence[str]) -> pa.Table:
         needed = list(dict.fromkeys((*columns, "scan_id", "subject", "split", "split_rule")))
         rows = self.rows(SCANS, [name for name in needed if name != "part"], cohort)
-        if not len(rows):
-            raise NotFound(f"Cohort {cohort!r} has no scans in {self.url}", "name an ingested cohort, or run ingest")
-        check_scans(rows, self.url)
+        if len(rows):
+            check_scans(rows, self.url)
         return rows.select(list(columns)).take(pc.sort_indices(rows["scan_id"]))
 
     def _dataset(self, table: Table, names: Sequence[str]) -> ds.FileSystemDataset:

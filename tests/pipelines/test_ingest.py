@@ -164,8 +164,10 @@ def test_bad_files_are_quarantined_once_and_the_others_are_there(spark, source, 
     spoil(source, SUBJECTS[0], "t1", b"")
     spoil(source, SUBJECTS[1], "seg", b"this is no image")
     spoil(source, SUBJECTS[2], "t2", (source / SUBJECTS[2] / f"{SUBJECTS[2]}_t2.nii.gz").read_bytes()[:500])
-    outcome, _ = run_ingest(spark, source, tmp_path / "w")
+    outcome, first = run_ingest(spark, source, tmp_path / "w")
     assert outcome.rejected == 3
+    assert "  quarantine: 1 empty_file, 1 not_an_image, 1 truncated\n    " in first.summary()
+    assert f"  table `quarantine` says why, where cohort is {COHORT}" in first.summary()
     assert scan_ids(tmp_path / "w") == ids(*range(6))
     rejected = tables(tmp_path / "w")["quarantine"]
     assert len(rejected) == 3
@@ -173,6 +175,8 @@ def test_bad_files_are_quarantined_once_and_the_others_are_there(spark, source, 
     again, run = run_ingest(spark, source, tmp_path / "w")
     assert (again.quarantined, again.known_bad, again.rejected) == (0, 3, 3)
     assert run.counts["scans_decoded"] == 0
+    assert "  known bad 3: rejected by earlier runs, and not changed since\n" in run.summary()
+    assert "  quarantine: " not in run.summary()
     assert tables(tmp_path / "w")["quarantine"] == rejected
 
 

@@ -203,7 +203,9 @@ def test_scans_that_do_not_fit_are_quarantined_once(segmented: Cohort, model: Bu
     (lacking / f"{lacking.name}_t2.nii.gz").unlink()
     shutil.rmtree(cohort.url)
     cohort.ingest()
-    outcome, _ = cohort.segment(model.url)
+    outcome, first = cohort.segment(model.url)
+    assert "quarantine: 1 missing_modality\n" in first.summary()
+    assert first.summary().count(f"{lacking.name}:1 lacks T2") == 1
     assert outcome.quarantined == (f"{COHORT}:{lacking.name}:1",)
     assert len(outcome.segmented) == 3
     (row,) = cohort.rows("quarantine", "scan_id")
@@ -212,6 +214,7 @@ def test_scans_that_do_not_fit_are_quarantined_once(segmented: Cohort, model: Bu
     again, run = cohort.segment(model.url)
     assert (again.quarantined, again.known_bad, again.skipped) == ((), 1, 3)
     assert "1 of 4 scans are not for this model" in run.summary()
+    assert "known bad 1: rejected by earlier runs, and not changed since" in run.summary()
     assert f"{lacking.name}:1 lacks T2" in run.summary()
     assert outcome.rejected == again.rejected == 1
     assert cohort.rows("quarantine", "scan_id") == [row]

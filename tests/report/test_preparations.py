@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from segpipe.core.intensity import statistics
+from segpipe.errors import NotFound
 from segpipe.report import build_preparations
 from segpipe.report.preparations import badness, edge_path, unlike_cohort, worst_first
 from segpipe.warehouse import slices
@@ -34,7 +36,7 @@ def preparation(*checks: dict[str, Any], how: str = "prepared") -> dict[str, Any
     return {"how": how, "reference": "T1", "transforms": transforms, "checks": list(checks), "versions": []}
 
 
-def write(warehouse: Store, subject: str, found: dict[str, Any], **changes: Any) -> None:
+def write(warehouse: Store, subject: str, found: dict[str, Any] | None, **changes: Any) -> None:
     places = np.indices(SHAPE) - np.array(SHAPE)[:, None, None, None] / 2
     radius = np.sqrt(np.square(places / [[[[10]]], [[[26]]], [[[21]]]]).sum(axis=0))
     brain = radius < 1
@@ -80,6 +82,15 @@ def test_the_worst_check_comes_first(tmp_path: Path) -> None:
     one = Path(build_preparations(warehouse.url, "c", tmp_path / "one.html", preparations=1)).read_text("utf-8")
     assert re.findall(r"<h3>(\w+)", one) == ["bad"]
     assert "1 more are not shown" in one
+
+
+def test_a_page_without_model_and_without_preparations_is_refused(tmp_path: Path) -> None:
+    """It would be empty: whoever asks for it has forgotten --model."""
+    warehouse = Store(str(tmp_path / "w"))
+    write(warehouse, "as_ingested", None)
+    with pytest.raises(NotFound, match=r"No scan of cohort 'c' was ingested with --prepare.*: give the --model"):
+        build_preparations(warehouse.url, "c", tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_what_was_left_alone_is_shown_if_it_is_in_doubt(tmp_path: Path) -> None:

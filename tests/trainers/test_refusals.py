@@ -199,6 +199,24 @@ def test_a_patch_that_cannot_be_halved(settings):
         make_plan(settings(dimensions=3, patch_size=8, depth=4))
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"dimensions": 3, "coarse_share": 0.5}, "--coarse-share 0.5 is for --dimensions 2 alone"),
+        ({"pool": 2, "coarse_share": 0.5}, "--coarse-share 0.5 is for --dimensions 2 alone"),
+        ({"dimensions": 2, "patch_size": 64}, "--patch-size 64 is for --dimensions 3 alone"),
+        ({"patch_size": 64}, "--patch-size 64 is for --dimensions 3 alone"),
+        ({"dimensions": 2, "tile_overlap": 0.5}, "--tile-overlap 0.5 is for --dimensions 3 alone"),
+        ({"dimensions": 3, "patch_size": 50, "depth": 4}, r"50 is no multiple of 16.*: use --patch-size 48"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_an_option_that_the_network_would_not_read(settings, asked: dict[str, Any], told: str):
+    """Slices have no patches, patches no coarse epochs; the tiny cohort is one for slices."""
+    with pytest.raises(UsageError, match=told):
+        make_plan(settings(**asked))
+
+
 def test_no_foreground(settings, tables: str, tmp_path: Path):
     """The slices say so, whatever `scans` counts."""
     url = with_column(

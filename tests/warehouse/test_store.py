@@ -134,8 +134,10 @@ def test_all_missing_columns_are_named_at_once(warehouse, tmp_path):
 
 
 def test_what_is_not_there_is_named(warehouse, tmp_path):
-    with pytest.raises(NotFound, match="'e' has no scans"):
+    with pytest.raises(NotFound, match=r"'e' has no scans in .*: run ingest, or name one of c, d$"):
         warehouse.scans("e")
+    with pytest.raises(NotFound, match=r"'c' has no scans in .*: run ingest first$"):
+        Store(str(tmp_path)).scans("c")
     with pytest.raises(NotFound, match="nowhere does not exist"):
         Store(str(tmp_path / "nowhere")).scans("c")
 
