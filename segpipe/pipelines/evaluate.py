@@ -239,13 +239,13 @@ def _stored(warehouse: Store, settings: EvaluateSettings, model: str) -> dict[tu
     model_id = model if model in known else _model_id(model)
     if table is not None and model_id in known:
         wanted &= ds.field("model_id") == model_id
-        if settings.split != "all":
-            wanted &= ds.field("split") == settings.split
-        if rows := table.to_table(filter=wanted).to_pylist():
+        chosen = wanted if settings.split == "all" else wanted & (ds.field("split") == settings.split)
+        if rows := table.to_table(filter=chosen).to_pylist():
             return {(row["scan_id"], row["region"]): row for row in rows}
+        there = set(table.to_table(["split"], filter=wanted)["split"].to_pylist())
         raise NotFound(
             f"Cohort {settings.cohort!r} has no scan in its {settings.split} split that model {model_id} has segmented",
-            "give another --split",
+            f"give --split {' or '.join(sorted(there))}",
         )
     if not known and not warehouse.index(settings.cohort):
         raise warehouse.no_scans(settings.cohort)
@@ -339,7 +339,8 @@ def _account(evaluation: Evaluation, settings: EvaluateSettings, run: RunRecord)
     run.count("scans", len(set(evaluation.rows["scan_id"].to_pylist())))
     run.count("scans_not_measured_again", len(evaluation.as_stored))
     run.count("values_that_differ_from_the_table", len(evaluation.differences))
-    run.lines.append(f"{settings.split} split of {settings.cohort}, model {evaluation.model_id}")
+    which = "all splits" if settings.split == "all" else f"{settings.split} split"
+    run.lines.append(f"{which} of {settings.cohort}, model {evaluation.model_id}")
     run.lines.append(_EMPTY_RULES[settings.empty_truth])
     for one in evaluation.summary:
         if not one.scans:

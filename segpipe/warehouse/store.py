@@ -24,7 +24,7 @@ from segpipe.errors import NotFound, TableError
 from segpipe.storage import filesystem as files
 from segpipe.storage.lock import live_runs
 from segpipe.warehouse import checked, merges, parts
-from segpipe.warehouse.tables import INDEX_OF, SCANS, SLICES, TABLES, Table, with_later_columns
+from segpipe.warehouse.tables import INDEX_OF, QUARANTINE, SCANS, SLICES, TABLES, Table, with_later_columns
 
 _FOOTER_THREADS = 8
 _NAMED_COHORTS = 5
@@ -225,10 +225,14 @@ class Store:
         files.replace(self.fs, self.path(table.name, f"{run_id}.parquet"), content.getvalue().to_pybytes())
 
     def no_scans(self, cohort: str) -> NotFound:
-        """The error of a cohort that has no scans; it names the cohorts that have some."""
+        """The error of a cohort that has no scans; it names those that have some, or where its inputs have gone."""
+        problem = f"Cohort {cohort!r} has no scans in {self.url}"
+        if rejected := len(self.rows(QUARANTINE, ["reason"], cohort)):
+            remedy = "mend what the table quarantine names and run ingest again"
+            return NotFound(f"{problem}, but {rejected} rejected inputs", remedy)
         names = sorted(self.rows(SCANS, ["cohort"])["cohort"].unique().to_pylist())
         others = f", or name one of {', '.join(names[:_NAMED_COHORTS])}{', …' * (len(names) > _NAMED_COHORTS)}"
-        return NotFound(f"Cohort {cohort!r} has no scans in {self.url}", "run ingest" + (others if names else " first"))
+        return NotFound(problem, "run ingest" + (others if names else " first"))
 
     def _index(self, cohort: str, columns: Sequence[str]) -> pa.Table:
         """Rows of `scans`. Raises NotFound if the cohort has none, and what `check_scans` does."""

@@ -3,10 +3,15 @@
 import importlib
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from segpipe.cli import Context
+from segpipe.errors import Reason
+from segpipe.pipelines import quarantine
 from segpipe.readers.generate import write_brats
+from segpipe.warehouse.store import Store
+from segpipe.warehouse.tables import QUARANTINE
 from tests.models.test_bundle import bundle_at
 
 
@@ -122,6 +127,16 @@ def test_one_line_and_nothing_written(
     assert ": " in told.removeprefix(f"segpipe {job}: ")
     written = [path for path in place.rglob("*") if not {"runs", "_staging", "_locks"} & set(path.parts)]
     assert sorted(written) == before
+
+
+def test_a_cohort_of_which_everything_was_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has been ingested: to ask for that again would be no help."""
+    row = quarantine.row("ingest", "r1", "c", None, ["P1/P1_T1.nii"], Reason.TRUNCATED, "P1/P1_T1.nii is cut off", "f")
+    Store(str(tmp_path / "tables")).append(QUARANTINE, pa.Table.from_pylist([row], QUARANTINE.schema), "r1")
+    assert run("train", "--warehouse", str(tmp_path / "tables"), "--cohort", "c", "--model", str(tmp_path / "m")) == 1
+    told = capsys.readouterr().err
+    assert "Cohort 'c' has no scans" in told
+    assert "but 1 rejected inputs: mend what the table quarantine names and run ingest again" in told
 
 
 def test_verbose_adds_the_stack_trace(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,8 +41,8 @@ def segmented(spark: SparkSession, model: Bundle, tmp_path_factory: pytest.TempP
     return cohort
 
 
-def judge(cohort: Cohort, model: str, split: str = "all") -> tuple[Evaluation, RunRecord]:
-    settings = EvaluateSettings(warehouse=cohort.url, cohort=COHORT, model=model, split=split)
+def judge(cohort: Cohort, model: str, split: str = "all", name: str = COHORT) -> tuple[Evaluation, RunRecord]:
+    settings = EvaluateSettings(warehouse=cohort.url, cohort=name, model=model, split=split)
     with record_run(cohort.warehouse, "evaluate", settings) as run:
         return evaluate(cohort.spark, settings, run), run
 
@@ -82,11 +82,14 @@ def test_what_is_not_there_is_named(segmented: Cohort, model: Bundle, tmp_path: 
     with pytest.raises(ModelError, match="neither a model directory nor the model_id"):
         judge(segmented, str(tmp_path / "nothing"))
     other = tiny_bundle(str(tmp_path / "other"), modalities=("T2",))
-    with pytest.raises(NotFound, match=f"Model {other.model_id} has segmented nothing of cohort 'c': run segment"):
+    with pytest.raises(NotFound, match=f"cohort 'c': run segment, or name a model that has: .*{model.model_id}"):
         judge(segmented, other.url)
+    with pytest.raises(NotFound, match=r"Cohort 'd' has no scans in .*: run ingest, or name one of c$"):
+        judge(segmented, model.url, name="d")
     splits = {row["split"] for row in segmented.rows("scans", "scan_id")}
     for split in {"train", "validation", "test"} - splits:
-        with pytest.raises(NotFound, match=f"no scan in its {split} split"):
+        others = " or ".join(sorted(splits))
+        with pytest.raises(NotFound, match=f"no scan in its {split} split.*: give --split {others}$"):
             judge(segmented, model.url, split)
 
 
