@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import re
 from collections import defaultdict
@@ -81,9 +82,13 @@ class Store:
         return bool(self.fs.exists(self.path()))
 
     def is_another_folder(self) -> bool:
-        """Whether the folder holds something, but no table, nor what jobs keep beside the tables (`_locks`, …)."""
+        """Whether the folder holds something, but no table, nor what jobs keep beside the tables (`_locks`, …).
+
+        A folder `scans` without a part is no table: archives are called so, and the demo's is.
+        """
         names = files.names(self.fs, self.path())
-        ours = (name for name in names if name in TABLES or (name.startswith("_") and not name.startswith("__")))
+        kept = (name for name in names if name.startswith("_") and not name.startswith("__"))
+        ours = itertools.chain(kept, (name for name in names if name in TABLES and self.files(name)))
         return bool(names) and next(ours, None) is None
 
     def parts(self, table_name: str) -> list[str]:

@@ -198,6 +198,7 @@ def test_a_folder_of_other_things_is_not_an_empty_warehouse(results: Results, tm
     with pytest.raises(NotFound, match=r"demo is not a warehouse: it has no table: give the folder that ingest"):
         segpipe.open_warehouse(tmp_path / "demo")
     (tmp_path / "demo" / "__pycache__").mkdir()  # of a folder with programs
+    (tmp_path / "demo" / "scans" / "Synthetic_00_000").mkdir(parents=True)  # an archive, as make demo makes one
     with pytest.raises(NotFound, match="demo is not a warehouse"):
         segpipe.open_warehouse(tmp_path / "demo")
     assert len(segpipe.open_warehouse(tmp_path / "demo" / "tables").scans) == 5

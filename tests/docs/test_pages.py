@@ -134,7 +134,7 @@ def test_how_to_pages_one_after_the_other(reader: Reader, folder: Path, glioma_a
     assert "dice_other" in reader.printed
     assert "differ" in reader.printed
     reader.follow("how-to/query.md")
-    every_job = {"ingest", "train", "export", "segment", "evaluate", "report", "restore", "register"}
+    every_job = {"ingest", "train", "export", "segment", "evaluate", "report", "restore", "register", "compact"}
     assert set(reader.commands) == every_job
 
 

@@ -188,6 +188,8 @@ def test_any_exception_becomes_one_line(error: Exception, line: str) -> None:
 
 def test_the_folder_above_a_warehouse_is_refused_before_spark_starts(tmp_path: Path) -> None:
     (tmp_path / "demo" / "tables" / "scans").mkdir(parents=True)
+    (tmp_path / "demo" / "tables" / "scans" / "c.0.parquet").touch()
+    (tmp_path / "demo" / "scans" / "Synthetic_00_000").mkdir(parents=True)  # as make demo does: an archive, no table
     check_warehouse(str(tmp_path / "demo" / "tables"))
     with pytest.raises(NotFound, match="demo is not a warehouse: it has no table: give the folder that ingest wrote"):
         check_warehouse(str(tmp_path / "demo"))
