@@ -357,11 +357,16 @@ def _sessions(judged: Sequence[Judged], by: str) -> list[list[Judged]]:
     for one in judged:
         facts = one.facts
         key = {"study": None, "date": facts.day, "accession": facts.accession}[by]
-        if (facts.subject, facts.day) in singles:
-            key = facts.day
+        if (facts.subject, _day(facts)) in singles:
+            key = _day(facts)
         one.session = key or facts.study
         found.setdefault((facts.subject, one.session), []).append(one)
     return list(found.values())
+
+
+def _day(facts: Facts) -> str | None:
+    """The day of a series; without dates its frame of reference, which one examination has."""
+    return facts.day or facts.frame
 
 
 def _study_per_series(judged: Sequence[Judged]) -> set[tuple[str, str | None]]:
@@ -374,9 +379,10 @@ def _study_per_series(judged: Sequence[Judged]) -> set[tuple[str, str | None]]:
     """
     days: dict[tuple[str, str | None], dict[str, list[Judged]]] = {}
     for one in judged:
-        if one.facts.day is not None:
-            days.setdefault((one.facts.subject, one.facts.day), {}).setdefault(one.facts.study, []).append(one)
-    sizes = [len({one.facts.series.partition("-")[0] for one in of}) for day in days.values() for of in day.values()]
+        if _day(one.facts) is not None:
+            days.setdefault((one.facts.subject, _day(one.facts)), {}).setdefault(one.facts.study, []).append(one)
+    names = {(one.facts.study, one.facts.series.partition("-")[0]) for one in judged if _day(one.facts) is not None}
+    sizes = list(Counter(study for study, _ in names).values())
     if 2 * sizes.count(1) <= len(sizes):
         return set()
     return {day for day, studies in days.items() if _is_one_visit(list(studies.values()))}

@@ -531,9 +531,19 @@ SINGLE = [{"study": f"v{n}", "series": str(n), "text": text, "moment": 300.0 * n
         ([{}, {}, {"moment": 7000.0}], [], 3),
         ([{"accession": "x"}, {"accession": "y"}, {}], [], 3),
         ([{}, {"text": "T1 tra"}, {"text": "T1 tra"}], [], 3),
+        ([{"day": None}, {"day": None}, {"day": None}], [], 1),
+        ([{"day": None}, {"day": None, "frame": "g"}, {"day": None, "frame": None}], [], 3),
         ([{}, {}, {}], [(subject, text) for subject in "abcd" for text in ("T1", "T2", "FLAIR")], 3),
     ],
-    ids=["a study per series", "a pause", "two requests", "follow-ups", "an archive of whole studies"],
+    ids=[
+        "a study per series",
+        "a pause",
+        "two requests",
+        "follow-ups",
+        "without dates",
+        "without dates, other frames",
+        "an archive of whole studies",
+    ],
 )
 def test_studies_of_one_series_are_one_visit_only_where_they_look_like_one(
     changes: list[dict[str, object]], more: list[tuple[str, str]], visits: int
