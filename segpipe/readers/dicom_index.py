@@ -48,7 +48,7 @@ PHANTOM = "PHANTOM"
 """The body part of what is no patient."""
 _PHANTOM_WORDS = re.compile(r"(?<![a-z])(?:phantom|fantom[ae]?)(?![a-z])")
 _BRAIN_WORDS = re.compile(
-    r"(?<![a-z])(?:brain|cerebr|enceph|encefal|kopf|schadel|schaedel|g?e?hirn|crane|crani|tete|hersen|mozg|glow[ay]\b)"
+    r"(?<![a-z])(?:brain|cerebr|enceph|encefal|kopf|schadel|schaedel|g?e?hirn|crane|crani(?!o?[\W_]?(?:cerv|vert|caud|spin))|tete|hersen|mozg|glow[ay]\b)"
 )
 # Values of ImageType and BodyPartExamined that may be told; any other is left out.
 _IMAGE_TYPES = frozenset(

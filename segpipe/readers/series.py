@@ -21,7 +21,7 @@ from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"8.{recognise.RULES_VERSION}"
+RULES_VERSION = f"9.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -42,6 +42,9 @@ _HEAD = re.findall(
     "HEAD BRAIN SKULL HEADNECK NEURO CRANIUM KOPF SCHADEL ENCEPHALE TETE CABEZA CEREBRO ENCEFALO UNKNOWN ORBIT IAC"
     " PITUITARY EAR FACE NECK",
 )
+
+
+_SPINES = tuple(f"{part}SPINE" for part in ("", "C", "T", "L", "CT", "TL", "LS", "S", "WHOLE"))
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def judge(series: Iterable[Series], options: Options) -> list[Judged]:
 def _mislabelled(series: Iterable[Series]) -> set[str]:
     """Studies of a brain whose BodyPartExamined says another part: one part for all series, as of a protocol that was
     copied, while words of some speak of the brain and those of none of another part.
+
+    An examination of the spine may show the brain in one series, and say nothing of the spine in others.
     """
     studies: dict[str, list[Facts]] = {}
     for one in series:
@@ -117,7 +122,7 @@ def _mislabelled(series: Iterable[Series]) -> set[str]:
         for study, of in studies.items()
         if len({facts.body for facts in of}) == 1
         and not _is_head(of[0])
-        and of[0].body != PHANTOM
+        and of[0].body not in (PHANTOM, *_SPINES)
         and any(facts.names_brain for facts in of)
         and not any("not_head" in (*facts.said.words, *facts.protocol_said.words) for facts in of)
     }

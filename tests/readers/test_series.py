@@ -279,6 +279,11 @@ def test_a_brain_that_is_labelled_as_another_part_is_a_brain(others: list[dict[s
     assert ("words of the study say brain" in judged[0].evidence) == (decision == "selected")
 
 
+def test_one_series_of_the_brain_makes_no_head_of_a_spine() -> None:
+    spine = [series(series=name, body="CSPINE", text=f"{name} sag", names_brain=name == "T1") for name in ("T1", "T2")]
+    assert {one.reason for one in judge(spine, Options())} == {"not head"}
+
+
 @pytest.mark.parametrize("text", ["FLAIR", "T2"])
 @pytest.mark.parametrize(
     ("first", "second", "right"),
@@ -327,6 +332,7 @@ PLAIN = {"PatientName": "Meier^Anna", "PatientID": "P-1"}
         ({"PatientName": "Test^Phantom", "PatientID": "PHANTOM"}, ""),
         ({"SeriesDescription": "T2 phantomlimb"}, ""),
         ({"BodyPartExamined": "CHEST", "ProtocolName": "Schädel"}, ""),
+        ({"BodyPartExamined": "CHEST", "ProtocolName": "cranio-cervical"}, "not head"),
     ],
 )
 def test_headers_tell_phantoms_and_brains(extra: dict[str, object], reason: str, tmp_path: Path) -> None:
