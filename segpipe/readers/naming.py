@@ -29,6 +29,10 @@ KEY_REMEDY = (
     f" FILE`), name it with --subject-key-file or {KEY_FILE_VARIABLE}, and keep it: the same patient gets the same name"
     " as long as it stays"
 )
+_LOST_KEY_REMEDY = (
+    "check the path and the rights to read it; make a key only for a new warehouse, because with another one every"
+    " patient gets another name"
+)
 
 _ORDINAL = re.compile(r"(?:ses-?)?\d{1,3}")
 _LEAST_WORD = 3
@@ -93,7 +97,8 @@ def _content(file: str) -> bytes:
     try:
         return bytes(fs.cat_file(path))
     except OSError as error:
-        raise UsageError(f"The subject key's file {file} cannot be read ({type(error).__name__})", KEY_REMEDY) from None
+        why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
+        raise UsageError(f"The subject key's file {file} {why}", _LOST_KEY_REMEDY) from None
 
 
 @dataclass(frozen=True)

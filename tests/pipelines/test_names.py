@@ -206,8 +206,12 @@ def test_the_key_is_read_from_a_file_and_is_long_enough(tmp_path, monkeypatch):
     monkeypatch.delenv(KEY_FILE_VARIABLE)
     with pytest.raises(UsageError, match=KEY_VARIABLE):
         subject_key()
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(
+        UsageError, match=r"none does not exist: check the path .*; make a key only for a new warehouse"
+    ):
         subject_key(str(tmp_path / "none"))
+    with pytest.raises(UsageError, match=r"cannot be read \(IsADirectoryError\): check the path"):
+        subject_key(str(tmp_path))
     assert KEY.secret.decode() not in repr(Naming(KEY))
 
 
