@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "16"
+RULES_VERSION = "17"
 """Changes with every change of a word or a rule."""
 
 
@@ -119,11 +119,14 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bspin ?label\w*", " asl "),
     (r"\bresting ?(?:state)?\b|\brest ?state\b", " fmri "),
     (rf"\b{_WITH}{_AND}{_WITHOUT}\b(?: ?{_AGENT}\b)?|\b{_WITHOUT}{_AND}{_WITH}\b ?/?(?: ?{_AGENT}\b)?", " "),
+    (rf"\b(?:mezz[oi]|medio|meio|produit|moyen|podani\w+|gabe|administra\w+) (?:(?:di|de|d|do|von|of) )?(?={_AGENT}\b)",
+        " "),  # `senza mezzo di contrasto`, `przed podaniem kontrastu`
     (rf"\b{_BEFORE} (?:c|ce|cm)\b", " before "),
     (r"\bnon ?(?:contrast\w*|enhanced)\b|\bun ?enhanced\b", " before "),
     (rf"\b{_AGENT} ?(?:{_WITHOUT}|off|none|no|not given|non|nein|minus|neg\w*){_END}", " before "),
     (r"\b(?:without|ohne|sans|senza|sin|sem|zonder) ?$", " before "),
-    (rf"\b{_BEFORE} ?{_FILLER} ?\+? ?{_AGENT}\b", " before "),
+    (rf"\b{_BEFORE} ?{_FILLER} ?\+? ?{_AGENT}\b(?: (?:de|di|d|do|von|of) {_AGENT}\b)?", " before "),
+    (r"\b[ck]ontrast(?:mittel)? ?fr(?:ei|ee|i|ij)\b|\bkm ?frei\b", " before "),
     (r"\bs ?/? ?c\b|\bw ?/? ?o(?:ut)?\b|\bn ?/ ?c\b", " before "),
     (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\b[ck] ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c(?:on)?\b"
         r"|\bt1w? ?\+(?! ?(?:t2|pd|flair|dwi))", " after "),
@@ -234,11 +237,11 @@ _CONCEPTS: dict[str, str] = {
     "steady": "trufi truefisp trufisp",
     "epi": "epi ep2d ep ep2 epi2d feepi seepi",
     "after": "after post pos apos posgd postg* postc* postkm contra* kontra* cont gd gdt gad gado* gadav*"
-    " km mkm mitkm nachkm mdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd"
+    " km mkm mitkm nachkm mdc cmdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd"
     " t1post t1cont t1km delay delayed gbca tehoste* fsc fsgd fspost wcontrast gdfs posc stealthpost cte ivkm "
     + _BRANDS,
-    "before": "before noncon nonce pre pra prae nativ native nativo nativa nativer preg* prek* prec* unenhanced"
-    " noncontrast nc basal t1pre",
+    "before": "before noncon nonce pre pra prae smdc natywn* nativ native nativo nativa nativer preg* prek* prec*"
+    " unenhanced noncontrast nc basal t1pre",
     "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"
     " colonna neck hals cou cuello knee shoulder hip ankle wrist prostate liver abdomen pelvis breast"
     " heart cardiac thorax lumbo* kolumna kregoslup* rdzen* szyjn* ledzw* coluna raquis medula rachide midollo"
@@ -348,8 +351,12 @@ _NEGATED = re.compile(
     rf"|(?<![a-z0-9.,])0[ _]?{_AGENT}(?![a-z0-9])",
     re.IGNORECASE,
 )
-# `po k.l.`, `vor K. M.`; alone these may be the initials of a patient
-_DOTTED = re.compile(r"\b(po|s|p[rř]ed|bez|vor|nach|mit|ohne|[mno]\.?)[ _]?k\. ?([lm])(?![^\W_])\.?", re.IGNORECASE)
+# `po k.l.`, `vor K. M.`, `dopo m.d.c.`; alone these may be the initials of a patient
+_DOTTED = re.compile(
+    r"\b(po|s|p[rř]ed|bez|vor|nach|mit|ohne|[mno]\.?|dopo|con|senza|post|prima)[ _]?"
+    r"(k\. ?[lm]|m\. ?d\. ?c)(?![^\W_])\.?",
+    re.IGNORECASE,
+)
 _FAT_FIRST = re.compile(r"^\W*fat ?:|\(fat\)|: ?fat$", re.IGNORECASE)  # GE's name of the fat image of a Dixon series
 _END_OF_CLAUSE = re.compile(r"(?<![a-z])(post|pre)(?=\s*[:;])", re.IGNORECASE)  # `AX T1 POST : processed by …`
 _PLAIN_MARK = re.compile(r"[^a-z0-9+*/=\u0370-\u03ff\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]+")
@@ -417,7 +424,7 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
 
 def _tokens(text: str) -> list[str]:
     """Lower-case words without accents, phrases replaced, words that were written together taken apart."""
-    text = _DOTTED.sub(r"\1 k\2", text)
+    text = _DOTTED.sub(lambda found: f"{found[1]} {found[2].replace('.', '').replace(' ', '')} ", text)
     text = _END_OF_CLAUSE.sub(r"\1contrast", _FAT_FIRST.sub(" fat image ", _NEGATED.sub(_without, text)))
     plain = unicodedata.normalize("NFKD", text).translate(LETTERS)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()

@@ -315,6 +315,8 @@ AX T1 C-|T1 -C|T1 GD-|T1 -GD|T1 IV-|T1 CE-|T1 KM-|T1 tra -KM|T1 tra KM\u2212|T1 
 AX T1 (-) C|T1_C-|T1_GD-_tra|C- T1 AX|T1 o. KM|T1 o KM|T1 oKM|T1 o.Gd|T1 KM ohne|T1 KM ohne tra
 T1 Gd no|T1 contrast: none
 T1 CM-|T1 -K|T1 non CE|T1_noncon|T1 without|T1 kein KM|T1 ej kontrast|T1 inden kontrast
+T1 kontrastmittelfrei|T1 contrast free|T1 sans injection de gadolinium|T1 smdc|T1 natywny|T1 senza m.d.c. ax
+T1 assiale senza mezzo di contrasto|T1 sans produit de contraste|T1 przed podaniem kontrastu
 T1 tra u kontrast|T1 u. kontrast|T1 tra před k.l.|T1 bez k. l.|T1 vor K.M.|T1 SE ax ss IV|T1 ss gado
 T1 w/out contrast|T1 wout contrast|T1 W/OUT|T1 prior to contrast|T1 N/C|T1 0 Gd
 T1 tra prä KM|T1 prae KM|AX T1 PRE : processed by a tool|Τ1 ΠΡΟ ΣΚΙΑΓΡΑΦΙΚΟΥ|T1 χωρίς σκιαγραφικό
@@ -329,6 +331,8 @@ T1 post embolization|T1 s/p resection|T1 nach OP|T1 post cirugia|T1 PÓS-CIRURGI
 """
 GIVEN = """
 AX T1 C+|T1 C(+)|T1 +Gd|T1-KM|T1w-Gd|T1 Gd-DTPA|T1 SAG - POST GAD|T1 FS - GD|t1_se_KM_-_tra|T1 KM -tra|T1 POST-GD- tra
+T1 cmdc|T1 dopo m.d.c. ev|T1 assiale con mezzo di contrasto|T1 po podaniu kontrastu
+T1 con medio de contraste|T1 nach Gabe von KM
 T1 tra po k.l.|T1 m kontrast|T1 n. K.M.|T1 tra 5 min p.i.|t1_se_60min_p.i._tra|T1 POST 3D
 T1 POST 5 MIN|T1 post radial vibe|T1 SAG -CON CONTRASTE|T1 post 1mm|t1_space_post_2mm
 t1_mprage_1.0 KM
