@@ -9,6 +9,9 @@ from segpipe.cli import DONE, QUARANTINED, Context, check_model, check_output, c
 from segpipe.errors import UsageError
 from segpipe.settings import SegmentSettings
 
+_OF_AN_ARCHIVE = ("layout", "session", "prefer", "also", "series_map", "label_convention", "resample_to")
+"""Settings that say how an archive is read."""
+
 
 def run(settings: SegmentSettings, context: Context) -> int:
     """Segment what this model has not segmented yet; QUARANTINED when masks could not be written as files, and
@@ -35,7 +38,7 @@ def run(settings: SegmentSettings, context: Context) -> int:
 
 def check(settings: SegmentSettings) -> None:
     """Refuse what is not there or cannot be written, an unknown label convention, a folder that is no model, DICOM
-    SEG without its DICOM, and --prepare without the packages that it needs.
+    SEG without its DICOM, how to read an archive without one, and --prepare without the packages that it needs.
     """
     if settings.label_convention is not None:
         from segpipe.pipelines.meanings import user_convention
@@ -46,6 +49,8 @@ def check(settings: SegmentSettings) -> None:
     elif settings.dicom_seg is not None or settings.dicom_sr is not None:
         flag = "--dicom-sr" if settings.dicom_seg is None else "--dicom-seg"
         raise UsageError(f"{flag} needs the DICOM files that it refers to", "give their archive as --source")
+    else:
+        _check_unread(settings)
     check_warehouse(settings.warehouse, make=settings.source is not None)
     for folder, flag in (
         (settings.nifti, "--nifti"),
@@ -59,6 +64,18 @@ def check(settings: SegmentSettings) -> None:
         from segpipe.prepare.scan import check_installed
 
         check_installed()
+
+
+def _check_unread(settings: SegmentSettings) -> None:
+    """Refuse what says how an archive is read where scans of the tables are segmented: it would change nothing."""
+    default = SegmentSettings()
+    given = [name for name in _OF_AN_ARCHIVE if getattr(settings, name) != getattr(default, name)]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(
+            f"{flags} would change nothing, because the scans of the tables are read already",
+            "give the archive as --source, or leave it out",
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

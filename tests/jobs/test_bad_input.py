@@ -84,6 +84,13 @@ CASES = {
         ("segment", "--warehouse", "{}/tables", "--cohort", "c", "--model", "{}/empty"),
         "No model in {}/empty",
     ),
+    "how to read an archive that is not named": (
+        (
+            *("segment", "--warehouse", "{}/tables", "--cohort", "c", "--model", "{}/empty"),
+            *("--layout", "brats", "--resample-to", "FLAIR"),
+        ),
+        "--layout, --resample-to would change nothing, because the scans of the tables are read already: give the",
+    ),
     "masks below a file": (
         ("segment", "--warehouse", "{}/tables", "--cohort", "c", "--model", "{}/empty", "--nifti", "{}/file/masks"),
         "Folder {}/file/masks cannot be made because {}/file is not a folder: give --nifti",
@@ -120,7 +127,11 @@ def test_one_line_and_nothing_written(
     job, *flags = (word.replace("{}", str(place)) for word in command)
     code = run(job, *flags)
     told = capsys.readouterr().err
-    assert code == (2 if any(words in said for words in ("cannot be opened", "is unknown", "is the --source")) else 1)
+    assert code == (
+        2
+        if any(words in said for words in ("cannot be opened", "is unknown", "is the --source", "would change nothing"))
+        else 1
+    )
     assert told.count("\n") == 1
     assert told.startswith(f"segpipe {job}: ")
     assert said.replace("{}", str(place)) in told
