@@ -20,6 +20,7 @@ from segpipe.warehouse.store import Store
 SPLITS = ("test", "validation", "train")
 _GRIDS = 8
 _CHANGES = 300
+_RUNS = 30
 _SCRIPT = ("preparations.js",)
 _KINDS = 16  # of DICOM series
 
@@ -99,6 +100,7 @@ def _content(
     judged = [row for row in rows if row["split"] == splits[0]]
     measures = [results.measures(judged, region) for region in regions]
     rejected = results.quarantined(tables, cohort)
+    runs = results.runs_of(tables, cohort, model.ids)
     return {
         "cohort": cohort,
         "model_id": model.model_id,
@@ -114,7 +116,8 @@ def _content(
         "regions": regions,
         "splits": splits,
         "rows": _in_order(rows, splits, regions),
-        "runs": [_run(run) for run in results.runs_of(tables, cohort, model.ids)],
+        "runs": [_run(run) for run in runs[-_RUNS:]],
+        "earlier_runs": len(runs[:-_RUNS]),
         **_of_archive(tables, cohort, model, scans),
         **_drawn(tables, model, convention, scans, judged, regions[0], numbers),
     }

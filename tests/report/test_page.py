@@ -20,7 +20,8 @@ from segpipe.errors import ModelError, NotFound, SegpipeError
 from segpipe.report import build
 from segpipe.report.overlays import grey
 from segpipe.storage.filesystem import filesystem
-from segpipe.warehouse.tables import CHANGES
+from segpipe.warehouse.store import Store
+from segpipe.warehouse.tables import CHANGES, RUNS
 from tests.report.conftest import NOTE
 from tests.report.small_warehouse import BRATS, COHORT, MODEL_ID, RULE, Case, Results, generate, write_results
 from tests.report.test_overlays import filled
@@ -232,6 +233,17 @@ def test_number_of_strips_is_bounded_and_said(results: Results, tmp_path: Path) 
     built = read(build(str(results.warehouse), COHORT, str(results.model), tmp_path / "report.html", strips=1))
     assert re.findall(r"<h3>(.*?)</h3>", built) == ["Synthetic_07_013"]
     assert "2 more scans are in the table only" in built
+
+
+def test_nightly_runs_of_a_year_do_not_fill_the_page(tmp_path: Path) -> None:
+    results = write_results(tmp_path, [generate(0, 0, (8, 24, 20))])
+    warehouse = Store(str(results.warehouse))
+    runs = warehouse.table("runs").to_table()
+    warehouse.append(RUNS, pa.concat_tables([runs.filter(pc.equal(runs["job"], "ingest"))] * 40), "nights")
+    built = read(build(str(results.warehouse), COHORT, MODEL_ID, tmp_path / "report.html"))
+    assert "The last 30 runs; the table <code>runs</code> holds 13 more." in built
+    made = built.partition("How it was made")[2]
+    assert made.count("<tr><th") == 1 + 30
 
 
 @pytest.mark.parametrize("ingested", [0, 1], ids=["none ingested", "one ingested"])
