@@ -14,7 +14,7 @@ Names = Mapping[Chain, Mapping[str, Chain]]
 _COMPARED = tuple(END[form] for form in ("fields", "short", "day", "examination", "letter", "year", "lettered"))
 _EXAM_NUMBER = re.compile(r"[A-Za-z]{0,4}\d{5,}")
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
-_PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)_?\d+$", re.IGNORECASE)
+_PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)[_\-. ]?\d+$", re.IGNORECASE)
 _LONGEST_SITE = 4  # digits of a patient's number at a site; longer ones are a hospital's
 
 

@@ -437,7 +437,7 @@ _DATE = (
 )
 _VISIT = re.compile(
     rf"{_START}(?:(?:(?:mri?|mrt|irm|anat)[_\-]?)?(?P<date>{_DATE})"
-    rf"|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}[a-z]?(?:-\d{{1,2}})?"
+    rf"|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}(?!(?<=[_ ]\d\d)-\d{{3}}{_END})[a-z]?(?:-\d{{1,2}})?"  # not in `BL_01-001`
     rf"|(?:sessions?|ses|visits?|visite|besuch|tp|time[ _\-]?points?|zeitpunkt)[ _\-]?[a-h]|ses-[a-z]+\d+"
     rf"|{_VISIT_WORD}|{_COUNT})"
     rf"{_END}",

@@ -7,16 +7,27 @@ remain, the one is taken that cannot put one patient into two splits, and it is 
 """
 
 import itertools
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from segpipe.readers.before import dates_before, folders_beside, visit_folders, visit_prefixes
-from segpipe.readers.chains import LEAST_NAME, Chain, Parts, Use, as_visits, examples, has_modality, together
+from segpipe.readers.chains import (
+    FEW,
+    LEAST_NAME,
+    Chain,
+    Parts,
+    Use,
+    as_patients,
+    as_visits,
+    examples,
+    has_modality,
+    together,
+)
 from segpipe.readers.ends import ends
 from segpipe.readers.levels import Level, levels
-from segpipe.readers.names import has_digit, is_generic, is_numbers, is_site, kind_of, numbered_like
-from segpipe.readers.visit_forms import BEGINNING, may_hold_a_visit
+from segpipe.readers.names import has_digit, is_generic, is_group, is_numbers, is_site, kind_of, numbered_like
+from segpipe.readers.visit_forms import BEGINNING, CROSSED, may_hold_a_visit
 
 
 class Person(NamedTuple):
@@ -48,7 +59,23 @@ def people(uses: Mapping[Chain, Use]) -> tuple[dict[Chain, Person], list[str]]:
         whose, label = alias.get(one.chain, (one.chain, ""))
         visit = "_".join(filter(None, one.visits))
         result[chain] = Person(name_of(whose), visit, "-".join(filter(None, (label, one.label))))
+    told += as_patients(_crossed({one.chain for one in read.values()}))
     return result, list(dict.fromkeys(told))
+
+
+def _crossed(people: Iterable[Chain]) -> set[str]:
+    """Names such as `Anna_1`, `Anna_2`, `Bert_1` and `Bert_2`, which may be two visits of two people."""
+    names, crossed = ["_".join(chain) for chain in people], set()
+    for form in CROSSED:
+        found: dict[str, dict[str, str]] = defaultdict(dict)
+        for name in names:
+            if (match := form.fullmatch(name)) and not is_group(match["name"]):
+                found[match["name"]][match["visit"]] = name
+        several = [visits for visits in found.values() if 1 < len(visits) <= FEW]
+        pairs = Counter(pair for visits in several for pair in itertools.combinations(sorted(visits), 2))
+        twice = {visit for pair, count in pairs.items() if count > 1 for visit in pair}
+        crossed |= {name for visits in several for visit, name in visits.items() if visit in twice}
+    return crossed
 
 
 def _are_names_alone(chains: Collection[Chain]) -> bool:

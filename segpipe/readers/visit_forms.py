@@ -59,6 +59,10 @@ BEGINNINGS = (
 END = {form.kind: form.compiled("name", "gap", "visit") for form in ENDS}
 BEGINNING = {form.kind: form.compiled("visit", "gap", "name") for form in BEGINNINGS}
 MAY_END = re.compile("|".join("".join(f"(?:{part})" for part in form.parts) for form in ENDS), re.IGNORECASE)
+_SHORT = rf"(?P<visit>[A-Z]|\d{{1,2}}|{YEAR.pattern})"
+CROSSED = tuple(  # what may be a visit or a number of somebody at a place
+    re.compile(form, re.IGNORECASE) for form in (rf"(?P<name>.+){_GAP}{_SHORT}", rf"{_SHORT}{_GAP}(?P<name>.+)")
+)
 _ANY = MAY_END, *BEGINNING.values()
 
 

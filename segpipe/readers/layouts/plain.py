@@ -65,7 +65,7 @@ from segpipe.readers.names import (
     role_order,
 )
 from segpipe.readers.people import Person, people
-from segpipe.readers.visit_forms import are_days
+from segpipe.readers.visit_forms import are_days, shape
 
 _WORD = re.compile(r"[^\W_]+")
 _SEPARATORS = "_-. "
@@ -338,16 +338,18 @@ def _read_folder(path: str, place: Place, by_folder: Mapping[str, Rows]) -> list
 
 
 def _with_numbers(reads: list[Read], place: Place) -> list[Read]:
-    """The files of a folder; where others have numbers, one with the number of a folder's name does not repeat that.
+    """The files of a folder; where others are called like one with the number of its folder, it does not repeat that.
 
     So it is with `P01/1_T1` beside `P01/2_T1`.
     """
-    if not any(read.chain[:-1] == place.chain and read.chain[-1].isdecimal() for read in reads if read.chain):
+    names = {read.chain[-1] for read in reads if read.chain and read.chain[:-1] == place.chain}
+    shapes = {shape(name) for name in names if has_digit(name)}
+    if not shapes:
         return reads
-    numbers = [_described(stem(read.rows[0][0]))[0].text for read in reads]
+    texts = [_described(stem(read.rows[0][0]))[0].text for read in reads]
     return [
-        read._replace(chain=(*place.chain, number)) if read.chain == place.chain and number.isdecimal() else read
-        for read, number in zip(reads, numbers, strict=True)
+        read._replace(chain=(*place.chain, text)) if read.chain == place.chain and shape(text) in shapes else read
+        for read, text in zip(reads, texts, strict=True)
     ]
 
 
@@ -832,7 +834,9 @@ def _own(text: str, chain: Chain) -> str:
         made = _MADE.fullmatch(text)  # `wr1001` below `1001` is what SPM made
         if _unpadded(name) in (_unpadded(text), made and _unpadded(made["name"])):
             return ""
-        if (end := _covers(text, name)) is not None:
+        if (end := _covers(text, name)) is not None and not (
+            name.isdecimal() and end < len(text) and text[0] != name[0]
+        ):
             return text[end:].lstrip(_SEPARATORS)
         if _covers(name, text) is not None:
             return ""
