@@ -267,7 +267,7 @@ def test_scans_that_only_an_archive_held_are_told_without_pictures(tmp_path: Pat
 
 
 def test_model_that_segmented_nothing_is_refused_with_those_that_did(results: Results, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match=MODEL_ID):
+    with pytest.raises(NotFound, match=f"and no model directory has this name: name one that has: {MODEL_ID}"):
         build(str(results.warehouse), COHORT, "another", tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 
