@@ -155,7 +155,6 @@ _EXCLUSIONS: tuple[_Exclusion, ...] = (
     _Exclusion("no image", lambda one: one.facts.kind == "other"),
     _Exclusion("phantom", lambda one: one.facts.body == PHANTOM),
     _Exclusion("not head", lambda one: not _is_head(one.facts)),
-    _Exclusion("colour image", lambda one: one.facts.is_colour),
     _Exclusion("localizer", _has("LOCALIZER")),
     _Exclusion("subtraction", _has("SUBTRACTION", "SUB")),
     _Exclusion("fat image", _has("FAT")),
@@ -619,7 +618,7 @@ def _keep_earlier(session: Sequence[Judged], options: Options) -> None:
             taken.add(role)
 
 
-_RANKS = ("it is an in-phase image", "it is derived from another",
+_RANKS = ("it is a colour image", "it is an in-phase image", "it is derived from another",
           "it covers less of the head", "it shows a part of the head, or the body, or is a reformat",
           "it lies in another frame of reference", "its plane and kind are preferred less",
           "it was taken after the contrast agent", "it is coarser",
@@ -633,6 +632,7 @@ def _rank(one: Judged, longest: float, frames: Mapping[str | None, int], options
     in_phase = "IN_PHASE" in facts.image_type or "in_phase" in facts.said.words
     is_part = facts.said.part or _coverage(one) > _BODY
     return (
+        float(not facts.is_colour),
         float(one.decision == OVERRIDE or not in_phase),
         float(one.decision == OVERRIDE or "DERIVED" not in facts.image_type),
         float(_coverage(one) >= _COMPLETE * longest),

@@ -199,7 +199,6 @@ EXCLUDED = {
     "not MR": {"modality": "CT"},
     "not head": {"body": "KNEE"},
     "phantom": {"body": "PHANTOM", "text": "ACR T1"},
-    "colour image": {"is_colour": True},
     "localizer": {"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")},
     "reformat": {"image_type": ("DERIVED", "SECONDARY", "MPR")},
     "projection": {"image_type": ("DERIVED", "PRIMARY", "PROJECTION")},
@@ -341,15 +340,20 @@ def test_headers_tell_phantoms_and_brains(extra: dict[str, object], reason: str,
     assert (one.reason, one.decision) == (reason, "excluded" if reason else "selected")
 
 
-def test_an_image_in_colours_is_no_image_of_a_scan(tmp_path: Path) -> None:
-    write(tmp_path, studies()[0].only("t2 ax"))
-    for path in tmp_path.iterdir():
+def test_an_image_in_colours_takes_no_place_of_another(tmp_path: Path) -> None:
+    study = studies()[0].only("t2 ax")
+    right = write(tmp_path / "grey", study)
+    write(tmp_path / "colours", replace(study, extra={"SeriesInstanceUID": "1.2.3", "PixelSpacing": [0.5, 0.5]}))
+    for path in (tmp_path / "colours").iterdir():
         image = pydicom.dcmread(path)
         image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelData = 8, 8, 7, bytes(90)
+        image.SOPInstanceUID += ".1"
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
         image.save_as(path)
-    (one,) = find(str(tmp_path), "dicom", KEY).series
-    assert one.reason == "colour image"
+    listing = find(str(tmp_path), "dicom", KEY)
+    assert chosen(listing, tmp_path) == right
+    assert {one.reason for one in listing.series} == {"", "it is a colour image"}
 
 
 def test_a_modality_that_is_none_is_not_kept(tmp_path: Path) -> None:
