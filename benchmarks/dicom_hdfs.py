@@ -51,7 +51,7 @@ def main() -> None:
             job = IndexJob(source, f"{scratch}/w", "bench", b"a secret of the benchmark", {})
             for name in ("first run", "second run with nothing new"):
                 before, start = calls(cluster), time.perf_counter()
-                found = gather(spark, job)
+                found = gather(spark, job, "bench")
                 seconds = time.perf_counter() - start
                 asked = calls(cluster) - before
                 assert found.files == INSTANCES

@@ -39,7 +39,7 @@ def main() -> None:
         def ours(name: str, source: Path = source, count: int = INSTANCES) -> float:
             job = IndexJob(str(source), f"{scratch}/{name}", "bench", _SECRET, {})
             start = time.perf_counter()
-            found = dicom_listing(job, gather(spark, job), Options())
+            found = dicom_listing(job, gather(spark, job, "bench"), Options())
             seconds = time.perf_counter() - start
             assert len(found.series) == -(-count // SLICES)
             return seconds

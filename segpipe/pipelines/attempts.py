@@ -1,12 +1,14 @@
-"""Work that goes on when a Python worker dies: who was at which scan, what is tried again, what is given up."""
+"""Work that goes on when a Python worker dies: who was at which input, what is tried again, what is given up."""
 
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segpipe.errors import BadInput, Reason
@@ -17,54 +19,109 @@ from segpipe.warehouse import parts
 from segpipe.warehouse.store import Store
 
 if TYPE_CHECKING:
-    from pyspark import Accumulator, AccumulatorParam
+    from pyspark import Accumulator, AccumulatorParam, TaskContext
     from pyspark.sql import SparkSession
 
 DEADLY = 2
-"""A scan on which this many workers died in one run is quarantined."""
+"""An input on which this many workers died in one run is given up."""
 
-LOCAL_TRIES = 2 * DEADLY + 1
-"""A scan may be worked on in two parts, for visits in the next one may be laid onto it: none of both ends the run."""
+LOCAL_TRIES = 5
+"""How often a local Spark, which tries no task again, may lose a worker of which nothing tells what it was at."""
+
+MOST_TRIES = 100
+"""How often work is tried in all: if so many inputs kill their workers, something else is wrong."""
 
 RETRIED = (Reason.UNREADABLE, Reason.CRASHED)
 """Reasons that need not lie in the input itself, so that an unchanged input is tried again by the next run."""
 
+_NOTES = "notes"
+_DEAD = "dead-"
+_TASKS_PER_CORE = 4
+
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
-def collect(
-    spark: SparkSession, run_id: str, total: int, label: str, progress: Progress | None, work: Callable[[Bar], T]
-) -> T:
-    """What `work` collects from Spark tasks, all of which are cancelled when this ends early.
-
-    It is `tried` again where a worker died; tasks must see for themselves what an earlier attempt has done. `progress`
-    shows `label` and `total` units.
-    """
+@contextlib.contextmanager
+def running(spark: SparkSession, run_id: str, total: int, label: str, progress: Progress | None) -> Iterator[Bar]:
+    """A bar for `total` units of work in Spark tasks, all of which are cancelled when the block ends early."""
     context = spark.sparkContext
     context.addJobTag(run_id)
     try:
         with (progress or silent)(total, label) as bar:
-            return tried(spark, lambda: work(bar))
+            yield bar
     finally:
         context.cancelJobsWithTag(run_id)
         context.removeJobTag(run_id)
 
 
-def tried(spark: SparkSession, work: Callable[[], T]) -> T:
-    """What `work` collects from Spark tasks, which a local Spark does not try again if their worker died."""
-    tries = LOCAL_TRIES if spark.sparkContext.master.startswith("local") else 1
-    for left in reversed(range(tries)):
+def tried(spark: SparkSession, warehouse: Store, run_id: str, work: Callable[[], T]) -> T:
+    """What `work` collects from Spark tasks, again where a worker died: an input that kills its workers ends no run.
+
+    Tasks keep a `Watch`, and must see for themselves what an earlier attempt has done.
+    """
+    unexplained = 0
+    for left in reversed(range(MOST_TRIES)):
         try:
             return work()
         except Exception as error:
-            if not left or not _is_worker_death(error):
+            words = words_of(error)
+            if not left or not any(sign in words for sign in _DEATHS):
+                raise
+            unexplained += not _is_explained(warehouse, run_id, words)
+            if unexplained == (LOCAL_TRIES if spark.sparkContext.master.startswith("local") else 1):
                 raise
     raise AssertionError("unreachable")
 
 
-def _is_worker_death(error: Exception) -> bool:
-    text = words_of(error)
-    return any(sign in text for sign in ("Python worker exited unexpectedly", "SocketException", "EOFException"))
+_DEATHS = ("Python worker exited unexpectedly", "SocketException", "EOFException", "ExecutorLostFailure")
+
+
+def _is_explained(warehouse: Store, run_id: str, words: str) -> bool:
+    """Whether the task that Spark has given up had noted what it was at; its notes become those of the dead."""
+    fs, folder = warehouse.fs, warehouse.path(parts.STAGING, run_id, _NOTES)
+    task = re.search(r"Task (\d+) in stage (\d+)", words)
+    mine = _task(int(task[2]), int(task[1])) if task else _DEAD
+    notes = [name for name in files.names(fs, folder) if task and name.startswith(mine)]
+    for name in notes:
+        files.rename_over(fs, files.join(folder, name), files.join(folder, _DEAD + name))
+    if not notes:
+        files.make_folder(fs, folder)
+        fs.pipe_file(files.join(folder, _DEAD + uuid.uuid4().hex), b"")  # from now on tasks take notes
+    return bool(notes)
+
+
+def _task(stage: int, partition: int) -> str:
+    """How the notes of a task begin."""
+    return f"task-{stage}-{partition}-"
+
+
+def each(
+    spark: SparkSession,
+    warehouse: Store,
+    run_id: str,
+    items: Sequence[Item],
+    work: Callable[[Item, Watch], T],
+    tasks: int | None = None,
+) -> list[T]:
+    """What `work` makes of each item in Spark tasks, by default a few a core.
+
+    They go on without an input that kills its workers: `work` enters each into the `Watch`, which takes notes once a
+    worker has died, because they take time.
+    """
+
+    def of_task(some: Iterable[Item]) -> Iterator[T]:
+        with Watch(Store(url), run_id, takes_notes=False) as watch:
+            for item in some:
+                yield work(item, watch)
+
+    context, url, notes = spark.sparkContext, warehouse.url, warehouse.path(parts.STAGING, run_id, _NOTES)
+    given = context.parallelize(items, tasks or min(len(items), _TASKS_PER_CORE * context.defaultParallelism))
+    try:
+        return tried(spark, warehouse, run_id, lambda: given.mapPartitions(of_task).collect())
+    finally:
+        if files.names(warehouse.fs, notes):
+            files.remove(warehouse.fs, notes)
 
 
 def tally(
@@ -105,34 +162,43 @@ def _tally_param(bar: Bar | None, unit: str = "scans", bad: str = "quarantined")
 
 
 class Watch:
-    """Remembers on which scan a worker is, so that the next attempt knows on which one it died.
+    """Remembers at which input a worker is, so that a later attempt knows on which one it died.
 
-    Every attempt at a part keeps one file below the run's staging folder, with the id of the scan that it works on.
-    `job` is the one to run again, as told to the user.
+    Every attempt at a task keeps one note below the run's staging folder, with the input that it works on. Its writer
+    has died if Spark tries the task again, or if `tried` says so. Spark also ends tasks because another one has failed:
+    these leave a note too, and what they were at is not to blame.
     """
 
-    def __init__(self, warehouse: Store, run_id: str, part: str, job: str):
+    def __init__(self, warehouse: Store, run_id: str, takes_notes: bool = True):
+        context = _context()
         self._fs = warehouse.fs
-        self._folder = warehouse.path(parts.STAGING, run_id, f"{part}.at")
-        self._file = files.join(self._folder, uuid.uuid4().hex)
+        self._folder = warehouse.path(parts.STAGING, run_id, _NOTES)
+        self._task = _task(context.stageId(), context.partitionId()) if context else _task(0, 0)
+        self._note = files.join(self._folder, f"{self._task}{uuid.uuid4().hex}")
+        self.takes_notes = takes_notes or (context is not None and context.attemptNumber() > 0)
         self._deaths: Counter[str] = Counter()
-        self._job = job
         self._at: str | None = None
 
     def __enter__(self) -> Watch:
-        files.make_folder(self._fs, self._folder)
         for name in files.names(self._fs, self._folder):
-            with contextlib.suppress(FileNotFoundError):  # another attempt, alive and done
-                self._deaths[self._fs.cat_file(files.join(self._folder, name)).decode()] += 1
+            if name.startswith((_DEAD, self._task)):
+                self.takes_notes = True
+                with contextlib.suppress(FileNotFoundError):  # another attempt, alive and done
+                    self._deaths[self._fs.cat_file(files.join(self._folder, name)).decode()] += 1
         return self
 
-    def enter(self, scan_id: str) -> None:
-        """Work on a scan begins. Raises BadInput if too many workers died on it."""
-        if self._deaths[scan_id] >= DEADLY:
-            problem = f"Scan {scan_id} killed {self._deaths[scan_id]} workers, most likely because memory ran out"
-            raise BadInput(Reason.CRASHED, problem, f"give the workers more memory and run {self._job} again")
-        self._fs.pipe_file(self._file, scan_id.encode())
-        self._at = scan_id
+    def enter(self, key: str, what: str | None = None) -> None:
+        """Work on an input begins, by default a scan. Raises BadInput if too many workers died on it.
+
+        `key` is noted and names no patient; `what` is told.
+        """
+        if self._deaths[key] >= DEADLY:
+            problem = f"{what or f'Scan {key}'} killed {self._deaths[key]} workers, most likely because memory ran out"
+            raise BadInput(Reason.CRASHED, problem, "give the workers more memory and run the same command again")
+        if self.takes_notes:
+            files.make_folder(self._fs, self._folder)
+            self._fs.pipe_file(self._note, key.encode())
+        self._at = key
 
     @contextlib.contextmanager
     def aside(self, scan_id: str) -> Iterator[None]:
@@ -149,4 +215,11 @@ class Watch:
                 self.enter(was)
 
     def __exit__(self, *error: object) -> None:
-        files.remove(self._fs, self._file)
+        if self.takes_notes:
+            files.remove(self._fs, self._note)
+
+
+def _context() -> TaskContext | None:
+    """The Spark task that runs here, if there is one: then pyspark is imported."""
+    spark = sys.modules.get("pyspark")
+    return spark.TaskContext.get() if spark else None

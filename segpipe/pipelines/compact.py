@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from segpipe.errors import TableError, WarehouseBusy
+from segpipe.errors import BadInput, SegpipeError, TableError, WarehouseBusy
 from segpipe.pipelines import attempts
 from segpipe.pipelines.ingest import lock_name
 from segpipe.settings import CompactSettings
@@ -33,7 +33,7 @@ from segpipe.warehouse.tables import (
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from segpipe.pipelines.progress import Bar, Progress
+    from segpipe.pipelines.progress import Progress
 
 MOST_SCANS = 256
 """Scans of one merged part, as of one that `segment` writes: whoever writes a scan again writes its part again."""
@@ -91,17 +91,19 @@ def compact(
     def execute(tasks: Sequence[MergeTask], fence: Fence) -> Sequence[MergeOutcome]:
         url, total = settings.warehouse, sum(len(task.members) for task in tasks)
 
-        def work(bar: Bar) -> list[MergeOutcome]:
+        with attempts.running(spark, run.run_id, total, "compact", progress) as bar:
             told = attempts.tally(spark, bar, unit="parts", bad="left alone")
 
-            def merge(task: MergeTask) -> MergeOutcome:
-                outcome = merge_part(url, task, fence)
+            def merge(task: MergeTask, watch: attempts.Watch) -> MergeOutcome:
+                try:
+                    watch.enter(task.name, "Merging")
+                    outcome = merge_part(url, task, fence)
+                except BadInput as error:
+                    outcome = _left(task, error)
                 told.add((len(task.members), len(task.members) if outcome.problem else 0))
                 return outcome
 
-            return spark.sparkContext.parallelize(tasks, len(tasks)).map(merge).collect()
-
-        return attempts.collect(spark, run.run_id, total, "compact", progress, work)
+            return attempts.each(spark, Store(url), run.run_id, tasks, merge, len(tasks))
 
     return compact_with(execute, settings, run)
 
@@ -232,12 +234,15 @@ def merge_part(url: str, task: MergeTask, fence: Fence) -> MergeOutcome:
             with PartWriter(warehouse, tables, task.name, fence.run_id, fence) as part:
                 _copy(part, warehouse, task.members)
         except TableError as error:
-            return MergeOutcome(
-                task, problem=f"{task.tables[-1]}: {' '.join(error.problem.split())}, so {len(task.members)} parts stay"
-            )
+            return _left(task, error)
         rows, size = sum(part.rows.values()), sum(part.bytes.values())
     merges.move_aside(warehouse, task.tables, task.members)
     return MergeOutcome(task, rows, size)
+
+
+def _left(task: MergeTask, error: SegpipeError) -> MergeOutcome:
+    problem = f"{task.tables[-1]}: {' '.join(error.problem.split())}, so {len(task.members)} parts stay"
+    return MergeOutcome(task, problem=problem)
 
 
 _TABLES = {table.name: table for table in (SLICES, SCANS, PREDICTIONS, SEGMENTATIONS, QUARANTINE, RUNS)}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from segpipe.core.lesions import LesionScore, mean_lesion_dice
-from segpipe.errors import ModelError, NotFound
+from segpipe.errors import BadInput, ModelError, NotFound
 from segpipe.pipelines import attempts
 from segpipe.pipelines.measures import region_rows
 from segpipe.settings import EvaluateSettings
@@ -82,7 +82,8 @@ class RegionComparison:
 class Evaluation:
     """`rows` has the columns of `segmentations`; `differences` name the values that the table holds otherwise.
 
-    `as_stored` are the scans whose slices are not in the tables, so that their measures stand as segment wrote them.
+    `as_stored` are the scans whose measures stand as segment wrote them: their slices are not in the tables, or they
+    are `deadly` to the workers that measure them.
     """
 
     model_id: str
@@ -90,6 +91,7 @@ class Evaluation:
     summary: tuple[RegionSummary, ...]
     differences: tuple[str, ...]
     as_stored: tuple[str, ...] = ()
+    deadly: tuple[str, ...] = ()
     other_model_id: str | None = None
     comparison: tuple[RegionComparison, ...] = ()
 
@@ -99,6 +101,10 @@ class _Task:
     """Scans whose predictions stand in one part: where their slices and their predictions are."""
 
     scans: tuple[tuple[ScanPlace, PredictedPlace], ...]
+
+
+_Known = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Rows of `segmentations` as they stand, by scan."""
 
 
 def evaluate(
@@ -134,18 +140,20 @@ def _measure(
     with run.stage("plan"):
         tasks = _tasks(warehouse, settings.cohort, model_id, {scan_id for scan_id, _ in stored})
     with run.stage("measure"):
-        found = _run_tasks(spark, tasks, settings.warehouse, stored, progress)
+        found = _run_tasks(spark, tasks, settings.warehouse, run.run_id, stored, progress)
     differences = tuple(text for row in found for text in _differences(row, stored[row["scan_id"], row["region"]]))
     measured = {row["scan_id"] for row in found}
     left = [row for (scan_id, _), row in stored.items() if scan_id not in measured]
     rows = sorted([*found, *left], key=lambda row: (row["scan_id"], row["region"]))
     regions = list(dict.fromkeys(region for _, region in stored))
+    deadly = {place.scan_id for task in tasks for place, _ in task.scans} - measured
     return Evaluation(
         model_id,
         pa.Table.from_pylist(rows, SEGMENTATIONS.schema),
         tuple(summarise(rows, regions, settings.empty_truth, settings.least_lesion_voxels)),
         differences,
         tuple(sorted({row["scan_id"] for row in left})),
+        tuple(sorted(deadly)),
     )
 
 
@@ -278,19 +286,24 @@ def _run_tasks(
     spark: SparkSession,
     tasks: Sequence[_Task],
     url: str,
+    run_id: str,
     stored: Mapping[tuple[str, str], Mapping[str, Any]],
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
     todo = [(task, _of_task(task, stored)) for task in tasks]
     if not todo:
         return []
-    work = spark.sparkContext.parallelize(todo, len(todo))
-    with progress(sum(len(task.scans) for task in tasks), "evaluate") if progress else nullcontext():
-        measured = work.flatMap(lambda one: measure_part(one[0], url, one[1]))
-        return attempts.tried(spark, measured.collect)
+
+    def measure(one: tuple[_Task, _Known], watch: attempts.Watch) -> list[dict[str, Any]]:
+        task, known = one
+        return list(measure_part(task, url, known, watch))
+
+    with attempts.running(spark, run_id, sum(len(task.scans) for task in tasks), "evaluate", progress):
+        found = attempts.each(spark, Store(url), run_id, todo, measure, len(todo))
+        return [row for rows in found for row in rows]
 
 
-def _of_task(task: _Task, stored: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def _of_task(task: _Task, stored: Mapping[tuple[str, str], Mapping[str, Any]]) -> _Known:
     scans = {place.scan_id for place, _ in task.scans}
     found: dict[str, list[Mapping[str, Any]]] = {scan_id: [] for scan_id in scans}
     for (scan_id, _), row in stored.items():
@@ -299,21 +312,29 @@ def _of_task(task: _Task, stored: Mapping[tuple[str, str], Mapping[str, Any]]) -
     return found
 
 
-def measure_part(task: _Task, url: str, stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[dict[str, Any]]:
-    """Rows of `segmentations` for the scans of a part, one scan in memory at a time.
+def measure_part(task: _Task, url: str, stored: _Known, watch: attempts.Watch) -> Iterator[dict[str, Any]]:
+    """Rows of `segmentations` for the scans of a part, one scan in memory at a time; none of one that kills its worker.
 
     `stored` has the rows as they stand: probabilities are taken from there, for without the network they cannot be had.
     """
     warehouse = Store(url)
     for place, predicted in task.scans:
-        scan = scan_rows(warehouse, place.part, [place.scan_id])[place.scan_id]
-        labels, convention = label_map(warehouse, predicted, scan["shape"])
-        known = {row["region"]: row for row in stored[place.scan_id]}
-        means = {region: row["mean_probability"] for region, row in known.items()}
-        highest = {region: row["max_probability"] for region, row in known.items()}
-        truth = true_labels(warehouse, place, scan["shape"])
-        for row in region_rows(scan, labels, convention, truth, means, highest):
-            yield row | {name: known[row["region"]][name] for name in _UNMEASURED}
+        with contextlib.suppress(BadInput, MemoryError):
+            watch.enter(place.scan_id)
+            yield from _measured(warehouse, place, predicted, stored[place.scan_id])
+
+
+def _measured(
+    warehouse: Store, place: ScanPlace, predicted: PredictedPlace, stored: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    scan = scan_rows(warehouse, place.part, [place.scan_id])[place.scan_id]
+    labels, convention = label_map(warehouse, predicted, scan["shape"])
+    known = {row["region"]: row for row in stored}
+    means = {region: row["mean_probability"] for region, row in known.items()}
+    highest = {region: row["max_probability"] for region, row in known.items()}
+    truth = true_labels(warehouse, place, scan["shape"])
+    rows = region_rows(scan, labels, convention, truth, means, highest)
+    return [row | {name: known[row["region"]][name] for name in _UNMEASURED} for row in rows]
 
 
 def _differences(row: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
@@ -357,10 +378,15 @@ def _account(evaluation: Evaluation, settings: EvaluateSettings, run: RunRecord)
             f" {evaluation.other_model_id} over {pair.scans} scans, difference {_text(pair.mean_difference)}; better in"
             f" {pair.better}, worse in {pair.worse}, p {_text(pair.p_value)}"
         )
-    if evaluation.as_stored:
+    if foreign := len(evaluation.as_stored) - len(evaluation.deadly):
         run.lines.append(
-            f"{len(evaluation.as_stored)} scans were segmented straight from an archive: their slices are not in the"
+            f"{foreign} scans were segmented straight from an archive: their slices are not in the"
             " tables, so their measures stand as segment wrote them"
+        )
+    if evaluation.deadly:
+        run.lines.append(
+            f"{len(evaluation.deadly)} scans, such as {evaluation.deadly[0]}, need more memory than workers have, or"
+            " killed them, so their measures stand as segment wrote them: give the workers more memory"
         )
     run.lines += evaluation.differences[:_SHOWN]
 

@@ -49,7 +49,6 @@ _SCAN_COLUMNS = (
 )
 _MEASURES = ("scan_id", "region", "volume_ml", "longest_diameter_mm", "perpendicular_diameter_mm")
 _DAY_SECONDS = 86400.0
-_TASKS_PER_CORE = 4
 _IDENTITY = ("cohort", "subject", "session", "split", "fingerprint")
 _THIRD = (slice(None, None, 3),) * 3
 
@@ -83,9 +82,15 @@ def follow_up(spark: SparkSession, job: SegmentJob[Any], run: RunRecord) -> None
     """Bring the rows of a cohort and model in `changes` up to date, and tell which patients cannot be compared."""
 
     def on_cluster(work: Callable[[Patient], Compared], patients: Sequence[Patient]) -> list[Compared]:
-        tasks = min(len(patients), _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
-        given = spark.sparkContext.parallelize(patients, tasks)
-        return attempts.tried(spark, lambda: given.map(work).collect())
+        def compare(patient: Patient, watch: attempts.Watch) -> Compared:
+            subject = patient[0][0].scan["subject"]
+            try:
+                watch.enter(subject, f"Patient {subject}")
+            except BadInput as error:
+                return [], error.problem
+            return work(patient)
+
+        return attempts.each(spark, Store(job.warehouse), job.run_id, patients, compare)
 
     bring_up_to_date(job, run, on_cluster)
 
@@ -120,6 +125,10 @@ def _compare(url: str, model_id: str, run_id: str, patient: Patient) -> Compared
         return rows_of(Store(url), patient[0], model_id, patient[1], run_id), None
     except (BadInput, TableError) as error:
         return [], error.problem
+    except OSError:
+        raise
+    except Exception as error:  # such as memory that ran out: no patient stops the others
+        return [], f"visits of {patient[0][0].scan['subject']} made their comparison fail ({type(error).__name__})"
 
 
 def rows_of(

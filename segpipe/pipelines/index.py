@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import numpy as np
@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import segpipe
-from segpipe.errors import NotFound, Reason
+from segpipe.errors import BadInput, NotFound, Reason
 from segpipe.pipelines import attempts
+from segpipe.pipelines.attempts import Watch
 from segpipe.readers import packed
 from segpipe.readers.archive import (
     Archive,
@@ -42,7 +43,7 @@ from segpipe.readers.archive import (
     unread,
     walk_below,
 )
-from segpipe.readers.dicom_index import Group, Header, Reducer, Series, from_json, merged, to_json
+from segpipe.readers.dicom_index import Group, Reducer, Series, from_json, merged, to_json
 from segpipe.readers.layouts import dicom
 from segpipe.readers.series import RULES_VERSION, Options
 from segpipe.storage import filesystem as files
@@ -58,7 +59,6 @@ _ENOUGH_FOLDERS = 512
 _SHARE_FILES = 4000
 _READERS = 8
 _SAMPLE_FILES, _SAMPLE_FOLDERS, _SAMPLE_OPENED = 64, 64, 8
-_TASKS_A_CORE = 3  # each starts a Python, so that more cost more than they even out
 _STAMP = b"segpipe.index"
 _SCHEMA = pa.schema(
     [
@@ -127,8 +127,11 @@ class IndexJob:
         return hashlib.sha256(repr(content).encode()).digest()
 
 
-def gather(spark: SparkSession, job: IndexJob) -> Indexed:
-    """All DICOM series of an archive, listed and read in tasks; series that have parts elsewhere are put together."""
+def gather(spark: SparkSession, job: IndexJob, run_id: str) -> Indexed:
+    """All DICOM series of an archive, listed and read in tasks; series that have parts elsewhere are put together.
+
+    A file that kills its readers is rejected.
+    """
     units = plan(*url_to_fs(job.source))
     buckets: defaultdict[int, list[Unit]] = defaultdict(list)
     for unit in units:
@@ -137,10 +140,11 @@ def gather(spark: SparkSession, job: IndexJob) -> Indexed:
     work = sorted(buckets.items())
     found = Indexed()
     if work:
-        tasks = spark.sparkContext.parallelize(
-            work, min(len(work), _TASKS_A_CORE * spark.sparkContext.defaultParallelism)
-        )
-        for part in attempts.tried(spark, lambda: tasks.map(lambda one: index_bucket(job, *one)).collect()):
+
+        def read(one: tuple[int, Sequence[Unit]], watch: Watch) -> Indexed:
+            return index_bucket(job, *one, watch)
+
+        for part in attempts.each(spark, Store(job.warehouse), run_id, work, read):
             found.add(part)
     found.series = merged(found.series)
     for one in found.series:
@@ -248,7 +252,7 @@ def _glance(fs: fsspec.AbstractFileSystem, root: str, folder: str) -> tuple[list
     return [f"{folder}/{name}" if folder else name for name in usable], count
 
 
-def index_bucket(job: IndexJob, bucket: int, units: Sequence[Unit]) -> Indexed:
+def index_bucket(job: IndexJob, bucket: int, units: Sequence[Unit], watch: Watch) -> Indexed:
     """One task: the files of some units, and what is kept of them for the next run."""
     fs, root = url_to_fs(job.source)
     archive = Archive(fs, root, {}, job.secret)
@@ -259,8 +263,8 @@ def index_bucket(job: IndexJob, bucket: int, units: Sequence[Unit]) -> Indexed:
         entries, rejected = _listed(fs, root, unit)
         result.others += rejected
         result.files += len(entries)
-        found = list(_with_members(archive, entries.values(), result))
-        rows += _index_unit(job, archive, unit, found, kept, result)
+        found = list(_with_members(archive, entries.values(), result, watch))
+        rows += _index_unit(job, archive, unit, found, kept, result, watch)
     result.series = merged_parts(result.series)
     if rows != kept.all():
         _Kept.write(job, bucket, rows)
@@ -278,7 +282,13 @@ def merged_parts(parts: Iterable[Series]) -> list[Series]:
 
 
 def _index_unit(
-    job: IndexJob, archive: Archive, unit: Unit, entries: Sequence[Entry], kept: _Kept, result: Indexed
+    job: IndexJob,
+    archive: Archive,
+    unit: Unit,
+    entries: Sequence[Entry],
+    kept: _Kept,
+    result: Indexed,
+    watch: Watch,
 ) -> list[Mapping[str, Any]]:
     """Add the series of a unit's files to `result`; gives the rows to keep."""
     token = hash_of(job.secret, repr(unit).encode()).hex()
@@ -288,7 +298,7 @@ def _index_unit(
         _take_again(known, entries, result)
         return list(known)
     before = len(result.rejected)
-    found = list(_index_changed(job, archive, entries, known, result))
+    found = list(_index_changed(job, archive, entries, known, result, watch))
     place_of = {entry.path: place for place, entry in enumerate(entries)}
     for row, of in found:
         row["unit"] = token
@@ -314,7 +324,12 @@ def _take_again(rows: Iterable[Mapping[str, Any]], entries: Sequence[Entry], res
 
 
 def _index_changed(
-    job: IndexJob, archive: Archive, entries: Sequence[Entry], known: Iterable[Mapping[str, Any]], result: Indexed
+    job: IndexJob,
+    archive: Archive,
+    entries: Sequence[Entry],
+    known: Iterable[Mapping[str, Any]],
+    result: Indexed,
+    watch: Watch,
 ) -> Iterator[tuple[dict[str, Any], list[Entry]]]:
     """Add the series of files of which some are new; gives the rows to keep, each with its files."""
     by_key = {_file_key(job.secret, entry): entry for entry in entries}
@@ -322,7 +337,7 @@ def _index_changed(
     others = _Others(result)
     yield from _take_unchanged(known, by_key, reducer, others, result)
     key_of = {entry.path: key for key, entry in by_key.items()}
-    no_dicom = _read(archive, by_key.values(), reducer, others, result)
+    no_dicom = _read(archive, by_key.values(), reducer, others, result, watch)
     for group in reducer.groups():
         result.series.append(Series.of(group.facts, group.members, group.heights))
         members = [member.entry for member in group.members]
@@ -359,7 +374,7 @@ def _take_unchanged(
 
 
 def _read(
-    archive: Archive, entries: Collection[Entry], reducer: Reducer, others: _Others, result: Indexed
+    archive: Archive, entries: Collection[Entry], reducer: Reducer, others: _Others, result: Indexed, watch: Watch
 ) -> list[Entry]:
     """Read the headers of files and give them to `reducer`; those that were looked into and are no DICOM images."""
     look = dicom.candidates(entries)
@@ -369,7 +384,7 @@ def _read(
             others.add(entry)
     result.opened += len(look)
     no_dicom: list[Entry] = []
-    for entry, header in _looked(archive, look):
+    for entry, header in _looked(archive, look, watch):
         if header is None:
             no_dicom.append(entry)
             others.add(entry)
@@ -393,12 +408,13 @@ def _kept_row(group: Group, file_keys: bytes) -> dict[str, Any]:
     }
 
 
-def _with_members(archive: Archive, entries: Iterable[Entry], result: Indexed) -> Iterator[Entry]:
+def _with_members(archive: Archive, entries: Iterable[Entry], result: Indexed, watch: Watch) -> Iterator[Entry]:
     """The files, and after each zip or tar archive those in it."""
     for entry in entries:
         yield entry
         if packed.is_packed(entry.path) and entry.bytes:
-            inside, rejected = members(archive, entry)
+            deadly = _deadly(archive, entry, watch)
+            inside, rejected = ([], [deadly]) if deadly else members(archive, entry)
             result.files += len(inside)
             result.rejected += rejected
             yield from inside
@@ -429,18 +445,31 @@ class _Others:
                 _tell_other(entry, self._result)
 
 
-def _looked(
-    archive: Archive, entries: Sequence[Entry]
-) -> Iterator[tuple[Entry, tuple[Header, BinaryIO | None] | Rejected | None]]:
-    """Files with their headers. Those of a remote file system are waited for by several threads."""
+def _looked(archive: Archive, entries: Sequence[Entry], watch: Watch) -> Iterator[tuple[Entry, dicom.Looked]]:
+    """Files with their headers. Those of a remote file system are waited for by several threads, if nobody watches."""
+
+    def look(entry: Entry) -> dicom.Looked:
+        return _deadly(archive, entry, watch) or dicom.look(archive, entry)
+
     plain = [entry for entry in entries if packed.split(entry.path) is None]
-    if files.is_local(archive.fs):
-        yield from ((entry, dicom.look(archive, entry)) for entry in plain)
+    if files.is_local(archive.fs) or watch.takes_notes:
+        yield from ((entry, look(entry)) for entry in plain)
     else:
         with ThreadPoolExecutor(_READERS) as pool:
-            yield from zip(plain, pool.map(lambda entry: dicom.look(archive, entry), plain), strict=True)
+            yield from zip(plain, pool.map(look, plain), strict=True)
     for entry in packed.in_order(archive.fs, archive.root, entries):
-        yield entry, dicom.look(archive, entry)
+        yield entry, look(entry)
+
+
+def _deadly(archive: Archive, entry: Entry, watch: Watch) -> Rejected | None:
+    """The rejection of a file that has killed its readers; None for any other, which is about to be read."""
+    if not watch.takes_notes:
+        return None
+    try:
+        watch.enter(_file_key(archive.subject_key or b"", entry).hex(), f"File {entry.path}")
+    except BadInput as error:
+        return reject([entry], error.reason, error.problem, error.remedy, is_dicom=True)
+    return None
 
 
 def _tell_other(entry: Entry, result: Indexed) -> None:

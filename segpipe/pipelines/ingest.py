@@ -44,7 +44,7 @@ from segpipe.warehouse.tables import SCANS, SLICES
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from segpipe.pipelines.progress import Bar, Progress
+    from segpipe.pipelines.progress import Progress
 
 _TABLE_BYTES_PER_SOURCE_BYTE = 0.85
 """What a byte of a gzipped source takes in `slices`, measured on BraTS 2021; only the size of parts depends on it."""
@@ -301,7 +301,8 @@ def _run_tasks(spark: SparkSession, plan: IngestPlan, job: IngestJob, progress: 
     if not plan.tasks:
         return []
 
-    def work(bar: Bar) -> list[PartOutcome]:
+    total = sum(len(task.sources) for task in plan.tasks)
+    with attempts.running(spark, job.run_id, total, "ingest", progress) as bar:
         told = attempts.tally(spark, bar, len(plan.rejected))
 
         def write(task: PartTask) -> PartOutcome:
@@ -309,10 +310,8 @@ def _run_tasks(spark: SparkSession, plan: IngestPlan, job: IngestJob, progress: 
             told.add((len(task.sources), len(outcome.quarantined)))
             return outcome
 
-        return spark.sparkContext.parallelize(plan.tasks, len(plan.tasks)).map(write).collect()
-
-    total = sum(len(task.sources) for task in plan.tasks)
-    return attempts.collect(spark, job.run_id, total, "ingest", progress, work)
+        tasks = spark.sparkContext.parallelize(plan.tasks, len(plan.tasks))
+        return attempts.tried(spark, Store(job.settings.warehouse), job.run_id, lambda: tasks.map(write).collect())
 
 
 def _quarantine_listed(job: IngestJob, rejected: Sequence[Rejected]) -> None:

@@ -150,9 +150,9 @@ def _write_part(warehouse: Store, task: PartTask, job: IngestJob, given_up: Mapp
     rows: list[dict[str, Any]] = []
     told: list[pa.Table] = []
     rejected: list[dict[str, Any]] = []
-    stored = {} if task.replaces is None else _stored_roles(warehouse, task.replaces)
+    stored = {} if task.replaces is None else stored_roles(warehouse, task.replaces)
     with PartWriter(warehouse, (SLICES, SCANS), task.name, job.run_id, job.fence) as part:
-        with Watch(warehouse, job.run_id, task.name, "ingest") as watch:
+        with Watch(warehouse, job.run_id) as watch:
             for source in task.sources:
                 try:
                     watch.enter(job.scan_id(source))
@@ -178,7 +178,7 @@ def _write_part(warehouse: Store, task: PartTask, job: IngestJob, given_up: Mapp
     )
 
 
-def _stored_roles(warehouse: Store, part_name: str) -> dict[str, frozenset[str]]:
+def stored_roles(warehouse: Store, part_name: str) -> dict[str, frozenset[str]]:
     """What the scans of a part have: no bad copy may take it from them."""
     with checked.open_part(warehouse.fs, warehouse.path(SCANS.name, f"{part_name}.parquet")) as part:
         rows = part.read(["scan_id", "files"]).to_pylist()

@@ -52,7 +52,7 @@ def listing(
 
     def gathered() -> index.Indexed:
         if not found:
-            found.append(index.gather(spark, job))
+            found.append(index.gather(spark, job, run.run_id))
             run.count("files_listed", found[0].files)
             run.count("headers_read", found[0].opened)
         return found[0]

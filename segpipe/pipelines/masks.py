@@ -31,7 +31,7 @@ from segpipe.warehouse.store import Store, cohort_slug
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from segpipe.pipelines.progress import Bar, Progress
+    from segpipe.pipelines.progress import Progress
     from segpipe.settings import SegmentSettings
 
 _START_BYTES = 1 << 14
@@ -74,17 +74,16 @@ def write_masks(
     wanted = {"nifti": settings.nifti, "seg": settings.dicom_seg, "sr": settings.dicom_sr}
     groups = [tuple(scans[start : start + _TASK_SCANS]) for start in range(0, len(scans), _TASK_SCANS)]
 
-    def work(bar: Bar) -> list[MaskOutcome]:
+    with attempts.running(spark, job.run_id, len(scans), "write masks", progress) as bar:
         told = attempts.tally(spark, bar)
 
-        def write(group: Sequence[MaskScan[Place]]) -> list[MaskOutcome]:
-            outcomes = list(write_group(group, job, wanted))
+        def write(group: Sequence[MaskScan[Place]], watch: attempts.Watch) -> list[MaskOutcome]:
+            outcomes = list(write_group(group, job, wanted, watch))
             told.add((len(outcomes), 0))
             return outcomes
 
-        return spark.sparkContext.parallelize(groups, len(groups)).flatMap(write).collect()
-
-    return attempts.collect(spark, job.run_id, len(scans), "write masks", progress, work)
+        found = attempts.each(spark, Store(job.warehouse), job.run_id, groups, write, len(groups))
+        return [outcome for group in found for outcome in group]
 
 
 def _at_hand(warehouse: Store, job: SegmentJob[Place], candidates: Sequence[Candidate[Place]]) -> list[MaskScan[Place]]:
@@ -105,7 +104,7 @@ def _at_hand(warehouse: Store, job: SegmentJob[Place], candidates: Sequence[Cand
 
 
 def write_group(
-    scans: Sequence[MaskScan[Place]], job: SegmentJob[Place], wanted: Mapping[str, str | None]
+    scans: Sequence[MaskScan[Place]], job: SegmentJob[Place], wanted: Mapping[str, str | None], watch: attempts.Watch
 ) -> Iterator[MaskOutcome]:
     """Write the files of some scans, one scan in memory at a time; `wanted` are the folders of the kinds of files."""
     warehouse = Store(job.warehouse)
@@ -115,6 +114,11 @@ def write_group(
             by_part[scan.stored.part].append(scan.predicted.scan_id)
     rows = {scan_id: row for part, of in by_part.items() for scan_id, row in scan_rows(warehouse, part, of).items()}
     for scan in scans:
+        try:
+            watch.enter(scan.predicted.scan_id)
+        except BadInput as error:
+            yield MaskOutcome(scan.predicted.scan_id, problems=(str(error),))
+            continue
         yield _write_scan(warehouse, scan, rows.get(scan.predicted.scan_id), job, wanted)
 
 

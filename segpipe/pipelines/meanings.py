@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from segpipe.errors import NotFound
+from segpipe.errors import BadInput, NotFound
 from segpipe.pipelines import attempts
 from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.readers import labels
@@ -20,7 +20,6 @@ from segpipe.warehouse.tables import SCANS
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_TASKS_PER_CORE = 4
 _COLUMNS = ("scan_id", "fingerprint", "label_convention", "label_counts")
 
 
@@ -89,10 +88,12 @@ def _read(spark: SparkSession, job: IngestJob, scans: Sequence[ScanSource]) -> d
         return {}
     source, most = job.settings.source, job.settings.max_voxels
 
-    def read(scan: ScanSource) -> tuple[tuple[str, str], frozenset[int] | None]:
+    def read(scan: ScanSource, watch: attempts.Watch) -> tuple[tuple[str, str], frozenset[int] | None]:
+        try:
+            watch.enter(job.scan_id(scan))
+        except BadInput:
+            return scan.identity, None
         return scan.identity, scan_reader.mask_labels(source, scan, most)
 
-    tasks = min(len(scans), spark.sparkContext.defaultParallelism * _TASKS_PER_CORE)
-    masks = spark.sparkContext.parallelize(list(scans), tasks)
-    answers = attempts.tried(spark, lambda: masks.map(read).collect())
+    answers = attempts.each(spark, Store(job.settings.warehouse), job.run_id, scans, read)
     return {identity: found for identity, found in answers if found is not None}

@@ -54,9 +54,9 @@ from segpipe.warehouse.tables import PREDICTIONS, SEGMENTATIONS
 
 if TYPE_CHECKING:
     from pyspark import Accumulator, Broadcast
-    from pyspark.sql import Row, SparkSession
+    from pyspark.sql import SparkSession
 
-    from segpipe.pipelines.progress import Bar, Progress
+    from segpipe.pipelines.progress import Progress
     from segpipe.storage.lock import Fence
 
 _LEAST_SHARES = 12
@@ -425,15 +425,13 @@ def _run_tasks(
     threads = int(context.getConf().get("spark.task.cpus", "1"))
     shared = context.broadcast(predictor)
     packed = [(bytearray(pickle.dumps(task)),) for task in plan.tasks]
-
-    def work(bar: Bar) -> list[Row]:
-        told = attempts.tally(spark, bar, len(plan.unfit))
-        todo = spark.createDataFrame(context.parallelize(packed, len(packed)), "task binary")
-        return todo.mapInArrow(segment_udf(shared, job, threads, told), _OUTCOME_SCHEMA).collect()
-
     total = sum(len(task.scans) for task in plan.tasks)
     try:
-        found = attempts.collect(spark, job.run_id, total, "segment", progress, work)
+        with attempts.running(spark, job.run_id, total, "segment", progress) as bar:
+            told = attempts.tally(spark, bar, len(plan.unfit))
+            todo = spark.createDataFrame(context.parallelize(packed, len(packed)), "task binary")
+            outcomes = todo.mapInArrow(segment_udf(shared, job, threads, told), _OUTCOME_SCHEMA)
+            found = attempts.tried(spark, Store(job.warehouse), job.run_id, outcomes.collect)
     finally:
         shared.unpersist()
     return [ScanOutcome(**row.asDict()) for row in found]

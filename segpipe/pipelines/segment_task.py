@@ -67,7 +67,7 @@ def segment_part(task: SegmentTask[Place], job: SegmentJob[Place], predictor: Pr
     rejected: list[dict[str, Any]] = []
     measured: list[pa.Table] = []
     with PartWriter(warehouse, (PREDICTIONS, SEGMENTATIONS), task.name, job.run_id, job.fence) as part:
-        with Watch(warehouse, job.run_id, task.name, "segment") as watch:
+        with Watch(warehouse, job.run_id) as watch:
             for scan in job.opened(warehouse, task.scans):
                 try:
                     watch.enter(scan.scan_id)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segpipe.errors import SegpipeError
+from segpipe.errors import BadInput, SegpipeError
 from segpipe.pipelines import attempts
 from segpipe.pipelines.restore import prove
 from segpipe.settings import VerifySettings
@@ -19,7 +19,7 @@ from segpipe.warehouse.tables import FAMILIES, INDEX_OF, SCANS, SLICES, TABLES, 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from segpipe.pipelines.progress import Bar, Progress
+    from segpipe.pipelines.progress import Progress
 
 _FAMILIES = [family for family in FAMILIES if len(family) > 1]
 _PARTS_PER_TASK = 4
@@ -109,19 +109,19 @@ def _run_tasks(
     if not todo:
         return []
     url, rebuild = settings.warehouse, settings.rebuild
-
-    def work(bar: Bar) -> list[Verdict]:
+    with attempts.running(spark, run_id, len(todo), "verify", progress) as bar:
         told = attempts.tally(spark, bar, unit="parts", bad="damaged")
 
-        def look(one: tuple[str, str]) -> Verdict:
-            verdict = verify_part(url, *one, rebuild)
+        def look(one: tuple[str, str], watch: attempts.Watch) -> Verdict:
+            try:
+                watch.enter("/".join(one), "Reading it")
+                verdict = verify_part(url, *one, rebuild)
+            except BadInput as error:
+                verdict = Verdict(*one, problem=error.problem)
             told.add((1, verdict.problem is not None))
             return verdict
 
-        slots = max(1, -(-len(todo) // _PARTS_PER_TASK))
-        return spark.sparkContext.parallelize(todo, slots).map(look).collect()
-
-    return attempts.collect(spark, run_id, len(todo), "verify", progress, work)
+        return attempts.each(spark, Store(url), run_id, todo, look, -(-len(todo) // _PARTS_PER_TASK))
 
 
 def _families(verdicts: Sequence[Verdict]) -> list[str]:

@@ -27,6 +27,7 @@ from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.scan_slices import read_planes
 from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import FAMILIES, PREDICTIONS, SEGMENTATIONS, TABLES
+from tests.pipelines.deadly import In
 from tests.pipelines.examples import archive, run_ingest, spoil, tables
 from tests.warehouse.examples import write_part
 from tests.warehouse.test_parts import changing_step, killed_before_step
@@ -334,3 +335,13 @@ def test_spark_is_given_the_parts_that_count_alone(spark, tmp_path):
             path.rename(tmp_path / "w" / table / path.name)
     assert len(warehouse.files("slices")) == 4
     assert segpipe.open_warehouse(warehouse.url).spark_sql(query, spark).collect() == before
+
+
+def test_parts_that_kill_whoever_merges_them_stay_and_the_others_are_merged(spark, tmp_path, monkeypatch):
+    In(compact, "merge_part", compact, "_copy", lambda part, *_: part.tables[0].name == "slices").put(monkeypatch)
+    warehouse = fresh(tmp_path / "w")
+    chosen = CompactSettings(warehouse=warehouse.url)
+    with record_run(None, "compact", chosen) as run:
+        problems = compact.compact(spark, chosen, run)
+    assert problems == ["scans: Merging killed 2 workers, most likely because memory ran out, so 3 parts stay"]
+    assert (len(warehouse.parts("scans")), len(warehouse.parts("segmentations"))) == (3, 1)

@@ -12,13 +12,16 @@ from pyspark.sql import SparkSession
 
 from segpipe.errors import ModelError, NotFound
 from segpipe.models.bundle import Bundle
+from segpipe.pipelines import evaluate as module
 from segpipe.pipelines.evaluate import Evaluation, compare, evaluate, summarise
 from segpipe.readers.generate import write_brats
 from segpipe.runtimes.export import export
 from segpipe.settings import EvaluateSettings
 from segpipe.warehouse.runs import RunRecord, record_run
+from segpipe.warehouse.scan_slices import ScanPlace
 from segpipe.warehouse.tables import SEGMENTATIONS
 from tests.pipelines.cohorts import COHORT, Cohort
+from tests.pipelines.deadly import In
 from tests.runtimes.models import tiny_bundle
 from tests.warehouse.earlier import unsealed
 
@@ -172,6 +175,25 @@ def test_scans_whose_slices_are_not_stored(segmented: Cohort, model: Bundle, tmp
     assert found.rows.drop("run_id").to_pylist() == judge(segmented, model.url)[0].rows.drop("run_id").to_pylist()
     assert run.counts["scans_not_measured_again"] == len(found.as_stored) == 4
     assert any("straight from an archive" in line for line in run.lines)
+
+
+@pytest.mark.parametrize("how", ["kills", "memory"])
+def test_a_scan_that_nobody_can_measure_keeps_its_measures(
+    segmented: Cohort, model: Bundle, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    wanted, _ = judge(segmented, model.url)
+    deadly = wanted.rows["scan_id"][0].as_py()
+
+    def is_deadly(_: Any, place: ScanPlace, *__: Any) -> bool:
+        if place.scan_id == deadly and how == "memory":
+            raise MemoryError
+        return place.scan_id == deadly
+
+    In(module, "measure_part", module, "true_labels", is_deadly).put(monkeypatch)
+    found, run = judge(segmented, model.url)
+    assert (found.rows, found.as_stored, found.deadly) == (wanted.rows, (deadly,), (deadly,))
+    assert any(f"such as {deadly}, need more memory than workers have" in line for line in run.lines)
+    assert not any("straight from an archive" in line for line in run.lines)
 
 
 def test_rows_of_an_earlier_version(segmented: Cohort, model: Bundle, tmp_path: Path) -> None:

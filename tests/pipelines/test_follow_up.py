@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
+from segpipe.pipelines import follow_up as module
 from segpipe.pipelines.follow_up import bring_up_to_date, follow_up, packed_brain
 from segpipe.pipelines.measures import region_rows
 from segpipe.pipelines.segment_job import StoredJob
@@ -20,6 +22,7 @@ from segpipe.warehouse.parts import PartWriter
 from segpipe.warehouse.runs import RunRecord
 from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import PREDICTIONS, SCANS, SEGMENTATIONS, SLICES
+from tests.pipelines.deadly import In
 from tests.warehouse.examples import scan_row
 
 SHAPE = (12, 24, 24)
@@ -158,3 +161,36 @@ def test_patients_are_compared_where_the_cores_are(spark: SparkSession, tmp_path
         follow_up(spark, job(warehouse, fence), run := record())
         assert run.counts["changes"] == 3
         assert {row["lesions"][0]["fate"] for row in rows(warehouse, region="whole_tumour")} == {"same"}
+
+
+def test_a_patient_that_kills_whoever_compares_its_visits_stops_no_other(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    In(module, "_compare", module, "rows_of", lambda _, visits, *__: visits[0].scan["subject"] == "q").put(monkeypatch)
+    warehouse = Store(str(tmp_path))
+    with lock(warehouse.url, "predictions-c", 5, "r1") as fence:
+        for subject, session in product("pqr", "12"):
+            write(warehouse, fence, subject, session, tumour((3, 4)))
+        follow_up(spark, job(warehouse, fence), run := record())
+    assert run.counts == {"changes": 6, "patients_not_compared": 1}
+    assert "Patient q killed 2 workers" in run.lines[0]
+    assert {row["subject"] for row in rows(warehouse)} == {"p", "r"}
+
+
+@pytest.mark.process
+def test_a_patient_whose_comparison_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_of = module.rows_of
+
+    def failing(*arguments: Any) -> list[dict[str, Any]]:
+        if arguments[1][0].scan["subject"] == "p":
+            raise MemoryError
+        return rows_of(*arguments)
+
+    monkeypatch.setattr(module, "rows_of", failing)
+    warehouse = Store(str(tmp_path))
+    with lock(warehouse.url, "predictions-c", 5, "r1") as fence:
+        for subject, session in product("pq", "12"):
+            write(warehouse, fence, subject, session, tumour((3, 4)))
+        run = run_job(warehouse, fence)
+    assert run.counts == {"changes": 3, "patients_not_compared": 1}
+    assert "visits of p made their comparison fail (MemoryError)" in run.lines[0]

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from segpipe.errors import UsageError
+from segpipe.pipelines import index
+from segpipe.pipelines.attempts import Watch
 from segpipe.pipelines.index import Indexed, IndexJob, among, index_bucket, looks_like_dicom, plan
 from segpipe.pipelines.listing import is_dicom_archive
 from segpipe.pipelines.listing import listing as listed
 from segpipe.pipelines.series_rows import series_map
 from segpipe.readers.dicom_index import from_json, merged, to_json
 from segpipe.readers.generate import write_brats
+from segpipe.readers.layouts import dicom
 from segpipe.readers.naming import KEY_VARIABLE, Naming, SubjectKey
 from segpipe.readers.series import Options
 from segpipe.readers.sources import find
@@ -24,7 +27,8 @@ from segpipe.settings import IngestSettings
 from segpipe.storage import url_to_fs
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Store
-from tests.pipelines.examples import COHORT, run_ingest
+from tests.pipelines.deadly import In
+from tests.pipelines.examples import COHORT, leftovers, run_ingest, tables
 from tests.readers.hospital import MODALITIES, studies, write
 
 SECRET = "a secret of more than sixteen bytes"
@@ -33,7 +37,11 @@ SECRET = "a secret of more than sixteen bytes"
 def indexed(source: Path, warehouse: Path, **overrides: str) -> Indexed:
     """One bucket with all units of an archive, as a task does it."""
     job = IndexJob(str(source), str(warehouse), "c", SECRET.encode(), overrides)
-    return index_bucket(job, 0, plan(*url_to_fs(str(source))))
+    return index_bucket(job, 0, plan(*url_to_fs(str(source))), watch(job))
+
+
+def watch(job: IndexJob) -> Watch:
+    return Watch(Store(job.warehouse), "r1", takes_notes=False)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +159,7 @@ def test_a_large_folder_is_shared_by_tasks(source: Path, tmp_path: Path, monkeyp
     job = IndexJob(str(source / "Doe_John"), str(tmp_path / "w"), "c", SECRET.encode(), {})
     units = plan(*url_to_fs(job.source))
     assert len(units) > 3
-    parts = [index_bucket(job, number, [unit]) for number, unit in enumerate(units)]
+    parts = [index_bucket(job, number, [unit], watch(job)) for number, unit in enumerate(units)]
     found = merged(series for part in parts for series in part.series)
     wanted = find(job.source, "dicom", SECRET.encode()).series
     assert {one.facts.series: one.count for one in found} == {one.facts.series: one.series.count for one in wanted}
@@ -281,6 +289,26 @@ def test_what_other_layouts_have_taken_is_left_out(source: Path, tmp_path: Path)
     chosen = among(found, entries)
     assert 0 < len(chosen.series) < len(found.series)
     assert chosen.taken == {entry.path for entry in entries}
+
+
+def test_a_file_that_kills_whoever_reads_its_header_costs_itself_alone(
+    spark: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    shutil.copyfile(source / "Doe_John" / "00003", source / "Doe_John" / "deadly")
+    deadly = In(index, "index_bucket", dicom, "look", lambda _, entry: entry.path.endswith("deadly"))
+    deadly.put(monkeypatch)
+    run_ingest(spark, source, tmp_path / "w", layout="dicom")
+    monkeypatch.undo()
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    (source / "Doe_John" / "deadly").unlink()
+    run_ingest(spark, source, tmp_path / "alone", layout="dicom")
+    (row,) = [row for row in tables(tmp_path / "w")["quarantine"] if row["reason"] == "crashed"]
+    assert (row["scan_id"], len(row["paths"])) == (None, 1)
+    assert "killed 2 workers" in row["message"]
+    assert "Doe" not in row["message"]
+    assert tables(tmp_path / "w")["scans"] == tables(tmp_path / "alone")["scans"]
+    assert leftovers(tmp_path / "w") == []
 
 
 def test_a_plan_writes_the_table_series_alone(

@@ -11,6 +11,8 @@ import pytest
 
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, UsageError, WarehouseBusy
+from segpipe.pipelines import ingest as module
+from segpipe.pipelines import ingest_task
 from segpipe.pipelines.ingest import IngestPlan, _tell_privacy, ingest, lock_name, plan_parts
 from segpipe.pipelines.ingest_task import PartOutcome
 from segpipe.readers import sources
@@ -20,6 +22,7 @@ from segpipe.warehouse import slices
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.slices import stream
 from segpipe.warehouse.store import Store
+from tests.pipelines.deadly import In
 from tests.pipelines.examples import COHORT, archive, copy, leftovers, part_files, run_ingest, spoil, tables
 
 SUBJECTS = [f"Synthetic_00_{number:03d}" for number in range(6)]
@@ -53,6 +56,19 @@ def test_every_scan_gets_its_row_and_its_slices(spark, source, tmp_path):
     assert row["brain_voxels"] == slice_sum(warehouse, row["scan_id"], "brain_pixels")
     assert dict(run.counts) | {"scans_written": 6, "scans_decoded": 6, "quarantined": 0, "parts": 2} == dict(run.counts)
     assert leftovers(tmp_path / "w") == []
+
+
+def test_scans_that_kill_their_workers_cost_themselves_alone_however_many(spark, source, tmp_path, monkeypatch):
+    deadly = In(module, "write_part", ingest_task, "load", lambda one, *_: one.subject in SUBJECTS[1:4])
+    deadly.put(monkeypatch)
+    outcome, _ = run_ingest(spark, source, tmp_path / "w")
+    assert (outcome.written, outcome.quarantined) == (tuple(ids(0, 4, 5)), 3)
+    assert {row["scan_id"]: row["reason"] for row in tables(tmp_path / "w")["quarantine"]} == dict.fromkeys(
+        ids(1, 2, 3), "crashed"
+    )
+    monkeypatch.undo()
+    outcome, _ = run_ingest(spark, source, tmp_path / "w")  # with workers that have more memory
+    assert outcome.written == tuple(ids(1, 2, 3))
 
 
 def test_a_patient_who_is_read_under_another_name_is_not_in_the_tables_twice(spark, source, tmp_path):

@@ -13,11 +13,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from segpipe.models.bundle import Bundle
+from segpipe.pipelines import masks
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.readers.synthetic import glioma
 from segpipe.runtimes.export import export
 from tests.mr_image import axes_of, mr_image, write
 from tests.pipelines.cohorts import COHORT, Cohort
+from tests.pipelines.deadly import In
 from tests.runtimes.models import MODALITIES, tiny_bundle
 
 OBLIQUE = nib.affines.from_matvec(
@@ -85,6 +87,17 @@ def source_image(cohort: Cohort, subject: str) -> nib.Nifti1Image:
 
 def nifti_files(folder: Path) -> dict[str, Path]:
     return {path.parent.parent.name: path for path in folder.rglob("*.nii.gz")}
+
+
+def test_a_scan_that_kills_whoever_writes_its_mask_costs_no_other_mask(
+    cohort: Cohort, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = Cohort(cohort.spark, cohort.archive, str(tmp_path / "w"))
+    deadly = "c:BraTS-GLI-00001:000"
+    In(masks, "write_group", masks, "label_map", lambda _, place, *__: place.scan_id == deadly).put(monkeypatch)
+    _, run = cohort.segment(model.url, source=str(cohort.archive), nifti=str(tmp_path / "out"))
+    assert (run.counts["mask_files_written"], run.counts["mask_files_failed"]) == (3, 1)
+    assert f"Scan {deadly} killed 2 workers" in "".join(run.lines)
 
 
 @pytest.mark.parametrize("straight", [False, True], ids=["from the tables", "straight from the archive"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,11 +9,11 @@ import numpy as np
 import pytest
 
 from segpipe.core.regions import CONVENTIONS
-from segpipe.pipelines import meanings
 from segpipe.readers import scan as scan_reader
-from segpipe.readers.sources import ScanSource
+from segpipe.readers.sources import find
 from segpipe.warehouse.store import Store
-from tests.pipelines.examples import COHORT, run_ingest, tables
+from tests.pipelines.deadly import In
+from tests.pipelines.examples import COHORT, leftovers, run_ingest, tables
 from tests.readers.conftest import head, save
 
 OWN = """
@@ -76,24 +74,23 @@ def test_labels_that_nobody_explained_cost_the_mask_alone(spark, tmp_path, label
     assert "--label-convention" in row["message"]
 
 
-class DyingOnce:
-    """Reads the labels of masks; the first worker that does is killed."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def mask_labels(self, source: str, scan: ScanSource, most: int) -> frozenset[int] | None:
-        try:
-            self.marker.touch(exist_ok=False)
-        except FileExistsError:
-            return scan_reader.mask_labels(source, scan, most)
-        os.kill(os.getpid(), signal.SIGKILL)
-        return None
-
-
-def test_a_worker_that_dies_while_labels_are_read_ends_no_run(spark, tmp_path, monkeypatch):
-    add(tmp_path / "source", "g01", (1, 2, 4))
-    monkeypatch.setattr(meanings, "scan_reader", DyingOnce(tmp_path / "died"))
+def test_a_mask_that_kills_its_readers_is_read_as_the_others_are(spark, tmp_path, monkeypatch):
+    for patient, labels in {"g01": (1, 2, 4), "g02": (1, 2)}.items():
+        add(tmp_path / "source", patient, labels)
+    deadly = In(scan_reader, "mask_labels", scan_reader, "label_counts", lambda voxels: 4 in voxels)
+    deadly.put(monkeypatch)
     run_ingest(spark, tmp_path / "source", tmp_path / "w")
-    assert (tmp_path / "died").exists()
-    assert conventions(tmp_path / "w") == {"g01": "brats"}
+    assert conventions(tmp_path / "w") == {"g01": "brats", "g02": "brats"}
+    assert leftovers(tmp_path / "w") == []
+
+
+def test_a_mask_for_which_memory_does_not_suffice_stops_no_archive(tmp_path, monkeypatch):
+    add(tmp_path, "g01", (1, 2, 4))
+    (scan,) = find(str(tmp_path)).scans
+    assert scan_reader.mask_labels(str(tmp_path), scan) == {1, 2, 4}
+
+    def failing(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(scan_reader, "_read", failing)
+    assert scan_reader.mask_labels(str(tmp_path), scan) is None

@@ -7,13 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from segpipe.pipelines import verify as module
 from segpipe.pipelines.verify import verify, verify_part
 from segpipe.settings import VerifySettings
+from segpipe.warehouse import checked
 from segpipe.warehouse.checked import read_metadata
 from segpipe.warehouse.parts import STAMP, open_writer
 from segpipe.warehouse.runs import record_run
 from segpipe.warehouse.store import Store
 from segpipe.warehouse.tables import SCANS
+from tests.pipelines.deadly import In
 from tests.pipelines.examples import archive, run_ingest
 from tests.warehouse.test_checked import pages
 
@@ -85,3 +88,10 @@ def scans_of(warehouse: Store, part: str) -> set[str]:
     table = warehouse.table("scans").to_table(["scan_id", "__filename"])
     mine = np.array([name.endswith(f"{part}.parquet") for name in table["__filename"].to_pylist()])
     return set(table.filter(pa.array(mine))["scan_id"].to_pylist())
+
+
+def test_a_part_that_kills_its_readers_is_named_and_all_others_are_read(spark, warehouse, monkeypatch):
+    deadly = sorted((warehouse / "slices").glob("*.parquet"))[0].name
+    In(module, "verify_part", checked, "open_part", lambda _, path: path.endswith(f"slices/{deadly}")).put(monkeypatch)
+    (told,) = problems(spark, warehouse)
+    assert told == f"slices/{deadly}: Reading it killed 2 workers, most likely because memory ran out"

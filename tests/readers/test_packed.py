@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from segpipe.errors import BadInput
+from segpipe.pipelines.attempts import Watch
 from segpipe.pipelines.index import Indexed, IndexJob, among, index_bucket, looks_like_dicom, plan
 from segpipe.readers import packed
 from segpipe.readers.archive import Listing
@@ -22,6 +23,7 @@ from segpipe.readers.naming import SubjectKey
 from segpipe.readers.scan import load
 from segpipe.readers.sources import find
 from segpipe.storage import url_to_fs
+from segpipe.warehouse.store import Store
 from tests.readers.hospital import MODALITIES, studies, write
 
 KEY = b"a secret of more than sixteen bytes"
@@ -83,7 +85,8 @@ def test_tasks_look_into_archives_and_know_them_again(plain: Path, tmp_path: Pat
         papers.writestr("a.pdf", b"paper")
     assert looks_like_dicom(*url_to_fs(str(source)))
     job = IndexJob(str(source), str(tmp_path / "w"), "c", KEY, {})
-    first, again = (index_bucket(job, 0, plan(*url_to_fs(str(source)))) for _ in range(2))
+    watch = Watch(Store(job.warehouse), "r1", takes_notes=False)
+    first, again = (index_bucket(job, 0, plan(*url_to_fs(str(source))), watch) for _ in range(2))
     wanted = find(str(source), "dicom", KEY)
     assert {one.facts.series: one.entries() for one in merged(first.series)} == {
         one.facts.series: one.series.entries() for one in wanted.series
@@ -273,7 +276,7 @@ def test_members_are_found_again_where_other_layouts_were_asked_first(plain: Pat
     job = IndexJob(str(tmp_path / "in"), str(tmp_path / "warehouse"), "c", KEY, {})
     found = Indexed()
     for number, unit in enumerate(plan(*url_to_fs(job.source))):
-        found.add(index_bucket(job, number, [unit]))
+        found.add(index_bucket(job, number, [unit], Watch(Store(job.warehouse), "r1", takes_notes=False)))
     found.series = merged(found.series)
     tasks = find(job.source, "auto", KEY, read_dicom=lambda _, entries, *__: among(found, entries))
     driver = find(job.source, "auto", KEY)
