@@ -7,7 +7,7 @@ import itertools
 import math
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from segpipe.pipelines.ingest_task import (
     PartTask,
     bad_fingerprint,
     quarantine_row,
+    stored_roles,
     write_part,
 )
 from segpipe.pipelines.listing import listing as listed
@@ -33,7 +34,7 @@ from segpipe.readers.names import MODALITIES, role_order
 from segpipe.readers.naming import naming_of, refuse_key_in_conf
 from segpipe.readers.plan import ignored_line
 from segpipe.readers.series import Options
-from segpipe.readers.sources import Listing, Rejected, ScanSource
+from segpipe.readers.sources import Listing, Rejected, ScanSource, SourceFile
 from segpipe.settings import IngestSettings
 from segpipe.storage.lock import lock
 from segpipe.warehouse import merges, parts
@@ -240,8 +241,12 @@ def plan_ingest(
     for source in sorted(listing.scans, key=lambda one: (one.subject, one.session)):
         row = known.get(job.scan_id(source))
         if row is not None and row["fingerprint"] == job.fingerprint(source):
+            closed = _closed(warehouse, job, source, row["part"], reported - bad)
+            if any(scan_reader.is_readable(job.settings.source, file) for file in closed):
+                changed[row["part"]].append(source)
+                continue
             skipped += 1
-            dropped += sum(job.bad_fingerprint(one) in bad for one in scan_reader.fingerprints(source)) if bad else 0
+            dropped += len(_told(job, source, bad)) + len(closed)
         elif job.bad_fingerprint(source) in bad:
             known_bad.append(job.scan_id(source))
         elif row is not None:
@@ -268,6 +273,18 @@ def plan_ingest(
         known_bad_scans=tuple(known_bad),
         faces=frozenset(scan_id for scan_id, row in known.items() if row["may_show_face"] == "True"),
     )
+
+
+def _closed(warehouse: Store, job: IngestJob, source: ScanSource, part: str, told: Collection[str]) -> list[SourceFile]:
+    """The files that a scan of the tables lacks because an earlier run could not read them."""
+    found = _told(job, source, told)
+    stored = stored_roles(warehouse, part)[job.scan_id(source)] if found else frozenset()
+    return [file for file in found if file.role.partition(".")[0] not in stored]
+
+
+def _told(job: IngestJob, source: ScanSource, told: Collection[str]) -> list[SourceFile]:
+    """The files of a scan that stand in quarantine by themselves, with one of these fingerprints."""
+    return scan_reader.told(source, lambda one: job.bad_fingerprint(one) in told) if told else []
 
 
 def _with_reported(task: PartTask, job: IngestJob, reported: set[str]) -> PartTask:

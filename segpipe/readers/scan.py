@@ -399,17 +399,30 @@ def _voxels_digest(volume: Volume, role: str) -> str:
     return digest.hexdigest()
 
 
+class _Closed(BadInput):
+    """A file that its reader has no right to read, which no listing of a remote file system tells."""
+
+    def __init__(self, path: str):
+        super().__init__(Reason.UNREADABLE, f"{path} cannot be read (PermissionError)", "give the right to read it")
+
+
 def _content(fs: fsspec.AbstractFileSystem, full: str, path: str) -> bytes:
     try:
         return fs.cat_file(full)
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         _bad(
             Reason.UNREADABLE, f"{path} cannot be read ({type(error).__name__})", "check that it exists and its rights"
         )
     except OSError as error:
+        if _is_closed(error):
+            raise _Closed(path) from None
         if error.errno not in _LOST:  # the file system's fault, not the file's: the task is to be tried again
             raise
         _bad(Reason.UNREADABLE, f"{path} cannot be read ({os.strerror(error.errno)})", "copy it again from its source")
+
+
+def _is_closed(error: OSError) -> bool:
+    return isinstance(error, PermissionError) or error.errno == errno.EACCES
 
 
 def _orientation(volume: Volume, path: str) -> str:
@@ -565,8 +578,11 @@ def _is_foreign(path: str) -> bool:
 def _may_drop(path: str, error: BadInput) -> bool:
     """Whether the rest of a scan goes on without an image that cannot be used.
 
-    The scan is looked at again when one of its files changes; a fault of the file system need not be the file's own.
+    The scan is looked at again when one of its files changes, or can be read again; any other fault of the file system
+    need not be the file's own.
     """
+    if isinstance(error, _Closed):
+        return True
     if is_image(path):
         return _is_foreign(path) or error.reason in _DAMAGED
     return error.reason is not Reason.UNREADABLE
@@ -631,6 +647,23 @@ def fingerprints(source: ScanSource) -> list[Rejected]:
     """Each file of a scan as it would stand in `quarantine` by itself, for its fingerprint."""
     files = {file.path: file for file in source.files}.values()
     return [reject(_entries(file), Reason.CORRUPT, "", "", source.is_dicom) for file in files]
+
+
+def told(source: ScanSource, is_told: Callable[[Rejected], bool]) -> list[SourceFile]:
+    """The files of a scan that stand in `quarantine` by themselves."""
+    files = {file.path: file for file in source.files}.values()
+    return [file for file, one in zip(files, fingerprints(source), strict=True) if is_told(one)]
+
+
+def is_readable(source_url: str, file: SourceFile) -> bool:
+    """Whether the content of a file, with all files of its volume, is given to this user."""
+    fs, root, _ = open_root_cached(source_url)
+    try:
+        for path in file.paths:
+            fs.cat_file(f"{root.rstrip('/')}/{(packed.split(path) or (path,))[0]}", 0, 1)
+    except OSError:
+        return False
+    return True
 
 
 def _entries(file: SourceFile) -> list[Entry]:

@@ -6,6 +6,7 @@ security; in a YARN container the delegation tokens of the job are used. See doc
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import shutil
@@ -284,4 +285,7 @@ def _storage_error(path: str, text: str) -> StorageError:
     kind = refused["type"].rpartition(".")[2] if refused else next((name for name in _REMEDIES if name in text), "")
     message = _first_line(refused["message"] if refused else text)
     remedy = _REMEDIES.get(kind, _UNREACHABLE)
-    return StorageError(f"HDFS refused {path} ({kind + ': ' if refused else ''}{message})", remedy)
+    error = StorageError(f"HDFS refused {path} ({kind + ': ' if refused else ''}{message})", remedy)
+    if kind == "AccessControlException":
+        error.errno = errno.EACCES
+    return error

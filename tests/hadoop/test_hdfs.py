@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import multiprocessing
@@ -281,14 +282,15 @@ def test_a_refused_write_names_the_folder_and_the_remedy_in_one_line(hdfs_folder
         "import sys; from segpipe.storage.filesystem import filesystem\n"
         "fs, path = filesystem(sys.argv[1])\n"
         "try: fs.mkdir(path + '/mine')\n"
-        "except Exception as error: print(type(error).__name__, error)"
+        "except Exception as error: print(error.errno, type(error).__name__, error)"
     )
     environment = os.environ | {"HADOOP_USER_NAME": "eve"}
     done = subprocess.run(
         [sys.executable, "-c", program, hdfs_folder], env=environment, capture_output=True, text=True, check=True
     )
     (line,) = done.stdout.splitlines()
-    assert line.startswith(f"StorageError HDFS refused {files.filesystem(hdfs_folder)[1]}/mine (AccessControlException")
+    refusal = f"StorageError HDFS refused {files.filesystem(hdfs_folder)[1]}/mine (AccessControlException"
+    assert line.startswith(f"{errno.EACCES} {refusal}")
     assert "user=eve" in line
     assert line.endswith("ask the owner of the folder for access, or give a folder of your own")
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from segpipe.core.splits import SplitRule
-from segpipe.errors import BadInput, Reason
+from segpipe.errors import BadInput, Reason, StorageError
 from segpipe.pipelines import ingest_task
+from segpipe.pipelines.ingest import IngestPlan, plan_ingest
 from segpipe.pipelines.ingest_task import IngestJob, PartTask, write_part
 from segpipe.readers import dicom, dicom_files, names, nifti
 from segpipe.readers.archive import Archive
@@ -78,6 +80,50 @@ def test_a_dataset_json_that_cannot_be_read_stops_no_other(tmp_path, monkeypatch
     assert [scan.paths for scan in listing.scans] == [("yours/imagesTr/case_0000.nii.gz",)]
     (told,) = listing.rejected
     assert (told.reason, told.paths) == (Reason.UNREADABLE, ("mine/dataset.json", "mine/imagesTr/case_0000.nii.gz"))
+
+
+def of_hdfs() -> StorageError:
+    """What HDFS says of a file that another user keeps to himself."""
+    error = StorageError("HDFS refused /a (AccessControlException: Permission denied)", "ask the owner")
+    error.errno = errno.EACCES
+    return error
+
+
+@pytest.mark.parametrize("error", [PermissionError("s3: Forbidden"), of_hdfs()], ids=["s3", "hdfs"])
+@pytest.mark.parametrize("role", ["t1ce", "seg"])
+def test_a_file_that_may_not_be_read_costs_itself_alone_until_it_may(tmp_path, monkeypatch, error, role):
+    source = archive(tmp_path / "source", subjects=2)
+    (closed,) = source.glob(f"*_000/*_{role}.nii.gz")
+    cat_file = LocalFileSystem.cat_file
+
+    def refused(fs: LocalFileSystem, path: str, *place: int) -> bytes:
+        if path == str(closed):
+            raise error
+        return cat_file(fs, path, *place)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", refused)
+    warehouse = write_all(source, tmp_path / "w")
+    rows = warehouse.table("scans").to_table(["scan_id", "files"]).to_pylist()
+    roles = {row["scan_id"]: [file["role"] for file in row["files"]] for row in rows}
+    whole = ["FLAIR", "T1", "T1ce", "T2", "mask"]
+    lost = "mask" if role == "seg" else "T1ce"
+    first, second = sorted(roles)
+    assert roles == {first: [one for one in whole if one != lost], second: whole}
+    (row,) = warehouse.table("quarantine").to_table().to_pylist()
+    assert (row["reason"], row["paths"]) == ("unreadable", [str(closed.relative_to(source))])
+    again = planned(source, warehouse)
+    assert (again.skipped, again.known_bad, again.changed) == (2, 1, ())
+    monkeypatch.undo()
+    again = planned(source, warehouse)
+    assert (again.skipped, again.changed) == (1, (first,))
+
+
+def planned(source: Path, warehouse: Store) -> IngestPlan:
+    """What the next run would do."""
+    settings = IngestSettings(source=str(source), warehouse=warehouse.url, cohort="c")
+    with lock(settings.warehouse, "slices-c", 0, "r2") as fence:
+        job = IngestJob(settings, SplitRule("segpipe", 0.7, 0.15), fence, Naming(SubjectKey(KEY)))
+        return plan_ingest(warehouse, job, find(settings.source, subject_key=KEY), warehouse.index("c"), 2)
 
 
 @pytest.mark.parametrize("when", ["before its row", "while it is written"])

@@ -384,7 +384,12 @@ class TestReading:
     def test_a_file_without_rights(self, brats_case: Callable[..., Path]) -> None:
         archive = brats_case()
         listing = find(str(archive))
-        (archive / listing.scans[0].paths[0]).chmod(0)
+        closed, *others = listing.scans[0].paths
+        (archive / closed).chmod(0)
+        (dropped,) = load(listing.root, listing.scans[0]).dropped
+        assert (dropped.reason, dropped.paths) == (Reason.UNREADABLE, (closed,))
+        for path in others:
+            (archive / path).chmod(0)
         with pytest.raises(BadInput) as caught:
             load(listing.root, listing.scans[0])
         assert caught.value.reason == Reason.UNREADABLE
