@@ -47,10 +47,7 @@ class Context:
 
     @contextmanager
     def recorded(self, job: str, warehouse: str | None, settings: Any) -> Iterator[RunRecord]:
-        """Record the block as a run of `job` in the table `runs`, and close it with the summary of that row.
-
-        Raises SegpipeError if the warehouse cannot be written.
-        """
+        """Record the block as a run of `job` in the table `runs`, and close it with the summary of that row."""
         from segpipe.warehouse.runs import record_run
         from segpipe.warehouse.store import Store
 

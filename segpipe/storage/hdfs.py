@@ -34,6 +34,12 @@ _REMEDIES = {
     "StandbyException": "let HADOOP_CONF_DIR name the high-availability pair instead of one name node",
     "DataTransferError": "see which data nodes are up (`hdfs dfsadmin -report`)",
 }
+_AS_ON_A_DISK = {
+    "SafeModeException": errno.EROFS,
+    "NSQuotaExceededException": errno.EDQUOT,
+    "DSQuotaExceededException": errno.EDQUOT,
+    "AccessControlException": errno.EACCES,
+}
 # Fifteen attempts, the default, are three minutes of silence before a dead name node is reported; these are 40 s.
 _PATIENCE = {"dfs.client.failover.max.attempts": "6"}
 # A name node with the default settings goes on naming a dead data node for ten minutes and a half.
@@ -286,6 +292,5 @@ def _storage_error(path: str, text: str) -> StorageError:
     message = _first_line(refused["message"] if refused else text)
     remedy = _REMEDIES.get(kind, _UNREACHABLE)
     error = StorageError(f"HDFS refused {path} ({kind + ': ' if refused else ''}{message})", remedy)
-    if kind == "AccessControlException":
-        error.errno = errno.EACCES
+    error.errno = _AS_ON_A_DISK.get(kind)
     return error

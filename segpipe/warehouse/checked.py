@@ -8,6 +8,7 @@ the digest is filled with zeros. Other readers see one more entry of the file's 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -260,7 +261,7 @@ def _arrow(where: str) -> Iterator[None]:
     except OSError as error:
         if refused := refusal(where, error):
             raise refused from None
-        if error.errno is not None:
+        if error.errno not in (None, errno.EIO):  # a sector that cannot be read damages its part alone
             raise
         raise _damaged(where, str(error)) from error
     except (pa.ArrowException, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import platform
 import re
 import secrets
@@ -32,6 +33,7 @@ _PACKAGES = (
     "bigdl-orca-spark3",
     "horovod",
 )
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]+@")
 
 
@@ -105,8 +107,9 @@ def record_run(warehouse: Store | None, job: str, settings: Any) -> Iterator[Run
     """Record the block as a run of `job` with `settings` (a settings dataclass): done, failed or interrupted.
 
     The row is written however the block ends, SIGTERM included (it becomes a KeyboardInterrupt here, so that locks
-    are given back); only a kill leaves none. A job without a warehouse (None), or one that failed before there was
-    any, only gets its record filled in.
+    are given back); only a kill leaves none. What a job found, or why it failed, is not lost where the table cannot be
+    written, as on a read-only disk: then the summary tells so. A job without a warehouse (None), or one that failed
+    before there was any, only gets its record filled in.
     """
     parameters = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else dict(settings)
     started = datetime.now(timezone.utc)
@@ -130,7 +133,12 @@ def record_run(warehouse: Store | None, job: str, settings: Any) -> Iterator[Run
     finally:
         record.seconds = time.perf_counter() - clock
         if warehouse is not None and (record.outcome == "done" or warehouse.exists()):
-            warehouse.append(RUNS, record.row(), record.run_id)
+            try:
+                warehouse.append(RUNS, record.row(), record.run_id)
+            except OSError as error:
+                if record.outcome == "done" and error.errno not in _UNWRITABLE:
+                    raise
+                record.lines.append(f"this run is not in the table runs, which cannot be written: {error}")
 
 
 def versions() -> dict[str, str]:

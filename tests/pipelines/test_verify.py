@@ -95,3 +95,14 @@ def test_a_part_that_kills_its_readers_is_named_and_all_others_are_read(spark, w
     In(module, "verify_part", checked, "open_part", lambda _, path: path.endswith(f"slices/{deadly}")).put(monkeypatch)
     (told,) = problems(spark, warehouse)
     assert told == f"slices/{deadly}: Reading it killed 2 workers, most likely because memory ran out"
+
+
+def test_a_part_with_a_sector_that_cannot_be_read_is_named(spark, warehouse):
+    """A file that Linux answers with EIO, as a disk does that wears out."""
+    path = sorted((warehouse / "slices").glob("*.parquet"))[0]
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    told = problems(spark, warehouse)
+    assert told[0].startswith(f"slices/{path.name}: ")
+    assert "Input/output error" in told[0]
+    assert not [line for line in told if path.name not in line]

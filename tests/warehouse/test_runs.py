@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,14 @@ def test_a_run_that_failed_without_a_warehouse_makes_none(tmp_path):
         raise UsageError("a", "b")
     assert run.outcome == "failed"
     assert not warehouse.exists()
+
+
+def test_a_table_that_cannot_be_written_costs_neither_a_result_nor_the_reason_of_a_failure(warehouse):
+    """As on a read-only disk: the kernel takes no new files in /sys, not even from root."""
+    Path(warehouse.path("runs")).symlink_to("/sys/kernel")
+    with record_run(warehouse, "evaluate", Settings()) as run:
+        run.count("scans", 3)
+    assert "scans 3" in run.summary()
+    assert "this run is not in the table runs, which cannot be written" in run.summary()
+    with pytest.raises(UsageError, match="Source is empty"), record_run(warehouse, "ingest", Settings()):
+        raise UsageError("Source is empty", "name another")
