@@ -62,6 +62,16 @@ def has_modality(use: Use) -> bool:
     return not use.roles.isdisjoint(MODALITIES)
 
 
+def tell_series_apart(uses: Collection[Use]) -> bool:
+    """Whether each of the words stands at one image and no two at the same kind: numbers of series, as `003_t1`.
+
+    Images of several visits that words state may be of one kind.
+    """
+    images = [(visit, role) for use in uses for role in use.roles for visit in use.visits or {()}]
+    alone = all(len(use.roles) <= 1 for use in uses) and len(set(images)) == len(images)
+    return len({use.roles for use in uses}) > 1 and alone
+
+
 def examples(names: Sequence[str]) -> str:
     """The first names of several, for a sentence.
 

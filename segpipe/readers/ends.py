@@ -4,14 +4,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-from segpipe.readers.chains import FEW, MANY, Chain, Parts, Use, as_visits, has_modality, owns
+from segpipe.readers.chains import FEW, MANY, Chain, Parts, Use, as_visits, has_modality, owns, tell_series_apart
 from segpipe.readers.names import MASK, VISIT_LETTER, has_digit, is_generic, is_group, is_numbers, is_person
-from segpipe.readers.visit_forms import END, MAY_END, SIX, YEAR, are_days, digits, kind, last_digits, shape
+from segpipe.readers.visit_forms import END, ENDS, MAY_END, SIX, YEAR, are_days, digits, kind, last_digits, shape
 
 Names = Mapping[Chain, Mapping[str, Chain]]
 """Chains without the ends of their last names, and for each end the whole chain."""
 
-_COMPARED = tuple(END[form] for form in ("fields", "short", "day", "examination", "letter", "year", "lettered"))
+_COMPARED = [END[one.kind] for one in ENDS if one.kind not in ("counted", "dated", "written on")]
 _EXAM_NUMBER = re.compile(r"[A-Za-z]{0,4}\d{5,}")
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)[_\-. ]?\d+$", re.IGNORECASE)
@@ -28,6 +28,9 @@ def ends(chains: Iterable[Chain], uses: Mapping[Chain, Use], told: list[str]) ->
     result |= _without_fields(chains, uses)
     rest = (chain for chain in chains if chain not in result)
     for names in _grouped(rest, _COMPARED, lambda chain, match: _likeness(chain, match, uses[chain])):
+        if _tell_images_apart(names, uses):
+            result |= {chain: (base, "") for chain, (base, _) in _parts(names).items()}
+            continue
         if _are_timed(names, uses) or _are_visits(names):
             parts, is_sure = _parts(names), _are_long_ids(names)
         else:
@@ -68,6 +71,14 @@ def _likeness(chain: Chain, match: re.Match[str], use: Use) -> Hashable | None:
     if is_person(visit) or (site_number and use.roles and not use.bare):  # all files say their visit
         return None
     return chain[:-1] if is_generic(name) else (), shape(name) if has_digit(name) else "", match["gap"], kind(visit)
+
+
+def _tell_images_apart(names: Names, uses: Mapping[Chain, Use]) -> bool:
+    """Whether ends are numbers of series, as in `P01_003_T1` and `P01_004_FLAIR`: nobody has a kind of image twice."""
+    several = [found for found in names.values() if len(found) > 1]
+    if not several or not all(visit.isdecimal() for found in names.values() for visit in found):
+        return False
+    return all(tell_series_apart([uses[chain] for chain in found.values()]) for found in several)
 
 
 def _are_visits(names: Names) -> bool:

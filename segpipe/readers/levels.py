@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from segpipe.readers.chains import FEW, Chain, Use, as_visits, examples, has_modality, owns, together
+from segpipe.readers.chains import FEW, Chain, Use, as_visits, examples, has_modality, owns, tell_series_apart, together
 from segpipe.readers.names import (
     MASK,
     MODALITIES,
@@ -157,7 +157,7 @@ class _Family:
         """
         own = self._own or self._tree.named.get(self._base)  # also where a visit ends the name: `P01_a/b1000`
         extra = own is not None and not is_person(word) and _are_extras(self._use(word), own)
-        return (extra and self._is_shared) or (owns(self._owner) and (extra or _tells_series_apart(self._siblings)))
+        return (extra and self._is_shared) or (owns(self._owner) and (extra or tell_series_apart(self._siblings)))
 
     def _holds_visits(self, word: str) -> bool:
         """Whether the visits of who is called by a number or initials stand below: `101/101-001/Week12`."""
@@ -263,16 +263,6 @@ def _describes(word: str, use: Use, owner: Use, siblings: Collection[Use]) -> bo
     alone = len(use.roles) == 1 and not any(use.visits) and sum(one.roles == use.roles for one in siblings) == 1
     others = has_modality(owner) and has_modality(use) and not use.roles & owner.roles
     return alone and others and _LONG_WORD.search(word) is not None
-
-
-def _tells_series_apart(uses: Collection[Use]) -> bool:
-    """Whether each of the words stands at one image and no two at the same kind: numbers of series, as `003_t1`.
-
-    Images of several visits that words state may be of one kind.
-    """
-    images = [(visit, role) for use in uses for role in use.roles for visit in use.visits or {()}]
-    alone = all(len(use.roles) <= 1 for use in uses) and len(set(images)) == len(images)
-    return len({use.roles for use in uses}) > 1 and alone
 
 
 def _are_extras(use: Use, owner: Use) -> bool:

@@ -15,8 +15,8 @@ from segpipe.readers.names import MASK
 _START, _END = r"(?<![^\W_])", r"(?![^\W_])"
 _WORD = re.compile(r"[^\W_]+")
 _POINT = re.compile(r"t\d", re.IGNORECASE)
-_CONTRAST = re.compile(r"pre|post", re.IGNORECASE)
-_HINT = re.compile(rf"{_START}(?:t[03-9]|pre|post){_END}", re.IGNORECASE)
+_CONTRAST = re.compile(r"pre|post|before|after", re.IGNORECASE)
+_HINT = re.compile(rf"{_START}(?:t[03-9]|{_CONTRAST.pattern}){_END}", re.IGNORECASE)
 _WEIGHTS = ("1", "2")  # no image is weighted by T0 or T3
 _SEPARATORS = "_-. "
 
@@ -71,7 +71,7 @@ def _fitting(one: _Place, counted: set[tuple[int, tuple[int, int]]]) -> int:
 
 
 def _contrasts(files: Collection[File], role: Callable[[File], str | None]) -> dict[File, Moment]:
-    """`pre` and `post` where masks or images are called by both that no agent is given for, as often as T1 is.
+    """`pre` and `post` where masks or images are called by both that these say no agent of, as often as T1 is.
 
     Most files beside must be called by one of them: an examination with an agent has images of one kind too.
     """
@@ -81,10 +81,10 @@ def _contrasts(files: Collection[File], role: Callable[[File], str | None]) -> d
     for moment in found.values():
         held[moment.file].add(moment.visits[0].lower())
     roles = [role(file) for file, words in held.items() if len(words) > 1]
-    others = sum(one in ("FLAIR", "T2", MASK) for one in roles)
+    others = sum(one in ("FLAIR", "T1ce", "T2", MASK) for one in roles)
     inside = {folder for folder, _ in found}
     beside = sum(file[0] in inside for file in files) - len(found)
-    visits = others > beside and others >= sum(one in ("T1", "T1ce") for one in roles)
+    visits = others > beside and others >= roles.count("T1")
     return found if visits else {}
 
 

@@ -451,7 +451,7 @@ _VISIT_FOLDER = re.compile(
     rf"(?:pre|post|before|after|vor(?:her)?|nach(?:her)?|avant|apr[eè]s|early|late|first|second|third|{_YEAR})",
     re.IGNORECASE,
 )
-_VISIT_BEFORE = re.compile(r"(?P<visit>(?:pre|post)\d?)[_\-. ](?P<name>.+)", re.IGNORECASE)
+_VISIT_BEFORE = re.compile(r"(?P<visit>(?:pre|post|before|after)\d?)[_\-. ](?P<name>.+)", re.IGNORECASE)
 _VISIT_END = re.compile(r"(?P<name>.*)[_\-. ](?P<visit>(?:pre|post)[_\-]?\d?)", re.IGNORECASE)
 VISIT_LETTER = re.compile(r"[vmwdtyj]\d{1,4}|\d{1,2}(?:st|nd|rd|th)", re.IGNORECASE)
 TIMEPOINT = re.compile(r"(t[0-9])(?:[_\-. ]+(?P<rest>.+))?", re.IGNORECASE)

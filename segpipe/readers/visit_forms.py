@@ -12,6 +12,7 @@ from segpipe.readers.names import has_digit
 YEAR = re.compile(r"19[89]\d|20[0-4]\d")
 SIX = re.compile(r"\d{6}|\d\d-\d\d-\d\d|\d\d\.\d\d\.\d\d")  # digits that may be a date without a century
 _GAP = r"[_\-. ]"  # between the words of a name
+_NTH = r"\d\d?(?:st|nd|rd|th)"
 _SHORT_YEAR, _MONTH, _DAY = r"(?:[0-4]\d|[89]\d)", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 SHORT_DATE = re.compile(
     rf"{_SHORT_YEAR}(?P<s>[\-.]?){_MONTH}(?P=s){_DAY}|{_DAY}(?P<t>[\-.]?){_MONTH}(?P=t){_SHORT_YEAR}"
@@ -32,12 +33,13 @@ class Form(NamedTuple):
         return re.compile("".join(groups), re.IGNORECASE)
 
 
-# A name, a gap, and what may be a visit. Of seven the first that fits is taken, the rest have their own rules.
+# A name, a gap, and what may be a visit. Of eight the first that fits is taken, the rest have their own rules.
 ENDS = (
     Form("fields", (r"(?:.*?\D)??\d{5,}", r"[_\-]", r"\d{1,6}(?:[_\-]\d{1,6})+"), ("1000012", "_", "20252_2_0")),
+    Form("written day", (r".+", r"[_ ]", r"\d\d-\d\d-\d\d|\d\d\.\d\d\.\d\d"), ("P01", "_", "31-12-19")),
     Form(
         "short",
-        (r".*\d.*?", rf"{_GAP}+", r"[A-Z]{0,3}\d{1,4}(?-i:[a-z])?|[A-Z]+|\d\d?(?:st|nd|rd|th)"),
+        (r".*\d.*?", rf"{_GAP}+", rf"[A-Z]{{0,3}}\d{{1,4}}(?-i:[a-z])?|[A-Z]+|{_NTH}"),
         ("A7", "_", "1"),
     ),
     Form("day", (r".+", _GAP, SIX.pattern), ("P01", "_", "311219")),
@@ -51,7 +53,11 @@ ENDS = (
 )
 # What may be a visit, a gap, and a name.
 BEGINNINGS = (
-    Form("short", (r"[A-Z]|[A-Z]{0,2}\d{1,2}|(?:aug|run|rep|copy)\d{1,2}", _GAP, r".+"), ("A", "_", "GBM001")),
+    Form(
+        "short",
+        (rf"[A-Z]|[A-Z]{{0,2}}\d{{1,2}}|{_NTH}|(?:aug|run|rep|copy)\d{{1,2}}", _GAP, r".+"),
+        ("A", "_", "GBM001"),
+    ),
     Form("day", (SIX.pattern, _GAP, r".+"), ("190304", "_", "P01")),
     Form("year", (YEAR.pattern, _GAP, r".*[^\W\d_].*|\d{5,}"), ("2021", "_", "Pat3")),
     Form("word", (r"[^\W\d_]+", _GAP, r".+"), ("Zmap", "_", "NICU_010")),  # of processing, or a relative

@@ -83,7 +83,9 @@ _NUMBER = re.compile(r"\d+")
 _NUMBER_LAST = re.compile(
     r"(?P<what>.*[^\W\d_][^_\-. ]*)[_\-. ](?P<number>[A-Za-z]{0,6}\d+(?:_\d{5,})?)(?:[_\-. ](?P<rest>\D+))?"
 )
-_CODE_BESIDE = re.compile(r"[A-Za-z]{0,4}\d{1,4}|\d{6}|[A-Za-z]{1,4}|early|late|first|second|third", re.IGNORECASE)
+_CODE_BESIDE = re.compile(
+    r"[A-Za-z]{0,4}\d{1,4}|\d{6}|\d\d?(?:st|nd|rd|th)|[A-Za-z]{1,4}|early|late|first|second|third", re.IGNORECASE
+)
 _SERIES = re.compile(r"(?:s|se|ser|series|e|echo|r|run|acq|im|img|ch)\d+|[cip]\d", re.IGNORECASE)
 _FILLED = re.compile(r"(?<!\d)0\d\d+(?!\d)")  # a number that counts people, in three digits or more
 _VISIT_OF = re.compile(r"(?P<visit>[^\W\d_]{2,})[_\-. ](?P<name>\d+)")
