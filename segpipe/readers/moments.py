@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from segpipe.readers.archive import stem
 from segpipe.readers.entries import Rows
-from segpipe.readers.names import MASK
+from segpipe.readers.names import MASK, take_visits
 
 _START, _END = r"(?<![^\W_])", r"(?![^\W_])"
 _WORD = re.compile(r"[^\W_]+")
@@ -92,8 +92,9 @@ def _places(file: File, pattern: re.Pattern[str]) -> Iterator[_Place]:
     folder, name = file
     for depth, part in enumerate((stem(name), *reversed(folder.split("/")))):
         words = list(_WORD.finditer(part))
+        stated = "_".join(take_visits(part)[0]) if pattern is _CONTRAST and pattern.search(part) else ""
         for number, word in enumerate(words):
-            if pattern.fullmatch(word[0]):
+            if pattern.fullmatch(word[0]) and word[0] not in stated:  # `pre-op` is one word
                 slots = frozenset({(0, number), (1, len(words) - number)})
                 start, end = word.span()
                 bracketed = part[start - 1 : start] + part[end : end + 1] in ("()", "[]")
