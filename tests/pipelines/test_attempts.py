@@ -42,8 +42,9 @@ def test_they_are_where_spark_itself_tries_again(master: str, tmp_path: Path) ->
 
 def test_what_others_were_at_when_a_worker_died_is_not_to_blame(spark: SparkSession, tmp_path: Path) -> None:
     """The one worker dies only while the other is at its input, and Spark ends that one too."""
-    begun, given_up = tmp_path / "begun", tmp_path / "given up"
+    begun, started, given_up = tmp_path / "begun", tmp_path / "started", tmp_path / "given up"
     begun.mkdir()
+    started.mkdir()
 
     def work(item: str, watch: Watch) -> str:
         try:
@@ -58,7 +59,9 @@ def test_what_others_were_at_when_a_worker_died_is_not_to_blame(spark: SparkSess
                 path.unlink()
             die()
         (begun / str(os.getpid())).touch()
-        while not given_up.exists():
+        (started / str(os.getpid())).touch()
+        number = len(list(started.iterdir()))
+        while not (given_up.exists() and number == DEADLY + 2):  # all before the last are ended by Spark
             time.sleep(0.01)
         return "done"
 
