@@ -126,6 +126,8 @@ SESSIONS, PREFERENCES, ALSO = ("study", "date", "accession"), ("2d-axial", "3d")
 LAYOUTS = ("auto", "manifest", *registry.LAYOUTS)
 RUNTIMES, TRAINERS = tuple(registry.RUNTIMES), tuple(registry.TRAINERS)
 LEAST_EPOCHS, LEAST_STEPS, LEAST_POOLED_STEPS = 20, 700, 1200
+SHARED_EPOCHS, SHARED_POOLED_EPOCHS, SHARED_STEPS, SHARED_POOLED_STEPS = 5, 15, 600, 800
+"""The same where a 2D network and a 3D one answer together, so that both take little longer than one alone."""
 _KEY_FILE = (
     "file or URL of the secret key (at least 16 bytes) with which the names of patients are hashed; if not given, the"
     " file that the environment variable SEGPIPE_SUBJECT_KEY_FILE names, or the key itself in SEGPIPE_SUBJECT_KEY"
@@ -251,6 +253,12 @@ class NetworkSettings:
         choices=("standard", "best"),
     )
 
+    slices: bool | None = option(
+        "a 2D network is trained after the 3D one and sees each slice, and the mean of both decides, because they err"
+        " differently; only for --dimensions 3; if not given, a model that exists stays as it is, and a new one has it"
+        " on with --pool; it can be changed after the training, which then trains only the network that is missing"
+    )
+
     @property
     def members(self) -> int:
         """How many networks answer together."""
@@ -260,6 +268,11 @@ class NetworkSettings:
     def sees_mirror_images(self) -> bool:
         """Whether it segments by the mean of four mirror images; a network of pooled voxels need not."""
         return self.pool == 1 if self.mirror is None else self.mirror
+
+    @property
+    def has_slices(self) -> bool:
+        """Whether a 2D network answers together with the 3D one."""
+        return self.pool > 1 if self.slices is None else self.slices
 
     @property
     def axes(self) -> int:
@@ -280,7 +293,9 @@ class TrainSettings(NetworkSettings):
     workers: int = option("number of training workers; the local trainer has one", 2, least=1)
     epochs: int | None = option(
         f"passes over the training split; if not given {LEAST_EPOCHS}, or as many as it takes for {LEAST_STEPS:,} steps"
-        f" ({LEAST_POOLED_STEPS:,} with --pool), because a small cohort needs more passes",
+        f" ({LEAST_POOLED_STEPS:,} with --pool), because a small cohort needs more passes; with --slices"
+        f" {SHARED_POOLED_EPOCHS} of patches, or {SHARED_POOLED_STEPS:,} steps, and {SHARED_EPOCHS} of slices, or"
+        f" {SHARED_STEPS:,} steps",
         least=1,
     )
     steps_per_epoch: int | None = option(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 TRAINED, ADOPTED = "trained", "adopted"
 _INDEX = "bundle.json"
+SLICES = "slices"
+"""The folder, in a model directory, of the bundle of the 2D network that answers together with the 3D one."""
 _BLOCK = 1 << 20
 
 
@@ -123,6 +125,35 @@ class Bundle:
         return f"seal {self.seal} (for --expect-model)"
 
     @property
+    def has_slices(self) -> bool:
+        """Whether a 2D network answers together with this one; see `slices`."""
+        return bool(self.network.get("beside"))
+
+    def slices(self, index: bytes | None = None) -> "Bundle":
+        """The bundle of the 2D network that answers together with this one, from the content of its `index` or read.
+
+        Raises ModelError if it is another than this one was saved with.
+        """
+        url = f"{self.url.rstrip('/')}/{SLICES}"
+        found = Bundle.load(url) if index is None else _parse(url, json.loads(index))
+        if found.trained_as != self.network["beside"]:
+            raise ModelError(
+                f"Model {self.url} needs {self.network['beside']} in its {SLICES}, not {found.trained_as}", _TRAIN_AGAIN
+            )
+        return found
+
+    @property
+    def files_of_slices(self) -> tuple[str, str]:
+        """The index and the weights of that network, among the files of this one."""
+        weights = EARLIER if f"{SLICES}/{EARLIER}" in self.files else WEIGHTS
+        return f"{SLICES}/{_INDEX}", f"{SLICES}/{weights}"
+
+    def content(self, folder: str) -> dict[str, bytes]:
+        """Its index and its weights, as files of a model that has it in a folder."""
+        fs, own = _open_folder(self.url)
+        return {f"{folder}/{name}": fs.cat_file(f"{own}/{name}") for name in (_INDEX, self.weights_file)}
+
+    @property
     def weights_file(self) -> str:
         """The file that holds the weights; earlier versions wrote another."""
         return EARLIER if EARLIER in self.files and WEIGHTS not in self.files else WEIGHTS
@@ -154,8 +185,6 @@ class Bundle:
         except (ValueError, OSError, RecursionError) as error:
             raise ModelError(f"Model {url} has an unreadable {_INDEX} ({error})", _TRAIN_AGAIN) from error
         bundle = _parse(url, raw)
-        if bundle.model_id != bundle.fingerprint:
-            raise ModelError(f"Model {url} says that it is {bundle.model_id} but is {bundle.fingerprint}", _TRAIN_AGAIN)
         if expected is not None and expected != bundle.seal:
             raise ModelError(
                 f"Model {url} has the seal {bundle.seal}, not {expected}",
@@ -333,7 +362,10 @@ def _parse(url: str, raw: Any) -> Bundle:
     for name in ("modalities", "crop"):
         raw[name] = tuple(raw[name])
     raw["regions"] = {region: tuple(labels) for region, labels in raw["regions"].items()}
-    return Bundle(url=url, **raw)
+    bundle = Bundle(url=url, **raw)
+    if bundle.model_id != bundle.fingerprint:
+        raise ModelError(f"Model {url} says that it is {bundle.model_id} but is {bundle.fingerprint}", _TRAIN_AGAIN)
+    return bundle
 
 
 def _open_folder(url: str) -> "tuple[AbstractFileSystem, str]":

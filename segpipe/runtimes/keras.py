@@ -11,8 +11,7 @@ import numpy as np
 from segpipe.core.prediction import Predictor
 from segpipe.errors import UsageError
 from segpipe.models.bundle import Bundle, with_weights
-from segpipe.runtimes.graph import OUTPUTS
-from segpipe.runtimes.network import network_function, on_network
+from segpipe.runtimes.network import network_function, on_network, together
 from segpipe.runtimes.slicewise import Constants, Outputs
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str
             f"The Keras runtime looks at every slice equally often, so --looks {looks} does not apply",
             "give --runtime openvino",
         )
-    return (bundle.weights_file,), "copy it again from where it was trained"
+    slices = bundle.files_of_slices if bundle.has_slices else ()
+    return (bundle.weights_file, *slices), "copy it again from where it was trained"
 
 
 def predictor(packed: PackedPredictor, threads: int) -> Predictor:
@@ -41,7 +41,13 @@ def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     _use(threads)
     model = with_weights(bundle, packed.files[bundle.weights_file])
     kind = KerasTiles if bundle.network["dimensions"] == 3 else KerasNetwork
-    return on_network(kind(network_function(model, bundle)), bundle, packed.spec.batch_size)
+    found = on_network(kind(network_function(model, bundle)), bundle, packed.spec.batch_size)
+    if bundle.has_slices:
+        index, weights = (packed.files[name] for name in bundle.files_of_slices)
+        slices = bundle.slices(index)
+        network = KerasNetwork(network_function(with_weights(slices, weights), slices, with_probability=True))
+        return together(found, on_network(network, slices, packed.spec.batch_size))
+    return found
 
 
 class KerasNetwork:
@@ -53,7 +59,7 @@ class KerasNetwork:
     def start(self, image: np.ndarray, constants: Constants, done: Callable[[Outputs], None]) -> None:
         """See `slicewise.Network`."""
         found = self._function(image.astype(np.float32, copy=False), **vars(constants))
-        done(Outputs(**{name: found[name].numpy() for name in OUTPUTS}))
+        done(Outputs(**{name: value.numpy() for name, value in found.items()}))
 
     def wait(self) -> None:
         """See `slicewise.Network`."""

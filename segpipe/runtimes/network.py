@@ -8,6 +8,7 @@ from segpipe.core.prediction import Predictor
 from segpipe.core.regions import LabelConvention
 from segpipe.models.bundle import Bundle
 from segpipe.runtimes.graph import segmenter, tiler
+from segpipe.runtimes.mixed import MixedPredictor
 from segpipe.runtimes.slicewise import SlicewisePredictor
 from segpipe.runtimes.tiled import OVERLAP, TiledPredictor
 
@@ -26,6 +27,13 @@ def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
         overlap = bundle.training.get("tile_overlap", OVERLAP)
         return TiledPredictor(network, convention(bundle), bundle.crop, overlap, bundle.cut)
     return SlicewisePredictor(network, tuple(bundle.regions), bundle.crop, bundle.multiple, batch_size)
+
+
+def together(volumes: Predictor, slices: Predictor) -> Predictor:
+    """The predictor of a 3D network and of the 2D one that tells its probabilities, by the mean of both."""
+    assert isinstance(volumes, TiledPredictor)
+    assert isinstance(slices, SlicewisePredictor)
+    return MixedPredictor(volumes, slices)
 
 
 def convention(bundle: Bundle) -> LabelConvention:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segpipe.core.prediction import Predictor
 from segpipe.errors import ModelError
-from segpipe.models.bundle import ADOPTED, Bundle
+from segpipe.models.bundle import ADOPTED, SLICES, Bundle
 from segpipe.runtimes.graph import OUTPUTS, PROBABILITY
 from segpipe.runtimes.looks import doubtful
-from segpipe.runtimes.network import convention, on_network
+from segpipe.runtimes.network import convention, on_network, together
 from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
 
 if TYPE_CHECKING:
     from segpipe.runtimes.contract import PackedPredictor
 
 FILES = ("openvino/model.xml", "openvino/model.bin")
+SLICES_FILES = tuple(f"{SLICES}/{name}" for name in ("bundle.json", *FILES))
+"""The same of the 2D network that answers together with a 3D one, which tells its probabilities, and its index."""
+
 INT8_FILES = ("openvino-int8/model.xml", "openvino-int8/model.bin")
 LOOK_FILES = ("openvino-look/model.xml", "openvino-look/model.bin")
 """A network that sees mirror images, as one that looks once and tells its probabilities; see `runtimes.looks`."""
@@ -66,28 +70,39 @@ def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str
             INT8_FILES,
             "run `export --int8` on it, which publishes an INT8 model only where it is faster and as good",
         )
-    return FILES, "run `export` on it"
+    return ir_files(bundle), "run `export` on it"
+
+
+def ir_files(bundle: Bundle) -> tuple[str, ...]:
+    """The files whose contents `on_ir` takes."""
+    return (*FILES, *SLICES_FILES) if bundle.has_slices else FILES
 
 
 def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     """The predictor of a bundle's IR."""
     bundle, spec = packed.bundle, packed.spec
-    xml, weights = (packed.files[name] for name in files(bundle, spec.precision, spec.looks)[0])
-    found = on_ir((xml, weights), bundle, threads, spec.precision, spec.batch_size)
+    contents = tuple(packed.files[name] for name in files(bundle, spec.precision, spec.looks)[0])
+    found = on_ir(contents, bundle, threads, spec.precision, spec.batch_size)
     if spec.looks == "doubt":
         assert isinstance(found, SlicewisePredictor)  # `files` has seen to it
         return doubtful(found, convention(bundle), bundle.cut)
     return found
 
 
-def on_ir(contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int) -> Predictor:
-    """The predictor of an IR, the bytes of its .xml and .bin."""
+def on_ir(contents: tuple[bytes, ...], bundle: Bundle, threads: int, precision: str, batch_size: int) -> Predictor:
+    """The predictor of an IR, the bytes of its .xml and .bin; of two that answer together, those of `ir_files`."""
+    if bundle.has_slices:
+        xml, weights, index, *slices = contents
+        alone = replace(bundle, network={**bundle.network, "beside": None})
+        pairs = (((xml, weights), alone), (tuple(slices), bundle.slices(index)))
+        return together(*(on_ir(ir, one, threads, precision, batch_size) for ir, one in pairs))
+    xml, weights = contents
     if bundle.origin == ADOPTED:
         from segpipe.runtimes.adopted import adopted_predictor
 
-        return adopted_predictor(OpenVinoWindows(*contents, threads, precision), bundle, batch_size)
+        return adopted_predictor(OpenVinoWindows(xml, weights, threads, precision), bundle, batch_size)
     kind = OpenVinoTiles if bundle.network["dimensions"] == 3 else OpenVinoNetwork
-    return on_network(kind(*contents, threads, precision), bundle, batch_size)
+    return on_network(kind(xml, weights, threads, precision), bundle, batch_size)
 
 
 @functools.cache

@@ -45,7 +45,7 @@ class TiledPredictor:
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`. Voxels outside the brain box are labelled 0 without asking the network."""
         box, probability = self.probability(scan, batches)
-        return self._decide(scan, probability, box)
+        return self.decided(scan, probability, box)
 
     def probability(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> tuple[tuple[slice, ...], np.ndarray]:
         """The brain's box, and what the network says of its voxels: float32 (slices, rows, columns, R).
@@ -67,7 +67,8 @@ class TiledPredictor:
         refuse_not_finite(probability)
         return tuple(box), probability
 
-    def _decide(self, scan: ScanInput, probability: np.ndarray, box: tuple[slice, ...]) -> Segmented:
+    def decided(self, scan: ScanInput, probability: np.ndarray, box: tuple[slice, ...]) -> Segmented:
+        """The label map of a scan of whose voxels in a box this is said, (slices, rows, columns, R)."""
         labels = np.zeros(scan.shape, np.uint8)
         labels[box] = to_labels(probability > np.asarray(self.threshold, np.float32), self.convention)
         inside = to_regions(labels[box], self.convention).astype(bool)

@@ -42,13 +42,17 @@ def train(
     from segpipe.storage.lock import lock
     from segpipe.trainers.cluster import check_cluster
     from segpipe.trainers.keep import keep
-    from segpipe.trainers.plan import make_plan
+    from segpipe.trainers.plan import make_plan, slices_plan
 
     on_spark = TRAINERS[settings.trainer].on_spark
     if on_spark and spark is None:
         raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "pass one, or use --trainer local")
     with run.stage("plan"):
-        planned = member_plans(make_plan(_as_it_stands(settings)))
+        settings = _as_it_stands(settings)
+        planned = member_plans(make_plan(settings))
+        volumes = len(planned)
+        if planned[0].settings.slices:
+            planned += member_plans(slices_plan(settings))
         plans = [resumed(plan) for plan in planned]
     session: Any = None
     if on_spark and not all(plan.finished for plan in plans):
@@ -61,7 +65,7 @@ def train(
                 of_them = f", network {number} of {len(plans)}" if len(plans) > 1 else ""
                 _train_to_end(plan, session, run, progress, f"train ({settings.trainer}{of_them})")
         with run.stage("save"):
-            bundle = keep(plans)
+            bundle = keep(plans[:volumes], keep(plans[volumes:]) if plans[volumes:] else None)
     run.model_id = bundle.model_id
     run.lines.append(bundle.seal_line)
     if left_out := plans[0].left_out:
@@ -99,7 +103,8 @@ def _as_it_stands(settings: "TrainSettings") -> "TrainSettings":
     except SegpipeError:
         return settings  # none yet, or one that is refused or made again below
     mirror = standing.get("mirror") if settings.mirror is None else settings.mirror
-    return replace(settings, mirror=mirror, quality=settings.quality or standing.get("quality"))
+    slices = bool(standing.get("beside")) if settings.slices is None else settings.slices
+    return replace(settings, mirror=mirror, quality=settings.quality or standing.get("quality"), slices=slices)
 
 
 def resumed(plan: "TrainPlan") -> "TrainPlan":

@@ -10,7 +10,7 @@ from segpipe.trainers.contract import TrainPlan
 
 _FREE = (
     *("warehouse", "model", "trainer", "workers", "retries", "checkpoint_minutes", "lock_wait_seconds", "ports"),
-    *("mirror", "quality", "threshold"),
+    *("mirror", "quality", "slices", "threshold"),
 )
 """Settings that may change from one run to the next: they change nothing that is learnt."""
 

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 _NOT_OF_THE_MODEL = ("warehouse", "model", "lock_wait_seconds", "ports")
 
 
-def keep(plans: Sequence["TrainPlan"]) -> "Bundle":
-    """The bundle of the epochs that are kept; the one that stands already, where it is that."""
-    from segpipe.models.bundle import Bundle, save_bundle, weights_sha256
+def keep(plans: Sequence["TrainPlan"], slices: "Bundle | None" = None) -> "Bundle":
+    """The bundle of the epochs that are kept; the one that stands already, where it is that.
+
+    `slices` is that of the 2D network that answers together with it.
+    """
+    from segpipe.models.bundle import SLICES, Bundle, save_bundle, weights_sha256
     from segpipe.storage.model_directory import HISTORY, history_bytes
     from segpipe.trainers.network import trained_network
     from segpipe.warehouse.runs import versions
@@ -38,7 +41,7 @@ def keep(plans: Sequence["TrainPlan"]) -> "Bundle":
         label_convention=convention.name,
         labels={str(label): name for label, name in convention.labels.items()},
         regions=dict(convention.regions),
-        network=_network(settings),
+        network=_network(settings) | ({"beside": slices.trained_as} if slices else {}),
         training={name: value for name, value in asdict(settings).items() if name not in _NOT_OF_THE_MODEL},
         cohort=settings.cohort,
         split_rule=plan.split_rule,
@@ -57,12 +60,13 @@ def keep(plans: Sequence["TrainPlan"]) -> "Bundle":
             return standing
     except ModelError:
         pass  # none yet, or one that a kill left half-written
-    return save_bundle(bundle, model, {HISTORY: history_bytes(newest[0].meta["history"])})
+    files = {HISTORY: history_bytes(newest[0].meta["history"])}
+    return save_bundle(bundle, model, files | (slices.content(SLICES) if slices else {}))
 
 
 def _network(settings: TrainSettings) -> dict[str, Any]:
     """What the bundle says of its network; a single one says nothing of members, as in earlier versions."""
-    said = {field.name: getattr(settings, field.name) for field in fields(NetworkSettings)}
+    said = {field.name: getattr(settings, field.name) for field in fields(NetworkSettings) if field.name != "slices"}
     return said if settings.members > 1 else {name: value for name, value in said.items() if name != "quality"}
 
 

@@ -12,15 +12,21 @@ from segpipe.core.prediction import AS_INGESTED, ScanInput
 from segpipe.core.regions import CONVENTIONS
 from segpipe.core.splits import SplitRule
 from segpipe.errors import NotFound, TableError, UsageError
+from segpipe.models.bundle import SLICES
 from segpipe.registry import TRAINERS
 from segpipe.settings import (
     LEAST_EPOCHS,
     LEAST_POOLED_STEPS,
     LEAST_STEPS,
     PATCHES_PER_STEP,
+    SHARED_EPOCHS,
+    SHARED_POOLED_EPOCHS,
+    SHARED_POOLED_STEPS,
+    SHARED_STEPS,
     SLICES_PER_STEP,
     TrainSettings,
 )
+from segpipe.storage.filesystem import join
 from segpipe.trainers.contract import ScanPlan, SliceIndex, TrainPlan
 from segpipe.trainers.meeting import port_range
 from segpipe.trainers.order import steps_for_all
@@ -77,6 +83,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         batch_size=batch,
         patch_size=longest_patch(settings),
         mirror=settings.sees_mirror_images,
+        slices=settings.has_slices,
     )
     return TrainPlan(
         settings=decided,
@@ -92,6 +99,31 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         space=space or AS_INGESTED,
         left_out=left_out,
     )
+
+
+def slices_plan(settings: TrainSettings) -> TrainPlan:
+    """The plan of the 2D network that answers together with the 3D one that is trained with these settings.
+
+    It has a directory of its own inside of the model's, and sees each slice as a 2D network that is trained alone does.
+    Raises what `make_plan` raises.
+    """
+    workers = _workers(settings)
+    alone = replace(
+        settings,
+        dimensions=2,
+        pool=1,
+        slices=False,
+        patch_size=None,
+        tile_overlap=TrainSettings.tile_overlap,
+        batch_size=-(-SLICES_PER_STEP // workers) * workers,
+        mirror=settings.sees_mirror_images,
+        model=join(settings.model, SLICES),
+    )
+    plan = make_plan(alone)
+    if settings.epochs is not None:
+        return plan
+    epochs = max(SHARED_EPOCHS, math.ceil(SHARED_STEPS / plan.steps))
+    return replace(plan, settings=replace(plan.settings, epochs=epochs))
 
 
 def _labelled(warehouse: Store, cohort: str) -> list[dict[str, Any]]:
@@ -126,6 +158,8 @@ def _shown(
 
 def _epochs(settings: TrainSettings, steps: int) -> int:
     """As many epochs of these steps as a training needs at least."""
+    if settings.has_slices:
+        return max(SHARED_POOLED_EPOCHS, math.ceil(SHARED_POOLED_STEPS / steps))
     least_steps = LEAST_STEPS if settings.pool == 1 else LEAST_POOLED_STEPS
     return max(LEAST_EPOCHS, math.ceil(least_steps / steps))
 
@@ -198,6 +232,8 @@ def _workers(settings: TrainSettings) -> int:
 
 def check_settings(settings: TrainSettings) -> None:
     """Raise UsageError for settings that cannot work together, whatever the tables."""
+    if settings.dimensions == 2 and settings.slices:
+        raise UsageError("A 2D network sees slices alone", "leave out --slices, or use --dimensions 3")
     if settings.dimensions == 2 and settings.pool > 1:
         raise UsageError(f"Slices cannot be pooled by --pool {settings.pool}", "use --dimensions 3, or leave it out")
     _check_dimensions(settings)

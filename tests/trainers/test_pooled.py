@@ -1,17 +1,23 @@
 """A 3D network on the means of cubes of voxels: where its patches lie, what they hold, and what comes out in voxels."""
 
+import shutil
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from segpipe.core.augment import augment_shares, surroundings
-from segpipe.errors import ModelError
+from segpipe.errors import ModelError, UsageError
+from segpipe.models.bundle import Bundle
 from segpipe.settings import TrainSettings
+from segpipe.trainers import train
 from segpipe.trainers.contract import ScanPlan
-from segpipe.trainers.plan import fitted, make_plan
+from segpipe.trainers.plan import fitted, make_plan, slices_plan
 from segpipe.trainers.pooled import PooledFeed, any_origin, innermost, mean_of_cubes, pooled_index
+from segpipe.warehouse.runs import record_run
+from tests.trainers.test_contract import train_until
 
 SOLID = {"dimensions": 3, "depth": 2, "pool": 2, "batch_size": 2, "steps_per_epoch": None}
 
@@ -93,16 +99,13 @@ def test_examples_are_pooled_shared_out_and_repeatable(settings):
 
 def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp_path):
     """Trained for two steps; OpenVINO says what Keras says, of tiles of a patch."""
-    from segpipe.models.bundle import Bundle, load_keras
+    from segpipe.models.bundle import load_keras
     from segpipe.runtimes import openvino
     from segpipe.runtimes.export.convert import convert
-    from segpipe.trainers import train
-    from segpipe.warehouse.runs import record_run
 
     asked = replace(settings(**SOLID), steps_per_epoch=2, epochs=1)
     plan = make_plan(asked)
-    with record_run(None, "train", asked) as run:
-        bundle = train(asked, None, run)
+    bundle = trained(asked)
     assert bundle.crop == plan.crop
     assert bundle.multiple == 8
     assert (bundle.network["pool"], bundle.network["mirror"]) == (2, False)
@@ -111,6 +114,63 @@ def test_a_pooled_training_is_exported_and_segments_voxels(settings, tables, tmp
     network = load_keras(Bundle.load(bundle.url))
     image = np.random.default_rng(0).normal(size=(1, 8, 16, 16, 4)).astype(np.float32)
     assert network(image).shape == (1, 8, 16, 16, 3)
-    xml, weights = convert(network, bundle)
-    assert xml
-    assert weights
+    assert all(convert(network, replace(bundle, network={**bundle.network, "beside": None})))
+
+
+def test_a_network_of_slices_is_trained_beside_and_answers_together(settings, tables):
+    """It is the 2D network that is trained alone; it can be left out and taken back without another step."""
+    asked = replace(settings(**SOLID), steps_per_epoch=2, epochs=1)
+    both = trained(asked)
+    slices = both.slices()
+    assert (slices.network["dimensions"], slices.network["mirror"], len(slices.crop)) == (2, False, 2)
+    alone = trained(replace(settings(depth=2), model=f"{asked.model}-2d", mirror=False, batch_size=16, **FEW))
+    assert slices.weights_sha256 == alone.weights_sha256
+    assert trained(asked) == both, "the same command makes nothing anew"
+    written = checkpoints(both.url)
+
+    volumes = trained(replace(asked, slices=False))
+    assert not volumes.has_slices
+    assert volumes.weights_sha256 == both.weights_sha256
+    assert volumes.model_id != both.model_id
+    assert trained(asked) == volumes, "the same command keeps what stands"
+    assert trained(replace(asked, slices=True)).model_id == both.model_id
+    assert checkpoints(both.url) == written
+
+
+def test_a_killed_training_goes_on_with_the_network_that_it_had_come_to(settings):
+    asked = replace(settings(**SOLID), steps_per_epoch=2, epochs=2)
+    whole = trained(asked)
+    other = replace(asked, model=f"{asked.model}-other")
+    shutil.copytree(Path(asked.model, "checkpoints"), Path(other.model, "checkpoints"))
+    train_until(replace(slices_plan(other).settings, patch_size=None), epoch=1, step=1)
+    assert trained(other).model_id == whole.model_id
+
+
+def test_both_networks_together_are_shown_little_more_than_one(settings):
+    """As many steps of each as fit into the time that a small cohort has; --epochs says it for both."""
+    asked = settings(**SOLID)
+    plans = [make(replace(asked, epochs=None)) for make in (make_plan, slices_plan)]
+    assert [plan.epochs * plan.steps >= least for plan, least in zip(plans, (800, 600), strict=True)] == [True, True]
+    assert [(plan.epochs - 1) * plan.steps < least for plan, least in zip(plans, (800, 600), strict=True)] == [
+        True,
+        True,
+    ]
+    alone = make_plan(replace(asked, epochs=None, slices=False))
+    assert alone.epochs > plans[0].epochs
+    assert [make(replace(asked, epochs=3)).epochs for make in (make_plan, slices_plan)] == [3, 3]
+    assert slices_plan(replace(asked, trainer="orca", workers=3)).settings.batch_size == 18
+    with pytest.raises(UsageError, match="sees slices alone: leave out --slices"):
+        make_plan(settings(dimensions=2, slices=True))
+
+
+FEW = {"steps_per_epoch": 2, "epochs": 1}
+
+
+def trained(asked: TrainSettings) -> Bundle:
+    with record_run(None, "train", asked) as run:
+        return train(asked, None, run)
+
+
+def checkpoints(url: str) -> list[tuple[str, int]]:
+    """The checkpoints of all networks of a model, as they were written."""
+    return sorted((str(path), path.stat().st_mtime_ns) for path in Path(url).glob("**/checkpoints/*"))

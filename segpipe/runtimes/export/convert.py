@@ -7,13 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segpipe.models.bundle import Bundle, built
+from segpipe.models.bundle import SLICES, Bundle, built, load_keras
 from segpipe.runtimes.network import network_function
 from segpipe.runtimes.openvino import core
 
 
-def convert(model: Any, bundle: Bundle, with_probability: bool = False) -> tuple[bytes, bytes]:
-    """The IR of a Keras model, the bytes of its .xml and .bin; see `segpipe.runtimes.network`, but `image` is int16."""
+def convert(model: Any, bundle: Bundle, with_probability: bool = False) -> tuple[bytes, ...]:
+    """The IR of a Keras model, the bytes of its .xml and .bin; see `segpipe.runtimes.network`, but `image` is int16.
+
+    Of a 3D one that has a 2D one beside it, the contents of all that `segpipe.runtimes.openvino.on_ir` takes.
+    """
+    contents = _converted(model, bundle, with_probability)
+    if not bundle.has_slices:
+        return contents
+    slices = bundle.slices()
+    index = slices.content(SLICES)[f"{SLICES}/bundle.json"]
+    return (*contents, index, *_converted(load_keras(slices), slices, with_probability=True))
+
+
+def _converted(model: Any, bundle: Bundle, with_probability: bool) -> tuple[bytes, bytes]:
     import tensorflow as tf
 
     model = _in_float32(model, bundle)

@@ -21,6 +21,7 @@ from segpipe.core.regions import CONVENTIONS, LabelConvention, to_labels, to_reg
 from segpipe.core.runs import Runs, region_runs
 from segpipe.models.bundle import Bundle, load_keras
 from segpipe.runtimes.export.convert import convert
+from segpipe.runtimes.mixed import MixedPredictor
 from segpipe.runtimes.network import convention
 from segpipe.runtimes.openvino import on_ir
 from segpipe.runtimes.slicewise import SlicewisePredictor
@@ -54,7 +55,7 @@ class Decisions:
 
 def choose_decisions(
     bundle: Bundle,
-    contents: tuple[bytes, bytes],
+    contents: tuple[bytes, ...],
     precision: str,
     validation: Sequence[Sample],
     learnt: Sequence[Sample] = (),
@@ -199,11 +200,11 @@ def _tells(sample: Sample, mine: LabelConvention) -> LabelConvention | None:
 
 
 def prober(
-    contents: tuple[bytes, bytes], bundle: Bundle, threads: int, precision: str, batch_size: int
-) -> TiledPredictor | SlicewisePredictor:
+    contents: tuple[bytes, ...], bundle: Bundle, threads: int, precision: str, batch_size: int
+) -> TiledPredictor | SlicewisePredictor | MixedPredictor:
     """A predictor that gives probabilities, for a bundle whose IR is `contents`; a 2D one is converted again for it."""
     if bundle.network["dimensions"] != 3:
         contents = convert(load_keras(bundle), bundle, with_probability=True)
     found = on_ir(contents, bundle, threads, precision, batch_size)
-    assert isinstance(found, TiledPredictor | SlicewisePredictor)  # adopted networks are not exported
+    assert isinstance(found, TiledPredictor | SlicewisePredictor | MixedPredictor)  # adopted networks are not exported
     return found

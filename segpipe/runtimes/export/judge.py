@@ -39,7 +39,7 @@ class Trial:
     slices_per_second: float = 0.0
 
 
-def choose(bundle: Bundle, contents: tuple[bytes, bytes], samples: Sequence[Sample]) -> tuple[dict[str, Any], Trial]:
+def choose(bundle: Bundle, contents: tuple[bytes, ...], samples: Sequence[Sample]) -> tuple[dict[str, Any], Trial]:
     """What a bundle is to record as `inference`: bfloat16 where it is faster and agrees with Keras, else float32.
 
     `contents` is the IR. What it makes of the samples in that precision is given too. Raises ModelError if float32

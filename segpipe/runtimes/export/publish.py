@@ -13,11 +13,11 @@ from segpipe.runtimes.export.convert import convert
 from segpipe.runtimes.export.decisions import choose_decisions
 from segpipe.runtimes.export.quantise import quantise
 from segpipe.runtimes.looks import once
-from segpipe.runtimes.openvino import FILES, INT8_FILES, LOOK_FILES, sees_mirror_images
+from segpipe.runtimes.openvino import INT8_FILES, LOOK_FILES, ir_files, sees_mirror_images
 from segpipe.storage import filesystem as files
 from segpipe.storage import url_to_fs
 
-_IR = tuple[bytes, bytes]
+_IR = tuple[bytes, ...]
 
 
 def export(
@@ -54,7 +54,7 @@ def export(
     int8 = None
     if calibration is not None:
         int8, chosen["int8"] = _int8(bundle, contents, chosen["precision"], calibration, validation)
-    written = dict(zip(FILES, contents, strict=True)) | _look_files(bundle)
+    written = dict(zip(ir_files(bundle), contents, strict=True)) | _look_files(bundle)
     if int8 is not None:
         written |= zip(INT8_FILES, int8, strict=True)
         chosen |= {"precision": "int8"}
@@ -65,12 +65,13 @@ def export(
 
 def _int8(
     bundle: Bundle, contents: _IR, precision: str, calibration: Sequence[Sample], validation: Sequence[Sample]
-) -> tuple[_IR | None, dict[str, Any]]:
+) -> tuple[tuple[bytes, bytes] | None, dict[str, Any]]:
     """The INT8 model where it may be published, and what is told of it."""
     if bundle.network["dimensions"] == 3:
         return None, {"published": False, "reason": "3D networks are not quantised in this version"}
-    made = quantise(contents, bundle, calibration)
-    told = judge.judge_int8(bundle, contents, made, precision, validation)
+    xml, weights = contents
+    made = quantise((xml, weights), bundle, calibration)
+    told = judge.judge_int8(bundle, (xml, weights), made, precision, validation)
     return (made if told["published"] else None), told
 
 
