@@ -49,7 +49,7 @@ def train(
         raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "pass one, or use --trainer local")
     with run.stage("plan"):
         settings = _as_it_stands(settings)
-        planned = member_plans(make_plan(settings))
+        planned = member_plans(make_plan(_as_long_as_it_was(settings)))
         volumes = len(planned)
         if planned[0].settings.slices:
             planned += member_plans(slices_plan(settings))
@@ -96,15 +96,33 @@ def _as_it_stands(settings: "TrainSettings") -> "TrainSettings":
 
     Another version has another default: a command that is given again must not make another model of a finished one.
     """
-    from segpipe.models.bundle import Bundle
-
-    try:
-        standing = Bundle.load(settings.model).network
-    except SegpipeError:
-        return settings  # none yet, or one that is refused or made again below
+    standing = _standing(settings.model).get("network")
+    if standing is None:
+        return settings
     mirror = standing.get("mirror") if settings.mirror is None else settings.mirror
     slices = bool(standing.get("beside")) if settings.slices is None else settings.slices
     return replace(settings, mirror=mirror, quality=settings.quality or standing.get("quality"), slices=slices)
+
+
+def _as_long_as_it_was(settings: "TrainSettings") -> "TrainSettings":
+    """The settings, and where nobody says how long to train, as long as the 3D model that stands already was trained.
+
+    Without a 2D network beside it the default is longer, but a finished one takes that up or leaves it as it is.
+    """
+    standing = _standing(settings.model)
+    if settings.epochs is not None or standing.get("network", {}).get("pool", 1) == 1:
+        return settings
+    return replace(settings, epochs=standing["training"].get("epochs"))
+
+
+def _standing(url: str) -> dict[str, Any]:
+    """What the model that stands in a directory says of itself, nothing if there is none, or one that is refused."""
+    from segpipe.models.bundle import Bundle
+
+    try:
+        return vars(Bundle.load(url))
+    except SegpipeError:
+        return {}
 
 
 def resumed(plan: "TrainPlan") -> "TrainPlan":
