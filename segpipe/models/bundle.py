@@ -34,8 +34,8 @@ class Bundle:
 
     A slice fits when its scan has these `modalities`, in any order, and this `orientation` of (slice, row, column). It
     is normalised per scan and modality over the brain's voxels, cut to a window of `crop` (rows, columns) around the
-    middle of the brain's box (larger where the brain is, in steps of `multiple`), and padded with the background where
-    the window leaves the image.
+    middle of the brain's box (larger where the brain is, in steps of `multiple`, and smaller for slices that show
+    little of it), and padded with the background where the window leaves the image.
     """
 
     url: str = field(compare=False)

@@ -10,14 +10,14 @@ is gained by a second look at many slices than by four at few.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
 from segpipe.core.regions import LabelConvention, to_labels, to_regions
-from segpipe.runtimes.slicewise import Collected, Constants, Outputs, SlicewisePredictor, finite
+from segpipe.runtimes.slicewise import Collected, Outputs, Request, SlicewisePredictor
 
 SHARE = 0.45
 """Share of the slices with brain seen twice: 1.45 times the cost of one look, and some for what must be kept."""
@@ -64,42 +64,40 @@ class DoubtfulPredictor(SlicewisePredictor):
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`."""
-        rows, columns, constants = self.prepared(scan)
-        collected = Collected(scan.shape, rows, columns, len(self.regions))
-        seen: dict[int, np.ndarray] = {}
+        collected = Collected(scan.shape, len(self.regions))
+        seen: dict[int, Request] = {}
         said: dict[int, np.ndarray] = {}
         doubt: dict[int, int] = {}
-        for indices, image in self.requests(batches, scan.brain_box[:2], rows, columns):
-            seen |= dict(zip(indices, finite(image, constants.mean), strict=True))
-            self.network.start(image, constants, self._first(indices, collected.sink(indices), said, doubt))
+        for request in self.requests(scan, batches):
+            seen |= dict(zip(request.indices, request.apart(), strict=True))
+            self.network.start(request.image, request.constants, self._first(request, collected, said, doubt))
         self.network.wait()
         order = np.array(sorted(doubt), np.int64)
         again = order[chosen(np.array([doubt[index] for index in order], np.int64), self.share)].tolist()
         for index in set(seen) - set(again):
             del seen[index], said[index]
         sums = {index: said[index].astype(np.float32) for index in again}
-        self._look_again(seen, sums, constants)
-        inside = slice(*constants.bounds[:2]), slice(*constants.bounds[2:])
+        self._look_again(seen, sums)
         for index, total in sums.items():
-            collected.sink([index])(self._decided(total[None] / (1 + len(self.mirrors)), inside))
+            mean = total[None] / (1 + len(self.mirrors))
+            collected.sink(seen[index])(self._decided(mean, seen[index].windows[0].there))
         return collected.result(self.regions)
 
     def _first(
-        self, indices: list[int], keep: Callable[[Outputs], None], said: dict[int, np.ndarray], doubt: dict[int, int]
+        self, request: Request, collected: Collected, said: dict[int, np.ndarray], doubt: dict[int, int]
     ) -> Callable[[Outputs], None]:
+        keep = collected.sink(request)
+
         def done(outputs: Outputs) -> None:
             assert outputs.probability is not None  # such a network tells it
             keep(outputs)
-            for place, (index, number) in enumerate(
-                zip(indices, in_doubt(outputs.probability, self.threshold).tolist(), strict=True)
-            ):
-                doubt[index] = number
-                said[index] = outputs.probability[place].astype(np.float16)
+            doubt.update(zip(request.indices, in_doubt(outputs.probability, self.threshold).tolist(), strict=True))
+            said.update(zip(request.indices, outputs.probability.astype(np.float16), strict=True))
 
         return done
 
-    def _look_again(self, seen: dict[int, np.ndarray], sums: dict[int, np.ndarray], constants: Constants) -> None:
-        """Add what the network says of the mirror images of `seen` (C, h, w) to `sums` (h, w, R), in a fixed order."""
+    def _look_again(self, seen: dict[int, Request], sums: dict[int, np.ndarray]) -> None:
+        """Add what the network says of the mirror images of slices `seen` to `sums` (h, w, R), in a fixed order."""
         answers: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
 
         def sink(indices: list[int], axes: tuple[int, ...]) -> Callable[[Outputs], None]:
@@ -110,18 +108,25 @@ class DoubtfulPredictor(SlicewisePredictor):
 
             return done
 
-        indices = sorted(seen)
-        groups = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
-        for group in groups:
-            parts = [group] if len(group) == self.batch_size else [[index] for index in group]
-            for part in parts:  # two batch sizes are all that is ever compiled
-                image = np.stack([seen[index] for index in part])
-                for axes in self.mirrors:
-                    self.network.start(np.ascontiguousarray(np.flip(image, axes)), constants, sink(part, axes))
+        for part in self._parts(seen):
+            image = np.concatenate([seen[index].image for index in part])
+            for axes in self.mirrors:
+                turned = np.ascontiguousarray(np.flip(image, axes))
+                self.network.start(turned, seen[part[0]].constants, sink(part, axes))
         self.network.wait()
-        for index in indices:
+        for index in sorted(seen):
             for axes in self.mirrors:
                 sums[index] += answers[index, axes]
+
+    def _parts(self, seen: dict[int, Request]) -> Iterator[list[int]]:
+        """Indices of slices whose windows are of one size, as many as a request takes, then what is left one by one."""
+        of_size: dict[tuple[int, ...], list[int]] = {}
+        for index in sorted(seen):
+            of_size.setdefault(seen[index].image.shape, []).append(index)
+        for indices in of_size.values():
+            full = len(indices) - len(indices) % self.batch_size
+            yield from (indices[start : start + self.batch_size] for start in range(0, full, self.batch_size))
+            yield from ([index] for index in indices[full:])
 
     def _decided(self, probability: np.ndarray, inside: tuple[slice, slice]) -> Outputs:
         """What the network itself says about slices, from the mean of its looks (N, h, w, R)."""

@@ -1,6 +1,8 @@
-"""Slices through a 2D network: the window around the brain, batches, and the results put together again."""
+"""Slices through a 2D network: windows around the brain, batches, and the results put together again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +10,7 @@ import numpy as np
 
 from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
 from segpipe.errors import BadInput, Reason
+from segpipe.runtimes.windows import Window, Windows
 
 _SMALL_INTEGERS = ("int16", "int8", "uint8")
 
@@ -52,31 +55,39 @@ class Network(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Span:
-    """One axis of the network's window: `length` pixels, of which `there` show the slice's pixels `here`."""
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Slices on their way through the network: `image` (N, C, h, w) is what the `windows` show of those `indices`.
 
-    length: int
-    there: slice
-    here: slice
-
-
-def window(first: int, last: int, limit: int, crop: int, multiple: int) -> Span:
-    """The span around a brain's [first, last) on an axis of `limit` pixels.
-
-    >>> window(70, 170, 240, 96, 16)
-    Span(length=112, there=slice(0, 112, None), here=slice(64, 176, None))
-    >>> window(0, 50, 80, 96, 16)
-    Span(length=96, there=slice(8, 88, None), here=slice(0, 80, None))
-
-    It is as long as training's `crop`, or longer where the brain is, in steps of `multiple`; it stays within the slice
-    where the slice is large enough.
+    While it is being filled there are fewer of them than N.
     """
-    length = max(crop, -(-(last - first) // multiple) * multiple)
-    start = (first + last - length) // 2
-    start = min(max(start, 0), limit - length) if length <= limit else (limit - length) // 2
-    here = slice(max(start, 0), min(start + length, limit))
-    return Span(length, slice(here.start - start, here.stop - start), here)
+
+    indices: list[int]
+    windows: list[Window]
+    image: np.ndarray
+    constants: Constants
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more can be added."""
+        return len(self.indices) == len(self.image)
+
+    def add(self, index: int, seen: Window, planes: Sequence[np.ndarray]) -> None:
+        """Take what a window shows of a slice, `planes` of (H, W)."""
+        for target, plane in zip(self.image[len(self.indices)], planes, strict=True):
+            target[seen.there] = plane[seen.here]
+        self.indices.append(index)
+        self.windows.append(seen)
+
+    def apart(self) -> Iterator[Request]:
+        """Each slice on its own."""
+        for place, (index, seen) in enumerate(zip(self.indices, self.windows, strict=True)):
+            yield Request([index], [seen], self.image[place : place + 1], self.constants)
+
+    def put(self, answers: np.ndarray, target: np.ndarray) -> None:
+        """Write what was answered of the windows, (N, h, w, ...), to their places in (slices, H, W, ...)."""
+        for answer, index, seen in zip(answers, self.indices, self.windows, strict=True):
+            target[index][seen.here] = answer[seen.there]
 
 
 def request_dtype(channels: Sequence[np.ndarray]) -> np.dtype:
@@ -96,10 +107,9 @@ class SlicewisePredictor:
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`. Slices outside the brain box are labelled 0 without asking the network."""
-        rows, columns, constants = self.prepared(scan)
-        collected = Collected(scan.shape, rows, columns, len(self.regions))
-        for indices, image in self.requests(batches, scan.brain_box[:2], rows, columns):
-            self.network.start(finite(image, constants.mean), constants, collected.sink(indices))
+        collected = Collected(scan.shape, len(self.regions))
+        for request in self.requests(scan, batches):
+            self.network.start(request.image, request.constants, collected.sink(request))
         self.network.wait()
         return collected.result(self.regions)
 
@@ -108,56 +118,50 @@ class SlicewisePredictor:
 
         For a network that tells it.
         """
-        rows, columns, constants = self.prepared(scan)
-        slices = slice(scan.brain_box[0], scan.brain_box[1])
-        box = slices, rows.here, columns.here
-        said = np.zeros((*(side.stop - side.start for side in box), len(self.regions)), np.float32)
+        said = np.zeros((*scan.shape, len(self.regions)), np.float32)
 
-        def sink(indices: list[int]) -> Callable[[Outputs], None]:
+        def sink(request: Request) -> Callable[[Outputs], None]:
             def done(outputs: Outputs) -> None:
                 assert outputs.probability is not None  # such a network tells it
-                places = [index - slices.start for index in indices]
-                said[places] = outputs.probability[:, rows.there, columns.there]
+                request.put(outputs.probability, said)
 
             return done
 
-        for indices, image in self.requests(batches, scan.brain_box[:2], rows, columns):
-            self.network.start(finite(image, constants.mean), constants, sink(indices))
+        for request in self.requests(scan, batches):
+            self.network.start(request.image, request.constants, sink(request))
         self.network.wait()
-        return box, said
+        box = slice(*scan.brain_box[:2]), *self.windows(scan).whole.here
+        return box, said[box]
 
-    def prepared(self, scan: ScanInput) -> tuple[Span, Span, Constants]:
-        """The window of a scan, along rows and columns, and what its requests share."""
-        box = scan.brain_box
-        rows, columns = (
-            window(box[2 * axis], box[2 * axis + 1], scan.shape[axis], self.crop[axis - 1], self.multiple)
-            for axis in (1, 2)
-        )
+    def windows(self, scan: ScanInput) -> Windows:
+        """What the network sees of a scan's slices."""
+        return Windows.around(scan.brain_box[2:], scan.shape[1:], self.crop, self.multiple)
+
+    def requests(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Iterator[Request]:
+        """Full batches of each size of window, then what is left one by one: two batch sizes are all that is compiled.
+
+        Stored zeros are beyond the slice, as in training.
+        """
+        windows = self.windows(scan)
         mean, inverse_std = scan.stored_statistics()
-        bounds = np.array([rows.there.start, rows.there.stop, columns.there.start, columns.there.stop], np.int32)
-        return rows, columns, Constants(mean, inverse_std, bounds)
-
-    def requests(
-        self, batches: Iterable[SliceBatch], slices: Sequence[int], rows: Span, columns: Span
-    ) -> Iterable[tuple[list[int], np.ndarray]]:
-        """Full batches, then what is left one by one: two batch sizes are all that is ever compiled."""
-        indices: list[int] = []
-        image: np.ndarray | None = None
+        filling: dict[tuple[int, int], Request] = {}
         for batch_indices, channels in batches:
             for place, index in enumerate(batch_indices):
-                if not slices[0] <= index < slices[1]:
+                if not scan.brain_box[0] <= index < scan.brain_box[1]:
                     continue
-                if image is None:
-                    shape = (self.batch_size, len(channels), rows.length, columns.length)
-                    image = np.zeros(shape, request_dtype(channels))  # stored zeros beyond the slice, as in training
-                for plane, channel in zip(image[len(indices)], channels, strict=True):
-                    plane[rows.there, columns.there] = channel[place, rows.here, columns.here]
-                indices.append(int(index))
-                if len(indices) == self.batch_size:
-                    yield indices, image
-                    indices, image = [], None
-        for place, index in enumerate(indices):
-            yield [index], image[place : place + 1]  # type: ignore[index]
+                planes = [channel[place] for channel in channels]
+                seen = windows.of(planes)
+                if seen.size not in filling:
+                    image = np.zeros((self.batch_size, len(planes), *seen.size), request_dtype(channels))
+                    filling[seen.size] = Request([], [], image, Constants(mean, inverse_std, seen.bounds))
+                request = filling[seen.size]
+                request.add(int(index), seen, planes)
+                if request.is_full:
+                    finite(request.image, mean)
+                    yield filling.pop(seen.size)
+        for request in filling.values():
+            finite(request.image, mean)
+            yield from request.apart()
 
 
 def finite(image: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -181,19 +185,16 @@ def refuse_not_finite(answer: np.ndarray) -> None:
 class Collected:
     """Results by slice, so that the order in which requests end changes nothing."""
 
-    def __init__(self, shape: tuple[int, int, int], rows: Span, columns: Span, regions: int):
-        self._rows, self._columns = rows, columns
+    def __init__(self, shape: tuple[int, int, int], regions: int):
         self._labels = np.zeros(shape, np.uint8)
         self._numbers = np.zeros((3, shape[0], regions), np.float64)
 
-    def sink(self, indices: list[int]) -> Callable[[Outputs], None]:
-        """What takes the outputs of these slices."""
+    def sink(self, request: Request) -> Callable[[Outputs], None]:
+        """What takes the outputs of a request."""
 
         def done(outputs: Outputs) -> None:
-            self._labels[indices, self._rows.here, self._columns.here] = outputs.labels[
-                :, self._rows.there, self._columns.there
-            ]
-            self._numbers[:, indices] = outputs.pixels, outputs.probability_sum, outputs.probability_max
+            request.put(outputs.labels, self._labels)
+            self._numbers[:, request.indices] = outputs.pixels, outputs.probability_sum, outputs.probability_max
 
         return done
 

@@ -22,7 +22,7 @@ from segpipe.runtimes.export import export
 from segpipe.runtimes.export.convert import convert
 from segpipe.runtimes.export.decisions import prober
 from segpipe.runtimes.openvino import on_ir
-from segpipe.runtimes.slicewise import window
+from segpipe.runtimes.windows import Windows
 from tests.runtimes.models import scan_input, tiny_bundle
 
 Make = Callable[..., Bundle]
@@ -53,16 +53,17 @@ def predict(bundle: Bundle, scan: Scan, runtime: str, batch_size: int = 4, group
 
 
 def by_hand(bundle: Bundle, channels: list[np.ndarray], scan: ScanInput) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (S, H, W) and probabilities (S, H, W, R) from `Model.predict` on whole normalised windows."""
-    scaled = np.stack(channels, axis=-1) * np.array(scan.slope) + np.array(scan.inter)
-    box, crop = scan.brain_box, bundle.crop
-    rows, columns = (window(*box[2 * a : 2 * a + 2], scan.shape[a], crop[a - 1], bundle.multiple) for a in (1, 2))
-    seen = np.zeros((len(scaled), rows.length, columns.length, len(channels))) + np.array(scan.inter)
-    seen[:, rows.there, columns.there] = scaled[:, rows.here, columns.here]
-    answer = load_keras(bundle).predict(normalise(seen, np.array(scan.mean), np.array(scan.std)), verbose=0)
-    probability = np.zeros((*scan.shape, answer.shape[-1]), np.float32)
-    probability[:, rows.here, columns.here] = answer[:, rows.there, columns.there]
-    probability[: box[0]] = probability[box[1] :] = 0
+    """Labels (S, H, W) and probabilities (S, H, W, R) from `Model.predict` on the normalised window of each slice."""
+    box, model = scan.brain_box, load_keras(bundle)
+    windows = Windows.around(box[2:], scan.shape[1:], bundle.crop, bundle.multiple)
+    probability = np.zeros((*scan.shape, len(bundle.regions)), np.float32)
+    for index in range(box[0], box[1]):
+        planes = [channel[index] for channel in channels]
+        seen = windows.of(planes)
+        image = np.zeros((*seen.size, len(channels))) + np.array(scan.inter)
+        image[seen.there] = (np.stack(planes, axis=-1) * np.array(scan.slope) + np.array(scan.inter))[seen.here]
+        answer = model.predict(normalise(image, np.array(scan.mean), np.array(scan.std))[None], verbose=0)[0]
+        probability[index][seen.here] = answer[seen.there]
     return to_labels(probability > 0.5, CONVENTIONS[bundle.label_convention]), probability
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from segpipe.core.intensity import normalise
 from segpipe.core.prediction import ScanInput
-from segpipe.runtimes.slicewise import finite, request_dtype, window
+from segpipe.runtimes.slicewise import finite, request_dtype
+from segpipe.runtimes.windows import Windows, span
 from segpipe.trainers.contract import ScanPlan
 from segpipe.trainers.feed import crop
 
@@ -17,20 +18,20 @@ from segpipe.trainers.feed import crop
 def test_the_window_is_that_of_training(first: int, last: int, limit: int, size: int) -> None:
     slices = np.arange(1, limit * limit + 1).reshape(1, limit, limit)
     plan = ScanPlan("s", "s", "train", (1, limit, limit), (0, 1, first, last, first, last), np.zeros(1), np.ones(1))
-    span = window(first, last, limit, size, multiple=8)
+    axis = span(first, last, limit, size, multiple=8)
     seen = np.zeros((1, size, size), slices.dtype)
-    seen[:, span.there, span.there] = slices[:, span.here, span.here]
+    seen[:, axis.there, axis.there] = slices[:, axis.here, axis.here]
     np.testing.assert_array_equal(seen, crop(slices, plan, (size, size)))
 
 
 @pytest.mark.parametrize("first", range(0, 40, 7))
 @pytest.mark.parametrize("last", range(40, 64, 5))
 def test_the_window_holds_the_brain(first: int, last: int) -> None:
-    span = window(first, last, limit=64, crop=16, multiple=8)
-    assert span.length % 8 == 0
-    assert span.here.start <= first
-    assert span.here.stop >= last
-    assert span.there.stop - span.there.start == span.here.stop - span.here.start
+    axis = span(first, last, limit=64, least=16, multiple=8)
+    assert axis.length % 8 == 0
+    assert axis.here.start <= first
+    assert axis.here.stop >= last
+    assert axis.there.stop - axis.there.start == axis.here.stop - axis.here.start
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,31 @@ def test_stored_statistics_normalise_as_core_does(std: float, slope: float, inte
 def test_what_is_not_finite_becomes_the_mean() -> None:
     image = np.array([np.nan, np.inf, -np.inf, 2.0], np.float32).reshape(1, 1, 2, 2)
     assert finite(image, np.array([5.0], np.float32)).ravel().tolist() == [5, 5, 5, 2]
+
+
+def test_a_slice_gets_the_smallest_window_that_shows_it() -> None:
+    windows = Windows.around((10, 58, 4, 64), limits=(70, 70), crop=(48, 48), multiple=8)
+    assert windows.whole.size == (48, 64)
+    expected = {(0, 30): (32, 48), (0, 38): (40, 56), (0, 44): (48, 64)}
+    for (first, last), size in expected.items():
+        plane = np.zeros((70, 70), np.int16)
+        plane[10 + first : 10 + last, 20] = 1
+        plane[30, 20:50] = -1
+        seen = windows.of([np.zeros_like(plane), plane])
+        assert seen.size == size
+        assert np.count_nonzero(plane[seen.here]) == np.count_nonzero(plane)
+    assert windows.of([np.zeros((70, 70))]) == windows.whole
+    plane = np.zeros((70, 70))
+    plane[0], plane[30, 30] = 1, 1  # beyond the brain of the scan
+    assert windows.of([plane]).size == (32, 48)
+
+
+def test_windows_of_a_size_have_the_slice_at_one_place() -> None:
+    """Requests share their bounds; here windows are larger than the slices."""
+    windows = Windows.around((0, 20, 0, 20), limits=(20, 20), crop=(48, 48), multiple=8)
+    places = set()
+    for row in range(18):
+        plane = np.zeros((20, 20))
+        plane[row : row + 2, 3] = 1
+        places.add((windows.of([plane]).size, tuple(windows.of([plane]).bounds.tolist())))
+    assert places == {((32, 32), (6, 26, 6, 26))}
