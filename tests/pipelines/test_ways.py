@@ -10,6 +10,7 @@ import pytest
 
 from segpipe.core.splits import SplitRule
 from segpipe.pipelines import masks, ways
+from segpipe.pipelines.attempts import Watch
 from segpipe.pipelines.ingest_task import IngestJob
 from segpipe.pipelines.segment_job import ArchivedJob
 from segpipe.readers.archive import ScanSource, SourceFile
@@ -51,7 +52,8 @@ def test_a_scan_is_not_prepared_again_for_its_masks(tmp_path: Path) -> None:
         place = predicted_places(warehouse, "c", MODEL)["c:p:1"]
         source = ScanSource("p", "1", (SourceFile("flair", "p_flair.nii.gz", 1, ""),), "brats")
         scan = masks.MaskScan(place, source)
-        (outcome,) = masks.write_group([scan], job, {"nifti": str(tmp_path / "out")})
+        with Watch(warehouse, fence.run_id) as watch:
+            (outcome,) = masks.write_group([scan], job, {"nifti": str(tmp_path / "out")}, watch)
         assert (outcome.problems, outcome.written) == ((), 1)
         (path,) = (tmp_path / "out").rglob("*_flair.nii.gz")
         np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), labels.transpose(2, 1, 0))
