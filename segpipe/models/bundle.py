@@ -25,6 +25,8 @@ TRAINED, ADOPTED = "trained", "adopted"
 _INDEX = "bundle.json"
 SLICES = "slices"
 """The folder, in a model directory, of the bundle of the 2D network that answers together with the 3D one."""
+SLICES_TRAINED = f"{SLICES}/{_INDEX}", f"{SLICES}/{WEIGHTS}"
+"""The index and the weights of that network, among the files of the 3D one."""
 _BLOCK = 1 << 20
 
 
@@ -142,16 +144,10 @@ class Bundle:
             )
         return found
 
-    @property
-    def files_of_slices(self) -> tuple[str, str]:
-        """The index and the weights of that network, among the files of this one."""
-        weights = EARLIER if f"{SLICES}/{EARLIER}" in self.files else WEIGHTS
-        return f"{SLICES}/{_INDEX}", f"{SLICES}/{weights}"
-
-    def content(self, folder: str) -> dict[str, bytes]:
-        """Its index and its weights, as files of a model that has it in a folder."""
-        fs, own = _open_folder(self.url)
-        return {f"{folder}/{name}": fs.cat_file(f"{own}/{name}") for name in (_INDEX, self.weights_file)}
+    def beside(self) -> dict[str, bytes]:
+        """Its index and its weights, as files (`SLICES_TRAINED`) of the model in whose folder it is."""
+        fs, folder = _open_folder(self.url)
+        return {name: fs.cat_file(f"{folder}{name.removeprefix(SLICES)}") for name in SLICES_TRAINED}
 
     @property
     def weights_file(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from segpipe.core.prediction import Predictor
 from segpipe.errors import UsageError
-from segpipe.models.bundle import Bundle, with_weights
+from segpipe.models.bundle import SLICES_TRAINED, Bundle, with_weights
 from segpipe.runtimes.network import network_function, on_network, together
 from segpipe.runtimes.slicewise import Constants, Outputs
 
@@ -31,7 +31,7 @@ def files(bundle: Bundle, precision: str, looks: str = "all") -> tuple[tuple[str
             f"The Keras runtime looks at every slice equally often, so --looks {looks} does not apply",
             "give --runtime openvino",
         )
-    slices = bundle.files_of_slices if bundle.has_slices else ()
+    slices = SLICES_TRAINED if bundle.has_slices else ()
     return (bundle.weights_file, *slices), "copy it again from where it was trained"
 
 
@@ -43,7 +43,7 @@ def predictor(packed: PackedPredictor, threads: int) -> Predictor:
     kind = KerasTiles if bundle.network["dimensions"] == 3 else KerasNetwork
     found = on_network(kind(network_function(model, bundle)), bundle, packed.spec.batch_size)
     if bundle.has_slices:
-        index, weights = (packed.files[name] for name in bundle.files_of_slices)
+        index, weights = (packed.files[name] for name in SLICES_TRAINED)
         slices = bundle.slices(index)
         network = KerasNetwork(network_function(with_weights(slices, weights), slices, with_probability=True))
         return together(found, on_network(network, slices, packed.spec.batch_size))

@@ -12,7 +12,7 @@ import numpy as np
 
 from segpipe.core.prediction import Predictor
 from segpipe.errors import ModelError
-from segpipe.models.bundle import ADOPTED, SLICES, Bundle
+from segpipe.models.bundle import ADOPTED, SLICES, SLICES_TRAINED, Bundle
 from segpipe.runtimes.graph import OUTPUTS, PROBABILITY
 from segpipe.runtimes.looks import doubtful
 from segpipe.runtimes.network import convention, on_network, together
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from segpipe.runtimes.contract import PackedPredictor
 
 FILES = ("openvino/model.xml", "openvino/model.bin")
-SLICES_FILES = tuple(f"{SLICES}/{name}" for name in ("bundle.json", *FILES))
+SLICES_FILES = (SLICES_TRAINED[0], *(f"{SLICES}/{name}" for name in FILES))
 """The same of the 2D network that answers together with a 3D one, which tells its probabilities, and its index."""
 
 INT8_FILES = ("openvino-int8/model.xml", "openvino-int8/model.bin")

@@ -48,8 +48,9 @@ def train(
     if on_spark and spark is None:
         raise UsageError(f"Trainer {settings.trainer} needs a Spark session", "pass one, or use --trainer local")
     with run.stage("plan"):
-        settings = _as_it_stands(settings)
-        planned = member_plans(make_plan(_as_long_as_it_was(settings)))
+        standing = _standing(settings.model)
+        settings = _as_it_stands(settings, standing)
+        planned = member_plans(make_plan(_as_long_as_it_was(settings, standing)))
         volumes = len(planned)
         if planned[0].settings.slices:
             planned += member_plans(slices_plan(settings))
@@ -91,38 +92,37 @@ def member_plans(plan: "TrainPlan") -> list["TrainPlan"]:
     return [plan, *(replace(plan, settings=one) for one in further)]
 
 
-def _as_it_stands(settings: "TrainSettings") -> "TrainSettings":
+def _as_it_stands(settings: "TrainSettings", standing: "Bundle | None") -> "TrainSettings":
     """The settings, and where nobody says how the network looks, and of how many, as the model that stands already.
 
     Another version has another default: a command that is given again must not make another model of a finished one.
     """
-    standing = _standing(settings.model).get("network")
     if standing is None:
         return settings
-    mirror = standing.get("mirror") if settings.mirror is None else settings.mirror
-    slices = bool(standing.get("beside")) if settings.slices is None else settings.slices
-    return replace(settings, mirror=mirror, quality=settings.quality or standing.get("quality"), slices=slices)
+    network = standing.network
+    mirror = network.get("mirror") if settings.mirror is None else settings.mirror
+    slices = standing.has_slices if settings.slices is None else settings.slices
+    return replace(settings, mirror=mirror, quality=settings.quality or network.get("quality"), slices=slices)
 
 
-def _as_long_as_it_was(settings: "TrainSettings") -> "TrainSettings":
+def _as_long_as_it_was(settings: "TrainSettings", standing: "Bundle | None") -> "TrainSettings":
     """The settings, and where nobody says how long to train, as long as the 3D model that stands already was trained.
 
     Without a 2D network beside it the default is longer, but a finished one takes that up or leaves it as it is.
     """
-    standing = _standing(settings.model)
-    if settings.epochs is not None or standing.get("network", {}).get("pool", 1) == 1:
+    if settings.epochs is not None or standing is None or standing.network.get("pool", 1) == 1:
         return settings
-    return replace(settings, epochs=standing["training"].get("epochs"))
+    return replace(settings, epochs=standing.training.get("epochs"))
 
 
-def _standing(url: str) -> dict[str, Any]:
-    """What the model that stands in a directory says of itself, nothing if there is none, or one that is refused."""
+def _standing(url: str) -> "Bundle | None":
+    """The model that stands in a directory, if there is one that is not refused."""
     from segpipe.models.bundle import Bundle
 
     try:
-        return vars(Bundle.load(url))
+        return Bundle.load(url)
     except SegpipeError:
-        return {}
+        return None
 
 
 def resumed(plan: "TrainPlan") -> "TrainPlan":

@@ -22,7 +22,7 @@ def keep(plans: Sequence["TrainPlan"], slices: "Bundle | None" = None) -> "Bundl
 
     `slices` is that of the 2D network that answers together with it.
     """
-    from segpipe.models.bundle import SLICES, Bundle, save_bundle, weights_sha256
+    from segpipe.models.bundle import Bundle, save_bundle, weights_sha256
     from segpipe.storage.model_directory import HISTORY, history_bytes
     from segpipe.trainers.network import trained_network
     from segpipe.warehouse.runs import versions
@@ -61,7 +61,7 @@ def keep(plans: Sequence["TrainPlan"], slices: "Bundle | None" = None) -> "Bundl
     except ModelError:
         pass  # none yet, or one that a kill left half-written
     files = {HISTORY: history_bytes(newest[0].meta["history"])}
-    return save_bundle(bundle, model, files | (slices.content(SLICES) if slices else {}))
+    return save_bundle(bundle, model, files | (slices.beside() if slices else {}))
 
 
 def _network(settings: TrainSettings) -> dict[str, Any]:

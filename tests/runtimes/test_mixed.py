@@ -28,7 +28,7 @@ def mixed(url: str) -> Bundle:
     slices = tiny_bundle(f"{url}/{SLICES}", **LEARNT)
     volumes = tiny_bundle(url, dimensions=3, crop=(8, 32, 32), bias=-0.5, normalisation="instance")
     network = {**volumes.network, "beside": slices.trained_as}
-    return save_bundle(replace(volumes, network=network), load_keras(volumes), slices.content(SLICES))
+    return save_bundle(replace(volumes, network=network), load_keras(volumes), slices.beside())
 
 
 @pytest.fixture(scope="module")

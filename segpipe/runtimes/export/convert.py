@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segpipe.models.bundle import SLICES, Bundle, built, load_keras
+from segpipe.models.bundle import SLICES_TRAINED, Bundle, built, load_keras
 from segpipe.runtimes.network import network_function
 from segpipe.runtimes.openvino import core
 
@@ -21,7 +21,7 @@ def convert(model: Any, bundle: Bundle, with_probability: bool = False) -> tuple
     if not bundle.has_slices:
         return contents
     slices = bundle.slices()
-    index = slices.content(SLICES)[f"{SLICES}/bundle.json"]
+    index = slices.beside()[SLICES_TRAINED[0]]
     return (*contents, index, *_converted(load_keras(slices), slices, with_probability=True))
 
 
