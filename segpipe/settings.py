@@ -254,9 +254,10 @@ class NetworkSettings:
     )
 
     slices: bool | None = option(
-        "a 2D network is trained after the 3D one and sees each slice, and the mean of both decides, because they err"
-        " differently; only for --dimensions 3; if not given, a model that exists stays as it is, and a new one has it"
-        " on with --pool; it can be changed after the training, which then trains only the network that is missing"
+        "a 2D network is trained after the 3D one and sees slices in full detail, and the mean of both decides, because"
+        " they err differently; only for --dimensions 3; if not given, a model that exists stays as it is, and a new"
+        " one has it on with --pool; it can be changed after the training, which then trains only the network that is"
+        " missing"
     )
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segpipe.core.prediction import ScanInput
+from segpipe.core.prediction import ScanInput, SliceBatch
 from segpipe.core.regions import to_labels
 from segpipe.errors import BadInput, ModelError
 from segpipe.models.bundle import SLICES, Bundle, load_keras, save_bundle
@@ -16,6 +17,8 @@ from segpipe.runtimes.contract import CleanedPredictor, PredictorSpec
 from segpipe.runtimes.export import export
 from segpipe.runtimes.mixed import MixedPredictor
 from segpipe.runtimes.network import convention
+from segpipe.runtimes.slicewise import SlicewisePredictor
+from segpipe.runtimes.tiled import TiledPredictor
 from tests.runtimes.models import tiny_bundle
 from tests.runtimes.test_contract import batches
 
@@ -61,6 +64,47 @@ def test_the_mean_of_both_decides(bundle: Bundle, scan: Scan) -> None:
     assert 0 < (expected > 0).mean() < 1
 
 
+@dataclass(frozen=True)
+class Narrow:
+    """A 3D network whose answer is taken away in all slices but some."""
+
+    volumes: TiledPredictor
+    finds: slice
+
+    def probability(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> tuple[tuple[slice, ...], np.ndarray]:
+        box, said = self.volumes.probability(scan, batches)
+        kept = np.zeros_like(said)
+        kept[self.finds] = said[self.finds]
+        return box, kept
+
+
+@dataclass
+class Watched:
+    """A 2D network, and how many slices it has been asked about."""
+
+    slices: SlicewisePredictor
+    asked: int = 0
+
+    def probability(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> tuple[tuple[slice, ...], np.ndarray]:
+        box, said = self.slices.probability(scan, batches)
+        self.asked += len(said)
+        return box, said
+
+
+@pytest.mark.parametrize("finds", [slice(2, 5), slice(0, 0)])
+def test_slices_beyond_what_the_3d_network_finds_are_not_looked_at(bundle: Bundle, scan: Scan, finds: slice) -> None:
+    channels, about = scan
+    both = opened(bundle)
+    narrow, watched = Narrow(both.volumes, finds), Watched(both.slices)
+    _, said = replace(both, volumes=narrow, slices=watched).probability(about, batches(channels, 3))
+    assert watched.asked == finds.stop - finds.start < about.brain_box[1] - about.brain_box[0]
+    _, whole = both.probability(about, batches(channels, 3))
+    np.testing.assert_allclose(said[finds], whole[finds], atol=1e-6)
+    rest = np.delete(said, np.arange(len(said))[finds], axis=0)
+    assert rest.shape[0]
+    assert not rest.any()
+
+
 def test_keras_says_the_same(bundle: Bundle, scan: Scan) -> None:
     channels, about = scan
     ours, keras = (opened(bundle, runtime).segment(about, batches(channels, 3)) for runtime in ("openvino", "keras"))
@@ -86,9 +130,8 @@ def test_what_is_no_number_is_refused(bundle: Bundle, scan: Scan) -> None:
 
     class Nothing:
         def probability(self, scan: ScanInput, batches: object) -> tuple[tuple[slice, ...], np.ndarray]:
-            return (slice(0, about.shape[0]), slice(0, about.shape[1]), slice(0, about.shape[2])), np.full(
-                (*about.shape, 3), np.nan, np.float32
-            )
+            box = slice(*scan.brain_box[:2]), slice(0, scan.shape[1]), slice(0, scan.shape[2])
+            return box, np.full((box[0].stop - box[0].start, *scan.shape[1:], 3), np.nan, np.float32)
 
     with pytest.raises(BadInput, match="not a number"):
         replace(opened(bundle), slices=Nothing()).segment(about, batches(channels, 3))
