@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "17"
+RULES_VERSION = "18"
 """Changes with every change of a word or a rule."""
 
 
@@ -41,13 +41,14 @@ _BRANDS = (
 )
 _AGENT = (
     rf"(?:cont(?:r\w*)?|kontras\w*|tehoste\w*|gbca|gabe|gd\w?|gad|gad[oa]\w*|{_BRANDS.replace(' ', '|')}"
-    r"|km|kl|mdc|pdc|civ|ct?te|inj|injec\w*|injek\w*|injet\w*|iv|iv ?km|iv ?kontras\w*)"
+    r"|km|k[ls]|mdc|pdc|civ|ct?te|wzmocn\w*|inj|injec\w*|injek\w*|injet\w*|iv|iv ?km|iv ?kontras\w*)"
 )
 _BEFORE = (
     r"(?:no|non|not|without|w ?/? ?o(?:ut)?|wo|ohne|o(?= ?(?:k|gd|gad))|vor|sans|ss(?= ?(?:gado|gd|inj|iv|pdc|contr))"
     r"|avant|sin|senza|prima|sem|antes"
-    r"|zonder|voor|bez|przed|pre|prae?|prior|before|native?|s ?/|utan|uden|uten|ilman|fara|fore|foer|ej|inden|ikke"
-    r"|u(?= ?(?:kontr|gd|gad))|ingen|keine?|pas)"
+    r"|zonder|voor|bez|brez|be(?= ?kontr)|przed|pred|prije|pries|pre|prae?|prior|before|native?|s ?/|utan|uden|uten"
+    r"|ilman?|ennen?|pirms|fara|fore|foer|ej|inden|ikke|u ?/?(?= ?(?:kontr|gd|gad))"
+    r"|s(?= ?(?:mdc|contrast))|ingen|keine?|pas)"
 )
 _WITH, _WITHOUT = r"(?:with|w|con|com|avec|mit|met)", r"(?:without|w ?/? ?o(?:ut)?|wo|sin|sem|sans|senza|ohne|zonder)"
 _AND = r" ?/? ?(?:(?:and|y|et|e|und|en)\b)? ?/? ?"
@@ -78,6 +79,8 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bdark ?fl(?:uid)?\b|\bt2w? df\b|\bda ?fl\b|fluid ?att?en\w*( inversion( recovery)?)?", " flair "),
     (r"\bmp ?rage\b", " mprage "),
     (r"\bmp ?2 ?rage\b", " mp2rage "),
+    (r"(\bmp2rage\b.*) t1 (?:images?|maps?)\b", r"\1 map "),
+    (r"\bbias ?(?:\d+ ?ch|bc)\b", " fieldmap "),  # of a coil's channels, or of the body coil
     (r"\binv ([12])\b", r" inv\1 "),
     (r"\bapparent diffusion( coefficients?)?", " adc "),
     (r"\bb ?=? ?(?:0|[1-9]\d{1,3})\b(?! ?(?:map|shim|t\b))", " bvalue "),
@@ -171,9 +174,9 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bфл(?:аир|эр)\w*", " flair "),
     (rf"\b{_AGENT} ?(?:oncesi|nelkul|elott)|\b(?:kontras|ilac|opak)t?s\w? ?z\b", " before "),
     (r"\b(?:ilac|opak|kontras)l\w\b", " after "),
-    (rf"\bpo ?{_AGENT}\b", " after "),
+    (rf"\bpo ?{_AGENT}\b|\bs[ae]? ?k[ls]\b", " after "),  # `s KL` is with contrast where `s mdc` is without
     (rf"\b(?:post|nach|mit|met|med|with|after|apres|despues|dopo|apos) ?{_AGENT}\b|\bsonras\w", " after "),
-    (r"\b(?:t1w?|with|con|com|post|\+) ?cm\b|\bwith$|\bw ?/ ?$|\bw(?:ith)? ?con\b", " after "),
+    (r"\b(?:t1w?|with|con|com|post|\+) ?cm\b|\b(?:with|mit|avec) ?$|\bw ?/ ?$|\bw(?:ith)? ?con\b", " after "),
 )  # fmt: skip
 
 _CONCEPTS: dict[str, str] = {
@@ -185,7 +188,7 @@ _CONCEPTS: dict[str, str] = {
     "reference": "ref refs reference cal planung",
     "report": "report zipreport dose screensave capture dosis results summary snapshot",
     "segmentation": "seg segm segmentation segmented segmentierung mask masks rtstruct overlay fusion fused surgnavsys"
-    " brainmask parcellation synthseg",
+    " brainmask parcellation synthseg masktum* maskles* tumormask* tumourmask* lesionmask*",
     "subtraction": "sub subt subtr subtra* soustr* sustrac* substrac* sottra* subs",
     "fat_image": "fatimage",
     "opposed": "opposed",
@@ -195,7 +198,8 @@ _CONCEPTS: dict[str, str] = {
     " trace tracew tracemap bvalue tractography tracto mddw ivim noddi resolve edwi ddwi sdwi dwis isodwi"
     " fafa colfa fibertrack dwibs rdwi mbdwi mbdti",
     "anisotropy": "fa aniso*",
-    "bolus": "dsc dce bolus cbv rcbv relcbv ncbv mtt relmtt rmtt ttp relttp tmax gbp pbp ktrans leakage perm permeab*",
+    "bolus": "dsc dce bolus cbv rcbv* relcbv ncbv nrcbv* srcbv* stdrcbv*"
+    " mtt relmtt rmtt ttp relttp tmax gbp pbp ktrans leakage perm permeab*",
     "perfusion": "perf perfus* perfuz* pwi cbf rcbf qcbf dynamic dyn dynamique dinamico dinamica dynamisch dynamika",
     "labelling": "asl pasl pcasl casl pseudocasl tasl spinlabel*",
     "fmri": "bold fmri func mocoseries rfmri rsfmri tfmri mbold sbref fingertapping restingstate",
@@ -224,7 +228,7 @@ _CONCEPTS: dict[str, str] = {
     "DIR": "doubleinversion dir",
     "nulled": "psir wair fgatir wmn csfnull inv1 inv2 invi invii",
     "PD": "pd pdw dp dpw pdt2 t2pd pdfs proton protondensity protonendichte protondichte rho dualecho dual",
-    "T1": "t1 t1w t1wi t1weighted t1n tt1 t1se t1tse t1fse",
+    "T1": "t1 opt1 t1w t1wi t1weighted t1n tt1 t1se t1tse t1fse",
     "volume_T1": "mprage rage memprage mp2rage spgr fspgr fsgpr irspgr irfspgr bravo mdeft tfl tfl3d turboflash"
     " mpragize 3dmprage spgrir efgre3d geir 3dgeir rssg stealthspgr",
     "gradient_T1": "tfe vibe evibe lava thrive flash fl3d ethrive quick3d qk3d ge3d fast3d wats",
@@ -238,9 +242,9 @@ _CONCEPTS: dict[str, str] = {
     "epi": "epi ep2d ep ep2 epi2d feepi seepi",
     "after": "after post pos apos posgd postg* postc* postkm contra* kontra* cont gd gdt gad gado* gadav*"
     " km mkm mitkm nachkm mdc cmdc pdc civ ce inj inject* injek* injet* enhanced enhancement enh t1c t1wc t1ce t1gd"
-    " t1post t1cont t1km delay delayed gbca tehoste* fsc fsgd fspost wcontrast gdfs posc stealthpost cte ivkm "
+    " t1post t1cont t1km delay delayed gbca wzmocn* tehoste* fsc fsgd fspost wcontrast gdfs posc stealthpost cte ivkm "
     + _BRANDS,
-    "before": "before noncon nonce pre pra prae smdc natywn* nativ native nativo nativa nativer preg* prek* prec*"
+    "before": "before noncon nonce pre pra prae smdc natywn* nat nativ native nativo nativa nativer preg* prek* prec*"
     " unenhanced noncontrast nc basal t1pre",
     "not_head": "spine cspine tspine lspine wirbel* hws bws lws cervical lumbar lumbal thoracic columna rachis"
     " colonna neck hals cou cuello knee shoulder hip ankle wrist prostate liver abdomen pelvis breast"
@@ -353,7 +357,7 @@ _NEGATED = re.compile(
 )
 # `po k.l.`, `vor K. M.`, `dopo m.d.c.`; alone these may be the initials of a patient
 _DOTTED = re.compile(
-    r"\b(po|s|p[rř]ed|bez|vor|nach|mit|ohne|[mno]\.?|dopo|con|senza|post|prima)[ _]?"
+    r"\b(po|[sc]|p[rř]ed|bez|vor|nach|mit|ohne|[mno]\.?|dopo|con|senza|post|prima)[ ._]?"
     r"(k\. ?[lm]|m\. ?d\. ?c)(?![^\W_])\.?",
     re.IGNORECASE,
 )
@@ -411,7 +415,7 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
     """Words that mean something only beside others: a last `C` or `IV` behind T1, `US` beside `before`."""
     weighted = "T1" in places or "volume_T1" in places
     rest = [token for token in tokens if token not in _BESIDE_AGENT and _WORDS.get(token) != "plane"]
-    agent = tokens.index(rest[-1]) if rest and rest[-1] in ("c", "iv", "pc", "wc", "cm") else None
+    agent = tokens.index(rest[-1]) if rest and rest[-1] in ("c", "cc", "iv", "pc", "wc", "cm") else None
     if weighted and agent is not None and "before" not in places:
         places.setdefault("after", agent)
     if "pc" in tokens and places.keys().isdisjoint(_WEIGHTED):

@@ -21,7 +21,7 @@ from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"9.{recognise.RULES_VERSION}"
+RULES_VERSION = f"10.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -443,6 +443,7 @@ def _contrast(session: Sequence[Judged]) -> None:
             one.role = T1CE
     if injected is None:
         _maybe_after(session, candidates, clock)
+        _behind_native(candidates, clock)
 
 
 def _too_early(
@@ -472,6 +473,17 @@ def _maybe_after(
             _conflict(
                 one, "nothing tells whether the dynamic series before it, and after another T1, followed an agent"
             )
+
+
+def _behind_native(candidates: Sequence[Judged], clock: Callable[[Judged], float | None]) -> None:
+    """Conflicts of T1 series of which nothing tells contrast, after one whose words say before: its words may be of a
+    language, or short for something, that nobody here knows.
+    """
+    native = min((at for one in candidates if one.contrast is False and (at := clock(one)) is not None), default=None)
+    for one in candidates:
+        silent = one.contrast is None and one.facts.agent is None and one.decision == NOT_SELECTED
+        if silent and native is not None and (at := clock(one)) is not None and at > native:
+            _conflict(one, "nothing tells whether it is after contrast, and words of a T1 before it say before")
 
 
 def _is_nameless_dynamic(one: Judged) -> bool:

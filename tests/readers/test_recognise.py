@@ -87,6 +87,15 @@ ROLES = {
         T1 con cte
         T1 axial PC
         T1+ AX
+        t1 tra s KS
+        T1 TFE s KL
+        T1 tra s k.l.
+        T1 po KS
+        T1 tra mit
+        T1_CC
+        T1 po wzmocnieniu
+        Ax T1 c.m.d.c.
+        opT1 FLAIR Gd
         T1 tra nach Gabe
         T1 tehosteaine
         AX T1 W/
@@ -158,6 +167,10 @@ ROLES = {
         T2 transversal
         """,
     "other": """
+        t1_mp2rage_sag_p3_1mm_iso_T1_Images
+        MaskTumor
+        nRCBVreg
+        3T_BIAS_32CH
         AX T2 COLUNA CERVICAL
         T2 tra CWK
         t2 sag kręgosłup szyjny
@@ -321,6 +334,9 @@ T1 tra u kontrast|T1 u. kontrast|T1 tra před k.l.|T1 bez k. l.|T1 vor K.M.|T1 S
 T1 w/out contrast|T1 wout contrast|T1 W/OUT|T1 prior to contrast|T1 N/C|T1 0 Gd
 T1 tra prä KM|T1 prae KM|AX T1 PRE : processed by a tool|Τ1 ΠΡΟ ΣΚΙΑΓΡΑΦΙΚΟΥ|T1 χωρίς σκιαγραφικό
 Т1 акс без к/у|T1 ilaçsız|T1 u/k ax
+T1 tra u/kontrast|t1 tra brez KS|T1 aks ennen Gd|T1 ax be kontrasto|T1 prieš kontrastą|T1 ilma kontrastita
+T1 prije kontrasta|Ax T1 s.m.d.c.|T1 s mdc|T1 S CONTRASTE
+T1 pirms kontrasta|T1 tra nat.|T1 bez wzmocnienia|opT1 FLAIR nativ
 """
 AFTER_SOMETHING_ELSE = """
 K.M. T1 tra|K.L._T1

@@ -399,6 +399,16 @@ def test_words_that_the_agents_tag_contradicts_are_a_conflict() -> None:
     assert told(native, unmarked)[1] == ("T1ce", "selected")  # a tag that stands nowhere contradicts nothing
 
 
+@pytest.mark.parametrize(("first", "later"), [("T1 tra nativ", "T1 tra"), ("AX T1 WO", "AX T1 W")])
+def test_a_t1_of_unknown_contrast_behind_one_before_contrast_is_a_conflict(first: str, later: str) -> None:
+    native, silent = series(series="1", text=first, moment=10.0), series(series="2", text=later, moment=900.0)
+    assert told(native, silent) == [("T1", "selected"), ("T1", "conflict")]
+    assert told(replace(native, moment=1900.0), silent)[1][1] != "conflict"  # nobody was given an agent before it
+    without = replace(silent, facts=replace(silent.facts, agent=False))
+    assert told(native, without)[1][1] != "conflict"
+    assert told(silent) == [("T1", "selected")]
+
+
 def test_time_after_the_first_series_with_contrast_tells_contrast() -> None:
     before = series(series="1", agent=True, moment=10.0, text="T1 SE")
     after = series(series="3", agent=True, moment=300.0, text="T1 COR", direction=(1.0, 0, 0, 0, 0, -1.0))
