@@ -13,6 +13,7 @@ from segpipe.readers.names import (
     MODALITIES,
     VISIT_LETTER,
     has_digit,
+    is_control,
     is_counted,
     is_examination,
     is_generic,
@@ -105,6 +106,13 @@ class _Tree:
             chain[:-1] for chain, use in self.uses.items() if chain and any(use.visits) and not has_digit(chain[-1])
         }
 
+    @cached_property
+    def has_one_number_each(self) -> bool:
+        """Whether below each of several names a number of five digits or more stands alone: it is an examination's."""
+        owned = [words for base, words in self.below.items() if owns(base[-1])]
+        alone = all(len(words) == 1 and _HOSPITAL.fullmatch(words[0]) for words in owned)
+        return alone and len(owned) > 1
+
 
 def _folder_around(below: Mapping[Chain, Collection[str]], uses: Collection[Chain]) -> Chain | None:
     """The folder around everything, of several names, if its own is no patient's: `zenodo_7890123` or `Data_v2`."""
@@ -194,7 +202,7 @@ class _Family:
 
     def _is_person(self, word: str) -> bool:
         """Whether a word names somebody, rather than a visit or a series of the one above."""
-        if is_person(word):
+        if is_person(word) and not (is_control(word) and is_person(self._owner)):
             return True
         if not has_digit(word):
             return len(self._tree.parents[word]) < 2 and not owns(self._owner)
@@ -205,7 +213,7 @@ class _Family:
     def _is_patient_of(self, word: str) -> bool:
         """Whether a word with a number below a numbered name is somebody else's."""
         parents = len(self._tree.below)
-        if VISIT_LETTER.fullmatch(word):
+        if VISIT_LETTER.fullmatch(word) or self._tree.has_one_number_each:
             return False
         if parents > 1 and self._is_few and _HOSPITAL.search(self._owner) and _HOSPITAL.search(word):
             return False  # number of a patient, number of an examination

@@ -32,8 +32,8 @@ _CAMEL = re.compile(
 # Masks. `_STRONG` are words for a mask wherever they describe a file; `_WEAK` are words for what a mask shows, which
 # name studies and patients as well.
 _STRONG = re.compile(
-    r"\w*(?:masks?|msk|maske[nr]?|masques?|mascaras?|maschere?a?|maska)"
-    r"|\w*seg(?:s|m|mented|menta(?:tion|cion|cao|zione|tie|cja)e?s?|mentierung(?:en)?)?|labels?(?:tr|ts|val|train|test)?|labelmaps?"
+    r"\w*(?:masks?|msk|maske[nr]?|masques?|mascaras?|maschere?a?|mask[aiy]|masca|maszk)"
+    r"|\w*seg(?:s|m)?|\w*sz?egment(?:[aei]\w*)|labels?(?:tr|ts|val|train|test)?|labelmaps?"
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
     r"|annotations?|annotated|annot|tracings?|traced|ot|contour(?:s|age|ing|ed)?|delineations?|outlines?|manual|expert|rater|rtstruct"
     r"|pred(?:s|icted|ictions?)?"
@@ -41,7 +41,7 @@ _STRONG = re.compile(
 )
 _WEAK = re.compile(
     r"l(?:ae|a|e)si(?:on(?:e[ns]?|i|s)?|es?)|lesao|lesoes|tumou?r(?:e[ns]?|i|s)?|tumeurs?|guz|wmhs?|wml|infarcts?|core"
-    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|leze|hyperintensit(?:y|ies)|plaques?|strokes?|\w*(?:病灶|肿瘤|病変|腫瘍|병변|종양|опухол|очаг)\w*"
+    r"|o?edema|oe?dem|enhancing|necrosis|metastas[ei]s|mets?|leze|hyperintensit(?:y|ies)|plaques?|strokes?|lez(?:yon|ija|ja|iune)\w*|nador\w*|kasvai\w+|daganat\w*|svulst\w*|tumor(?:al\w*|a)|lozisk[oa]|\w*(?:病灶|肿瘤|病変|腫瘍|병변|종양|опухол|очаг)\w*"
 )
 _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "oedema": re.compile(r"(?<![a-z])(?:o?edema|oe?dem|ed|snfh|flairabnormality)(?![a-z])"),
@@ -52,6 +52,7 @@ _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "cyst": re.compile(r"(?<![a-z])cysts?(?![a-z])"),
 }
 _COUNTED = re.compile(rf"(?<![a-z])(?:{_WEAK.pattern}|gtv)_?(?P<number>[0-9]{{1,2}})(?![^\W_])")  # `lesion_2`, `GTV1`
+_RATER = re.compile(r"(?:r|rater|reader|expert|observer|annotator)[_\-]?\d", re.IGNORECASE)
 _INITIALS = 3  # letters of somebody's initials, at most
 _LONG = 5  # digits of a number that a hospital gives
 _LAST = re.compile(r"masks?|msk|seg|segmentations?|labels?")  # of a word in camel case, whatever stands before
@@ -70,7 +71,7 @@ _ANATOMY = re.compile(
     r"|pve_\d|parcellation|atlas|nawm|a2009s|dkt|lh|rh)(?:_?\d)?(?=_|$)"
     r"|skull_?strip\w*mask"
 )
-_MADE_OF = re.compile(r"(?:[mwrsu]{0,3}[cp][1-6]|i?y_)(?P<name>.+)")
+_MADE_OF = re.compile(r"(?:[mwrsu]{0,3}[cp][0-6]|i?y_)(?P<name>.+)")
 _PARCELS = re.compile(r"aseg|aparc|wmparc|synthseg|brainmask|brainseg|tissueseg|parcellation|nawm")
 _BEST = re.compile(
     r"consensus|consenso|konsens|gold|truth|groundtruth|(?:^|_)gts?(?=_|$)|final|staple|approved|correct(?:ed|ions?)"
@@ -130,6 +131,10 @@ _TECHNICAL = frozenset(
         "mrscan",
         "scans",
         "scan",
+        "sessions",
+        "acquisitions",
+        "experiments",
+        "assessors",
         "subjects",
         "patients",
         "patienten",
@@ -160,6 +165,9 @@ _TECHNICAL = frozenset(
         "ts",
         "dev",
         "holdout",
+        "eval",
+        "evaluation",
+        "development",
         "unzipped",
         "extracted",
         "tmp",
@@ -245,6 +253,9 @@ _TECHNICAL = frozenset(
         "new",
         "copy",
         "copies",
+        "batch",
+        "disc",
+        "tranche",
         "backup",
         "backups",
         "bak",
@@ -331,7 +342,7 @@ _TECHNICAL = frozenset(
 _TECHNICAL_PATTERN = re.compile(
     r"\d*mm|\dx\dx?\d?|[1-7]d|[1-7]t|iso\d*|(?:images?|imgs?)(?:tr|ts|val|train|test)|(?:anat|nifti|scan)\d+"
     r"|(?:reg|registered|coreg|warped|aligned)?(?:to|2|in|on)(?:mni\w*|sri\w*|flair|t1\w*|t2\w*|atlas|template|std|common)"
-    r"|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|dim\d|run\d+|\d?(?:inverse)?warp|brain\w*extract\w*"
+    r"|\d{1,2}ch|n4\w*|r?e?s?ampled\w*|fold\d*|split\d*|v\d+\.\d+|part\d+|(?:batch|disc|disk|cd|dvd|chunk|tranche|teil)\d+|dim\d|run\d+|\d?(?:inverse)?warp|brain\w*extract\w*"
 )
 _COPY = re.compile(
     r"(?<![^\W_])(?:copy|copies|kopien?|copie|copia|backups?|bak|sicherung|old)(?![^\W_])|\(\d\)|\.long\.",
@@ -342,7 +353,9 @@ _PROCESSED = re.compile(
 )
 _WEIGHTED = re.compile(r"[tт][12]|flair|флаир|^флэр$|^fla$|^mpr$|mprage|spgr|bravo|tirm|vibe|tfl|darkfluid")
 _NATIVE = re.compile(r"(?<![^\W_])native?(?![^\W_])", re.IGNORECASE)
-_UID = re.compile(r"\d+(?:\.\d+){5,}")  # of a DICOM study
+_UID = re.compile(  # of a DICOM study, or what a server calls one
+    r"\d+(?:\.\d+){5,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?:[0-9a-f]{8}-){4}[0-9a-f]{8}", re.IGNORECASE
+)
 _FL = re.compile(r"fl(?![^\W_])", re.IGNORECASE)
 _NUMBERED = re.compile(  # `T2DM014`, `MSSEG012`
     r"(?:t[12](?P<behind>[a-z]{2,})|(?P<before>[a-z]{2,})seg)(?!(?:19|20)\d\d$)\d{3,}"
@@ -360,17 +373,22 @@ _TARGET = re.compile(
     r"|[_\-. ]in[_\-. ](?:mni\w*|flair|t1\w*|t2\w*)(?:[_\-. ]?space)?(?=$|[_\-. ])|_(?-i:space)-\w+?(?=$|[_\-. ])",
     re.IGNORECASE,
 )
+_PATIENTS = (  # in more languages
+    r"caso|pacient[ek]?|paziente|pacjent(?:ka)?|pacijent|bolnik|hasta|beteg|potilas|sujeto|soggetto|sujeito|пациент"
+)
 _PERSON = re.compile(
     r"(?:(?:train|training|test|testing|val|validation)[_\-. ])?"
-    r"(?:patients?|patienten?|pat|pt|subjects?|subj|sub|suj|sujet|proband|probandin|participants?|case|cas|fall|person"
+    rf"(?:patients?|patienten?|pat|pt|subjects?|subj|sub|suj|sujet|proband|probandin|participants?|case|cas|fall|person"
+    rf"|{_PATIENTS}"
     r"|volunteer|vol|control|healthy|hc|id|pid|mrn|患者|病人)?[_\-. ]?(?:id|no|nr)?[_\-. ]?0*\d+[a-z]?",
     re.IGNORECASE,
 )
 _PERSON_WORD = re.compile(
-    r"patient|(?<![a-z])(?:pat|pt|subj?|suj|sujet|proband|participant|case|cas|fall|person|hc|control|volunteer|id|pid"
+    rf"patient|(?<![^\W_])(?:{_PATIENTS})(?![^\W\d_])|(?<![a-z])(?:pat|pt|subj?|suj|sujet|proband|participant|case|cas|fall|person|hc|control|volunteer|id|pid"
     r"|mrn)(?![a-z])|患者|病人",
     re.IGNORECASE,
 )
+_CONTROL = re.compile(r"control[_\-. ]?\d{1,2}", re.IGNORECASE)
 _ANYONES = re.compile(r"[^\W\d_]{1,2}[_\-. ]?\d+[a-z]?")
 _NUMBERS = re.compile(r"\d+(?:[_\-. ]\d+)+")
 _COUNTED_IMAGE = re.compile(r"(?:images?|imgs?|volumes?|vol|scans?)[_\-. ]?(?!0\d\d)\d+", re.IGNORECASE)
@@ -437,7 +455,8 @@ _DATE = (
 )
 _VISIT = re.compile(
     rf"{_START}(?:(?:(?:mri?|mrt|irm|anat)[_\-]?)?(?P<date>{_DATE})"
-    rf"|{_VISIT_NUMBER}[ _\-.]?\d{{1,5}}(?!(?<=[_ ]\d\d)-\d{{3}}{_END})[a-z]?(?:-\d{{1,2}})?"  # not in `BL_01-001`
+    rf"|{_VISIT_NUMBER}(?![ _\-.]?[23]d{_END})[ _\-.]?\d{{1,5}}"
+    rf"(?!(?<=[_ ]\d\d)-\d{{3}}{_END})[a-z]?(?:-\d{{1,2}})?"  # not in `BL_01-001`, nor `Preop-3D`
     rf"|(?:sessions?|ses|visits?|visite|besuch|tp|time[ _\-]?points?|zeitpunkt)[ _\-]?[a-h]|ses-[a-z]+\d+"
     rf"|{_VISIT_WORD}|{_COUNT})"
     rf"{_END}",
@@ -704,6 +723,8 @@ def cut(stem: str) -> Cut:
     kinds = [kind_of(word[0]) for word in words]
     if len(words) > 1 and kinds[1] == "word" and words[0].end() == 1 and rest[1] == "-" and rest[0].isalpha():
         kinds[0] = "word"  # `e-THRIVE` is the name of a pulse, and `e` is nobody's
+    if len(words) > 1 and kinds[-2] in ("weak", "mask") and _RATER.fullmatch(words[-1][0]):
+        kinds[-1] = kinds[-2]  # `lesion_R1`: who drew it
     strong = _first_modality(kinds, words)
     said = _WORD.sub(lambda word: "" if _is_odd_name(word[0]) else word[0], rest)
     if strong is None and modality(said) in MODALITIES:  # only words together say it, as in `dark_fluid`
@@ -721,7 +742,8 @@ def cut(stem: str) -> Cut:
         masks = [n for n, kind in enumerate(kinds) if kind == "mask"]
         strong = next((n for n in masks if not _identity(kinds, words, n + 1, len(words)) or n == masks[-1]), None)
     if strong is None:
-        strong = next((n for n in range(len(kinds)) if kinds[n] == "weak" and n == len(kinds) - 1), len(words))
+        last = len(kinds) - 1 - (kinds[-2:] == ["weak", "weak"])
+        strong = next((n for n in range(len(kinds)) if kinds[n] == "weak" and n >= last), len(words))
     lead = _identity(kinds, words, 0, strong)
     if lead is None and strong == len(words) and all(kind in ("technical", "word", "weak", "number") for kind in kinds):
         numbers = all(kind == "number" for kind in kinds)
@@ -906,6 +928,11 @@ def is_numbers(text: str) -> bool:
 def is_site(text: str) -> bool:
     """Whether a word says that this names a place that has patients of its own."""
     return bool(_SITE.search(text))
+
+
+def is_control(text: str) -> bool:
+    """Whether a name is `control_1`, which below a patient's is a visit in Spanish, and elsewhere somebody healthy."""
+    return bool(_CONTROL.fullmatch(text))
 
 
 def is_person(text: str) -> bool:

@@ -92,12 +92,14 @@ _VISIT_OF = re.compile(r"(?P<visit>[^\W\d_]{2,})[_\-. ](?P<name>\d+)")
 _CODE = re.compile(r"[A-Za-z]{1,2}\d{2,4}|\d{2,4}[A-Za-z]")  # what a visit may be called, and a patient
 _FIELD = re.compile(r"(?:^|/)(\d(?:\.\d)?T)(?=/)")
 _FOLD = re.compile(r"(?:^|/)((?:fold|cv)[_\- ]?\d+)(?=/)", re.IGNORECASE)
+_BATCH = re.compile(r"(?:^|/)((?:batch|disc|disk|cd|dvd|chunk|tranche|teil|part)[_\- ]?\d+)(?=/)", re.IGNORECASE)
 _SPLIT = re.compile(
     r"(?:images?|labels?|masks?|imgs?)?[_\-]?(?P<split>(?:(?:in|ex)ternal[_\-]?)?(?:train|tr|test|ts|val|valid|validation|eval"
     r"|evaluation|dev|development|holdout|unseen)(?:ing|data|set)?(?:[_\-]?(?:in|out|internal|external))?)"
     r"[_\-]?(?:images?|labels?|masks?|data|set)?",
     re.IGNORECASE,
 )
+_UNPROCESSED = ("orig", "original", "raw")
 _DAY_FOLDERS = re.compile(  # a PACS's folders of a year, a month and a day, below a patient or above one
     r"(?P<above>(?:^|.*/))(?P<year>19[89]\d|20[0-4]\d)/(?P<month>0[1-9]|1[0-2])/(?P<day>0[1-9]|[12]\d|3[01])(?P<below>(?=/|$).*)"
 )
@@ -304,7 +306,8 @@ def _read_all(images: Entries) -> tuple[list[Read], list[str]]:
     for path, place in masked.items():
         images_too = _mask_folder(path) in studies
         reads += _read_folder(path, place._replace(mask=False, said=None) if images_too else place, by_folder)
-    return _with_timepoints(_apart_by_field(_apart_by_split(_by_contrast(reads), by_folder)), timed), told
+    reads = _apart_by_batch(_by_contrast(_of_processing(reads, by_folder)))
+    return _with_timepoints(_apart_by_field(_apart_by_split(reads, by_folder)), timed), told
 
 
 def _seen_in_time(by_folder: Mapping[str, Rows]) -> tuple[dict[File, Read], list[str]]:
@@ -559,20 +562,40 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
     """Number 1 of `train` and number 1 of `test` are two people, if both have the same file."""
     if len({_split_of(folder.rpartition("/")[0] if folder[-1:].isdecimal() else folder) for folder in folders}) < 2:
         return reads  # a name that ends in a digit is none, so one look is enough at what is above thousands
-    reads = _each(reads)
-    splits: dict[tuple[object, ...], set[str]] = defaultdict(set)
-    for read in reads:
-        if read.chain and is_generic(read.chain[-1]) and (split := _split_of(read.folder)):
-            fold = _FOLD.search(read.folder)  # of a cross-validation: who is tested in one is trained on in another
-            splits[read.chain, read.visits, read.entry.name, fold and fold[1]].add(split)
-    clashing = {key[0] for key, found in splits.items() if len(found) > 1}
-    if not clashing:
+    return _apart_by(_split_of, _each(reads))
+
+
+def _apart_by_batch(reads: list[Read]) -> list[Read]:
+    """Number 1 of `batch1` and number 1 of `batch2` are two people, if both have the same file."""
+    if not _BATCH.search("/".join([*[read.folder for read in reads], ""])):
         return reads
+    return _apart_by(lambda folder: match[1] if (match := _BATCH.search(f"{folder}/")) else "", _each(reads))
+
+
+def _apart_by(part_of: Callable[[str], str], reads: list[Read]) -> list[Read]:
+    """Names that anybody may have are those of several people, if the same file is in several parts of a data set."""
+    parts: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for read in reads:
+        if read.chain and is_generic(read.chain[-1]) and (part := part_of(read.folder)):
+            fold = _FOLD.search(read.folder)  # of a cross-validation: who is tested in one is trained on in another
+            parts[read.chain, read.visits, read.entry.name, fold and fold[1]].add(part)
+    clashing = {key[0] for key, found in parts.items() if len(found) > 1}
     return [
-        read._replace(chain=(*read.chain[:-1], split, read.chain[-1]))
-        if read.chain in clashing and (split := _split_of(read.folder))
+        read._replace(chain=(*read.chain[:-1], part, read.chain[-1]))
+        if read.chain in clashing and (part := part_of(read.folder))
         else read
         for read in reads
+    ]
+
+
+def _of_processing(reads: list[Read], folders: Collection[str]) -> list[Read]:
+    """A folder `pre` beside `orig` or `raw` holds what was preprocessed, and is no visit."""
+    beside = {path.rpartition("/")[0] for path in folders if path.rpartition("/")[2].lower() in _UNPROCESSED}
+    if not beside:
+        return reads
+    made = {f"{path}/pre" if path else "pre" for path in beside}
+    return [
+        read if read.folder.lower() not in made else one for read in reads for one in _without_visits([read], ("pre",))
     ]
 
 
@@ -1544,7 +1567,8 @@ def _copies(items: list[_Item]) -> list[list[_Item]]:
         below = item.entry.path.split("/")[depth:]
         parts[below[0] if len(below) > 1 else ""].append(item)
     mains = {name: {one.said.role for one in part} & {*MODALITIES} for name, part in parts.items()}
-    first = min(name for name in parts if mains[name] or len(mains) == 1) if any(mains.values()) else ""
+    usable = [name for name in parts if mains[name] or len(mains) == 1]
+    first = min(usable, key=lambda name: (name.lower() != "pre", name)) if any(mains.values()) else ""
     if not any(mains[name] & mains[other] for name in mains for other in mains if name < other):
         return [items]
     kept: list[tuple[set[str | None], list[_Item]]] = []
