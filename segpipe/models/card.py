@@ -207,7 +207,7 @@ def read_card(data: bytes, where: str) -> tuple[Card, dict[str, Any]]:
 def to_toml(content: Mapping[str, Any], remarks: Sequence[str] = ()) -> str:
     """A card as TOML, `remarks` as comments above; keys that are None are left out as comments, to be filled in."""
     meanings = {(field.section, field.name): field.meaning for field in FIELDS}
-    lines = [f"# {remark}" for remark in remarks]
+    lines = [f"# {''.join(sign if sign.isprintable() else ' ' for sign in remark)}" for remark in remarks]
     for section in SECTIONS:
         for table in _tables(content.get(section, {})):
             double = isinstance(content.get(section), list)
@@ -226,7 +226,8 @@ def _tables(section: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def _toml(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    told = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    return told.replace("\x7f", r"\u007f")  # the one sign that JSON writes as it is and TOML does not
 
 
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {

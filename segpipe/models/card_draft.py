@@ -27,6 +27,10 @@ _REGION_KINDS = {
     "resection_cavity": _LABEL_KINDS["cavity"],
     "cyst": _LABEL_KINDS["cyst"],
 }
+_BARE = (
+    "the scaling counts what is not 0, as where the skull was taken off: with input.space = brain-1mm other scans than"
+    " those of `--prepare` are refused"
+)
 _NAMELESS = r"(input_?|channel_?)?(image|img|mri?|mri?_image|magnitude|volume|scan|data|input|channel)?_?\d*"
 """Names of channels that say nothing of what was scanned."""
 
@@ -51,6 +55,8 @@ class Draft:
         """Set the normalisation: one rule for all channels, or one for each; without one it stays open."""
         tables = [scaling_table(rule) for rule in rules] or [{"method": None}]
         self.content["normalisation"] = tables[0] if all(table == tables[0] for table in tables) else tables
+        if any("non-zero" in rule.over for rule in rules):
+            self.check(_BARE)
 
     def check(self, remark: str) -> None:
         """Note what the card takes for granted."""

@@ -29,7 +29,10 @@ def load_card(url: str, configuration: str | None = None, draft: str | None = No
     _write(draft, toml)
     _decided(made, url, draft)
     content = made.stated()
-    return parse_card(content, url), content, toml
+    try:
+        return parse_card(content, url), content, toml
+    except ModelError as error:
+        raise ModelError(error.problem, _next_step("correct", draft)) from None
 
 
 def _decided(made: Draft, url: str, draft: str | None) -> None:
@@ -40,8 +43,12 @@ def _decided(made: Draft, url: str, draft: str | None) -> None:
     else:
         told = f"File {url} says what its card cannot: {reasons}"
     if still_open or reasons:
-        where = f"complete {draft}" if draft else "run again with --draft FILE.toml, complete that file,"
-        raise ModelError(told, f"{where} and adopt with it as --card")
+        raise ModelError(told, _next_step("complete", draft))
+
+
+def _next_step(what: str, draft: str | None) -> str:
+    where = f"{what} {draft}" if draft else f"run again with --draft FILE.toml, {what} that file,"
+    return f"{where} and adopt with it as --card"
 
 
 def _write(url: str | None, text: str) -> None:

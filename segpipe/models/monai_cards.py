@@ -8,6 +8,7 @@ from typing import Any
 
 from segpipe.core.input_scale import Scaling
 from segpipe.errors import ModelError
+from segpipe.models.card import modality
 from segpipe.models.card_draft import NOT_STATED, Draft, channels, listed, modalities, ordered
 
 _HARMLESS = {
@@ -24,6 +25,12 @@ _AFTERWARDS = {
 }
 """Steps behind the network that a card says, or that change nothing."""
 
+_KNOWN = {
+    *_HARMLESS,
+    *_AFTERWARDS,
+    *("Orientation", "Spacing", "CropForeground", "Compose"),
+    *("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRange", "ScaleIntensityRangePercentiles"),
+}
 _BOX = ("margin", "select_fn", "k_divisible", "channel_indices")
 """Options of CropForeground that make its box another one."""
 
@@ -32,7 +39,7 @@ _PLAIN_INFERER = {"padding_mode": "constant", "cval": 0, "sigma_scale": 0.125}
 
 @dataclass(frozen=True)
 class Step:
-    """A transform of a bundle, without the d of dictionaries; options that are expressions are None."""
+    """A transform of a bundle, those that are known without the d of dictionaries; expressions in options are None."""
 
     name: str
     options: Mapping[str, Any]
@@ -87,10 +94,16 @@ class Pipeline:
                 yield Step("an expression", {}, ())
                 continue
             options = {key: self.resolved(value) for key, value in transform.items()}
-            name = re.sub(r"(?<=[a-z])(d|D|Dict)$", "", str(transform.get("_target_", "")).rpartition(".")[2])
+            name = str(transform.get("_target_", "")).rpartition(".")[2]
+            bare = re.sub(r"(d|D|Dict)$", "", name)
+            name = bare if bare in _KNOWN else name
             unknown = (key for key, value in options.items() if value is None and transform[key] is not None)
             step = Step(name, options, tuple(key for key in unknown if key not in _UNREAD))
-            if not step.flag("_disabled_"):
+            if step.flag("_disabled_"):
+                continue
+            if name == "Compose" and isinstance(options.get("transforms"), list):
+                yield from self._steps(options["transforms"])
+            else:
                 yield step
 
     def _found(self, path: str) -> Any:
@@ -139,7 +152,7 @@ def monai_draft(metadata: Mapping[str, Any], file: str, config: Mapping[str, Any
     _input(draft, pipeline, file, len(named), str(metadata.get("image_classes", "")))
     inferer = pipeline.section("inferer")
     inferer = inferer if isinstance(inferer, Mapping) else {}
-    if dimensions == 2 and draft.content["input"]["orientation"]:
+    if dimensions == 2:
         _slices(draft, inferer)
     _window(draft, pipeline, inferer, shape)
     _output(draft, pipeline, classes)
@@ -161,7 +174,7 @@ def _counted(draft: Draft, inputs: Mapping[str, Any], port: Mapping[str, Any], n
 class _Before:
     """What the steps in front of a network leave behind."""
 
-    orientation: Any = None
+    orientation: Any = ""
     spacing: Any = None
     spaced: bool = False
     resample_first: bool = True
@@ -183,14 +196,14 @@ def _input(draft: Draft, pipeline: Pipeline, file: str, count: int, said: str) -
         keys = step.options.get("keys")
         if not {str(key) for key in (keys if isinstance(keys, list) else [keys])} <= _MASKS:
             _step(before, step, count, draft)
-    if before.orientation is None:
+    if before.orientation == "":
         before.orientation = "LPS"
         draft.check("no axes of an Orientationd: the network saw files as they are; BraTS's own are LPS")
     if isinstance(before.spacing, int | float):
         before.spacing = [before.spacing] * 3
     if not before.spaced:
         draft.check(f"no Spacingd: voxels of any size go in as they are, where the bundle says of its images {said!r}")
-    draft.put("input", orientation=str(before.orientation))
+    draft.put("input", orientation=before.orientation)
     draft.put("input", spacing_mm=_numbers(before.spacing) if before.spaced else [], crop=before.crop)
     if before.spaced:
         draft.put("input", resample_first=before.resample_first)
@@ -200,6 +213,8 @@ def _input(draft: Draft, pipeline: Pipeline, file: str, count: int, said: str) -
 
 
 def _step(before: _Before, step: Step, count: int, draft: Draft) -> None:
+    if step.name == "ConcatItems":
+        _in_order(step, draft)
     if step.name in _HARMLESS:
         return
     if step.expressions:
@@ -225,6 +240,17 @@ def _step(before: _Before, step: Step, count: int, draft: Draft) -> None:
         before.by.append(step.name)
     else:
         draft.doubt(f"preprocessing holds {step.name}, which segpipe does not know")
+
+
+def _in_order(step: Step, draft: Draft) -> None:
+    """A doubt where the files are put together in another order than metadata.json names the channels in."""
+    keys = step.options.get("keys")
+    keys = keys if isinstance(keys, list) else []
+    joined = [modality(str(key)) for key in keys]
+    named = draft.content["input"]["modalities"]
+    if None not in joined and len(joined) > 1 and named is not None and joined != named:
+        draft.doubt(f"channel_def names {listed(named)}, and ConcatItems puts {listed(list(map(str, keys)))} together")
+        draft.put("input", modalities=None)
 
 
 def _scalings(step: Step, count: int, draft: Draft) -> list[Scaling] | None:
@@ -298,8 +324,17 @@ def _ends(step: Step) -> tuple[float, float, bool]:
 def _slices(draft: Draft, inferer: Mapping[str, Any]) -> None:
     """Put the axis that is cut into slices first, as cards have it: that of a SliceInferer, else the third."""
     axes, axis = draft.content["input"]["orientation"], inferer.get("spatial_dim")
+    cut = str(inferer.get("_target_")).endswith("SliceInferer")
+    rules = draft.content["normalisation"]
+    methods = {rule["method"] for rule in (rules if isinstance(rules, list) else [rules])}
+    if not cut and methods & {"zscore", "percentiles"}:
+        draft.doubt(
+            "without a SliceInferer each image of two dimensions was scaled alone, and here all slices together"
+        )
+    if axes is None:
+        return
     if axis not in (0, 1, 2):
-        axis = 0 if str(inferer.get("_target_")).endswith("SliceInferer") else 2
+        axis = 0 if cut else 2
         draft.check("which axis is cut into slices is not stated, and is the first letter of input.orientation")
     draft.put("input", orientation=axes[axis : axis + 1] + axes[:axis] + axes[axis + 1 :])
 
@@ -334,9 +369,11 @@ def _output(draft: Draft, pipeline: Pipeline, classes: Sequence[str]) -> None:
     for step in pipeline.steps("postprocessing") or []:
         if step.name == "Activations":
             activation = next((kind for kind in ("softmax", "sigmoid") if step.flag(kind)), activation)
+        elif step.name == "AsDiscrete" and step.flag("argmax"):
+            if activation == "sigmoid":
+                draft.check("the likeliest label is taken of a sigmoid, and of a softmax here, where it is the same")
+            activation, threshold = "softmax", None  # whose likeliest is that of the bare output
         elif step.name == "AsDiscrete":
-            likeliest = "softmax" if step.flag("argmax") else None  # whose likeliest is that of the bare output
-            activation = activation or likeliest
             named = "logit_thresh" if step.flag("threshold_values") else "threshold"  # as MONAI 0.6 had it
             threshold = step.number(named, 0.5) if _first(step.options.get(named)) is not None else threshold
         elif step.name not in _AFTERWARDS:

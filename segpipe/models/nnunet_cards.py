@@ -38,6 +38,12 @@ def nnunet_draft(plans: Mapping[str, Any], dataset: Mapping[str, Any], wanted: s
         )
     draft = Draft()
     draft.remarks.append(f"made of nnU-Net's plans.json, configuration {name}, and dataset.json")
+    if wanted is None and (others := _others(plans, name, len(patch))):
+        draft.check(f"the plan has {', '.join(others)} too, and without --configuration {name} is taken")
+    if [*plans.get("original_median_shape_after_transp", []), 0][0] == 1:
+        draft.doubt(
+            "the network has learnt from images of one slice, each scaled alone, and here all slices are together"
+        )
     draft.put(
         "network",
         name=f"{dataset.get('name') or plans.get('dataset_name', 'nnU-Net')} ({name})",
@@ -86,6 +92,13 @@ def _configuration(plans: Mapping[str, Any], wanted: str | None, url: str) -> tu
             "adopt 3d_fullres or 2d, which stand alone",
         )
     return name, merged
+
+
+def _others(plans: Mapping[str, Any], name: str, dimensions: int) -> list[str]:
+    """Configurations that the same network could be of."""
+    known: Mapping[str, Mapping[str, Any]] = plans["configurations"]
+    alone = {other: one for other, one in known.items() if other != name and not one.get("previous_stage")}
+    return [other for other, one in alone.items() if len(one.get("patch_size", [])) == dimensions]
 
 
 def _own_code(draft: Draft, plans: Mapping[str, Any], plan: Mapping[str, Any]) -> None:

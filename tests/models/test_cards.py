@@ -86,6 +86,12 @@ DATASET: dict[str, Any] = {
 }
 
 
+SKULL = (
+    "# the scaling counts what is not 0, as where the skull was taken off: with input.space = brain-1mm other scans"
+    " than those of `--prepare` are refused: CHECK"
+)
+
+
 def written(folder: Path, **files: Any) -> str:
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -120,7 +126,8 @@ def test_a_monai_bundle(tmp_path: Path) -> None:
     )
     assert parse_card(tomllib.loads(toml), "again") == card
     assert [line for line in toml.splitlines() if "CHECK" in line or "DECIDE" in line] == [
-        "# postprocessing holds Lambda, which is not done to the masks here: CHECK"
+        SKULL,
+        "# postprocessing holds Lambdad, which is not done to the masks here: CHECK",
     ]
 
 
@@ -262,10 +269,105 @@ def test_the_axis_that_is_cut_into_slices_comes_first(
 ) -> None:
     metadata = copy.deepcopy(MONAI)
     metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = ["16*n", "16*n"]
-    inference = changed(spacing__pixdim=[1.0, 1.0]) | {"inferer": inferer}
+    inference = changed(spacing__pixdim=[1.0, 1.0], scaling___target_="Identityd") | {"inferer": inferer}
     card, _, toml = load_card(written(tmp_path, metadata=metadata, inference=inference))
     assert (card.dimensions, card.orientation, card.patch) == (2, orientation, (1, 96, 64))
     assert ("and is the first letter of input.orientation: CHECK" in toml) == asked
+
+
+@pytest.mark.parametrize("inferer", ["SimpleInferer", "SlidingWindowInferer"])
+def test_images_that_were_scaled_one_by_one_are_no_slices_of_a_volume(tmp_path: Path, inferer: str) -> None:
+    metadata = copy.deepcopy(MONAI)
+    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [96, 64]
+    inference = changed(spacing__pixdim=[1.0, 1.0]) | {"inferer": {"_target_": inferer, "roi_size": [96, 64]}}
+    with pytest.raises(ModelError, match="without a SliceInferer each image of two dimensions was scaled alone"):
+        load_card(written(tmp_path, metadata=metadata, inference=inference))
+    sliced = inference | {"inferer": {"_target_": "SliceInferer", "roi_size": [96, 64], "spatial_dim": 2}}
+    assert load_card(written(tmp_path, metadata=metadata, inference=sliced))[0].patch == (1, 96, 64)
+
+
+@pytest.mark.parametrize("shape", [[1, 512, 512], [155, 240, 240]])
+def test_a_plan_of_images_of_one_slice_each(tmp_path: Path, shape: list[int]) -> None:
+    url = written(tmp_path, plans=PLANS | {"original_median_shape_after_transp": shape}, dataset=DATASET)
+    if shape[0] == 1:
+        with pytest.raises(ModelError, match="has learnt from images of one slice, each scaled alone"):
+            load_card(url, "2d")
+    else:
+        assert load_card(url, "2d")[0].dimensions == 2
+
+
+def test_a_configuration_that_nobody_named_is_told_if_the_network_could_be_of_another(tmp_path: Path) -> None:
+    plans = copy.deepcopy(PLANS)
+    plans["configurations"]["3d_lowres"] = plans["configurations"]["base"] | {"patch_size": [128, 128, 112]}
+    url = written(tmp_path, plans=plans, dataset=DATASET)
+    told = "the plan has 3d_lowres too, and without --configuration 3d_fullres is taken: CHECK"
+    assert told in load_card(url)[2]
+    assert told not in load_card(url, "3d_fullres")[2]
+    assert told not in load_card(written(tmp_path, plans=PLANS, dataset=DATASET))[2]
+
+
+def test_transforms_inside_of_others_are_found(tmp_path: Path) -> None:
+    wanted = load_card(written(tmp_path, metadata=MONAI, inference=INFERENCE))[0]
+    inference = copy.deepcopy(INFERENCE)
+    first, *rest = inference["before"]["transforms"]
+    inference["before"]["transforms"] = [first, {"_target_": "monai.transforms.Compose", "transforms": rest}]
+    assert load_card(written(tmp_path, metadata=MONAI, inference=inference))[0] == wanted
+
+
+@pytest.mark.parametrize(
+    ("keys", "right"),
+    [(["t1c", "t1n", "t2w", "t2f"], True), (["t2f", "t1n", "t1c", "t2w"], False), (["a", "b"], True), ("image", True)],
+    ids=str,
+)
+def test_channels_that_are_put_together_in_another_order(tmp_path: Path, keys: Any, right: bool) -> None:
+    inference = copy.deepcopy(INFERENCE)
+    inference["before"]["transforms"].insert(1, {"_target_": "ConcatItemsd", "keys": keys, "name": "image"})
+    url = written(tmp_path, metadata=MONAI, inference=inference)
+    if right:
+        assert load_card(url)[0].modalities == ("T1ce", "T1", "T2", "FLAIR")
+    else:
+        said = r"channel_def names T1ce, T1, T2, FLAIR, and ConcatItems puts t2f, t1n, t1c, t2w together"
+        with pytest.raises(ModelError, match=rf"does not say input\.modalities \({said}"):
+            load_card(url)
+
+
+def test_axes_that_are_an_expression_are_not_those_of_the_files(tmp_path: Path) -> None:
+    url = written(tmp_path, metadata=MONAI, inference=changed(orientation__axcodes="$'R' + 'AS'"))
+    with pytest.raises(ModelError, match=r"does not say input\.orientation \(axcodes of Orientation is an expression"):
+        load_card(url)
+
+
+def test_the_likeliest_of_a_sigmoid_is_no_threshold(tmp_path: Path) -> None:
+    metadata, inference = copy.deepcopy(MONAI), copy.deepcopy(INFERENCE)
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = ["background", "lesion"]
+    inference["postprocessing"]["transforms"][1] = {
+        "_target_": "AsDiscreted",
+        "argmax": [True, False],
+        "threshold": 0.4,
+    }
+    card, _, toml = load_card(written(tmp_path, metadata=metadata, inference=inference))
+    assert (card.activation, card.decision) == ("softmax", None)
+    assert "the likeliest label is taken of a sigmoid, and of a softmax here, where it is the same: CHECK" in toml
+
+
+def test_what_a_card_of_json_says_wrong_is_corrected_in_its_draft(tmp_path: Path) -> None:
+    url = written(tmp_path, metadata=MONAI, inference=changed(spacing__pixdim=[1, 1, -1]))
+    with pytest.raises(
+        ModelError, match=r"spacing_mm is \[1, 1, -1\] but must .*: run again with --draft FILE.toml, correct"
+    ):
+        load_card(url)
+
+
+def test_names_of_others_do_not_become_lines_of_a_card(tmp_path: Path) -> None:
+    metadata = copy.deepcopy(MONAI)
+    said = "a\n[output]\nactivation = 'none'\x1b[2J\x7f"
+    metadata |= {"image_classes": said, "name": said}
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = [said, "b"]
+    draft = tmp_path / "draft.toml"
+    with pytest.raises(ModelError):
+        load_card(written(tmp_path, metadata=metadata, inference=INFERENCE), draft=str(draft))
+    content = tomllib.loads(draft.read_text())
+    assert (content["network"]["name"], content["output"]["activation"]) == (said, "sigmoid")
 
 
 def test_other_ways_to_say_what_a_monai_bundle_says(tmp_path: Path) -> None:
@@ -294,8 +396,8 @@ def test_other_ways_to_say_what_a_monai_bundle_says(tmp_path: Path) -> None:
             {"_target_": "NormalizeIntensityd", "channel_wise": True, "divisor": 2},
             "states no subtrahend, which MONAI then takes from the scan",
         ),
-        ({"_target_": "Resized", "spatial_size": [96, 96, 96]}, "preprocessing holds Resize"),
-        ({"_target_": "scripts.mine.Windowed"}, "preprocessing holds Windowe"),
+        ({"_target_": "Resized", "spatial_size": [96, 96, 96]}, "preprocessing holds Resized,"),
+        ({"_target_": "scripts.mine.Windowed"}, "preprocessing holds Windowed,"),
         ({"_target_": "ScaleIntensityd", "channel_wise": True}, "NormalizeIntensity follows ScaleIntensity"),
         ("$my_transform(@keys)", "preprocessing holds an expression"),
     ],
@@ -401,7 +503,7 @@ def test_steps_behind_the_network_that_are_not_done_are_told(tmp_path: Path) -> 
     inference["postprocessing"]["transforms"].append({"_target_": "KeepLargestConnectedComponentd"})
     card, _, toml = load_card(written(tmp_path, metadata=MONAI, inference=inference))
     assert card.threshold == 0.3
-    assert "postprocessing holds KeepLargestConnectedComponent, which is not done to the masks here: CHECK" in toml
+    assert "postprocessing holds KeepLargestConnectedComponentd, which is not done to the masks here: CHECK" in toml
 
 
 @pytest.mark.parametrize(
@@ -594,7 +696,7 @@ def test_readers_that_reorient(tmp_path: Path, reader: str) -> None:
     plans = PLANS | {"image_reader_writer": reader, "transpose_forward": [1, 0, 2]}
     card, _, toml = load_card(written(tmp_path, plans=plans, dataset=DATASET))
     assert card.orientation == "ASR"
-    assert "CHECK" not in toml
+    assert [line for line in toml.splitlines() if "CHECK" in line] == [SKULL]
 
 
 def test_values_of_the_wrong_kind_are_told_and_end_no_job_otherwise(tmp_path: Path) -> None:
