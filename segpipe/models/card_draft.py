@@ -11,10 +11,21 @@ from segpipe.models.card import BACKGROUND, MODALITIES, modality, scaling_table
 
 NOT_STATED = "not stated: ask who trained it"
 
+
+def licence_of(content: Mapping[str, Any]) -> str:
+    """The licence that a file names; a copyright, which says whose the weights are and not what one may do, is none.
+
+    >>> licence_of({"licence": "CC0"}), licence_of({"copyright": "(c) Somebody"})
+    ('CC0', 'not stated: ask who trained it; (c) Somebody')
+    """
+    named = content.get("license") or content.get("licence")
+    return str(named) if named else "; ".join(filter(None, [NOT_STATED, str(content.get("copyright") or "")]))
+
+
 _LABEL_KINDS = {
     "oedema": r"o?edema|snfh|\bed\b|invaded|flair",
-    "necrotic": r"necro|ncr|\bnetc?\b|non[ _-]*enh",
-    "enhancing": r"enhanc|\bet\b|active",
+    "necrotic": r"necro|ncr|\bnetc?\b|\b(non|not|un|without)[ _-]*(contrast[ _-]*)?enh",
+    "enhancing": r"enhanc|\bet\b|\bactive",
     "cavity": r"cavity|\brc\b",
     "cyst": r"cyst|\bcc\b",
 }

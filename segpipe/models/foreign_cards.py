@@ -38,7 +38,7 @@ def draft_of(url: str, configuration: str | None = None) -> Draft:
         return _made(url, "nnU-Net", nnunet_draft, content, dataset, configuration, url)
     raise ModelError(
         f"File {url} is neither MONAI's metadata.json nor nnU-Net's plans.json",
-        "write a card, see docs/how-to/adopt.md",
+        "give one of these, which stand beside inference.json and dataset.json, or a card: see docs/how-to/adopt.md",
     )
 
 

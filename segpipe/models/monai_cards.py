@@ -9,7 +9,7 @@ from typing import Any
 from segpipe.core.input_scale import Scaling
 from segpipe.errors import ModelError
 from segpipe.models.card import modality
-from segpipe.models.card_draft import NOT_STATED, Draft, channels, listed, modalities, ordered
+from segpipe.models.card_draft import NOT_STATED, Draft, channels, licence_of, listed, modalities, ordered
 
 _HARMLESS = {
     *("LoadImage", "EnsureChannelFirst", "EnsureType", "CastToType", "ToTensor", "AddChannel", "AsChannelFirst"),
@@ -139,7 +139,7 @@ def monai_draft(metadata: Mapping[str, Any], file: str, config: Mapping[str, Any
     draft.put(
         "network",
         name=str(metadata.get("name", "MONAI bundle")),
-        licence=str(metadata.get("license") or metadata.get("licence") or metadata.get("copyright") or NOT_STATED),
+        licence=licence_of(metadata),
         citation="; ".join(references) if isinstance(references, list) else str(references),
         source=str(metadata.get("data_source", "")),
     )

@@ -7,7 +7,7 @@ from segpipe.core.input_scale import Scaling
 from segpipe.core.regions import CONVENTIONS
 from segpipe.errors import ModelError
 from segpipe.models.card import BACKGROUND
-from segpipe.models.card_draft import NOT_STATED, Draft, channels, modalities, ordered, region_kind
+from segpipe.models.card_draft import Draft, channels, licence_of, modalities, ordered, region_kind
 
 _PAPER = "Isensee et al. 2021, nnU-Net, doi 10.1038/s41592-020-01008-z"
 _AXES = {
@@ -47,7 +47,7 @@ def nnunet_draft(plans: Mapping[str, Any], dataset: Mapping[str, Any], wanted: s
     draft.put(
         "network",
         name=f"{dataset.get('name') or plans.get('dataset_name', 'nnU-Net')} ({name})",
-        licence=str(dataset.get("licence") or dataset.get("license") or NOT_STATED),
+        licence=licence_of(dataset),
         citation="; ".join(filter(None, [str(dataset.get("reference", "")), _PAPER])),
         source=str(plans.get("dataset_name", "")),
     )
@@ -66,9 +66,9 @@ def nnunet_draft(plans: Mapping[str, Any], dataset: Mapping[str, Any], wanted: s
     draft.put_scalings([rule for rule in rules if rule] if all(rules) else [])
     draft.put("window", patch=list(patch), overlap=0.5, tiling="even", weights="nnunet", mirror=[])
     mirror = list(range(len(patch)))
-    draft.remarks.append(
-        f"nnU-Net looks at mirror images as well unless told not to: window.mirror = {mirror} is"
-        f" {2 ** len(mirror)} times the time"
+    draft.check(
+        f"nnU-Net looks at mirror images as well, and here none are, because that takes {2 ** len(mirror)} times the"
+        f" time: with window.mirror = {mirror} they are"
     )
     _output(draft, dataset, labels, url)
     return draft

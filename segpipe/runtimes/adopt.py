@@ -295,7 +295,8 @@ def _check(model: Any, card: Card, url: str) -> int:
         faults = _answer_faults(model, card)
     if faults:
         raise ModelError(
-            f"Network {url} and its card differ: {'; '.join(faults)}", "correct the card, or export it again"
+            f"Network {url} and its card differ: {'; '.join(faults)}",
+            "correct the card, which --draft writes if it was made of JSON, or export the network again",
         )
     return 0 if _reshaped(model, card, 2) else 1
 
