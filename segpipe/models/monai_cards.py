@@ -359,7 +359,10 @@ def _window(draft: Draft, pipeline: Pipeline, inferer: Mapping[str, Any], shape:
         overlap = max(shares)
         draft.check(f"windows overlap by {shares} along their axes, and by {overlap} here")
     overlap = overlap if isinstance(overlap, int | float) else None
-    if None in (weights, overlap):
+    if not inferer:
+        weights = overlap = None
+        draft.doubt("no inferer is stated, so that nobody says how windows overlap and what counts in them")
+    elif None in (weights, overlap):
         draft.doubt(f"mode {inferer.get('mode')!r} and overlap {inferer.get('overlap')!r} of the inferer are not known")
     draft.put("window", patch=patch, overlap=overlap, tiling="stepped", weights=weights)
 

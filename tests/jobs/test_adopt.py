@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import nibabel as nib
@@ -22,21 +23,15 @@ from segpipe.readers.generate import write_brats
 from segpipe.readers.naming import KEY_VARIABLE
 from segpipe.settings import AdoptSettings, EvaluateSettings, IngestSettings, ReportSettings, SegmentSettings
 from segpipe.warehouse.store import Store
+from tests.models.test_cards import DATASET, INFERENCE, MONAI, PLANS, written
 from tests.pipelines.test_masks import write_dicom
 from tests.runtimes.onnx_networks import network
-from tests.runtimes.test_adopt import SOFT, card
+from tests.runtimes.test_adopt import SIGMOID, SOFT, card
 
 
-def adopt(folder: Path, *flags: str) -> int:
-    given = (
-        "--network",
-        str(folder / "n.onnx"),
-        "--card",
-        str(folder / "n.toml"),
-        "--model",
-        str(folder / "m"),
-        *flags,
-    )
+def adopt(folder: Path, *flags: str, card: str = "n.toml") -> int:
+    named = {"--network": folder / "n.onnx", "--card": folder / card, "--model": folder / "m"}
+    given = [str(part) for pair in named.items() for part in pair] + list(flags)
     return execute("adopt", AdoptSettings, jobs.adopt.run, given, Context("adopt"), jobs.adopt.check)
 
 
@@ -49,6 +44,34 @@ def model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bundle:
     assert "small, licence Apache-2.0; cite: nobody 2020" in told
     assert "wants T1ce, T1, T2, FLAIR; gives whole_tumour, tumour_core, enhancing_tumour" in told
     return Bundle.load(str(tmp_path / "m"))
+
+
+def test_a_plan_of_nnunet_tells_what_it_takes_for_granted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network(tmp_path / "n.onnx", SOFT)
+    url = written(tmp_path, plans=PLANS, dataset=DATASET)
+    assert adopt(tmp_path, card=Path(url).name) == 0
+    told = capsys.readouterr().out
+    for said in (
+        "keeps the files' own axes",
+        "looks at mirror images as well, and here none are",
+        "input.space = brain",
+    ):
+        assert [line for line in told.splitlines() if said in line and line.endswith(": CHECK")]
+    bundle = Bundle.load(str(tmp_path / "m"))
+    assert (bundle.modalities, bundle.label_convention) == (("FLAIR", "T1", "T1ce", "T2"), "decathlon")
+
+
+def test_what_a_bundle_leaves_open_is_decided_in_its_draft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network(tmp_path / "n.onnx", SIGMOID)
+    inference = copy.deepcopy(INFERENCE)
+    inference["before"]["transforms"].append({"_target_": "scripts.Mine"})
+    url, draft = written(tmp_path, metadata=MONAI, inference=inference), tmp_path / "draft.toml"
+    assert adopt(tmp_path, "--draft", str(draft), card=Path(url).name) == 1
+    told = capsys.readouterr().err
+    assert "says what its card cannot: preprocessing holds Mine, which segpipe does not know: complete" in told
+    assert not (tmp_path / "m").exists()
+    assert adopt(tmp_path, card=draft.name) == 0
+    assert Bundle.load(str(tmp_path / "m")).modalities == ("T1ce", "T1", "T2", "FLAIR")
 
 
 def test_ingest_segment_evaluate_report(model: Bundle, spark: SparkSession, tmp_path: Path) -> None:

@@ -141,8 +141,10 @@ def test_what_a_monai_bundle_leaves_open_is_asked(tmp_path: Path) -> None:
     """Without inference.json nothing is known of what is done to a scan: no axes, no voxels, no scaling are made up."""
     url = written(tmp_path, metadata=MONAI)
     draft = tmp_path / "draft.toml"
-    keys = "input.orientation, input.spacing_mm, normalisation.method, window.patch, output.activation"
-    with pytest.raises(ModelError, match=rf"does not say {keys} \(there is no inference.*complete .*draft\.toml"):
+    keys = "input.orientation, input.spacing_mm, normalisation.method, window.patch, window.overlap, window.weights"
+    with pytest.raises(
+        ModelError, match=rf"does not say {keys}, output.activation \(there is no inference.*complete .*draft\.toml"
+    ):
         load_card(url, draft=str(draft))
     text = draft.read_text()
     for key, value in (
@@ -150,6 +152,8 @@ def test_what_a_monai_bundle_leaves_open_is_asked(tmp_path: Path) -> None:
         ("spacing_mm", "[1, 1, 1]"),
         ("method", '"zscore"'),
         ("patch", "[16, 16, 16]"),
+        ("overlap", "0.5"),
+        ("weights", '"gaussian"'),
         ("activation", '"sigmoid"'),
     ):
         with pytest.raises(ModelError):
