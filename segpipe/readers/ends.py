@@ -11,7 +11,7 @@ from segpipe.readers.visit_forms import END, ENDS, MAY_END, SIX, YEAR, are_days,
 Names = Mapping[Chain, Mapping[str, Chain]]
 """Chains without the ends of their last names, and for each end the whole chain."""
 
-_COMPARED = [END[one.kind] for one in ENDS if one.kind not in ("counted", "dated", "written on")]
+_COMPARED = [END[one.kind] for one in ENDS if one.kind not in ("counted", "dated", "accession", "written on")]
 _EXAM_NUMBER = re.compile(r"[A-Za-z]{0,4}\d{5,}")
 _LONG = re.compile(r"(?<!\d)(?!(?:19[89]|20[0-4])\d$)\d{4,}$")
 _PATIENT = re.compile(r"(?:pat|patient|subj|sub|subject|pt|case)[_\-. ]?\d+$", re.IGNORECASE)
@@ -201,14 +201,16 @@ def _count_visits(visits: Iterable[str], several: bool) -> bool:
 
 def _of_other_days(chains: Iterable[Chain], uses: Mapping[Chain, Use]) -> Parts:
     """For names such as `P001_MR_ACC123` with another date for each end, some of one patient: who, and the number."""
-    dated = (chain for chain in chains if len(uses[chain].visits) == 1)
-    every = _grouped(dated, (END["dated"],), lambda _, match: None if is_person(match["visit"]) else "all")
-    names = every[0] if every else {}
-    most = max(map(len, names.values()), default=0)
-    differ = all(len({uses[chain].visits for chain in found.values()}) == len(found) for found in names.values())
-    if not (1 < most <= len(names) and differ and all(owns(base[-1]) for base in names)):
-        return {}  # of one place are more patients than a patient has visits
-    return _parts(names)
+    dated = [chain for chain in chains if len(uses[chain].visits) == 1]
+    result: Parts = {}
+    for form in ("dated", "accession"):
+        for names in _grouped(dated, (END[form],), lambda _, match: None if is_person(match["visit"]) else "all"):
+            most = max(map(len, names.values()))
+            differ = all(len({uses[one].visits for one in found.values()}) == len(found) for found in names.values())
+            named = form == "accession" or all(owns(base[-1]) for base in names)
+            if 1 < most <= len(names) and differ and named:  # of one place are more patients than a patient has visits
+                result |= _parts(names)
+    return result
 
 
 def _without_fields(chains: Iterable[Chain], uses: Mapping[Chain, Use]) -> Parts:

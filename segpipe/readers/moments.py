@@ -17,6 +17,7 @@ _WORD = re.compile(r"[^\W_]+")
 _POINT = re.compile(r"t\d", re.IGNORECASE)
 _CONTRAST = re.compile(r"pre|post|before|after", re.IGNORECASE)
 _HINT = re.compile(rf"{_START}(?:t[03-9]|{_CONTRAST.pattern}){_END}", re.IGNORECASE)
+_AGENT = re.compile(r"[_\-. ](?:[ck]ontrast|gad|gd|km|inj)", re.IGNORECASE)
 _WEIGHTS = ("1", "2")  # no image is weighted by T0 or T3
 _SEPARATORS = "_-. "
 
@@ -94,7 +95,8 @@ def _places(file: File, pattern: re.Pattern[str]) -> Iterator[_Place]:
         words = list(_WORD.finditer(part))
         stated = "_".join(take_visits(part)[0]) if pattern is _CONTRAST and pattern.search(part) else ""
         for number, word in enumerate(words):
-            if pattern.fullmatch(word[0]) and word[0] not in stated:  # `pre-op` is one word
+            of_agent = pattern is _CONTRAST and _AGENT.match(part, word.end())  # `pre-contrast`
+            if pattern.fullmatch(word[0]) and word[0] not in stated and not of_agent:  # `pre-op` is one word
                 slots = frozenset({(0, number), (1, len(words) - number)})
                 start, end = word.span()
                 bracketed = part[start - 1 : start] + part[end : end + 1] in ("()", "[]")

@@ -33,7 +33,7 @@ _CAMEL = re.compile(
 # name studies and patients as well.
 _STRONG = re.compile(
     r"\w*(?:masks?|msk|maske[nr]?|masques?|mascaras?|maschere?a?|mask[aiy]|masca|maszk)"
-    r"|\w*seg(?:s|m)?|\w*sz?egment(?:[aei]\w*)|labels?(?:tr|ts|val|train|test)?|labelmaps?"
+    r"|glistr|bianca|deepmedic|bratumia|manually|boost|\w*seg(?:s|m)?|\w*sz?egment(?:[aei]\w*)|labels?(?:tr|ts|val|train|test)?|labelmaps?"
     r"|labell?ed|gt|gts|groundtruth|\w*truth|gold|goldstandard|consensus|consenso|konsens|rois?|voi|gtv\w?|ctv|ptv"
     r"|annotations?|annotated|annot|tracings?|traced|ot|contour(?:s|age|ing|ed)?|delineations?|outlines?|manual|expert|rater|rtstruct"
     r"|pred(?:s|icted|ictions?)?"
@@ -52,6 +52,10 @@ _REGIONS = {  # of a lesion, by words of their own in names in lower case
     "cyst": re.compile(r"(?<![a-z])cysts?(?![a-z])"),
 }
 _COUNTED = re.compile(rf"(?<![a-z])(?:{_WEAK.pattern}|gtv)_?(?P<number>[0-9]{{1,2}})(?![^\W_])")  # `lesion_2`, `GTV1`
+_AGENT = re.compile(r"[ck]ontrast|gado", re.IGNORECASE)  # shorter words may be initials
+_BEFORE_AGENT = re.compile(
+    r"with|con|com|sem|met|avec|bez|brez|cu|su|med|uten|utan|z|s|po|przed|pred|na", re.IGNORECASE
+)
 _RATER = re.compile(r"(?:r|rater|reader|expert|observer|annotator)[_\-]?\d", re.IGNORECASE)
 _INITIALS = 3  # letters of somebody's initials, at most
 _LONG = 5  # digits of a number that a hospital gives
@@ -71,6 +75,7 @@ _ANATOMY = re.compile(
     r"|pve_\d|parcellation|atlas|nawm|a2009s|dkt|lh|rh)(?:_?\d)?(?=_|$)"
     r"|skull_?strip\w*mask"
 )
+_SIDED = re.compile(r"lesions?_[lr]h(?=_|$)")  # in a hemisphere, and no map of it
 _MADE_OF = re.compile(r"(?:[mwrsu]{0,3}[cp][0-6]|i?y_)(?P<name>.+)")
 _PARCELS = re.compile(r"aseg|aparc|wmparc|synthseg|brainmask|brainseg|tissueseg|parcellation|nawm")
 _BEST = re.compile(
@@ -80,7 +85,7 @@ _DRAFT = re.compile(  # CTV and PTV are drawn with a margin
     r"(?<![a-z])(?:approx\w*|drafts?|initial|first|old|backup|healthy|normal|[cp]tv)(?![a-z])"
 )
 _PROGRAM = re.compile(
-    r"(?<![a-z])(?:auto(?:seg|mated|matic)?|pred(?:s|icted|ictions?)?|outputs?|infer(?:red|ence)|ai|cnn|model\d*|algo\w*|nn)"
+    r"(?<![a-z])(?:auto(?:seg|mated|matic)?|pred(?:s|icted|ictions?)?|outputs?|infer(?:red|ence)|ai|cnn|model\d*|algo\w*|nn|glistr|bianca|bratumia)"
     r"(?![a-z])|nnu-?net|u-?net|deep|hd_?glio|samseg|(?<![a-z])lst(?![a-z])"
 )
 
@@ -422,6 +427,9 @@ _VISIT_WORD = (
     r"|(?:pre|post|intra|peri|pr[aä]e?|pr[eé]|p[oó]s|voor|na)[ _\-]?"
     r"(?:op|op[eé]ra?t\w*|surg\w*|treat\w*|tx|rt|crt|radio\w*|chemo\w*"
     r"|therap\w*|biops\w*|resect\w*|interv\w*|immuno\w*|intervention)\d*"
+    r"|(?:p[rř]ed|przed|po|prije|nakon|vor|nach|avant|apr[eè]s|antes|despu[eé]s|depois|prima|dopo)[ _\-]"
+    r"(?:(?:de|da|do|del|della|la) )?(?:op|operac\w*|opera[tz]\w*|zabieg\w*|zakrok\w*|chir\w*|cirug\w*|cirurg\w*"
+    r"|interv\w*|rt|bestrahlung)"
     r"|c\d{1,2}[_\-]?d\d{1,3}"  # a cycle of treatment and its day
     r"|recurrence|recurrent|rezidiv|progression|relapse|nadir|diagnosis|erstdiagnose|erstuntersuchung"
     r"|(?:first|second|third|last|1st|2nd|3rd|4th|erstes?|zweites?|drittes?|eerste|tweede|derde|prim[ao]|second[ao]|terz[ao]"
@@ -517,6 +525,7 @@ class Folder:
     raw: str = ""
     behind: bool = False  # whether the text stands behind words for what an image is
     spare: str = ""  # a hospital's numbers beside technical words, which name a person if nothing above does
+    agent: bool = False  # whether it says that images were taken after contrast, and nothing else
     study: bool = False  # whether a word for masks stands before its number, and is the study's if nobody is above
 
     @property
@@ -576,7 +585,7 @@ def describe(text: str) -> Said:
     normal = "_".join(_pieces(text))
     label = "-".join(word for word in normal.split("_") if word)
     words = normal.split("_")
-    if _ANATOMY.search(normal) and not (len(words) > 1 and _fits(_WEAK, words[-1])):
+    if _ANATOMY.search(_SIDED.sub("lesion", normal)) and not (len(words) > 1 and _fits(_WEAK, words[-1])):
         return Said(BRAIN, label)
     rank = 0 if _BEST.search(normal) else (9 if _DRAFT.search(normal) or _PROGRAM.search(normal) else 2)
     rank += words in (["mask"], ["msk"])  # beside `seg` it may be one of the brain
@@ -686,6 +695,8 @@ def folder(name: str) -> Folder:
         numbers = [match[0] for match, kind in kinds if kind == "number"]
         spare = "_".join(numbers) if numbers and rest.startswith(numbers[0]) and len(numbers[0]) >= _LONG else ""
         return Folder("", visits, raw=name, spare=spare)
+    if not described and (agent := _agent(rest)) is not None:
+        return Folder("", visits, raw=name, agent=agent)
     if kinds and all(kind != "id" for _, kind in kinds) and described:
         said = describe(rest)
         return Folder("", visits, said, mask=said.role == MASK, raw=name)
@@ -1011,6 +1022,19 @@ def _plain(word: str) -> str:
         return word.lower()
     letters = unicodedata.normalize("NFKD", word)
     return unicodedata.normalize("NFC", "".join(one for one in letters if not unicodedata.combining(one))).lower()
+
+
+def _agent(name: str) -> bool | None:
+    """Whether a folder `contrast` or `without_gadolinium` says that an agent was given; None if it says more, or less.
+
+    >>> _agent("post_contrast"), _agent("noncontrast"), _agent("contrast_P01"), _agent("KM")
+    (True, False, None, None)
+    """
+    words = _WORD.findall(name)
+    if not (_AGENT.search(name) and all(kind_of(word) == "word" or _BEFORE_AGENT.fullmatch(word) for word in words)):
+        return None
+    said = recognise(name)
+    return said.contrast if {*said.words} <= {"after", "before"} else None
 
 
 def _trimmed(text: str, kinds: list[tuple[re.Match[str], str]]) -> str:

@@ -415,7 +415,7 @@ def _in_context(tokens: list[str], places: dict[str, int]) -> None:
     """Words that mean something only beside others: a last `C` or `IV` behind T1, `US` beside `before`."""
     weighted = "T1" in places or "volume_T1" in places
     rest = [token for token in tokens if token not in _BESIDE_AGENT and _WORDS.get(token) != "plane"]
-    agent = tokens.index(rest[-1]) if rest and rest[-1] in ("c", "cc", "iv", "pc", "wc", "cm") else None
+    agent = tokens.index(rest[-1]) if rest and rest[-1] in ("c", "cc", "kl", "iv", "pc", "wc", "cm") else None
     if weighted and agent is not None and "before" not in places:
         places.setdefault("after", agent)
     if "pc" in tokens and places.keys().isdisjoint(_WEIGHTED):

@@ -49,6 +49,7 @@ ENDS = (
     Form("lettered", (r"\D*[^\W\d_]{2}", _GAP, r"[vmwdy]\d{1,4}"), ("Meier", "_", "V1")),
     Form("counted", (r".*\d", _GAP, r"\d{1,2}[_\-. ]\d{1,6}"), ("X-017", "_", "01_0412")),
     Form("dated", (r".*\d", rf"{_GAP}(?:(?:MRI?|MRT|IRM|RM){_GAP})?", r"[A-Z]{2,4}\d{2,}"), ("P001", "_MR_", "ACC123")),
+    Form("accession", (r"\D*[^\W\d_]", _GAP, r"[A-Z]{1,4}\d{4,}"), ("Smith_J", "_", "E12001")),
     Form("written on", (r".*\d", "", r"[tvmw]\d{1,3}"), ("c01s04", "", "t01")),
 )
 # What may be a visit, a gap, and a name.

@@ -91,6 +91,7 @@ ROLES = {
         T1 TFE s KL
         T1 tra s k.l.
         T1 po KS
+        T1 tra KL
         T1 tra mit
         T1_CC
         T1 po wzmocnieniu

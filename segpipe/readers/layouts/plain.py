@@ -118,6 +118,7 @@ class Place(NamedTuple):
     mask: bool
     weak: str  # a folder's name that may be that of a group or say that files are masks
     timepoint: str
+    agent: bool = False  # whether a folder says after contrast, and nothing else
     channels: bool = False  # whether file names end in the number of a channel
 
 
@@ -603,15 +604,15 @@ def _by_contrast(reads: list[Read]) -> list[Read]:
     """Words that could be visits and tell contrast: folders `Pre` and `Post`, `T1_basale` beside `T1_MDC`.
 
     So it is where every file in folders `Pre` and `Post` is called so too (`Post/P1_T1_POST`), and where `basale`
-    stands at T1 alone, of people who have one after contrast without a visit.
+    stands at T1 alone, of people who have one after contrast at the same visit without it.
     """
     folders = [read for read in reads if {visit.lower() for visit in read.visits} & {"pre", "post"}]
     if folders and all(_repeats_contrast(one) for read in folders for one in read.each()):
         reads = _without_visits(reads, ("pre", "post"))
     before = [read for read in reads if {visit.lower() for visit in read.visits} & {"basal", "basale"}]
     if before and all({*read.words.roles} == {"T1"} for read in before):
-        after = {read.chain for read in reads if "T1ce" in read.words.roles and not read.visits}
-        if all(read.chain in after for read in before):
+        after = {(read.chain, read.visits) for read in reads if "T1ce" in read.words.roles}
+        if all((read.chain, read.visits) in after for read in _without_visits(before, ("basal", "basale"))):
             reads = _without_visits(reads, ("basal", "basale"))
     return reads
 
@@ -756,6 +757,7 @@ def _inside(above: Place, here: Folder) -> Place:
         said=here.said if here.said and not here.weak else above.said,
         mask=here.mask or (above.mask and not here.said),
         weak=here.text if here.weak else above.weak,
+        agent=above.agent or here.agent,
         channels=above.channels or here.raw in ("imagesTr", "imagesTs", "labelsTr"),
         timepoint=here.raw if timepoint and not timepoint["rest"] else above.timepoint,
     )
@@ -797,7 +799,7 @@ def _read(path: str, row: Row, place: Place) -> Read:
         chain = (parts.behind,)
     if not chain and visits and any(map(is_weak_visit, visits)):
         chain, visits = ("_".join(visits),), ()
-    word = _judged(Word(said, said.role is not None, place.weak, parts.tail), place, rest)
+    word = _after_agent(_judged(Word(said, said.role is not None, place.weak, parts.tail), place, rest), place)
     return Read(path, (row,), chain, visits, Words((word,)))
 
 
@@ -835,6 +837,13 @@ def _judged(read: Word, place: Place, name: str) -> Word:
     if read.said.role is None:
         return read._replace(said=replace(place.said, label=read.said.label))
     return read
+
+
+def _after_agent(read: Word, place: Place) -> Word:
+    """A T1 in a folder `contrast` is one after contrast."""
+    if not place.agent or read.said.role != "T1":
+        return read
+    return read._replace(said=replace(read.said, role="T1ce"))
 
 
 def _after(text: str, known: str) -> str:
@@ -907,7 +916,7 @@ def _with_timepoints(reads: list[Read], timed: Collection[str]) -> list[Read]:
 
 def _odd(word: str, role: str | None) -> bool:
     """Whether an image of this role cannot be one of the modality that the word is."""
-    return role in MODALITIES and role != word.upper() and (word.upper(), role) != ("T2", "FLAIR")
+    return role in MODALITIES and role != word.upper() and (word.upper(), role) not in (("T2", "FLAIR"), ("T1", "T1ce"))
 
 
 def _timepoint(tail: str) -> re.Match[str] | None:
