@@ -11,6 +11,7 @@ from segpipe.settings import AdoptSettings
 
 def run(settings: AdoptSettings, context: Context) -> int:
     """Hold the network against its card and write the model directory; say what it wants and whom to cite."""
+    from segpipe.models.card import printable
     from segpipe.models.cards import load_card
     from segpipe.runtimes.adopt import adopt
 
@@ -20,7 +21,7 @@ def run(settings: AdoptSettings, context: Context) -> int:
             bundle = adopt(settings.network, card, content, settings.model, toml)
         record.model_id = bundle.model_id
         record.lines.append(bundle.seal_line)
-        record.lines.append(f"{card.name}, licence {card.licence}; cite: {card.citation}")
+        record.lines.append(printable(f"{card.name}, licence {card.licence}; cite: {card.citation}"))
         record.lines.append(f"wants {', '.join(card.modalities)}; gives {', '.join(card.labels.regions)}")
         record.lines += [
             line.removeprefix("# ") for line in toml.splitlines() if line.startswith("# ") and "CHECK" in line

@@ -207,7 +207,7 @@ def read_card(data: bytes, where: str) -> tuple[Card, dict[str, Any]]:
 def to_toml(content: Mapping[str, Any], remarks: Sequence[str] = ()) -> str:
     """A card as TOML, `remarks` as comments above; keys that are None are left out as comments, to be filled in."""
     meanings = {(field.section, field.name): field.meaning for field in FIELDS}
-    lines = [f"# {''.join(sign if sign.isprintable() else ' ' for sign in remark)}" for remark in remarks]
+    lines = [f"# {printable(remark)}" for remark in remarks]
     for section in SECTIONS:
         for table in _tables(content.get(section, {})):
             double = isinstance(content.get(section), list)
@@ -219,6 +219,15 @@ def to_toml(content: Mapping[str, Any], remarks: Sequence[str] = ()) -> str:
                 else:
                     lines.append(f"{name} = {_toml(value)}" + (f"  # {meaning}" if meaning else ""))
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def printable(text: str) -> str:
+    """A text of somebody else as one line that a terminal only shows.
+
+    >>> printable("name\\x1b[2J\\nlicence")
+    'name [2J licence'
+    """
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _tables(section: Any) -> Sequence[Mapping[str, Any]]:

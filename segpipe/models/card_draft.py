@@ -160,10 +160,13 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def ordered(numbered: Any) -> list[str]:
-    """The values of `{"0": …, "1": …}`, or of a list, in order."""
+    """The values of `{"0": …, "1": …}`, or of a list, in order; ValueError where a number is left out."""
     if isinstance(numbered, list):
         return [str(name) for name in numbered]
-    return [str(numbered[key]) for key in sorted(numbered, key=int)]
+    keys = sorted(numbered, key=int)
+    if list(map(int, keys)) != list(range(len(keys))):
+        raise ValueError(f"channels are numbered {listed(list(map(str, keys)))}, not from 0 on")
+    return [str(numbered[key]) for key in keys]
 
 
 def _of_labels(kinds: Sequence[str | None]) -> str | None:

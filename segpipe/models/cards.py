@@ -52,6 +52,10 @@ def _next_step(what: str, draft: str | None) -> str:
 
 
 def _write(url: str | None, text: str) -> None:
-    if url is not None:
-        fs, path = url_to_fs(url)
-        fs.pipe_file(path, text.encode())
+    """Write a draft; ModelError where there is another one, which somebody may have completed."""
+    if url is None:
+        return
+    fs, path = url_to_fs(url)
+    if fs.exists(path) and fs.cat_file(path) != text.encode():
+        raise ModelError(f"Draft {url} is there and says something else", "give it as --card, or another --draft")
+    fs.pipe_file(path, text.encode())

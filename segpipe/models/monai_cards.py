@@ -343,13 +343,16 @@ def _window(draft: Draft, pipeline: Pipeline, inferer: Mapping[str, Any], shape:
     options = {name: pipeline.resolved(value) for name, value in inferer.items()}
     edges = options.get("roi_size")
     patch = _numbers([edges] * draft.content["input"]["dimensions"] if isinstance(edges, int) else edges)
-    if patch is None or any(edge < 1 for edge in patch):
+    if inferer.get("roi_size") is not None:
+        patch = patch if patch and all(edge >= 1 for edge in patch) else None
+    else:
         fixed: list[float] = [edge for edge in shape if isinstance(edge, int)]
         patch = fixed if shape and len(fixed) == len(shape) else None
         if patch is not None:
             draft.check(f"no roi_size: the network sees a scan at once, and by patches of spatial_shape {patch} here")
     if patch is None:
-        draft.doubt(f"the patch is not stated, only that its edges are {list(shape)}")
+        said = f"roi_size is {inferer['roi_size']}" if inferer.get("roi_size") is not None else "there is no roi_size"
+        draft.doubt(f"the patch is not known: {said}, and spatial_shape is {list(shape)}")
     for name, usual in _PLAIN_INFERER.items():
         if options.get(name, usual) != usual:
             draft.check(f"the inferer has {name} {options[name]!r}, and segpipe {usual!r}")

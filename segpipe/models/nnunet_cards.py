@@ -29,7 +29,8 @@ def nnunet_draft(plans: Mapping[str, Any], dataset: Mapping[str, Any], wanted: s
         schemes, masks = plan["normalization_schemes"], plan["use_mask_for_norm"]
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(
-            f"Plan {url} or its dataset.json lacks {error}", "give the plans.json and dataset.json of the trained model"
+            f"Plan {url} or its dataset.json lacks something ({type(error).__name__}: {error})",
+            "give the plans.json and dataset.json of the trained model",
         ) from None
     if not len(names) == len(schemes) == len(masks):
         raise ModelError(

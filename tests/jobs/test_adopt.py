@@ -48,9 +48,10 @@ def model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bundle:
 
 def test_a_plan_of_nnunet_tells_what_it_takes_for_granted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network(tmp_path / "n.onnx", SOFT)
-    url = written(tmp_path, plans=PLANS, dataset=DATASET)
+    url = written(tmp_path, plans=PLANS, dataset=DATASET | {"name": "clears\x1b[2J", "reference": "two\nlines"})
     assert adopt(tmp_path, card=Path(url).name) == 0
     told = capsys.readouterr().out
+    assert "clears [2J (3d_fullres), licence CC-BY-SA 4.0; cite: two lines; Isensee" in told
     for said in (
         "keeps the files' own axes",
         "looks at mirror images as well, and here none are",

@@ -488,18 +488,30 @@ def test_files_without_a_spacing_are_told(tmp_path: Path) -> None:
         ({"overlap": "$0.5"}, r"does not say window\.overlap"),
         ({"padding_mode": "replicate"}, "the inferer has padding_mode 'replicate', and segpipe 'constant': CHECK"),
         ({"roi_size": "$@edges"}, None),
-        ({"roi_size": None}, "does not say window.patch"),
+        ({"roi_size": None}, r"does not say window\.patch \(the patch is not known: there is no roi_size"),
+        ({"roi_size": "$(9, 9)"}, r"does not say window\.patch \(the patch is not known: roi_size is \$\(9, 9\)"),
+        (
+            {"roi_size": [96, 96, -1]},
+            r"does not say window\.patch \(the patch is not known: roi_size is \[96, 96, -1\]",
+        ),
     ],
-    ids=["weights", "overlap", "padding", "a reference", "no patch"],
+    ids=["weights", "overlap", "padding", "a reference", "no patch", "an expression", "a whole axis"],
 )
-def test_options_of_the_inferer(tmp_path: Path, inferer: dict[str, Any], said: str | None) -> None:
-    url = written(tmp_path, metadata=MONAI, inference=INFERENCE | {"inferer": INFERENCE["inferer"] | inferer})
+@pytest.mark.parametrize("shape", [["16*n"] * 3, [48, 48, 48]], ids=["free", "stated"])
+def test_options_of_the_inferer(tmp_path: Path, inferer: dict[str, Any], said: str | None, shape: list[Any]) -> None:
+    """What an option says that cannot be read is not made up of what stands elsewhere."""
+    if inferer == {"roi_size": None} and shape == [48, 48, 48]:
+        said = "no roi_size: the network sees a scan at once, and by patches of spatial_shape [48, 48, 48] here: CHECK"
+    metadata = copy.deepcopy(MONAI)
+    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = shape
+    url = written(tmp_path, metadata=metadata, inference=INFERENCE | {"inferer": INFERENCE["inferer"] | inferer})
     if said is not None and said.startswith("does not"):
         with pytest.raises(ModelError, match=said):
             load_card(url)
     else:
         card, _, toml = load_card(url)
-        assert (card.patch, card.overlap, card.weights) == ((96, 96, 64), 0.6, "gaussian")
+        patch = (48, 48, 48) if inferer == {"roi_size": None} else (96, 96, 64)
+        assert (card.patch, card.overlap, card.weights) == (patch, 0.6, "gaussian")
         assert said is None or said in toml
 
 
@@ -531,6 +543,28 @@ def test_channels_that_no_name_tells(tmp_path: Path, port: str, changes: dict[st
     next(iter(metadata["network_data_format"][port].values())).update(changes)
     with pytest.raises(ModelError, match=said):
         load_card(written(tmp_path, metadata=metadata, inference=INFERENCE))
+
+
+def test_channels_whose_numbers_have_a_gap(tmp_path: Path) -> None:
+    metadata = copy.deepcopy(MONAI)
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "WT", "1": "TC", "3": "ET"}
+    with pytest.raises(ModelError, match="channels are numbered 0, 1, 3, not from 0 on"):
+        load_card(written(tmp_path, metadata=metadata, inference=INFERENCE))
+    names = {"1": "FLAIR", "2": "T1w", "3": "T1gd", "4": "T2w"}
+    with pytest.raises(ModelError, match="channels are numbered 1, 2, 3, 4, not from 0 on"):
+        load_card(written(tmp_path, plans=PLANS, dataset=DATASET | {"channel_names": names}))
+
+
+def test_a_draft_that_somebody_has_completed_is_not_written_over(tmp_path: Path) -> None:
+    url, draft = written(tmp_path, metadata=MONAI, inference=INFERENCE), tmp_path / "draft.toml"
+    for _ in range(2):
+        load_card(url, draft=str(draft))
+    mine = draft.read_text().replace("overlap = 0.6", "overlap = 0.7")
+    draft.write_text(mine)
+    with pytest.raises(ModelError, match=r"draft\.toml is there and says something else: give it as --card"):
+        load_card(url, draft=str(draft))
+    assert draft.read_text() == mine
+    assert load_card(str(draft), draft=str(draft))[0].overlap == 0.7
 
 
 def test_a_network_of_two_inputs(tmp_path: Path) -> None:
