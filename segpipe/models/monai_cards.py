@@ -1,24 +1,20 @@
 """Cards of MONAI bundles: `metadata.json` names the channels, `inference.json` or `.yaml` what is done to them."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 from segpipe.core.input_scale import Scaling
 from segpipe.errors import ModelError
 from segpipe.models.card import modality
 from segpipe.models.card_draft import NOT_STATED, Draft, channels, licence_of, listed, modalities, ordered
+from segpipe.models.monai_config import Pipeline, Step, first
 
 _HARMLESS = {
     *("LoadImage", "EnsureChannelFirst", "EnsureType", "CastToType", "ToTensor", "AddChannel", "AsChannelFirst"),
     *("ToDevice", "Identity", "SqueezeDim", "DeleteItems", "SelectItems", "ConcatItems"),
 }
 _MASKS = {"label", "labels", "seg", "mask", "pred", "gt"}
-_UNREAD = {"keys", "dtype", "device", "mode", "padding_mode", "align_corners", "meta_keys", "meta_key_postfix"}
-"""Options that change no value or no more than a rounding, so that it does not matter what they are."""
-
 _AFTERWARDS = {
     *("Activations", "AsDiscrete", "Invert", "SaveImage", "EnsureType", "ToTensor", "ToDevice", "CastToType"),
     *("SqueezeDim", "DeleteItems", "SelectItems", "Identity"),
@@ -28,94 +24,13 @@ _AFTERWARDS = {
 _KNOWN = {
     *_HARMLESS,
     *_AFTERWARDS,
-    *("Orientation", "Spacing", "CropForeground", "Compose"),
+    *("Orientation", "Spacing", "CropForeground"),
     *("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRange", "ScaleIntensityRangePercentiles"),
 }
 _BOX = ("margin", "select_fn", "k_divisible", "channel_indices")
 """Options of CropForeground that make its box another one."""
 
 _PLAIN_INFERER = {"padding_mode": "constant", "cval": 0, "sigma_scale": 0.125}
-
-
-@dataclass(frozen=True)
-class Step:
-    """A transform of a bundle, those that are known without the d of dictionaries; expressions in options are None."""
-
-    name: str
-    options: Mapping[str, Any]
-    expressions: tuple[str, ...]
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        """An option that is yes or no, also as a text or as the first of a list, as bundles have it."""
-        value = _first(self.options.get(name, default))
-        return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
-
-    def number(self, name: str, default: float) -> float:
-        """An option that is a number; `default` where there is none."""
-        return _number(_first(self.options.get(name)), default)
-
-
-@dataclass
-class Pipeline:
-    """What inference.json says, by section; nothing of it is evaluated."""
-
-    config: Mapping[str, Any]
-
-    def resolved(self, value: Any) -> Any:
-        """What a reference such as `@preprocessing`, `%a` or `@a#b` stands for; None for what must be evaluated.
-
-        `$@a + @b`, as bundles put lists together, is known without: the lists behind each other.
-        """
-        for _ in range(8):
-            if not isinstance(value, str) or not value.startswith(("@", "$", "%")):
-                return value
-            terms = [term.strip() for term in value.removeprefix("$").split("+")]
-            if not all(re.fullmatch(r"[@%][\w#:]+", term) for term in terms):
-                return None
-            if len(terms) > 1:
-                parts = [self.resolved(term) for term in terms]
-                return list(chain(*parts)) if all(isinstance(part, list) for part in parts) else None
-            value = self._found(terms[0][1:])
-        return None
-
-    def section(self, name: str) -> Any:
-        """A section, what stands for it resolved."""
-        return self.resolved(self.config.get(name))
-
-    def steps(self, section: str) -> list[Step] | None:
-        """The transforms of a section in their order; None if there is none, or an expression instead."""
-        composed = self.section(section)
-        listed = self.resolved(composed.get("transforms")) if isinstance(composed, Mapping) else composed
-        return list(self._steps(listed)) if isinstance(listed, list) else None
-
-    def _steps(self, transforms: Sequence[Any]) -> Iterator[Step]:
-        for transform in map(self.resolved, transforms):
-            if not isinstance(transform, Mapping):
-                yield Step("an expression", {}, ())
-                continue
-            options = {key: self.resolved(value) for key, value in transform.items()}
-            name = str(transform.get("_target_", "")).rpartition(".")[2]
-            bare = re.sub(r"(d|D|Dict)$", "", name)
-            name = bare if bare in _KNOWN else name
-            unknown = (key for key, value in options.items() if value is None and transform[key] is not None)
-            step = Step(name, options, tuple(key for key in unknown if key not in _UNREAD))
-            if step.flag("_disabled_"):
-                continue
-            if name == "Compose" and isinstance(options.get("transforms"), list):
-                yield from self._steps(options["transforms"])
-            else:
-                yield step
-
-    def _found(self, path: str) -> Any:
-        found: Any = self.config
-        for place in re.split(r"#|::", path):
-            if isinstance(found, Mapping):
-                found = found.get(place)
-            elif isinstance(found, list) and place.isdigit() and int(place) < len(found):
-                found = found[int(place)]
-            else:
-                return None
-        return found
 
 
 def monai_draft(metadata: Mapping[str, Any], file: str, config: Mapping[str, Any] | None, url: str) -> Draft:
@@ -148,7 +63,7 @@ def monai_draft(metadata: Mapping[str, Any], file: str, config: Mapping[str, Any
     shape = image.get("spatial_shape", [])
     dimensions = len(shape) if isinstance(shape, list) and shape else 3
     draft.put("input", modalities=modalities(named, draft), dimensions=dimensions)
-    pipeline = Pipeline(config or {})
+    pipeline = Pipeline(config or {}, _KNOWN)
     _input(draft, pipeline, file, len(named), str(metadata.get("image_classes", "")))
     inferer = pipeline.section("inferer")
     inferer = inferer if isinstance(inferer, Mapping) else {}
@@ -215,6 +130,8 @@ def _input(draft: Draft, pipeline: Pipeline, file: str, count: int, said: str) -
 def _step(before: _Before, step: Step, count: int, draft: Draft) -> None:
     if step.name == "ConcatItems":
         _in_order(step, draft)
+    if step.name == "LoadImage" and step.flag("reverse_indexing"):
+        draft.doubt("LoadImage reads with reverse_indexing, which turns the axes around: say where they run to then")
     if step.name in _HARMLESS:
         return
     if step.expressions:
@@ -381,27 +298,22 @@ def _output(draft: Draft, pipeline: Pipeline, classes: Sequence[str]) -> None:
             activation, threshold = "softmax", None  # whose likeliest is that of the bare output
         elif step.name == "AsDiscrete":
             named = "logit_thresh" if step.flag("threshold_values") else "threshold"  # as MONAI 0.6 had it
-            threshold = step.number(named, 0.5) if _first(step.options.get(named)) is not None else threshold
+            threshold = step.number(named, 0.5) if first(step.options.get(named)) is not None else threshold
         elif step.name not in _AFTERWARDS:
             draft.check(f"postprocessing holds {step.name}, which is not done to the masks here")
     convention, found = channels(classes, draft)
     if activation is None:
         draft.doubt("no softmax or sigmoid was found behind the network")
     draft.put("output", activation=activation, convention=convention, channels=found)
+    if threshold is not None and activation == "softmax" and len(found) > 2:
+        draft.check(
+            f"what MONAI compares with {threshold} is each label, and here what the labels of a region have together"
+        )
     if threshold is not None:
         draft.put("output", threshold=threshold)
-
-
-def _first(value: Any) -> Any:
-    """Options may be a list, one value for each key."""
-    return value[0] if isinstance(value, list) and value else value
 
 
 def _numbers(value: Any) -> list[float] | None:
     if isinstance(value, list) and value and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
         return value
     return None
-
-
-def _number(value: Any, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default

@@ -341,6 +341,28 @@ def test_channels_that_are_put_together_in_another_order(tmp_path: Path, keys: A
             load_card(url)
 
 
+def hundredfold(levels: int) -> dict[str, Any]:
+    """Lists that are put together of the next, a hundred times each."""
+    sections: dict[str, Any] = {f"l{level}": "$" + " + ".join([f"@l{level + 1}"] * 100) for level in range(levels)}
+    return sections | {f"l{levels}": []}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"l0": "$@l0 + @l0"},
+        {"l0": "@l1", "l1": "%l0"},
+        {"l0": [{"_target_": "Compose", "transforms": "@l0"}]},
+        hundredfold(7),
+    ],
+    ids=["of itself", "round and round", "inside of itself", "without an end"],
+)
+def test_references_that_never_end(tmp_path: Path, sections: dict[str, Any]) -> None:
+    inference = INFERENCE | {"preprocessing": {"_target_": "Compose", "transforms": "@l0"}} | sections
+    with pytest.raises(ModelError, match=r"is no list of transforms|holds an expression"):
+        load_card(written(tmp_path, metadata=MONAI, inference=inference))
+
+
 def test_axes_that_are_an_expression_are_not_those_of_the_files(tmp_path: Path) -> None:
     url = written(tmp_path, metadata=MONAI, inference=changed(orientation__axcodes="$'R' + 'AS'"))
     with pytest.raises(ModelError, match=r"does not say input\.orientation \(axcodes of Orientation is an expression"):
@@ -358,6 +380,27 @@ def test_the_likeliest_of_a_sigmoid_is_no_threshold(tmp_path: Path) -> None:
     card, _, toml = load_card(written(tmp_path, metadata=metadata, inference=inference))
     assert (card.activation, card.decision) == ("softmax", None)
     assert "the likeliest label is taken of a sigmoid, and of a softmax here, where it is the same: CHECK" in toml
+
+
+def test_a_threshold_of_labels_that_exclude_each_other_is_told(tmp_path: Path) -> None:
+    metadata, inference = copy.deepcopy(MONAI), copy.deepcopy(INFERENCE)
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = ["background", "NCR", "ED", "ET"]
+    inference["postprocessing"]["transforms"][0] = {"_target_": "Activationsd", "softmax": True}
+    card, _, toml = load_card(written(tmp_path, metadata=metadata, inference=inference))
+    assert (card.activation, card.threshold) == ("softmax", 0.4)
+    assert "what MONAI compares with 0.4 is each label, and here what the labels of a region have together" in toml
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+def test_a_reader_that_turns_the_axes_around(tmp_path: Path, reverse: bool) -> None:
+    inference = copy.deepcopy(INFERENCE)
+    inference["before"]["transforms"][0] |= {"reader": "ITKReader", "reverse_indexing": reverse}
+    url = written(tmp_path, metadata=MONAI, inference=inference)
+    if reverse:
+        with pytest.raises(ModelError, match="LoadImage reads with reverse_indexing"):
+            load_card(url)
+    else:
+        assert load_card(url)[0].orientation == "RAS"
 
 
 def test_what_a_card_of_json_says_wrong_is_corrected_in_its_draft(tmp_path: Path) -> None:
