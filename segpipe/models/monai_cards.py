@@ -21,6 +21,9 @@ _AFTERWARDS = {
 }
 """Steps behind the network that a card says, or that change nothing."""
 
+_DECIDING = ("softmax", "sigmoid", "other", "argmax", "threshold", "logit_thresh")
+"""Options of steps behind the network that make another mask."""
+
 _KNOWN = {
     *_HARMLESS,
     *_AFTERWARDS,
@@ -290,6 +293,8 @@ def _window(draft: Draft, pipeline: Pipeline, inferer: Mapping[str, Any], shape:
 def _output(draft: Draft, pipeline: Pipeline, classes: Sequence[str]) -> None:
     activation, threshold = None, None
     for step in pipeline.steps("postprocessing") or []:
+        if hidden := [name for name in step.expressions if name in _DECIDING]:
+            draft.doubt(f"{', '.join(hidden)} of {step.name} is an expression, which is not evaluated")
         if step.name == "Activations":
             activation = next((kind for kind in ("softmax", "sigmoid") if step.flag(kind)), activation)
         elif step.name == "AsDiscrete" and step.flag("argmax"):

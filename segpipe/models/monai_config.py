@@ -27,8 +27,9 @@ class Step:
         return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
 
     def number(self, name: str, default: float) -> float:
-        """An option that is a number; `default` where there is none."""
-        return _number(first(self.options.get(name)), default)
+        """An option that is a number, also as a text; `default` where there is none. ValueError for another text."""
+        value = first(self.options.get(name))
+        return default if value is None else float(value)
 
 
 @dataclass
@@ -106,7 +107,3 @@ class Pipeline:
 def first(value: Any) -> Any:
     """Options may be a list, one value for each key."""
     return value[0] if isinstance(value, list) and value else value
-
-
-def _number(value: Any, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default

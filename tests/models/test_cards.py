@@ -391,6 +391,27 @@ def test_a_threshold_of_labels_that_exclude_each_other_is_told(tmp_path: Path) -
     assert "what MONAI compares with 0.4 is each label, and here what the labels of a region have together" in toml
 
 
+def decided(tmp_path: Path, **threshold: Any) -> Card:
+    inference = copy.deepcopy(INFERENCE)
+    inference["postprocessing"]["transforms"][1] = {"_target_": "AsDiscreted"} | threshold
+    return load_card(written(tmp_path, metadata=MONAI, inference=inference))[0]
+
+
+def test_numbers_as_text_are_numbers(tmp_path: Path) -> None:
+    ranged = {"_target_": "ScaleIntensityRanged", "a_min": "-57", "a_max": "164", "b_min": "0", "b_max": "1"}
+    inference = copy.deepcopy(INFERENCE)
+    inference["before"]["transforms"][2] = ranged
+    url = written(tmp_path, metadata=MONAI, inference=inference)
+    assert load_card(url)[0].scalings[0] == Scaling("range", low=-57, high=164)
+    ranged["a_min"] = "low"
+    with pytest.raises(ModelError, match=r"is not built as MONAI's are .*could not convert string to float: 'low'"):
+        load_card(written(tmp_path, metadata=MONAI, inference=inference))
+    assert decided(tmp_path, threshold="0.3").threshold == 0.3
+    with pytest.raises(ModelError, match="threshold of AsDiscrete is an expression"):
+        decided(tmp_path, threshold="$0.3")
+    assert decided(tmp_path, threshold=0.3, to_onehot="$len(@x)").threshold == 0.3
+
+
 @pytest.mark.parametrize("reverse", [True, False])
 def test_a_reader_that_turns_the_axes_around(tmp_path: Path, reverse: bool) -> None:
     inference = copy.deepcopy(INFERENCE)
