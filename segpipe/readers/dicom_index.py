@@ -89,7 +89,8 @@ _CONTRAST_WORDS = re.findall(
 # what people type where no agent was given, as `NONE GIVEN`, `OHNE KM` or `0 ml`
 _NO_AGENT = re.compile(
     r"|N|N/?A|NIL|NULL|OFF|NON|NON ?CON\w*"
-    r"|(?:NONE|NOT|NO(?!\W*\d)|WITHOUT|W/?O|OHNE|SANS|SIN|SEM|SENZA|ZONDER|KEINE?|NATIV\w*|UNENHANCED|PRE)(?:\b.*)?"
+    r"|(?:NONE|NOT|NO(?!\W*\d)|WITHOUT|W/?O|OHNE|SANS|SIN|SEM|SENZA|ZONDER|KEINE?|NATIV\w*|UNENHANCED|PRE|BRAK|BEZ|BREZ"
+    r"|NIE|YOK|NINCS|EI|INGEN|UTAN|UDEN|UTEN|GEEN|NESSUN\w*|AUCUN\w*|NINGUN\w*|NENHUM\w*|[ZŽ][AÁ]DN\w*|НЕТ|БЕЗ)(?:\b.*)?"
     r"|0+(?:[.,]0+)?(?: ?(?:ML|CC|MMOL|M?G)\b.*)?"
 )
 
@@ -146,6 +147,7 @@ class Facts:
     person: tuple[str, ...] = ()  # birth date, sex, words of the name, issuer of the ID; empty where not said
     nameless: bool = False  # the patient's ID is a placeholder, or none where `who` says whose it is
     who: str = ""  # birth date, sex and name together, the same under every ID; empty where one is not said
+    spelled: str = ""  # the patient's ID, the same in small letters and without zeros before its numbers
     names_brain: bool = False  # words of its description or protocol do
     is_colour: bool = False
 
@@ -537,6 +539,7 @@ def _facts(elements: Elements, entry: Entry, key: bytes, overrides: Mapping[str,
         override=_override(overrides, (description, protocol, series), vendor),
         person=tuple(_keyed_words(key, subject, mark) for mark in marks),
         who=who,
+        spelled=keyed(key, "spelled", patients.as_spelled(patient)) if patient else "",
         nameless=patients.is_placeholder(patient) if patient else bool(who),
         names_brain=_BRAIN_WORDS.search(_plain(f"{description} {protocol}")) is not None,
         is_colour=(elements.number("SamplesPerPixel") or 1) > 1,

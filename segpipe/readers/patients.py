@@ -36,6 +36,15 @@ _PLACEHOLDER = re.compile(
 )
 
 
+def as_spelled(patient: str) -> str:
+    """An ID as it is the same however it was typed.
+
+    >>> as_spelled("GBM_012"), as_spelled("gbm-12 "), as_spelled("1-11") == as_spelled("11-1")
+    ('gbm-12', 'gbm-12', False)
+    """
+    return "-".join(re.sub(r"(?<!\d)0+(?=\d)", "", word) for word in re.findall(r"[^\W_]+", patient.casefold()))
+
+
 def is_placeholder(text: str) -> bool:
     """Whether an ID or a name is a word that stands for nobody.
 
@@ -103,6 +112,7 @@ class Shared:
     crowded: int = 0
     alike: int = 0
     namesakes: int = 0
+    spelled: int = 0
 
     def __add__(self, other: "Shared") -> "Shared":
         pairs = zip(astuple(self), astuple(other), strict=True)
@@ -136,6 +146,11 @@ class Shared:
             told.append(
                 f"{self.namesakes} PatientIDs share name, birth date and sex with another: each is a subject, and may"
                 " come into another split; if they are one person's, name the subjects in a manifest"
+            )
+        if self.spelled:
+            told.append(
+                f"{self.spelled} PatientIDs differ from another in capitals, separators or leading zeros alone: each is"
+                " a subject, and may come into another split; if they are one person's, name the subjects in a manifest"
             )
         if self.alike:
             told.append(

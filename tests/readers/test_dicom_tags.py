@@ -99,6 +99,8 @@ def test_sequences_of_any_length_are_stepped_over(tmp_path: Path, syntax: str, u
         (None, None, None),  # no item
         ("", None, None),
         ("Gadobutrol", "NONE GIVEN", False),
+        ("Gadobutrol", "brak", False),
+        ("Gadobutrol", "zadna KL", False),
         (None, "0 ml", False),
         (None, "0.1 mmol/kg Gadavist", True),
     ],

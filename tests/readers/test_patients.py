@@ -196,6 +196,18 @@ def test_one_person_under_two_ids_is_two_subjects_and_told(
     assert [line[:46] for line in listing.told] == ["2 PatientIDs share name, birth date and sex wi"] * is_told
 
 
+@pytest.mark.parametrize(
+    ("other", "is_told"), [("GBM-12", True), ("gbm_012", True), ("gbm-120", False), ("gbm-1-2", False)]
+)
+def test_ids_that_may_be_one_typed_twice_are_told(other: str, is_told: bool, tmp_path: Path) -> None:
+    for number, patient in enumerate(("gbm-12", other)):
+        nobody = {"PatientName": "", "PatientBirthDate": "", "PatientSex": "", "PatientID": patient}
+        write(tmp_path / str(number), replace(studies()[number].only("t2 ax"), extra=nobody))
+    listing = find(str(tmp_path), "dicom", KEY)
+    assert len({scan.subject for scan in listing.scans}) == 2
+    assert [line[:36] for line in listing.told] == ["2 PatientIDs differ from another in "] * is_told
+
+
 def test_without_an_id_name_birth_date_and_sex_tell_whose_a_study_is(tmp_path: Path) -> None:
     anna = {"PatientName": "Meier^Anna", "PatientBirthDate": "19500302", "PatientSex": "F"}
     people = [anna, anna, {**anna, "PatientSex": "M"}, {**anna, "PatientSex": ""}, {**anna, "PatientSex": ""}]

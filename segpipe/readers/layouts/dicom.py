@@ -120,6 +120,7 @@ def told_apart(series: Sequence[Series], earlier: Mapping[str, str]) -> list[str
     for one in series:
         by_id.setdefault(one.facts.subject, []).append(one)
     shared = patients.Shared()
+    spelled = {(one.facts.spelled, subject) for subject, of in by_id.items() for one in of}
     for subject, of in by_id.items():
         studies: dict[str, patients.Study] = {}
         for one in of:
@@ -133,15 +134,17 @@ def told_apart(series: Sequence[Series], earlier: Mapping[str, str]) -> list[str
         for one in of:
             if found[one.facts.study] != subject or nameless:
                 one.facts = replace(one.facts, subject=found[one.facts.study], nameless=False)
-    return (shared + patients.Shared(namesakes=_namesakes(series))).sentences
+    named = {(one.facts.who, one.facts.subject) for one in series}
+    alike = patients.Shared(namesakes=_sharing(named), spelled=_sharing(spelled))
+    return (shared + alike).sentences
 
 
-def _namesakes(series: Iterable[Series]) -> int:
-    """How many subjects share name, birth date and sex with another, and not with so many that these tell nobody."""
+def _sharing(marks: Iterable[tuple[str, str]]) -> int:
+    """How many subjects share a mark with another; an empty one is none."""
     subjects: dict[str, set[str]] = {}
-    for facts in (one.facts for one in series):
-        if facts.who:
-            subjects.setdefault(facts.who, set()).add(facts.subject)
+    for mark, subject in marks:
+        if mark:
+            subjects.setdefault(mark, set()).add(subject)
     return len(set().union(*(of for of in subjects.values() if len(of) > 1)))
 
 
