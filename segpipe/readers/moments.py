@@ -15,7 +15,7 @@ from segpipe.readers.names import MASK, take_visits
 _START, _END = r"(?<![^\W_])", r"(?![^\W_])"
 _WORD = re.compile(r"[^\W_]+")
 _POINT = re.compile(r"t\d", re.IGNORECASE)
-_CONTRAST = re.compile(r"pre|post|before|after", re.IGNORECASE)
+_CONTRAST = re.compile(r"(?:pre|post|before|after)\d?", re.IGNORECASE)
 _HINT = re.compile(rf"{_START}(?:t[03-9]|{_CONTRAST.pattern}){_END}", re.IGNORECASE)
 _AGENT = re.compile(r"[_\-. ](?:[ck]ontrast|gad|gd|km|inj)", re.IGNORECASE)
 _WEIGHTS = ("1", "2")  # no image is weighted by T0 or T3

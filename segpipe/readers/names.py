@@ -490,7 +490,9 @@ _COPIED = re.compile(  # what file shares put behind a name: `T1 (conflicted cop
 )
 _BRACKETED = re.compile(r"(?<![_\-. ])[_\-. ]*\(([^\W\d_][^()]*|\d+(?:st|nd|rd|th))\)$")  # `P7 (pre)`
 _BEHIND_NUMBER = re.compile(r"(?<=\d)(?<![Tt][12])(?=(?:pre|post)(?:op)?\d?(?![^\W_]))", re.IGNORECASE)  # `P01pre`
-_APART = (  # what belongs together: an agent's plus, and names of pulses
+_APART = (  # what belongs together, or apart: names of dcm2nii, an agent's plus, and names of pulses
+    (re.compile(r"^c?o(?=\d{8}_\d{6}[A-Za-z])"), "reoriented_"),
+    (re.compile(r"(\d{8}_\d{6})([A-Za-z]\w*?)s\d{3}a\d{3,4}[A-Z]?$"), r"\1_\2"),
     (re.compile(r"(?<![^ _\-.])(?:\+ ?c|c ?\+)(?![^\W_])", re.IGNORECASE), "ce"),
     (re.compile(r"(?<![^\W_])da(?:rk)?[_\- ]fl(?:uid)?(?![^\W_])", re.IGNORECASE), "darkfluid"),
     (re.compile(r"(?<![^\W_])mp[_\- ]?(2?)[_\- ]?rage(?![^\W_])", re.IGNORECASE), r"mp\1rage"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "18"
+RULES_VERSION = "19"
 """Changes with every change of a word or a rule."""
 
 
@@ -335,7 +335,7 @@ _PIECES = re.findall(
     # what is written without a space between: T1TFE, 3DT1, T2Prop, postGd, eT2W
     "t1w t1 t2w t2 flair mprage fspgr spgr bravo tfe tse fse se ffe gre vibe flash tirm space cube haste ciss"
     " post pre gd gado gad km contrast contraste dwi dti adc swi tof pd pdw map star mpr prop blade propeller"
-    " localizer scout survey perf perfusion fs ax axial cor coronal sag sagittal tra 3d 2d iso vol w sense"
+    " localizer scout survey darkfluid perf perfusion fs ax axial cor coronal sag sagittal tra 3d 2d iso vol w sense"
     " stealth subtracted nativ fatsat ce hr hd cs reg",
 )  # fmt: skip
 _PREFIXES = ("ss", "s", "e", "d", "v", "wip", "r", "m")  # Philips and GE put them in front
