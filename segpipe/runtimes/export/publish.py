@@ -50,7 +50,7 @@ def export(
         chosen["trained_as"] = bundle.trained_as
     if decided.thresholds:
         bundle = replace(bundle, thresholds=decided.thresholds)
-        if bundle.network["dimensions"] == 2:  # a 3D network's probabilities are cut outside of it
+        if bundle.network["dimensions"] != 3:  # a 3D network's probabilities are cut outside of it
             contents = convert(load_keras(bundle), bundle)
     int8 = None
     if calibration is not None:
