@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 FLAIR, T1, T1CE, T2, OTHER = "FLAIR", "T1", "T1ce", "T2", "other"
-RULES_VERSION = "19"
+RULES_VERSION = "20"
 """Changes with every change of a word or a rule."""
 
 
@@ -131,7 +131,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (rf"\b{_BEFORE} ?{_FILLER} ?\+? ?{_AGENT}\b(?: (?:de|di|d|do|von|of) {_AGENT}\b)?", " before "),
     (r"\b[ck]ontrast(?:mittel)? ?fr(?:ei|ee|i|ij)\b|\bkm ?frei\b", " before "),
     (r"\bs ?/? ?c\b|\bw ?/? ?o(?:ut)?\b|\bn ?/ ?c\b", " before "),
-    (rf"\+ ?(?:c|k|ce|{_AGENT})\b|\b[ck] ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c(?:on)?\b"
+    (rf"\+ ?(?:c|k|g|ce|{_AGENT})\b|\b[ck] ?\+(?! ?t2)|\bc ?/ ?c\b|\bw ?/ ?c(?:on)?\b"
         r"|\bt1w? ?\+(?! ?(?:t2|pd|flair|dwi))", " after "),
     (rf"\bc ?/ ?{_AGENT}\b", " after "),
     (rf"\+ ?$|\bm ?/ ?k\b|\b(?:{_AGENT}|ka) ?utan\b", " after "),
@@ -166,7 +166,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bк ?/ ?([ув])\b", r"к\1"),
     (r"\b(?:без|до) ?\w{0,3} ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bнатив\w*", " before "),
     (r"\b(?:с|после) ?(?:контр\w*|усил\w*|введ\w*|ку|кв)\b|\bс ?/ ?у\b|\bконтраст\w*"
-        r"|\+ ?(?:контр\w*|кв|ку)\b", " after "),
+        r"|\+ ?(?:контр\w*|кв|ку|к)\b", " after "),
     (r"\bт([12])", r" t\1 "),
     (r"\bτ([12])", r" t\1 "),
     (r"\b(?:χωρισ|προ|πριν|ανευ) ?(?:(?:το|την|τησ|του) )?(?:σκιαγρ\w*|σκ|εγχυσ\w*|γαδολ\w*)", " before "),

@@ -21,7 +21,7 @@ from segpipe.readers.recognise import FLAIR, OTHER, T1, T1CE, T2
 SELECTED, NOT_SELECTED, EXCLUDED, CONFLICT, OVERRIDE, UNKNOWN = (
     "selected", "not selected", "excluded", "conflict", "override", "unknown",
 )  # fmt: skip
-RULES_VERSION = f"11.{recognise.RULES_VERSION}"
+RULES_VERSION = f"12.{recognise.RULES_VERSION}"
 SESSIONS, PREFERENCES = ("study", "date", "accession"), ("2d-axial", "3d")
 _DETAIL_ROLES = {"ADC": "ADC", "diffusion": "DWI", "SWI": "SWI", "T2*": "SWI", "dual echo": "PD"}
 ALSO = ("ADC", "DWI", "SWI", "PD")
@@ -513,12 +513,15 @@ def _injection(
     session: Sequence[Judged], candidates: Sequence[Judged], clock: Callable[[Judged], float | None]
 ) -> tuple[float | None, str]:
     """From when on every T1 of the visit is after contrast, by `clock`, and what tells so."""
-    told = [
-        (at, "the first series with contrast")
-        for one in candidates
-        if one.contrast and one.decision != CONFLICT and (at := clock(one)) is not None
-    ]
+    after = [one for one in candidates if one.contrast and one.decision != CONFLICT]
+    after += [one for one in session if _is_other_after_agent(one)]
+    told = [(at, "the first series with contrast") for one in after if (at := clock(one)) is not None]
     return min(told + [(at, "the bolus") for at in _boluses(session, clock)], default=(None, ""))
+
+
+def _is_other_after_agent(one: Judged) -> bool:
+    """Whether it is a FLAIR, a T2 or an angiography whose words say after contrast."""
+    return (one.role in (FLAIR, T2) or one.reason == "angiography") and bool(_words(one.facts)[0].contrast)
 
 
 def _boluses(session: Sequence[Judged], clock: Callable[[Judged], float | None]) -> list[float]:

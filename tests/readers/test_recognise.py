@@ -91,6 +91,8 @@ ROLES = {
         T1 TFE s KL
         T1 tra s k.l.
         T1 po KS
+        T1 TSE AX +G
+        Т1 ТРА +К
         T1 tra KL
         T1 tra mit
         T1_CC

@@ -420,6 +420,15 @@ def test_time_after_the_first_series_with_contrast_tells_contrast() -> None:
     assert told(before, named, native)[2] == ("T1", "conflict")
 
 
+@pytest.mark.parametrize(
+    ("text", "role"), [("FLAIR KM", "T1ce"), ("MRA carotids KM", "T1ce"), ("FLAIR", "T1"), ("ASL post", "T1")]
+)
+def test_other_series_after_contrast_tell_it_of_a_t1_behind_them(text: str, role: str) -> None:
+    other, silent = series(series="1", text=text, moment=10.0), series(series="2", text="T1 tra", moment=900.0)
+    assert told(other, silent)[1] == (role, "selected")
+    assert told(replace(other, moment=1900.0), silent)[1] == ("T1", "selected")
+
+
 def test_an_agent_that_is_named_before_the_bolus_is_a_conflict() -> None:
     plain = series(series="1", text="SAG T1", moment=10.0)
     early = series(series="2", text="T1 SE", agent=True, moment=100.0)
