@@ -22,7 +22,7 @@ WEIGHTS = ("gaussian", "nnunet", "constant")
 """What a voxel of a tile counts: ours and MONAI's Gaussian, nnU-Net's, or all the same."""
 
 _SIGMA_SHARE = 1 / 8
-_LEAST_WEIGHT = 1e-3  # of the middle's: also a voxel that only tiles' corners show gets its mean
+_LEAST_WEIGHT = 1e-3  # of the peak's: also a voxel that only tiles' corners show gets its mean
 
 
 def origins(shape: Sequence[int], tile: Sequence[int], overlap: float = 0.5, tiling: str = "even") -> list[Origin]:
@@ -58,12 +58,15 @@ def cut(volume: np.ndarray, origin: Sequence[int], tile: Sequence[int]) -> np.nd
 
 
 def gaussian(tile: Sequence[int]) -> np.ndarray:
-    """Weights float32 (*tile): a Gaussian of an eighth of the tile's length, 1 in the middle, nowhere below 0.001."""
+    """Weights float32 (*tile): a Gaussian of an eighth of the tile's length, nowhere below 0.001.
+
+    As MONAI has it, its peak of 1 lies in the middle: on a voxel of an odd length, between two of an even one.
+    """
     weights = np.ones((1,) * len(tile))
     for axis, length in enumerate(tile):
         offsets = (np.arange(length) - (length - 1) / 2) / (length * _SIGMA_SHARE)
         weights = weights * np.exp(-0.5 * offsets**2).reshape([-1 if axis == a else 1 for a in range(len(tile))])
-    return np.maximum(weights / weights.max(), _LEAST_WEIGHT).astype(np.float32)
+    return np.maximum(weights, _LEAST_WEIGHT).astype(np.float32)
 
 
 def weights_of(tile: Sequence[int], kind: str = "gaussian") -> np.ndarray:
