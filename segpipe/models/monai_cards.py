@@ -148,6 +148,8 @@ def _step(before: _Before, step: Step, count: int, draft: Draft) -> None:
     elif step.name == "Spacing":
         before.spacing, before.spaced = step.options.get("pixdim"), True
         before.resample_first = not before.by
+        if (mode := first(step.options.get("mode", "bilinear"))) not in ("bilinear", "trilinear", 1):
+            draft.check(f"images are resampled by {mode!r}, and here linearly")
     elif step.name == "CropForeground":
         before.crop = "non-zero"
         if before.by or any(map(step.options.get, _BOX)):

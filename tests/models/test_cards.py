@@ -514,6 +514,12 @@ def test_a_scaling_that_undoes_the_one_before_stands_alone(tmp_path: Path) -> No
         load_card(written(tmp_path, metadata=MONAI, inference=inference))
 
 
+@pytest.mark.parametrize(("mode", "told"), [("nearest", True), (3, True), (["bilinear", "nearest"], False), (1, False)])
+def test_images_that_are_not_resampled_linearly_are_told(tmp_path: Path, mode: Any, told: bool) -> None:
+    toml = load_card(written(tmp_path, metadata=MONAI, inference=changed(spacing__mode=mode)))[2]
+    assert (f"images are resampled by {mode!r}, and here linearly: CHECK" in toml) == told
+
+
 def test_voxels_along_the_axes_of_files_are_refused(tmp_path: Path) -> None:
     inference = copy.deepcopy(INFERENCE)
     inference["before"]["transforms"].reverse()
