@@ -590,14 +590,30 @@ def _apart_by(part_of: Callable[[str], str], reads: list[Read]) -> list[Read]:
 
 
 def _of_processing(reads: list[Read], folders: Collection[str]) -> list[Read]:
-    """A folder `pre` beside `orig` or `raw` holds what was preprocessed, and is no visit."""
-    beside = {path.rpartition("/")[0] for path in folders if path.rpartition("/")[2].lower() in _UNPROCESSED}
+    """A folder `pre` beside `orig` or `raw` holds what was preprocessed, and is no visit.
+
+    A mask in `orig` is then of a face or a brain, if another one lies above both.
+    """
+    parted = [(above, name.lower()) for above, _, name in (path.rpartition("/") for path in folders)]
+    beside = {above for above, name in parted if name in _UNPROCESSED} & {
+        above for above, name in parted if name == "pre"
+    }
     if not beside:
         return reads
-    made = {f"{path}/pre" if path else "pre" for path in beside}
+    masked = {read.folder for read in reads if MASK in read.words.roles}
     return [
-        read if read.folder.lower() not in made else one for read in reads for one in _without_visits([read], ("pre",))
+        _processed(one, above in masked) if above in beside else one
+        for read in reads
+        for above in [read.folder.rpartition("/")[0]]
+        for one in (read.each() if above in beside else [read])
     ]
+
+
+def _processed(read: Read, is_masked: bool) -> Read:
+    """A file in `pre` or `orig`, of which the folder above holds a mask."""
+    if is_masked and read.said.role == MASK and read.folder.rpartition("/")[2].lower() in _UNPROCESSED:
+        return read.saying(said=Said(BRAIN, read.said.label), own=True)
+    return _without_visits([read], ("pre",))[0]
 
 
 def _by_contrast(reads: list[Read]) -> list[Read]:
