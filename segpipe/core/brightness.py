@@ -17,7 +17,7 @@ import numpy as np
 
 from segpipe.core.cleaning import outer_labels
 from segpipe.core.metrics import dice
-from segpipe.core.patients import by_patient, plain
+from segpipe.core.patients import LEAST_GAIN, by_patient, plain
 from segpipe.core.prediction import ScanInput, SliceBatch
 from segpipe.core.regions import LabelConvention
 
@@ -128,9 +128,9 @@ def keep_bright(
 def choose(scans: Sequence[Found], grid: Sequence[float] = GRID) -> Least:
     """The least brightness whose mean Dice over patients is the best.
 
-    None where it does not gain plainly over patients, see `segpipe.core.patients.plain`, where those unseen lose, and
-    where none is unseen. What is chosen is a property of images, not of probabilities, so patients whom the network has
-    learnt from say as much as others where it errs in the same way.
+    None where it does not gain plainly over patients, see `segpipe.core.patients.plain`, where those unseen lose as
+    much as that takes, and where none is unseen. What is chosen is a property of images, not of probabilities, so
+    patients whom the network has learnt from say as much as others where it errs in the same way.
     """
     if not scans:
         return Least(None, np.nan, np.nan, 0, 0)
@@ -140,7 +140,7 @@ def choose(scans: Sequence[Found], grid: Sequence[float] = GRID) -> Least:
     gains = table - table[:, :1]
     best = 0
     if unseen.any():
-        allowed = plain(gains) & (gains[unseen].mean(axis=0) >= 0)
+        allowed = plain(gains) & (gains[unseen].mean(axis=0) > -LEAST_GAIN)
         best = int(np.argmax(np.where(allowed, gains.mean(axis=0), 0.0)))
     before, after = table.mean(axis=0)[[0, best]].tolist()
     return Least(grid[best - 1] if best else None, before, after, len(table), int(unseen.sum()))

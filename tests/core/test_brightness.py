@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from segpipe.core.brightness import Found, Passing, channels_of, choose, keep_bright
+from segpipe.core.patients import LEAST_GAIN
 from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
 
@@ -77,6 +78,16 @@ def test_dull_voxels_that_are_false_say_how_bright_it_must_be() -> None:
     chosen = choose([found(10)] * 3)
     assert (chosen.least, chosen.patients, chosen.unseen) == (0.25, 3, 3), "of equal ones the least"
     assert (chosen.dice_before, chosen.dice_after) == (pytest.approx(2 / 3), 1.0)
+
+
+def test_unseen_patients_may_lose_what_is_noise_in_a_gain() -> None:
+    learnt = [found(10, unseen=False)] * 9
+    loses_little = found(1, bright=100, true_dull=1)
+    assert 0 < loses_little.dice() - loses_little.dice(0.25) < LEAST_GAIN
+    assert choose([*learnt, loses_little]).least == 0.25
+    loses_more = found(3, bright=100, true_dull=3)
+    assert loses_more.dice() - loses_more.dice(0.25) > LEAST_GAIN
+    assert choose([*learnt, loses_more]).least is None
 
 
 def test_a_scan_in_which_nothing_is_left_and_nothing_true_counts_as_right() -> None:
