@@ -568,9 +568,14 @@ def _apart_by_split(reads: list[Read], folders: Collection[str]) -> list[Read]:
 
 def _apart_by_batch(reads: list[Read]) -> list[Read]:
     """Number 1 of `batch1` and number 1 of `batch2` are two people, if both have the same file."""
-    if not _BATCH.search("/".join([*[read.folder for read in reads], ""])):
+    if not any(map(_batch_of, {read.folder for read in reads})):
         return reads
-    return _apart_by(lambda folder: match[1] if (match := _BATCH.search(f"{folder}/")) else "", _each(reads))
+    return _apart_by(_batch_of, _each(reads))
+
+
+def _batch_of(folder: str) -> str:
+    match = _BATCH.search(f"{folder}/")
+    return match[1] if match else ""
 
 
 def _apart_by(part_of: Callable[[str], str], reads: list[Read]) -> list[Read]:
@@ -595,18 +600,16 @@ def _of_processing(reads: list[Read], folders: Collection[str]) -> list[Read]:
     A mask in `orig` is then of a face or a brain, if another one lies above both.
     """
     parted = [(above, name.lower()) for above, _, name in (path.rpartition("/") for path in folders)]
-    beside = {above for above, name in parted if name in _UNPROCESSED} & {
-        above for above, name in parted if name == "pre"
-    }
+    beside = {above for above, name in parted if name in _UNPROCESSED}
+    beside &= {above for above, name in parted if name == "pre"}
     if not beside:
         return reads
     masked = {read.folder for read in reads if MASK in read.words.roles}
-    return [
-        _processed(one, above in masked) if above in beside else one
-        for read in reads
-        for above in [read.folder.rpartition("/")[0]]
-        for one in (read.each() if above in beside else [read])
-    ]
+    result: list[Read] = []
+    for read in reads:
+        above = read.folder.rpartition("/")[0]
+        result += [_processed(one, above in masked) for one in read.each()] if above in beside else [read]
+    return result
 
 
 def _processed(read: Read, is_masked: bool) -> Read:
