@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from segpipe.core.neighbours import SHOWN
 from segpipe.core.prediction import AS_INGESTED
 from segpipe.errors import ModelError, SegpipeError
 from segpipe.models.forms import malformed
@@ -130,6 +131,16 @@ class Bundle:
     def has_slices(self) -> bool:
         """Whether a 2D network answers together with this one; see `slices`."""
         return bool(self.network.get("beside"))
+
+    @property
+    def neighbours(self) -> int:
+        """Distance, in slices, of the two neighbours that a 2D network is shown beside each slice; 0 if it is not."""
+        return 0 if self.network["dimensions"] == 3 else int(self.network.get("neighbours") or 0)
+
+    @property
+    def channels(self) -> int:
+        """Of the network's input: modalities, of each slice that it is shown."""
+        return len(self.modalities) * (SHOWN if self.neighbours else 1)
 
     def slices(self, index: bytes | None = None) -> "Bundle":
         """The bundle of the 2D network that answers together with this one, from the content of its `index` or read.
@@ -313,7 +324,7 @@ def built(bundle: Bundle) -> "tf.keras.Model":
     from segpipe.models.unet import build_ensemble, to_segment
 
     settings = network_settings(bundle)
-    return to_segment(build_ensemble(settings, len(bundle.modalities), len(bundle.regions)), settings)
+    return to_segment(build_ensemble(settings, bundle.channels, len(bundle.regions)), settings)
 
 
 def weights_sha256(weights: list[Any]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def chosen(doubt: np.ndarray, share: float = SHARE) -> np.ndarray:
     return np.sort(order[doubt[order] > 0])
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class DoubtfulPredictor(SlicewisePredictor):
     """A `SlicewisePredictor` of a network that looks once and tells its probabilities; it looks again where in doubt.
 
@@ -145,7 +145,7 @@ def doubtful(
     predictor: SlicewisePredictor, convention: LabelConvention, threshold: float | tuple[float, ...]
 ) -> DoubtfulPredictor:
     """The predictor of the same one-look network that looks again where in doubt."""
-    same = {name: getattr(predictor, name) for name in ("network", "regions", "crop", "multiple", "batch_size")}
+    same = {field.name: getattr(predictor, field.name) for field in fields(SlicewisePredictor)}
     return DoubtfulPredictor(**same, convention=convention, threshold=threshold)
 
 

@@ -17,8 +17,7 @@ def network_function(model: Any, bundle: Bundle, with_probability: bool = False)
     """From stored voxels to what a runtime needs: `graph.segmenter` of a 2D model, `graph.tiler` of a 3D one."""
     if bundle.network["dimensions"] == 3:
         return tiler(model, len(bundle.modalities))
-    channels, multiple = len(bundle.modalities), bundle.multiple
-    return segmenter(model, convention(bundle), channels, multiple, bundle.cut, with_probability)
+    return segmenter(model, convention(bundle), bundle.channels, bundle.multiple, bundle.cut, with_probability)
 
 
 def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
@@ -26,7 +25,8 @@ def on_network(network: Any, bundle: Bundle, batch_size: int) -> Predictor:
     if bundle.network["dimensions"] == 3:
         overlap = bundle.training.get("tile_overlap", OVERLAP)
         return TiledPredictor(network, convention(bundle), bundle.crop, overlap, bundle.cut)
-    return SlicewisePredictor(network, tuple(bundle.regions), bundle.crop, bundle.multiple, batch_size)
+    crop, multiple = bundle.crop, bundle.multiple
+    return SlicewisePredictor(network, tuple(bundle.regions), crop, multiple, batch_size, bundle.neighbours)
 
 
 def together(volumes: Predictor, slices: Predictor) -> Predictor:

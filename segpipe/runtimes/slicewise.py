@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from segpipe.core.neighbours import SHOWN, Planes, with_neighbours
 from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
 from segpipe.errors import BadInput, Reason
 from segpipe.runtimes.windows import Window, Windows
@@ -97,13 +98,14 @@ def request_dtype(channels: Sequence[np.ndarray]) -> np.dtype:
 
 @dataclass(eq=False)
 class SlicewisePredictor:
-    """Any 2D `Network` as a `Predictor`; `crop` (rows, columns) and `multiple` are those of the bundle."""
+    """Any 2D `Network` as a `Predictor`; `crop` (rows, columns), `multiple`, `neighbours` are those of the bundle."""
 
     network: Network
     regions: tuple[str, ...]
     crop: tuple[int, ...]
     multiple: int
     batch_size: int
+    neighbours: int = 0
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
         """See `Predictor.segment`. Slices outside the brain box are labelled 0 without asking the network."""
@@ -143,25 +145,39 @@ class SlicewisePredictor:
         Stored zeros are beyond the slice, as in training.
         """
         windows = self.windows(scan)
-        mean, inverse_std = scan.stored_statistics()
+        mean, inverse_std = (np.tile(each, self._shown) for each in scan.stored_statistics())
         filling: dict[tuple[int, int], Request] = {}
-        for batch_indices, channels in batches:
-            for place, index in enumerate(batch_indices):
-                if not scan.brain_box[0] <= index < scan.brain_box[1]:
-                    continue
-                planes = [channel[place] for channel in channels]
-                seen = windows.of(planes)
-                if seen.size not in filling:
-                    image = np.zeros((self.batch_size, len(planes), *seen.size), request_dtype(channels))
-                    filling[seen.size] = Request([], [], image, Constants(mean, inverse_std, seen.bounds))
-                request = filling[seen.size]
-                request.add(int(index), seen, planes)
-                if request.is_full:
-                    finite(request.image, mean)
-                    yield filling.pop(seen.size)
+        for index, planes, shown in self._slices(batches):
+            if not scan.brain_box[0] <= index < scan.brain_box[1]:
+                continue
+            seen = windows.of(planes)
+            if seen.size not in filling:
+                image = np.zeros((self.batch_size, len(shown), *seen.size), request_dtype(shown))
+                filling[seen.size] = Request([], [], image, Constants(mean, inverse_std, seen.bounds))
+            request = filling[seen.size]
+            request.add(index, seen, shown)
+            if request.is_full:
+                finite(request.image, mean)
+                yield filling.pop(seen.size)
         for request in filling.values():
             finite(request.image, mean)
             yield from request.apart()
+
+    @property
+    def _shown(self) -> int:
+        """How many slices the network is shown to segment one."""
+        return SHOWN if self.neighbours else 1
+
+    def _slices(self, batches: Iterable[SliceBatch]) -> Iterator[tuple[int, Planes, Planes]]:
+        """Each slice's place in the scan, its planes (H, W), and all that the network is shown of it."""
+        slices = (
+            (int(index), [channel[place] for channel in channels])
+            for indices, channels in batches
+            for place, index in enumerate(indices)
+        )
+        if self.neighbours:
+            return with_neighbours(slices, self.neighbours)
+        return ((index, planes, planes) for index, planes in slices)
 
 
 def finite(image: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -102,7 +102,10 @@ def _as_it_stands(settings: "TrainSettings", standing: "Bundle | None") -> "Trai
     network = standing.network
     mirror = network.get("mirror") if settings.mirror is None else settings.mirror
     slices = standing.has_slices if settings.slices is None else settings.slices
-    return replace(settings, mirror=mirror, quality=settings.quality or network.get("quality"), slices=slices)
+    quality, neighbours = settings.quality or network.get("quality"), settings.neighbours
+    if neighbours is None and (network.get("dimensions") == 2 or (slices and standing.has_slices)):
+        neighbours = (standing.slices() if standing.has_slices else standing).neighbours
+    return replace(settings, mirror=mirror, quality=quality, slices=slices, neighbours=neighbours)
 
 
 def _as_long_as_it_was(settings: "TrainSettings", standing: "Bundle | None") -> "TrainSettings":

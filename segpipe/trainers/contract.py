@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from segpipe.core.neighbours import SHOWN
 from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.settings import TrainSettings
 
@@ -118,6 +119,11 @@ class TrainPlan:
         """Raise WarehouseBusy where another job has taken the model directory over."""
         if self.fence is not None:
             self.fence.check()
+
+    @property
+    def channels(self) -> int:
+        """Of the network's input: modalities, of each slice that it is shown."""
+        return len(self.modalities) * (SHOWN if self.settings.sees_neighbours else 1)
 
     def of_split(self, split: str) -> list[int]:
         """The scans of a split, as indices."""

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segpipe.core.augment import augment
+from segpipe.core.augment import augment, augment_patch
+from segpipe.core.neighbours import around, as_channels
 from segpipe.core.regions import to_regions
+from segpipe.settings import NetworkSettings
 from segpipe.trainers.contract import ScanPlan, TrainPlan
 from segpipe.trainers.order import epoch_order
 from segpipe.trainers.records import telling
@@ -82,7 +84,7 @@ class Feed:
                     epoch, step = epoch + 1, 0
 
         signature = (
-            tf.TensorSpec((*shape, len(plan.modalities)), tf.float32),
+            tf.TensorSpec((*shape, plan.channels), tf.float32),
             tf.TensorSpec((*shape, len(plan.regions)), tf.as_dtype(self.regions_dtype)),
         )
         dataset = tf.data.Dataset.from_generator(examples, output_signature=signature)
@@ -98,13 +100,26 @@ class Feed:
     def _example(self, place: int, epoch: int, step: int, lane: int) -> Example:
         plan, settings = self._plan, self._plan.settings
         scan = plan.scans[plan.slices.scan[place]]
-        stored, labels = self._groups.slice(int(plan.slices.group[place]), int(plan.slices.row[place]))
-        image = normalise_stored(stored, scan)
+        rng = np.random.default_rng((settings.seed, epoch, step, lane))
+        stored, labels = self._groups.held(int(plan.slices.group[place]))
+        rows = shown_rows(int(plan.slices.row[place]), settings, len(labels))
+        image, labels = normalise_stored(stored[rows], scan), labels[rows]
         if epoch < plan.coarse_epochs:
-            image, labels = halve(image, labels)
-        if settings.augment:
-            image, labels = augment(image, labels, np.random.default_rng((settings.seed, epoch, step, lane)))
+            image, labels = (np.stack(parts) for parts in zip(*map(halve, image, labels), strict=True))
+        if settings.sees_neighbours:
+            if settings.augment:
+                image, labels = augment_patch(image, labels, (len(labels), image.shape[1], image.shape[2]), rng)
+            return as_channels(image), to_regions(labels[len(labels) // 2], plan.convention)
+        image, labels = augment(image[0], labels[0], rng) if settings.augment else (image[0], labels[0])
         return image, to_regions(labels, plan.convention)
+
+
+def shown_rows(row: int, settings: NetworkSettings, rows: int) -> list[int]:
+    """The rows of a row group that the network is shown to segment one of them.
+
+    A neighbour that lies in another row group is not read: the last row on that side stands for it.
+    """
+    return around(row, settings.neighbours or 0, rows) if settings.sees_neighbours else [row]
 
 
 class RowGroups:
@@ -121,11 +136,6 @@ class RowGroups:
         self._held: OrderedDict[int, Example] = OrderedDict()
         self._bytes = 0
         self._scan_of = {group: scan for scan in plan.scans for group in scan.groups}
-
-    def slice(self, group: int, row: int) -> Example:
-        """Stored voxels (H, W, C) of any dtype and labels uint8 (H, W) of one row, cropped."""
-        images, labels = self.held(group)
-        return images[row], labels[row]
 
     def held(self, group: int) -> Example:
         """All rows of a group: stored voxels (N, H, W, C) of any dtype and labels uint8 (N, H, W)."""

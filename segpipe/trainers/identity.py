@@ -14,12 +14,14 @@ _FREE = (
 )
 """Settings that may change from one run to the next: they change nothing that is learnt."""
 
+_EARLIER = {"pool": 1, "neighbours": 0}
+"""Settings that trainings of earlier versions do not know, and what they were."""
+
 
 def identity(plan: TrainPlan) -> dict[str, Any]:
     """Every setting that matters, and what is trained on; plain JSON."""
     settings = {name: value for name, value in asdict(plan.settings).items() if name not in _FREE}
-    if settings["pool"] == 1:
-        del settings["pool"]  # trainings of earlier versions know none
+    settings = {name: value for name, value in settings.items() if value != _EARLIER.get(name, ...)}
     data = [
         (scan.scan_id, scan.split, scan.shape, scan.mean.tolist(), scan.inverse_std.tolist()) for scan in plan.scans
     ]
@@ -41,7 +43,9 @@ def check_identity(plan: TrainPlan, found: dict[str, Any]) -> None:
         if name == "scans":
             raise ModelError(f"Model directory {model} holds a training on other scans", "give another --model")
         flag = f"--{name.replace('_', '-')}"
+        earlier = _EARLIER.get(name)
+        trained = found.get(name, earlier)
         raise ModelError(
-            f"Model directory {model} holds a training with {flag} {found.get(name)}, not {wanted.get(name)}",
-            f"give another --model, or {flag} {found.get(name)} to go on with that one",
+            f"Model directory {model} holds a training with {flag} {trained}, not {wanted.get(name, earlier)}",
+            f"give another --model, or {flag} {trained} to go on with that one",
         )

@@ -65,9 +65,11 @@ def keep(plans: Sequence["TrainPlan"], slices: "Bundle | None" = None) -> "Bundl
 
 
 def _network(settings: TrainSettings) -> dict[str, Any]:
-    """What the bundle says of its network; a single one says nothing of members, as in earlier versions."""
-    said = {field.name: getattr(settings, field.name) for field in fields(NetworkSettings) if field.name != "slices"}
-    return said if settings.members > 1 else {name: value for name, value in said.items() if name != "quality"}
+    """What the bundle says of its network: of what earlier versions do not know, only what it has."""
+    later = {"slices": False, "quality": settings.members > 1, "neighbours": bool(settings.neighbours)}
+    return {
+        field.name: getattr(settings, field.name) for field in fields(NetworkSettings) if later.get(field.name, True)
+    }
 
 
 def _metrics(kept: Sequence["Checkpoint"], regions: Sequence[str]) -> dict[str, Any]:

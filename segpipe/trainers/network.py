@@ -34,7 +34,7 @@ def build_network(plan: TrainPlan) -> "tf.keras.Model":
     """The U-Net with all outputs that training looks at."""
     settings = plan.settings
     levels = supervised_levels(settings)
-    return build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed, levels)
+    return build_unet(settings, plan.channels, len(plan.regions), settings.seed, levels)
 
 
 def trained_network(plan: TrainPlan, members: "Sequence[list[np.ndarray]]") -> "tf.keras.Model":

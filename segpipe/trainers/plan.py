@@ -18,6 +18,7 @@ from segpipe.settings import (
     LEAST_EPOCHS,
     LEAST_POOLED_STEPS,
     LEAST_STEPS,
+    NEIGHBOURS,
     PATCHES_PER_STEP,
     SHARED_EPOCHS,
     SHARED_POOLED_EPOCHS,
@@ -84,6 +85,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         patch_size=longest_patch(settings),
         mirror=settings.sees_mirror_images,
         slices=settings.has_slices,
+        neighbours=(settings.neighbours or 0) if settings.axes == 2 else 0,
     )
     return TrainPlan(
         settings=decided,
@@ -104,7 +106,8 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
 def slices_plan(settings: TrainSettings) -> TrainPlan:
     """The plan of the 2D network that answers together with the 3D one that is trained with these settings.
 
-    It has a directory of its own inside of the model's, and sees each slice as a 2D network that is trained alone does.
+    It has a directory of its own inside of the model's, and is trained as a 2D network alone is, but that it is shown
+    neighbours of each slice unless settings say otherwise.
     Raises what `make_plan` raises.
     """
     workers = _workers(settings)
@@ -117,6 +120,7 @@ def slices_plan(settings: TrainSettings) -> TrainPlan:
         tile_overlap=TrainSettings.tile_overlap,
         batch_size=-(-SLICES_PER_STEP // workers) * workers,
         mirror=settings.sees_mirror_images,
+        neighbours=NEIGHBOURS if settings.neighbours is None else settings.neighbours,
         model=join(settings.model, SLICES),
     )
     plan = make_plan(alone)
@@ -234,6 +238,10 @@ def check_settings(settings: TrainSettings) -> None:
     """Raise UsageError for settings that cannot work together, whatever the tables."""
     if settings.dimensions == 2 and settings.slices:
         raise UsageError("A 2D network sees slices alone", "leave out --slices, or use --dimensions 3")
+    if settings.dimensions == 3 and not settings.has_slices and settings.neighbours:
+        raise UsageError(
+            f"--neighbours {settings.neighbours} is for networks of slices alone", "leave it out, or use --slices"
+        )
     if settings.dimensions == 2 and settings.pool > 1:
         raise UsageError(f"Slices cannot be pooled by --pool {settings.pool}", "use --dimensions 3, or leave it out")
     _check_dimensions(settings)

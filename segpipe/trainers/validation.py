@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.core.metrics import counts, dice
+from segpipe.core.neighbours import as_channels
 from segpipe.core.regions import to_labels, to_regions
 from segpipe.core.tiles import predict
 from segpipe.trainers.contract import ScanPlan, TrainPlan, WorkerGroup
-from segpipe.trainers.feed import crop, normalise_stored, uncrop
+from segpipe.trainers.feed import crop, normalise_stored, shown_rows, uncrop
 from segpipe.trainers.network import whole_network
 from segpipe.trainers.patches import box_slices, read_scan
 
@@ -29,7 +30,7 @@ class Validator:
         self._scans = plan.of_split("validation")
         self._tile = plan.crop
         batch = _BATCH if len(plan.crop) == 2 else 1
-        signature = [tf.TensorSpec((batch, *self._tile, len(plan.modalities)), tf.float32)]
+        signature = [tf.TensorSpec((batch, *self._tile, plan.channels), tf.float32)]
         network = whole_network(plan, model)
         self._infer = tf.function(lambda image: network(image, training=False), input_signature=signature)
 
@@ -64,8 +65,8 @@ class Validator:
                 found = np.zeros(truth.shape, bool)
                 brain = np.flatnonzero(batch.brain_pixels)
                 if len(brain):
-                    window = np.stack([crop(channel[brain], scan, plan.crop) for channel in batch.image], axis=-1)
-                    found[brain] = uncrop(self._segment(normalise_stored(window, scan)), scan)
+                    window = np.stack([crop(channel, scan, plan.crop) for channel in batch.image], axis=-1)
+                    found[brain] = uncrop(self._segment(normalise_stored(window, scan), brain), scan)
                 pairs = (counts(found[..., r], truth[..., r]) for r in range(len(plan.regions)))
                 total += np.array([tuple(pair) for pair in pairs])
         return total
@@ -75,14 +76,15 @@ class Validator:
         convention = self._plan.convention
         return to_regions(to_labels(probability > self._plan.settings.threshold, convention), convention).astype(bool)
 
-    def _segment(self, image: np.ndarray) -> np.ndarray:
-        """Regions bool (N, H, W, R) of normalised slices (N, H, W, C), nested as their label map has them."""
+    def _segment(self, image: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Regions bool (N, H, W, R) of N `rows` of normalised slices (..., H, W, C), nested as in their label map."""
         found = []
-        for start in range(0, len(image), _BATCH):
-            batch = image[start : start + _BATCH]
-            padded = np.zeros((_BATCH, *image.shape[1:]), np.float32)
-            padded[: len(batch)] = batch
-            found.append(self._infer(padded).numpy()[: len(batch)])
+        for start in range(0, len(rows), _BATCH):
+            chosen = rows[start : start + _BATCH]
+            padded = np.zeros((_BATCH, *image.shape[1:3], self._plan.channels), np.float32)
+            for place, row in enumerate(chosen.tolist()):
+                padded[place] = as_channels(image[shown_rows(row, self._plan.settings, len(image))])
+            found.append(self._infer(padded).numpy()[: len(chosen)])
         return self._nested(np.concatenate(found))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segpipe.core.intensity import brain_mask, statistics
+from segpipe.core.neighbours import SHOWN
 from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
 from segpipe.models.bundle import Bundle, save_bundle
@@ -41,16 +42,15 @@ def tiny_bundle(
 
     settings = replace(NetworkSettings(filters=4, depth=2, mirror=False), **network)
     labels = CONVENTIONS[convention]
-    model = build_unet(settings, len(modalities), len(labels.regions), seed=3)
+    channels = len(modalities) * (SHOWN if settings.sees_neighbours else 1)
+    model = build_unet(settings, channels, len(labels.regions), seed=3)
     model.get_layer("logits").bias.assign(np.full(len(labels.regions), bias, np.float32))
     if trained_steps:
         learner = replace(settings, precision="float32", mirror=False, quality="standard")
         model.set_weights(_trained(learner, len(labels.regions), trained_steps))
     if levels:
         _follow_brightness(model, levels)
-    others = [
-        build_unet(settings, len(modalities), len(labels.regions), seed=3 + n) for n in range(1, settings.members)
-    ]
+    others = [build_unet(settings, channels, len(labels.regions), seed=3 + n) for n in range(1, settings.members)]
     model = to_segment(mean_of([model, *others]), settings)
     bundle = Bundle(
         url=url,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from segpipe.core.intensity import normalise
+from segpipe.core.neighbours import around
 from segpipe.core.prediction import ScanInput, Segmented
 from segpipe.core.regions import CONVENTIONS, to_labels, to_regions
 from segpipe.errors import BadInput, ModelError, UsageError
@@ -36,6 +37,7 @@ NETWORKS = {
     "resized": {"upsampling": "resized"},
     "mirrored": {"trained_steps": 60, "normalisation": "instance", "mirror": True},
     "of-three": {"trained_steps": 60, "normalisation": "instance", "quality": "best"},
+    "with-neighbours": {"normalisation": "instance", "neighbours": 2},
     "small-crop": {"crop": (8, 8)},
     "crop-beyond-the-slice": {"crop": (64, 64)},
 }
@@ -60,9 +62,13 @@ def by_hand(bundle: Bundle, channels: list[np.ndarray], scan: ScanInput) -> tupl
     for index in range(box[0], box[1]):
         planes = [channel[index] for channel in channels]
         seen = windows.of(planes)
-        image = np.zeros((*seen.size, len(channels))) + np.array(scan.inter)
-        image[seen.there] = (np.stack(planes, axis=-1) * np.array(scan.slope) + np.array(scan.inter))[seen.here]
-        answer = model.predict(normalise(image, np.array(scan.mean), np.array(scan.std))[None], verbose=0)[0]
+        images = []
+        for shown in around(index, bundle.neighbours, scan.shape[0]) if bundle.neighbours else [index]:
+            image = np.zeros((*seen.size, len(channels))) + np.array(scan.inter)
+            stored = np.stack([channel[shown] for channel in channels], axis=-1)
+            image[seen.there] = (stored * np.array(scan.slope) + np.array(scan.inter))[seen.here]
+            images.append(normalise(image, np.array(scan.mean), np.array(scan.std)))
+        answer = model.predict(np.concatenate(images, axis=-1)[None], verbose=0)[0]
         probability[index][seen.here] = answer[seen.there]
     return to_labels(probability > 0.5, CONVENTIONS[bundle.label_convention]), probability
 
@@ -114,8 +120,9 @@ def test_each_region_has_a_threshold_of_its_own(tmp_path: Path, scan: Scan, netw
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_batches_change_nothing(exported: Make, scan: Scan, runtime: str) -> None:
-    bundle = exported()
+@pytest.mark.parametrize("neighbours", [0, 2])
+def test_batches_change_nothing(exported: Make, scan: Scan, runtime: str, neighbours: int) -> None:
+    bundle = exported(neighbours=neighbours)
     alone = predict(bundle, scan, runtime, batch_size=1, grouped=1)
     for batch_size, grouped in ((3, 10), (16, 4)):
         together = predict(bundle, scan, runtime, batch_size, grouped)

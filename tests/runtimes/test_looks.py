@@ -23,9 +23,10 @@ ALL_MIRRORS = ((2,), (3,), (2, 3))
 """Rows, columns, both: axes of (N, C, h, w)."""
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export(tiny_bundle(str(tmp_path_factory.mktemp("looks") / "m"), mirror=True).url)
+@pytest.fixture(scope="module", params=[0, 2], ids=["slices alone", "with neighbours"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    target = str(tmp_path_factory.mktemp("looks") / "m")
+    return export(tiny_bundle(target, mirror=True, neighbours=request.param).url)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_all_in_doubt_is_four_looks(bundle: Bundle, look: DoubtfulPredictor, sca
 
 
 def test_none_in_doubt_is_one_look(tmp_path: Path, bundle: Bundle, look: DoubtfulPredictor, scan: Scan) -> None:
-    single = export(tiny_bundle(str(tmp_path / "m"), mirror=False).url)
+    single = export(tiny_bundle(str(tmp_path / "m"), mirror=False, neighbours=bundle.neighbours).url)
     one = PredictorSpec(single.url, "openvino", 4, "float32").open(1).segment(scan[1], batches(scan[0], 5))
     mine, slices = found(look, scan, share=0.0)
     assert slices == scan[1].brain_box[1] - scan[1].brain_box[0]

@@ -8,7 +8,7 @@ import pytest
 
 from segpipe.core.regions import to_regions
 from segpipe.trainers.contract import ScanPlan
-from segpipe.trainers.feed import Feed, crop, halve, uncrop
+from segpipe.trainers.feed import Feed, crop, halve, normalise_stored, uncrop
 from segpipe.trainers.plan import make_plan
 
 
@@ -53,6 +53,49 @@ def test_an_example_is_the_normalised_slice_of_the_tables(settings, tables):
     truth = to_regions(stored.mask[row], plan.convention)
     assert truth.any() == plan.slices.foreground[place]
     np.testing.assert_array_equal(uncrop(regions[None], scan)[0], truth)
+
+
+def test_neighbours_are_channels_in_the_order_of_slices(settings):
+    """Those of another row group are not read: the last one that is there stands for them."""
+    alone = make_plan(settings(augment=False))
+    plan = replace(alone, settings=replace(alone.settings, neighbours=2))
+    assert plan.channels == 3 * alone.channels
+    ends = set()
+    for place in range(len(plan.slices)):
+        group, row = int(plan.slices.group[place]), int(plan.slices.row[place])
+        stored, labels = Feed(plan, 0, 1)._groups.held(group)
+        image, regions = Feed(plan, 0, 1)._example(place, 0, 0, 0)
+        scan = plan.scans[plan.slices.scan[place]]
+        near = [max(row - 2, 0), row, min(row + 2, len(labels) - 1)]
+        ends.add(tuple(other - row for other in near))
+        np.testing.assert_array_equal(image, np.concatenate([normalise_stored(stored[r], scan) for r in near], axis=-1))
+        np.testing.assert_array_equal(regions, Feed(alone, 0, 1)._example(place, 0, 0, 0)[1])
+        if len(ends) > 3:
+            return
+    raise AssertionError(f"too few kinds of places: {ends}")
+
+
+def test_neighbours_are_augmented_alike(settings):
+    """One flip, rotation and change of intensity for all three, so that equal slices stay equal."""
+    plan = make_plan(settings(neighbours=2))
+    assert plan.settings.augment
+    feed = Feed(plan, 0, 1)
+    place = int(np.flatnonzero(plan.slices.foreground)[0])
+    group, row = int(plan.slices.group[place]), int(plan.slices.row[place])
+    stored, labels = feed._groups.held(group)
+    feed._groups._held[group] = np.stack([stored[row]] * len(stored)), np.stack([labels[row]] * len(labels))
+    changed = 0
+    for step in range(12):
+        image, regions = feed._example(place, 0, step, 0)
+        before, own, behind = np.split(image, 3, axis=-1)
+        if step_has_noise := not np.array_equal(before, own):
+            assert np.abs(before - own).max() < 2, "noise alone tells them apart"
+        else:
+            np.testing.assert_array_equal(own, behind)
+        changed += not step_has_noise
+        assert image.flags["C_CONTIGUOUS"]
+        assert regions.shape == (*plan.crop, 3)
+    assert changed > 6
 
 
 def test_coarse_epochs_show_the_same_slices_at_half_the_size(settings):

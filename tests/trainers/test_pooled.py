@@ -123,7 +123,10 @@ def test_a_network_of_slices_is_trained_beside_and_answers_together(settings, ta
     both = trained(asked)
     slices = both.slices()
     assert (slices.network["dimensions"], slices.network["mirror"], len(slices.crop)) == (2, False, 2)
-    alone = trained(replace(settings(depth=2), model=f"{asked.model}-2d", mirror=False, batch_size=16, **FEW))
+    assert (slices.network["neighbours"], slices.channels, both.channels) == (2, 12, 4)
+    alone = trained(
+        replace(settings(depth=2), model=f"{asked.model}-2d", mirror=False, batch_size=16, neighbours=2, **FEW)
+    )
     assert slices.weights_sha256 == alone.weights_sha256
     assert trained(asked) == both, "the same command makes nothing anew"
     written = checkpoints(both.url)
@@ -135,6 +138,16 @@ def test_a_network_of_slices_is_trained_beside_and_answers_together(settings, ta
     assert trained(asked) == volumes, "the same command keeps what stands"
     assert trained(replace(asked, slices=True)).model_id == both.model_id
     assert checkpoints(both.url) == written
+
+
+def test_a_model_keeps_the_neighbours_that_its_slices_had(settings):
+    """Of an earlier version it has none, and the same command makes nothing anew; another number is refused."""
+    asked = replace(settings(**SOLID), steps_per_epoch=2, epochs=1)
+    earlier = trained(replace(asked, neighbours=0))
+    assert (earlier.slices().neighbours, earlier.slices().channels) == (0, 4)
+    assert trained(asked) == earlier
+    with pytest.raises(ModelError, match=r"holds a training with --neighbours 0, not 2: .* --neighbours 0 to go on"):
+        trained(replace(asked, neighbours=2))
 
 
 def test_a_killed_training_goes_on_with_the_network_that_it_had_come_to(settings):

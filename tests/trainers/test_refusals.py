@@ -45,6 +45,12 @@ def test_a_default_batch_of_patches_that_cannot_be_shared(settings):
         make_plan(asked)
 
 
+@pytest.mark.parametrize("slices", [False, None])
+def test_neighbours_of_a_network_that_sees_no_slices(settings, slices: bool | None):
+    with pytest.raises(UsageError, match=r"--neighbours 2 is for networks of slices alone: leave it out, or use --sl"):
+        make_plan(settings(dimensions=3, batch_size=None, neighbours=2, slices=slices))
+
+
 def test_no_such_cohort(settings):
     with pytest.raises(NotFound, match="'other'"):
         make_plan(settings(cohort="other"))

@@ -14,8 +14,9 @@ import numpy as np
 from segpipe.core.prediction import Sample
 from segpipe.errors import ModelError
 from segpipe.models.bundle import Bundle
+from segpipe.runtimes.network import on_network
 from segpipe.runtimes.openvino import core
-from segpipe.runtimes.slicewise import Constants, Outputs, SlicewisePredictor
+from segpipe.runtimes.slicewise import Constants, Outputs
 
 _CALIBRATION_REQUESTS = 128
 _EXACT = ["Multiply", "Add", "Subtract", "ReduceMean", "ReduceSum", "ReduceMax", "SquaredDifference", "Sigmoid"]
@@ -57,9 +58,7 @@ def _calibration_requests(bundle: Bundle, samples: Sequence[Sample]) -> Iterator
     share = max(1, -(-_CALIBRATION_REQUESTS // max(1, len(samples))))
     for sample in samples:
         recorder = _Recorder()
-        SlicewisePredictor(recorder, tuple(bundle.regions), bundle.crop, bundle.multiple, 1).segment(
-            sample.scan, sample.slices
-        )
+        on_network(recorder, bundle, 1).segment(sample.scan, sample.slices)
         step = max(1, len(recorder.requests) // share)
         yield from recorder.requests[step // 2 :: step][:share]
 
