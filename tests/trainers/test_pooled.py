@@ -10,7 +10,7 @@ import pytest
 
 from segpipe.core.augment import augment_shares, surroundings
 from segpipe.errors import ModelError, UsageError
-from segpipe.models.bundle import Bundle
+from segpipe.models.bundle import SLICES, Bundle
 from segpipe.settings import TrainSettings
 from segpipe.trainers import train
 from segpipe.trainers.contract import ScanPlan
@@ -138,6 +138,9 @@ def test_a_network_of_slices_is_trained_beside_and_answers_together(settings, ta
     assert trained(asked) == volumes, "the same command keeps what stands"
     assert trained(replace(asked, slices=True)).model_id == both.model_id
     assert checkpoints(both.url) == written
+
+    shutil.rmtree(Path(both.url, SLICES))
+    assert trained(asked).model_id == both.model_id, "what somebody has deleted is trained again"
 
 
 def test_a_model_keeps_the_neighbours_that_its_slices_had(settings):
