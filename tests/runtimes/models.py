@@ -112,14 +112,15 @@ def _trained(settings: NetworkSettings, regions: int, steps: int) -> list[np.nda
     from segpipe.models.losses import dice_cross_entropy
     from segpipe.models.unet import build_unet
 
-    model = build_unet(settings, len(MODALITIES), regions, seed=3)
+    shown = SHOWN if settings.sees_neighbours else 1
+    model = build_unet(settings, len(MODALITIES) * shown, regions, seed=3)
     images = []
     for seed in range(4):
         scan = glioma(np.random.default_rng(seed), shape=(8, 32, 32))
         channels = [scan.images[name.lower()] for name in MODALITIES]
         mean, inverse = scan_input(channels).stored_statistics()
         images.append((np.stack(channels, axis=-1) - mean) * inverse)
-    seen = np.concatenate(images)
+    seen = np.concatenate([np.tile(image, shown) for image in images])
     truth = (seen[..., :1] > np.array([0.0, 0.5, 1.0])).astype(np.float32)
     model.compile(tf.keras.optimizers.Adam(0.01), dice_cross_entropy())
     data = tf.data.Dataset.from_tensor_slices((seen, truth))

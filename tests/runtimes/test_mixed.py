@@ -26,17 +26,17 @@ Scan = tuple[list[np.ndarray], ScanInput]
 LEARNT = {"trained_steps": 60, "normalisation": "instance"}
 
 
-def mixed(url: str) -> Bundle:
+def mixed(url: str, neighbours: int = 0) -> Bundle:
     """A model of two networks that have learnt from images of different kinds, and so say different things."""
-    slices = tiny_bundle(f"{url}/{SLICES}", **LEARNT)
+    slices = tiny_bundle(f"{url}/{SLICES}", **LEARNT, neighbours=neighbours)
     volumes = tiny_bundle(url, dimensions=3, crop=(8, 32, 32), bias=-0.5, normalisation="instance")
     network = {**volumes.network, "beside": slices.trained_as}
     return save_bundle(replace(volumes, network=network), load_keras(volumes), slices.beside())
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export(mixed(str(tmp_path_factory.mktemp("mixed") / "m")).url)
+@pytest.fixture(scope="module", params=[0, 1], ids=["slices alone", "with neighbours"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(mixed(str(tmp_path_factory.mktemp("mixed") / "m"), request.param).url)
 
 
 def opened(bundle: Bundle, runtime: str = "openvino") -> MixedPredictor:
