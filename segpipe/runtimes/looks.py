@@ -2,9 +2,11 @@
 
 A network that sees the four mirror images of every slice takes four times as long. Many slices gain nothing: there is
 no tumour, or its outline is sure. So the whole scan is seen once; then the slices with most pixels in doubt are seen
-turned by half a circle too, and the mean of both looks decides about these. The noise of n looks falls as 1 / n: the
-second takes away two thirds of what all three others would, for a third of their cost, so that with the same time more
-is gained by a second look at many slices than by four at few.
+upside down too, and the mean of both looks decides about these. The noise of n looks falls as 1 / n: the second takes
+away two thirds of what all three others would, for a third of their cost, so that with the same time more is gained by
+a second look at many slices than by four at few. It is the rows that are mirrored, front and back of the head in axial
+slices: left and right are so much alike that a mirror of the columns tells little that is new
+(docs/decisions/0005-segmentation.md).
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ SHARE = 0.45
 MARGIN = 0.25
 """A pixel is in doubt where a region's probability is nearer to the threshold than this."""
 
-MIRRORS = ((2, 3),)
-"""The mirror images that are looked at where in doubt, as axes of (N, C, h, w): one, turned by half a circle."""
+MIRRORS = ((2,),)
+"""The mirror images that are looked at where in doubt, as axes of (N, C, h, w): one, of the rows."""
 
 
 def in_doubt(probability: np.ndarray, threshold: float | tuple[float, ...], margin: float = MARGIN) -> np.ndarray:
