@@ -16,18 +16,70 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-MODALITIES = ("flair", "t1", "t1ce", "t2")
 THREADS = len(os.sched_getaffinity(0))
+PLANES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+REGIONS = {"whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}
+LABELS = {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumor": 3}
 
 
-def paths(scan: Path) -> list[Path]:
-    return [scan / f"{scan.name}_{modality}.nii.gz" for modality in MODALITIES]
+@dataclass(frozen=True)
+class Case:
+    """A network and what is done around it; without a `configuration` it is a MONAI bundle, else of an nnU-Net plan."""
+
+    configuration: str = ""
+    modalities: tuple[str, ...] = tuple(NAMES)
+    regions: bool = False
+    patch: tuple[int, ...] = (48, 96, 96)
+    spacing: tuple[float, ...] = ()
+    features: int = 8
+    residual: bool = False
+    scheme: str = "ZScoreNormalization"
+    reader: str = "SimpleITKIO"
+    transposed: tuple[int, ...] = (0, 1, 2)
+    strides: tuple[tuple[int, ...], ...] = ()
+    exact: bool = True
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Those of dataset.json."""
+        if len(self.modalities) == 1:
+            return {"background": 0, "lesion": 1}
+        return {"background": 0, **REGIONS} if self.regions else LABELS
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network."""
+        return len(self.labels) - self.regions
+
+
+CASES = {
+    "monai_regions": Case(regions=True, patch=(128, 128, 96)),
+    "monai_labels": Case(patch=(96, 96, 48)),
+    "monai_spaced": Case(spacing=(1.5, 1.5, 2.0), patch=(64, 64, 32)),
+    "nnunet_3d_fullres_float16": Case("3d_fullres", patch=(128, 128, 112), features=16, exact=False),
+    "nnunet_3d_fullres": Case("3d_fullres", patch=(128, 128, 112), features=16),
+    "nnunet_2d": Case("2d", patch=(192, 160), features=32),
+    "nnunet_regions": Case("3d_fullres", regions=True),
+    "nnunet_residual": Case("3d_fullres", residual=True),
+    "nnunet_lowres": Case("3d_lowres", spacing=(1.9, 1.7, 1.7), patch=(32, 80, 64)),
+    "nnunet_ct": Case("3d_fullres", scheme="CTNormalization"),
+    "nnunet_reoriented": Case("3d_fullres", reader="NibabelIOWithReorient", transposed=(1, 2, 0), patch=(96, 96, 48)),
+    "nnunet_thick": Case(
+        "3d_fullres", modalities=("flair",), spacing=(4.0, 0.9, 0.9), patch=(20, 160, 128), strides=((1, 2, 2),) * 2
+    ),
+}
+
+
+def paths(scan: Path, case: Case) -> list[Path]:
+    return [scan / f"{scan.name}_{modality}.nii.gz" for modality in case.modalities]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -55,85 +107,116 @@ class Clock:
 # ---- theirs
 
 
-def export(network: Any, patch: tuple[int, ...], path: Path) -> None:
+def export(network: Any, case: Case, patch: tuple[int, ...], path: Path) -> None:
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
     network.eval()
-    torch.onnx.export(network, (torch.zeros(1, 4, *patch),), str(path), dynamo=True, opset_version=18)
+    shown = torch.zeros(1, len(case.modalities), *patch)
+    torch.onnx.export(network, (shown,), str(path), dynamo=True, opset_version=18)
 
 
-def monai_segresnet(folder: Path, scans: list[Path]) -> None:
-    """SegResNet of three overlapping regions, MONAI's transforms and its sliding-window inferer."""
+def monai_segresnet(folder: Path, scans: list[Path], case: Case) -> None:
+    """SegResNet, with MONAI's transforms before and after and its sliding-window inferer between."""
     import torch
     from monai.bundle import ConfigParser
     from monai.networks.nets import SegResNet
     from monai.transforms import Orientation
 
     torch.manual_seed(1)
-    patch = (128, 128, 96)
-    network = SegResNet(spatial_dims=3, init_filters=8, in_channels=4, out_channels=3, blocks_down=(1, 2, 2, 4))
-    export(network, patch, folder / "model.onnx")
-    channels = {"0": "FLAIR", "1": "T1", "2": "T1c", "3": "T2"}
-    regions = {"0": "Tumor core", "1": "Whole tumor", "2": "Enhancing tumor"}
+    network = SegResNet(
+        init_filters=case.features,
+        in_channels=len(case.modalities),
+        out_channels=case.outputs,
+        blocks_down=(1, 2, 2, 4),
+    )
+    export(network, case, case.patch, folder / "model.onnx")
+    write_json(folder / "metadata.json", monai_metadata(case))
+    config = monai_inference(case)
+    write_json(folder / "inference.json", config)
+    parser = ConfigParser(config)
+    before, inferer, after = (
+        parser.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing")
+    )
+    load, *rest = before.transforms
+    torch.set_num_threads(THREADS)
+    for scan in scans:
+        item = load({"image": [str(path) for path in paths(scan, case)]})
+        with Clock() as clock, torch.inference_mode():
+            for transform in rest:
+                item = transform(item)
+            item["pred"] = inferer(item["image"][None], network)[0]
+            found = after(item)["pred"]
+        if case.regions:
+            tumour, core, enhancing = found[:, None] > 0
+            found = torch.where(enhancing, 4, torch.where(core, 1, torch.where(tumour, 2, 0))).to(found.dtype)
+        told(folder, scan, Orientation("SPL", labels=None)(found)[0].numpy(), clock.seconds, clock.cpu)
+
+
+def monai_metadata(case: Case) -> dict[str, Any]:
+    outputs = [name for name in case.labels if not (case.regions and name == "background")]
+    count = len(case.modalities)
     formats = {
-        "inputs": {"image": {"num_channels": 4, "spatial_shape": ["8*n"] * 3, "channel_def": channels}},
-        "outputs": {"pred": {"num_channels": 3, "channel_def": regions}},
+        "inputs": {
+            "image": {
+                "num_channels": count,
+                "spatial_shape": ["8*n"] * 3,
+                "channel_def": {str(place): NAMES[name] for place, name in enumerate(case.modalities)},
+            }
+        },
+        "outputs": {
+            "pred": {
+                "num_channels": len(outputs),
+                "channel_def": {str(place): name for place, name in enumerate(outputs)},
+            }
+        },
     }
-    config = {
+    return {"name": "SegResNet, random weights", "network_data_format": formats}
+
+
+def monai_inference(case: Case) -> dict[str, Any]:
+    spaced = {"_target_": "Spacingd", "keys": "image", "pixdim": list(case.spacing), "mode": "bilinear"}
+    back = {"_target_": "Invertd", "keys": "pred", "orig_keys": "image", "transform": "@preprocessing"}
+    kind = {"sigmoid": True} if case.regions else {"softmax": True}
+    return {
         "preprocessing": {
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "LoadImaged", "keys": "image"},
                 {"_target_": "EnsureChannelFirstd", "keys": "image"},
                 {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
-                {"_target_": "CropForegroundd", "keys": "image", "source_key": "image"},
-                {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
+                *(
+                    [spaced]
+                    if case.spacing
+                    else [{"_target_": "CropForegroundd", "keys": "image", "source_key": "image"}]
+                ),
+                {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": not case.spacing, "channel_wise": True},
             ],
         },
         "inferer": {
             "_target_": "SlidingWindowInferer",
-            "roi_size": list(patch),
+            "roi_size": list(case.patch),
             "sw_batch_size": 1,
-            "overlap": 0.5,
-            "mode": "gaussian",
+            "overlap": 0.5 if case.regions else 0.25,
+            "mode": "gaussian" if case.regions else "constant",
         },
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [
-                {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
-                {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5},
+                {"_target_": "Activationsd", "keys": "pred", **kind},
+                {**back, "nearest_interp": False, "to_tensor": True},
+                {
+                    "_target_": "AsDiscreted",
+                    "keys": "pred",
+                    **({"threshold": 0.5} if case.regions else {"argmax": True}),
+                },
             ],
         },
     }
-    write_json(folder / "metadata.json", {"name": "SegResNet, random weights", "network_data_format": formats})
-    write_json(folder / "inference.json", config)
-    parser = ConfigParser(config)
-    load, *rest = parser.get_parsed_content("preprocessing").transforms
-    inferer, post = parser.get_parsed_content("inferer"), parser.get_parsed_content("postprocessing")
-    torch.set_num_threads(THREADS)
-    for scan in scans:
-        loaded = load({"image": [str(path) for path in paths(scan)]})
-        whole = Orientation("RAS", labels=None)(rest[0](loaded)["image"])
-        with Clock() as clock, torch.inference_mode():
-            item = loaded
-            for transform in rest:
-                item = transform(item)
-            item["pred"] = inferer(item["image"][None], network)[0]
-            core, tumour, enhancing = post(item)["pred"] > 0
-            labels = torch.where(enhancing, 4, torch.where(core, 1, torch.where(tumour, 2, 0)))
-        box = tuple(
-            slice(int(first), int(last))
-            for first, last in zip(item["foreground_start_coord"], item["foreground_end_coord"], strict=True)
-        )
-        placed = whole[:1] * 0
-        placed[0][box] = labels.to(placed.dtype)
-        told(folder, scan, Orientation("SPL", labels=None)(placed)[0].numpy(), clock.seconds, clock.cpu)
 
 
-def nnunet_plain(folder: Path, scans: list[Path], configuration: str, exact: bool = False) -> None:
-    """PlainConvUNet of four exclusive labels, nnU-Net's whole inference from array to segmentation."""
-    import nibabel as nib
+def nnunet(folder: Path, scans: list[Path], case: Case) -> None:
+    """A network of nnU-Net, and its whole inference from array to segmentation."""
     import torch
 
     os.environ.update({name: str(folder) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")})
@@ -142,39 +225,48 @@ def nnunet_plain(folder: Path, scans: list[Path], configuration: str, exact: boo
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     torch.manual_seed(2)
-    plans = nnunet_plans()
+    plans = nnunet_plans(case)
     dataset = {
-        "name": "PlainConvUNet, random weights",
-        "channel_names": {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"},
-        "labels": {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumor": 3},
+        "name": "nnU-Net, random weights",
+        "channel_names": {str(place): NAMES[name] for place, name in enumerate(case.modalities)},
+        "labels": case.labels,
         "file_ending": ".nii.gz",
+        **({"regions_class_order": [1, 2, 3]} if case.regions else {}),
     }
     write_json(folder / "plans.json", plans)
     write_json(folder / "dataset.json", dataset)
     manager = PlansManager(plans)
-    wanted = manager.get_configuration(configuration)
+    wanted = manager.get_configuration(case.configuration)
     network = get_network_from_plans(
         wanted.network_arch_class_name,
         wanted.network_arch_init_kwargs,
         wanted.network_arch_init_kwargs_req_import,
-        4,
-        4,
+        len(case.modalities),
+        case.outputs,
         deep_supervision=False,
     )
-    export(network, tuple(wanted.patch_size), folder / "model.onnx")
+    export(network, case, tuple(wanted.patch_size), folder / "model.onnx")
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     predictor.manual_initialization(network, manager, wanted, [network.state_dict()], dataset, "nnUNetTrainer", None)
     torch.set_num_threads(THREADS)
-    if exact:
+    if case.exact:
         sum_in_float32()
     for scan in scans:
-        images = [nib.load(path) for path in paths(scan)]
-        assert nib.aff2axcodes(images[0].affine) == ("L", "P", "S"), "nnU-Net keeps the files' axes"
-        array = np.stack([np.asarray(image.dataobj, np.float32).T for image in images])
-        spacing = [float(size) for size in images[0].header.get_zooms()[::-1]]
+        array, properties = manager.image_reader_writer_class().read_images([str(path) for path in paths(scan, case)])
         with Clock() as clock:
-            labels = predictor.predict_single_npy_array(array, {"spacing": spacing})
-        told(folder, scan, np.asarray(labels), clock.seconds, clock.cpu)
+            labels = predictor.predict_single_npy_array(array, properties)
+        told(folder, scan, in_spl(np.asarray(labels), scan, case), clock.seconds, clock.cpu)
+
+
+def in_spl(labels: np.ndarray, scan: Path, case: Case) -> np.ndarray:
+    """Labels (z, y, x) of one of nnU-Net's readers with axes that run to S, P and L."""
+    import nibabel as nib
+
+    image = nib.load(paths(scan, case)[0])
+    axes = "RAS" if case.reader.endswith("WithReorient") else nib.aff2axcodes(image.affine)
+    own = nib.orientations.axcodes2ornt(axes[::-1])
+    turned = nib.orientations.ornt_transform(own, nib.orientations.axcodes2ornt("SPL"))
+    return nib.orientations.apply_orientation(labels, turned)
 
 
 def sum_in_float32() -> None:
@@ -190,86 +282,81 @@ def sum_in_float32() -> None:
     module.compute_gaussian = partial(module.compute_gaussian, dtype=torch.float32)
 
 
-def nnunet_plans() -> dict[str, Any]:
-    def configuration(patch: list[int], stages: int, features: list[int]) -> dict[str, Any]:
-        dimensions = len(patch)
-        resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
-        return {
-            "data_identifier": "generated",
-            "preprocessor_name": "DefaultPreprocessor",
-            "batch_size": 2,
-            "patch_size": patch,
-            "median_image_size_in_voxels": patch,
-            "spacing": [1.0] * dimensions,
-            "normalization_schemes": ["ZScoreNormalization"] * 4,
-            "use_mask_for_norm": [True] * 4,
-            "resampling_fn_data": "resample_data_or_seg_to_shape",
-            "resampling_fn_seg": "resample_data_or_seg_to_shape",
-            "resampling_fn_data_kwargs": resampling,
-            "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
-            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-            "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
-            "architecture": {
-                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-                "arch_kwargs": {
-                    "n_stages": stages,
-                    "features_per_stage": features,
-                    "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
-                    "kernel_sizes": [[3] * dimensions] * stages,
-                    "strides": [[1] * dimensions] + [[2] * dimensions] * (stages - 1),
-                    "n_conv_per_stage": [2] * stages,
-                    "n_conv_per_stage_decoder": [2] * (stages - 1),
-                    "conv_bias": True,
-                    "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
-                    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-                    "dropout_op": None,
-                    "dropout_op_kwargs": None,
-                    "nonlin": "torch.nn.LeakyReLU",
-                    "nonlin_kwargs": {"inplace": True},
-                },
-                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+def nnunet_plans(case: Case) -> dict[str, Any]:
+    dimensions, stages = len(case.patch), 6 if len(case.patch) == 2 else 5
+    strides = [(1,) * dimensions, *case.strides]
+    strides += [(2,) * dimensions] * (stages - len(strides))
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    kind = "ResidualEncoderUNet" if case.residual else "PlainConvUNet"
+    blocks = {"n_blocks_per_stage": [1, 3, 4, 6, 6]} if case.residual else {"n_conv_per_stage": [2] * stages}
+    count = len(case.modalities)
+    configuration = {
+        "data_identifier": "generated",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": list(case.patch),
+        "median_image_size_in_voxels": list(case.patch),
+        "spacing": list(case.spacing or [1.0] * dimensions),
+        "normalization_schemes": [case.scheme] * count,
+        "use_mask_for_norm": [case.scheme == "ZScoreNormalization"] * count,
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": resampling,
+        "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+        "architecture": {
+            "network_class_name": f"dynamic_network_architectures.architectures.unet.{kind}",
+            "arch_kwargs": {
+                "n_stages": stages,
+                "features_per_stage": [
+                    min(case.features << stage, 512 if dimensions == 2 else 320) for stage in range(stages)
+                ],
+                "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
+                "kernel_sizes": [[3] * dimensions] * stages,
+                "strides": [list(stride) for stride in strides],
+                "n_conv_per_stage_decoder": [1 if case.residual else 2] * (stages - 1),
+                **blocks,
+                "conv_bias": True,
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
+                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
             },
-            "batch_dice": True,
-        }
-
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        "batch_dice": True,
+    }
+    seen = {"mean": 400.0, "median": 390.0, "std": 170.0, "min": 0.0, "max": 2000.0}
     return {
         "dataset_name": "Dataset900_Generated",
-        "plans_name": "nnUNetPlans",
+        "plans_name": "nnUNetResEncUNetMPlans" if case.residual else "nnUNetPlans",
         "original_median_spacing_after_transp": [1.0, 1.0, 1.0],
         "original_median_shape_after_transp": [140, 170, 140],
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "experiment_planner_used": "ExperimentPlanner",
+        "image_reader_writer": case.reader,
+        "transpose_forward": list(case.transposed),
+        "transpose_backward": [case.transposed.index(axis) for axis in range(3)],
+        "experiment_planner_used": "nnUNetPlannerResEncM" if case.residual else "ExperimentPlanner",
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {str(channel): {} for channel in range(4)},
-        "configurations": {
-            "2d": configuration([192, 160], 6, [32, 64, 128, 256, 512, 512]),
-            "3d_fullres": configuration([128, 128, 112], 5, [16, 32, 64, 128, 256]),
+        "foreground_intensity_properties_per_channel": {
+            str(channel): {**seen, "percentile_00_5": 30.0, "percentile_99_5": 1200.0} for channel in range(count)
         },
+        "configurations": {case.configuration: configuration},
     }
 
 
-EXACT = "_float32"
-NETWORKS = ("monai_segresnet", "nnunet_3d_fullres", f"nnunet_3d_fullres{EXACT}", "nnunet_2d")
-
-
-def configuration_of(name: str) -> str | None:
-    return name.removeprefix("nnunet_").removesuffix(EXACT) if name.startswith("nnunet_") else None
-
-
-def theirs(folder: Path, scans: list[Path], networks: list[str]) -> None:
-    for name in networks:
-        if configuration := configuration_of(name):
-            nnunet_plain(folder / name, scans, configuration, name.endswith(EXACT))
-        else:
-            monai_segresnet(folder / name, scans)
+def theirs(folder: Path, scans: list[Path], names: list[str]) -> None:
+    for name in names:
+        case = CASES[name]
+        (nnunet if case.configuration else monai_segresnet)(folder / name, scans, case)
 
 
 # ---- ours
 
 
-def ours(folder: Path, scans: list[Path], networks: list[str]) -> None:
+def ours(folder: Path, scans: list[Path], names: list[str]) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from segpipe.models.cards import load_card
     from segpipe.runtimes.adopt import adopt
@@ -277,14 +364,14 @@ def ours(folder: Path, scans: list[Path], networks: list[str]) -> None:
 
     print("| network | scan | voxels that agree | labelled voxels | theirs, slices/s | ours, slices/s | processor s |")
     print("|---|---|---|---|---|---|---|")
-    for name in networks:
-        here = folder / name
-        file = here / ("metadata.json" if name.startswith("monai") else "plans.json")
-        card, content, toml = load_card(str(file), configuration_of(name))
+    for name in names:
+        here, case = folder / name, CASES[name]
+        file = here / ("plans.json" if case.configuration else "metadata.json")
+        card, content, toml = load_card(str(file), case.configuration or None)
         bundle = adopt(str(here / "model.onnx"), card, content, str(here / "adopted"), toml)
         predictor = PredictorSpec(bundle.url, precision="float32").open(THREADS)
         for scan in scans:
-            channels, described = read(scan, bundle.modalities)
+            channels, described = read(scan, case)
             with Clock() as clock:
                 labels = predictor.segment(described, [(range(len(channels[0])), channels)]).labels
             kept = np.load(here / f"{scan.name}.npz")
@@ -297,26 +384,26 @@ def ours(folder: Path, scans: list[Path], networks: list[str]) -> None:
             )
 
 
-def read(scan: Path, modalities: tuple[str, ...]) -> Any:
+def read(scan: Path, case: Case) -> Any:
     """The channels of a scan in SPL, and what its row of `scans` would say of them."""
     import nibabel as nib
 
     from segpipe.core.intensity import brain_mask, statistics
-    from segpipe.core.orientation import axis_codes, reorient
+    from segpipe.core.orientation import axis_codes, reorient, spacing_mm
     from segpipe.core.prediction import ScanInput
 
-    files = dict(zip(("FLAIR", "T1", "T1ce", "T2"), paths(scan), strict=True))
     channels = []
-    for name in modalities:
-        image = nib.load(files[name])
-        stored = np.asarray(image.dataobj)
-        channels.append(np.ascontiguousarray(reorient(stored, axis_codes(image.affine), "SPL")))
+    for path in paths(scan, case):
+        image = nib.load(path)
+        codes = axis_codes(image.affine)
+        channels.append(np.ascontiguousarray(reorient(np.asarray(image.dataobj), codes, "SPL")))
     brain = brain_mask(channels)
     used = np.argwhere(brain)
     box = [int(edge) for first, last in zip(used.min(0), used.max(0) + 1, strict=True) for edge in (first, last)]
     numbers = [statistics(channel[brain]) for channel in channels]
     count = len(channels)
-    spacing = tuple(float(size) for size in image.header.get_zooms()[:3][::-1])
+    sizes = dict(zip(map(PLANES.get, codes), spacing_mm(image.affine), strict=True))
+    spacing = tuple(float(sizes[PLANES[code]]) for code in "SPL")
     means, deviations = tuple(one.mean for one in numbers), tuple(one.std for one in numbers)
     described = ScanInput(channels[0].shape, means, deviations, (1.0,) * count, (0.0,) * count, tuple(box), spacing)
     return channels, described
@@ -327,10 +414,10 @@ def main() -> None:
     parser.add_argument("half", choices=("theirs", "ours"))
     parser.add_argument("folder", type=Path, help="where networks, cards and masks are kept")
     parser.add_argument("scans", type=Path, nargs="+", help="folders of scans in BraTS layout")
-    parser.add_argument("--network", action="append", choices=NETWORKS, help="only this one; may be repeated")
+    parser.add_argument("--network", action="append", choices=CASES, help="only this one; may be repeated")
     given = parser.parse_args()
     half = theirs if given.half == "theirs" else ours
-    half(given.folder.resolve(), given.scans, given.network or list(NETWORKS))
+    half(given.folder.resolve(), given.scans, given.network or list(CASES))
 
 
 if __name__ == "__main__":

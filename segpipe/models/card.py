@@ -15,6 +15,7 @@ from segpipe.core.input_scale import METHODS, Scaling
 from segpipe.core.orientation import CANONICAL
 from segpipe.core.prediction import AS_INGESTED
 from segpipe.core.regions import CONVENTIONS, LabelConvention
+from segpipe.core.resize import RESAMPLINGS
 from segpipe.core.tiles import TILINGS, WEIGHTS
 from segpipe.errors import ModelError
 from segpipe.toml import tomllib
@@ -93,6 +94,14 @@ FIELDS = (
         "whole",
         CROPS,
     ),
+    Field(
+        "input",
+        "resampling",
+        "text",
+        "how, where voxels have another size: linear, or as monai or nnunet do it",
+        "linear",
+        RESAMPLINGS,
+    ),
     Field("input", "resample_first", "flag", "resample before normalising, as MONAI does; nnU-Net does it after", True),
     Field("window", "patch", "numbers", "voxels along each axis that the network looks at", _NEEDED),
     Field("window", "overlap", "number", "share by which neighbouring windows overlap, 0 to 0.9", 0.5),
@@ -127,6 +136,7 @@ class Card:
     spacing_mm: tuple[float, ...]
     space: str
     crop: str
+    resampling: str
     resample_first: bool
     scalings: tuple[Scaling, ...]
     patch: tuple[int, ...]

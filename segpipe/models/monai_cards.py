@@ -33,6 +33,9 @@ _KNOWN = {
 _BOX = ("margin", "select_fn", "k_divisible", "channel_indices")
 """Options of CropForeground that make its box another one."""
 
+_SPACED = ("diagonal", "recompute_affine", "min_pixdim", "max_pixdim")
+"""Options of Spacing that give another grid."""
+
 _PLAIN_INFERER = {"padding_mode": "constant", "cval": 0, "sigma_scale": 0.125}
 
 
@@ -95,6 +98,7 @@ class _Before:
     orientation: Any = ""
     spacing: Any = None
     spaced: bool = False
+    resampling: str = "monai"
     resample_first: bool = True
     crop: str = "whole"
     scalings: list[Scaling] = field(default_factory=list)
@@ -124,7 +128,11 @@ def _input(draft: Draft, pipeline: Pipeline, file: str, count: int, said: str) -
     draft.put("input", orientation=before.orientation)
     draft.put("input", spacing_mm=_numbers(before.spacing) if before.spaced else [], crop=before.crop)
     if before.spaced:
-        draft.put("input", resample_first=before.resample_first)
+        draft.put("input", resampling=before.resampling, resample_first=before.resample_first)
+    if before.spaced and before.resample_first and any("non-zero" in rule.over for rule in before.scalings):
+        draft.check(
+            "what is not 0 counts behind Spacing, where MONAI's rounding lets a rim of tiny numbers count as well"
+        )
     if not before.by:
         draft.check("no scaling of intensities was found, so that there should be none")
     draft.put_scalings(before.scalings if before.by else [Scaling("none")])
@@ -148,10 +156,17 @@ def _step(before: _Before, step: Step, count: int, draft: Draft) -> None:
     elif step.name == "Spacing":
         before.spacing, before.spaced = step.options.get("pixdim"), True
         before.resample_first = not before.by
+        before.resampling = "linear" if step.flag("scale_extent") else "monai"
+        if unusual := [name for name in _SPACED if step.options.get(name)]:
+            draft.check(f"{step.name} has {', '.join(unusual)}, which changes where voxels lie, and is not done here")
         if (mode := first(step.options.get("mode", "bilinear"))) not in ("bilinear", "trilinear", 1):
             draft.check(f"images are resampled by {mode!r}, and here linearly")
     elif step.name == "CropForeground":
         before.crop = "non-zero"
+        if before.spaced:
+            draft.check(
+                f"{step.name} follows Spacing, and here the box is cut out first: windows lie up to a voxel apart"
+            )
         if before.by or any(map(step.options.get, _BOX)):
             draft.check(f"{step.name} is not the box of what is not 0 in the files, as input.crop has it")
     elif (found := _scalings(step, count, draft)) is not None:

@@ -18,6 +18,8 @@ _AXES = {
 }
 """Where the axes z, y, x of a reader's arrays run to. Without reorientation they are the file's; BraTS's are LPS."""
 
+_RESAMPLER = "resample_data_or_seg_to_shape"
+
 
 def nnunet_draft(plans: Mapping[str, Any], dataset: Mapping[str, Any], wanted: str | None, url: str) -> Draft:
     """The card of a configuration of a plan; ModelError if there is none of that name, or not enough to begin with."""
@@ -60,8 +62,10 @@ def nnunet_draft(plans: Mapping[str, Any], dataset: Mapping[str, Any], wanted: s
         orientation=_orientation(draft, plans),
         spacing_mm=list(spacing)[-len(patch) :],
         crop="non-zero",
+        resampling="nnunet",
         resample_first=False,
     )
+    _resampling(draft, plan)
     each = enumerate(zip(schemes, masks, strict=True))
     rules = [_scaling(scheme, bool(mask), plans, place, draft) for place, (scheme, mask) in each]
     draft.put_scalings([rule for rule in rules if rule] if all(rules) else [])
@@ -119,6 +123,25 @@ def _orientation(draft: Draft, plans: Mapping[str, Any]) -> str | None:
     if own == "SPL":
         draft.check(f"{reader} keeps the files' own axes; BraTS's files are LPS, so z, y, x is SPL")
     return "".join(own[axis] for axis in plans.get("transpose_forward", [0, 1, 2]))
+
+
+def _resampling(draft: Draft, plan: Mapping[str, Any]) -> None:
+    """The plan's own way to resample, where it is not nnU-Net's usual one."""
+    for what, order in (("data", 3), ("probabilities", 1)):
+        key = f"resampling_fn_{what}"
+        name, options = plan.get(key, _RESAMPLER), plan.get(f"{key}_kwargs", {})
+        usual = {"order": order, "order_z": 0, "force_separate_z": None}
+        others = {option: value for option, value in options.items() if value != usual.get(option, value)}
+        if name.startswith("no_resampling"):
+            draft.put("input", spacing_mm=[])
+        elif name == _RESAMPLER and not others:
+            continue
+        elif name.startswith("resample_torch"):
+            draft.put("input", resampling="linear")
+            draft.check(f"{key} is {name}, and voxels of another size are resampled linearly along all axes here")
+        else:
+            told = f" with {', '.join(f'{option} {value}' for option, value in others.items())}" if others else ""
+            draft.check(f"{key} is {name}{told}, and here images are resampled as nnU-Net usually does")
 
 
 def _scaling(scheme: str, mask: bool, plans: Mapping[str, Any], place: int, draft: Draft) -> Scaling | None:

@@ -26,6 +26,9 @@ _LARGEST_BYTES = 1 << 31  # what protobuf, and so ONNX, holds
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _STANDARD_OPSET = re.compile(r"opset\d+")
 _ENDINGS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "HardSigmoid": "sigmoid"}
+_WHERE = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't", "-- ", "While validating")
+"""Lines by which OpenVINO tells where it failed, and not why."""
+
 _MULTIPLES = (2, 4, 8, 16, 32, 64)
 
 
@@ -95,7 +98,7 @@ def _read(url: str) -> tuple[bytes, bytes | None]:
     return data, _bytes(url[: -len(".xml")] + ".bin") if url.endswith(".xml") else None
 
 
-def _bytes(url: str) -> bytes:
+def _bytes(url: str, remedy: str = "check the path; an IR is two files, .xml and .bin") -> bytes:
     fs, path = url_to_fs(url)
     try:
         size = fs.size(path)
@@ -105,9 +108,7 @@ def _bytes(url: str) -> bytes:
             )
         return bytes(fs.cat_file(path))
     except FileNotFoundError:
-        raise ModelError(
-            f"Network file {url} is missing", "check the path; an IR is two files, .xml and .bin"
-        ) from None
+        raise ModelError(f"Network file {url} is missing", remedy) from None
 
 
 def _loaded(url: str, data: bytes, weights: bytes | None) -> Any:
@@ -141,6 +142,9 @@ def _checked_onnx(url: str, data: bytes) -> bytes:
         raise ModelError(
             f"Network {url} is not an ONNX file ({_first_line(error)})", "give the file that was exported"
         ) from None
+    if not model.graph.node:
+        raise ModelError(f"Network {url} has no operators", "give the file that was exported")
+    _check_age(url, model)
     own = {(function.domain, function.name) for function in model.functions}
     strange = sorted(
         {
@@ -163,6 +167,22 @@ def _checked_onnx(url: str, data: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _check_age(url: str, model: Any) -> None:
+    """ModelError for a version of ONNX in which operators may mean what nobody here knows."""
+    import onnx
+
+    used = max((one.version for one in model.opset_import if one.domain in _STANDARD_DOMAINS), default=1)
+    for what, version, newest in (
+        ("opset", used, onnx.defs.onnx_opset_version()),
+        ("format version", model.ir_version, onnx.IR_VERSION),
+    ):
+        if version > newest:
+            raise ModelError(
+                f"Network {url} is of ONNX {what} {version}, and {newest} is the newest that is known",
+                "export it again with opset 18 or so",
+            )
+
+
 def _take_in(url: str, tensor: Any, taken: dict[str, bytes]) -> None:
     """Put the values of a tensor that stand in another file of the network's folder into the tensor itself."""
     import onnx
@@ -170,7 +190,7 @@ def _take_in(url: str, tensor: Any, taken: dict[str, bytes]) -> None:
     told = {entry.key: entry.value for entry in tensor.external_data}
     name = told.get("location", "")
     if name not in taken:
-        taken[name] = _bytes(_beside(url, name))
+        taken[name] = _bytes(_beside(url, name), f"copy it from where {url} came from: it holds the weights")
         if sum(map(len, taken.values())) >= _LARGEST_BYTES:
             raise ModelError(
                 f"Network {url} has more than 2.1 GB of weights",
@@ -261,7 +281,7 @@ def _check_ir(url: str, xml: bytes) -> None:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    told = [line for line in lines if not line.startswith(_WHERE)]
     return (told or lines or [type(error).__name__])[0][:300]
 
 

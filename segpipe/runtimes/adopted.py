@@ -13,16 +13,13 @@ from segpipe.core.input_scale import scale_channels
 from segpipe.core.orientation import reorient
 from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
 from segpipe.core.regions import to_labels, to_regions
-from segpipe.core.resize import resize
+from segpipe.core.resize import Regridding
 from segpipe.core.tiles import Blender, cut, origins
 from segpipe.core.volume import scale
 from segpipe.models.bundle import Bundle
 from segpipe.models.card import Card, parse_card
 from segpipe.runtimes.slicewise import refuse_not_finite
 from segpipe.runtimes.tiled import InOrder
-
-SAME_SPACING = 0.01
-"""Share by which voxel sizes may differ without resampling: what two headers say of one grid."""
 
 _PLANE = 1 << 20  # voxels that are decided at once, so that no second copy of all probabilities stands in memory
 
@@ -70,19 +67,19 @@ class AdoptedPredictor:
         image = _turned(stored[inside], home, away)
         del stored
         spacing = _turned_spacing(scan.spacing_mm, home, away)
-        output = self._blended(self._prepared(image, scan, spacing))
+        grids = Regridding(self.card.resampling, image.shape[1:], spacing, self.card.spacing_mm)
+        output = np.moveaxis(self._blended(self._prepared(image, scan, grids)), -1, 0)
         refuse_not_finite(output)
-        native = resize(np.moveaxis(output, -1, 0), image.shape[1:])
-        return self._decided(scan, _turned(native, away, home), region)
+        activated = grids.moves and self.card.resampling == "monai"  # whose Invertd stands behind the activation
+        native = grids.back(_activated(output, self.card.activation) if activated else output)
+        return self._decided(scan, _turned(native, away, home), region, activated)
 
-    def _prepared(self, image: np.ndarray, scan: ScanInput, spacing: tuple[float, ...]) -> np.ndarray:
+    def _prepared(self, image: np.ndarray, scan: ScanInput, grids: Regridding) -> np.ndarray:
         """(C, *shape) on the network's grid, scaled."""
-        card = self.card
-        shape = _grid(image.shape[1:], spacing, card.spacing_mm)
         brain = tuple(zip(scan.mean, scan.std, strict=True))
-        if card.resample_first:
-            return scale_channels(resize(image, shape), card.scalings, brain)
-        return resize(scale_channels(image, card.scalings, brain), shape)
+        if self.card.resample_first:
+            return scale_channels(grids.there(image), self.card.scalings, brain)
+        return grids.there(scale_channels(image, self.card.scalings, brain))
 
     def _blended(self, image: np.ndarray) -> np.ndarray:
         """What the network says of `image` (C, *shape): float32 (*shape, K)."""
@@ -110,7 +107,9 @@ class AdoptedPredictor:
 
         return done
 
-    def _decided(self, scan: ScanInput, output: np.ndarray | None, region: tuple[slice, ...]) -> Segmented:
+    def _decided(
+        self, scan: ScanInput, output: np.ndarray | None, region: tuple[slice, ...], activated: bool = False
+    ) -> Segmented:
         """Labels and probabilities from the network's output (K, *box); background where there is none."""
         names = self.card.labels.region_names
         labels = np.zeros(scan.shape, np.uint8)
@@ -120,7 +119,7 @@ class AdoptedPredictor:
             step = max(1, _PLANE // max(1, window[0].size))
             for start in range(0, len(window), step):
                 part = slice(start, start + step)
-                window[part], probability = decide(output[:, part], self.card)
+                window[part], probability = decide(output[:, part], self.card, activated)
                 members = to_regions(window[part], self.card.labels).astype(bool)
                 axes = tuple(range(members.ndim - 1))
                 inside += members.sum(axis=axes)
@@ -132,13 +131,14 @@ class AdoptedPredictor:
         )
 
 
-def decide(output: np.ndarray, card: Card) -> tuple[np.ndarray, np.ndarray]:
+def decide(output: np.ndarray, card: Card, activated: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Labels uint8 (*shape) and region probabilities float32 (*shape, R) of a network's output (K, *shape).
 
     A region's probability is its channel's, or that its labels have together. Without a threshold the likeliest label
-    is taken, as nnU-Net does; with one a region is where its probability lies above.
+    is taken, as nnU-Net does; with one a region is where its probability lies above. `activated` output is
+    probabilities already.
     """
-    probability = _activated(output, card.activation)
+    probability = output if activated else _activated(output, card.activation)
     convention, place = card.labels, {name: number for number, name in enumerate(card.channels)}
     if card.by_region:
         regions = np.stack([probability[place[name]] for name in convention.regions], axis=-1)
@@ -207,17 +207,6 @@ def _turned_spacing(spacing_mm: tuple[float, ...], source: str, target: str) -> 
     axes = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
     sizes = {axes[code]: size for code, size in zip(source, spacing_mm, strict=True)}
     return tuple(sizes[axes[code]] for code in target)
-
-
-def _grid(shape: tuple[int, ...], spacing: tuple[float, ...], wanted: tuple[float, ...]) -> tuple[int, ...]:
-    """Voxels along each axis at the wanted spacing; the same where it is the same, or where nobody says one."""
-    if not wanted:
-        return shape
-    lengths = []
-    for length, here, there in zip(shape, spacing, wanted, strict=True):
-        differs = here > 0 and there > 0 and abs(here - there) > SAME_SPACING * there
-        lengths.append(max(1, round(length * here / there)) if differs else length)
-    return tuple(lengths)
 
 
 def _requests(

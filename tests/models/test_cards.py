@@ -117,6 +117,7 @@ def test_a_monai_bundle(tmp_path: Path) -> None:
         spacing_mm=(1.0, 1.0, 2.0),
         space="",
         crop="whole",
+        resampling="monai",
         resample_first=False,
         scalings=(Scaling("zscore", "non-zero", "zero"),) * 4,
         patch=(96, 96, 64),
@@ -424,6 +425,28 @@ def test_a_reader_that_turns_the_axes_around(tmp_path: Path, reverse: bool) -> N
         assert load_card(url)[0].orientation == "RAS"
 
 
+@pytest.mark.parametrize("resample_first", [True, False])
+def test_what_monai_counts_as_not_0_behind_its_resampling_is_told(tmp_path: Path, resample_first: bool) -> None:
+    inference = copy.deepcopy(INFERENCE)
+    steps = inference["before"]["transforms"]
+    steps[2:] = steps[:1:-1] if resample_first else steps[2:]
+    card, _, toml = load_card(written(tmp_path, metadata=MONAI, inference=inference))
+    assert card.resample_first == resample_first
+    assert ("lets a rim of tiny numbers count as well: CHECK" in toml) == resample_first
+
+
+def test_a_grid_that_monai_does_not_usually_make_is_told(tmp_path: Path) -> None:
+    url = written(tmp_path, metadata=MONAI, inference=changed(spacing__scale_extent=True))
+    assert load_card(url)[0].resampling == "linear"
+    card, _, toml = load_card(written(tmp_path, metadata=MONAI, inference=changed(spacing__diagonal=True)))
+    assert card.resampling == "monai"
+    assert "Spacing has diagonal, which changes where voxels lie, and is not done here: CHECK" in toml
+    cropped = copy.deepcopy(INFERENCE)
+    cropped["before"]["transforms"].append({"_target_": "CropForegroundd", "keys": "image"})
+    toml = load_card(written(tmp_path, metadata=MONAI, inference=cropped))[2]
+    assert "CropForeground follows Spacing, and here the box is cut out first: windows lie up to a voxel apart" in toml
+
+
 def test_what_a_card_of_json_says_wrong_is_corrected_in_its_draft(tmp_path: Path) -> None:
     url = written(tmp_path, metadata=MONAI, inference=changed(spacing__pixdim=[1, 1, -1]))
     with pytest.raises(
@@ -687,11 +710,44 @@ def test_an_nnunet_plan_of_labels(tmp_path: Path) -> None:
     card, _, toml = load_card(written(tmp_path, plans=PLANS, dataset=DATASET))
     assert (card.patch, card.orientation, card.spacing_mm) == ((128, 128, 112), "SPL", (1.0, 1.0, 1.0))
     assert (card.crop, card.tiling, card.weights, card.resample_first) == ("non-zero", "even", "nnunet", False)
+    assert card.resampling == "nnunet"
     assert card.scalings == (*[Scaling("zscore", "any-non-zero", "zero")] * 3, Scaling("zscore"))
     assert (card.convention, card.activation, card.decision) == ("decathlon", "softmax", None)
     assert card.channels == ("background", "oedema", "non-enhancing tumour", "enhancing tumour")
     assert card.licence == "CC-BY-SA 4.0"
     assert parse_card(tomllib.loads(toml), "again") == card
+
+
+OWN = "resample_data_or_seg_to_shape"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "told"),
+    [
+        ({"resampling_fn_data": OWN, "resampling_fn_data_kwargs": {"order": 3, "order_z": 0}}, "nnunet", ""),
+        (
+            {"resampling_fn_data": OWN, "resampling_fn_data_kwargs": {"order": 1, "force_separate_z": True}},
+            *("nnunet", f"{OWN} with order 1, force_separate_z True, and here images are resampled as nnU-Net usually"),
+        ),
+        ({"resampling_fn_probabilities": "mine"}, "nnunet", "resampling_fn_probabilities is mine, and here"),
+        ({"resampling_fn_data": "resample_torch_fornnunet"}, "linear", "resampled linearly along all axes here"),
+    ],
+    ids=["as usual", "other options", "own code", "torch"],
+)
+def test_how_an_nnunet_plan_resamples(tmp_path: Path, said: dict[str, Any], wanted: str, told: str) -> None:
+    plans = copy.deepcopy(PLANS)
+    plans["configurations"]["base"] |= said
+    card, _, toml = load_card(written(tmp_path, plans=plans, dataset=DATASET))
+    assert card.resampling == wanted
+    lines = [line for line in toml.splitlines() if "resampl" in line and line.endswith("CHECK")]
+    assert told in "".join(lines)
+    assert bool(lines) == bool(told)
+
+
+def test_an_nnunet_plan_that_resamples_nothing_takes_any_voxels(tmp_path: Path) -> None:
+    plans = copy.deepcopy(PLANS)
+    plans["configurations"]["base"]["resampling_fn_data"] = "no_resampling_data_or_seg_to_shape"
+    assert load_card(written(tmp_path, plans=plans, dataset=DATASET))[0].spacing_mm == ()
 
 
 TUMOUR = ["whole_tumour", "tumour_core", "enhancing_tumour"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from scipy.ndimage import gaussian_filter
 
@@ -147,6 +148,22 @@ def test_resampled_before_it_is_scaled_or_after(tmp_path: Path, resample_first: 
     spaced = replace(scan_input(channels), spacing_mm=(1.0, 1.0, 1.0))
     found = segmented(adopted(path, content), channels, spaced)
     assert (found.labels == int(resample_first)).all()
+
+
+@pytest.mark.parametrize(("resampling", "between"), [("linear", 0), ("nnunet", 0), ("monai", 1)])
+def test_probabilities_come_back_where_monai_resamples_and_answers_elsewhere(
+    tmp_path: Path, resampling: str, between: int
+) -> None:
+    """Between -20 and 10 lies -5, which is no lesion; between 0 and 1 lies 0.5, which is one."""
+    path = network(tmp_path / "n.onnx", np.array([[0, 0, 0, 1.0]]))
+    content = clipped(-1.0, input__spacing_mm=[1.0, 1.0, 2.0], input__resampling=resampling)
+    content["normalisation"] = {"method": "none"}
+    slices = np.repeat([-20, 10, -20], 2) if resampling != "monai" else [-20, 0, 10, 0, -20]
+    channels = [np.broadcast_to(np.array(slices, np.int16)[:, None, None], (len(slices), 8, 16)).copy()] * 4
+    found = segmented(adopted(path, content), channels, replace(scan_input(channels), spacing_mm=(1.0, 1.0, 1.0)))
+    assert found.labels[:, 4, 8].tolist() == (
+        [0, between, 1, between, 0] if resampling == "monai" else [0, 0, 1, 1, 0, 0]
+    )
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -363,6 +380,34 @@ def test_weights_in_a_file_beside_it(tmp_path: Path, scan: Scan) -> None:
     whole = adopted(network(tmp_path / "whole.onnx", SOFT), card(), "whole")
     split = adopted(network(tmp_path / "split.onnx", SOFT, external="weights.bin"), card(), "split")
     assert (segmented(whole, *scan).labels == segmented(split, *scan).labels).all()
+
+
+def test_weights_that_were_left_behind_are_named(tmp_path: Path) -> None:
+    path = network(tmp_path / "n.onnx", SOFT, external="weights.bin")
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"weights\.bin is missing: copy it from where .*n\.onnx came from"):
+        adopted(path, card())
+
+
+@pytest.mark.parametrize(("opset", "version", "said"), [(99, 9, "opset 99"), (18, 99, "format version 99")])
+def test_an_onnx_that_is_too_new_to_be_known_is_refused(tmp_path: Path, opset: int, version: int, said: str) -> None:
+    path = network(tmp_path / "n.onnx", SOFT)
+    model = onnx.load(path)
+    model.opset_import[0].version, model.ir_version = opset, version
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=f"is of ONNX {said}, and .* is the newest that is known: export it again"):
+        adopted(path, card())
+
+
+def test_why_a_network_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """Weights of 16 bits behind an input of 32."""
+    path = network(tmp_path / "n.onnx", SOFT)
+    model = onnx.load(path)
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0]).astype(np.float16)
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "w"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"cannot be read by OpenVINO \(Element types .* do not match"):
+        adopted(path, card())
 
 
 @pytest.mark.parametrize("name", ["../weights.bin", "/etc/hostname", "sub/../../weights.bin", "link.bin", "C:\\w"])
