@@ -125,9 +125,6 @@ AXES = ("axial", "coronal", "sagittal")
 SESSIONS, PREFERENCES, ALSO = ("study", "date", "accession"), ("2d-axial", "3d"), ("ADC", "DWI", "SWI", "PD")
 LAYOUTS = ("auto", "manifest", *registry.LAYOUTS)
 RUNTIMES, TRAINERS = tuple(registry.RUNTIMES), tuple(registry.TRAINERS)
-NEIGHBOURS = 2
-"""Distance of the neighbours that a 2D network beside a 3D one is shown, slices of voxels that are nearly cubes."""
-
 LEAST_EPOCHS, LEAST_STEPS, LEAST_POOLED_STEPS = 20, 700, 1200
 SHARED_EPOCHS, SHARED_POOLED_EPOCHS, SHARED_STEPS, SHARED_POOLED_STEPS = 5, 15, 600, 800
 """The same where a 2D network and a 3D one answer together, so that both take little longer than one alone."""
@@ -263,10 +260,10 @@ class NetworkSettings:
         " missing"
     )
 
-    neighbours: int | None = option(
+    neighbours: int = option(
         "distance, in slices, of the two neighbours that a 2D network is shown beside each slice, as further channels;"
-        " 0 shows it the slice alone; if not given, a model that exists stays as it is, and a new 2D network has"
-        f" {NEIGHBOURS} beside a 3D one, 0 otherwise",
+        " 0 shows it the slice alone",
+        0,
         least=0,
         most=16,
     )
@@ -289,7 +286,7 @@ class NetworkSettings:
     @property
     def sees_neighbours(self) -> bool:
         """Whether the network is shown two neighbours of each slice as further channels."""
-        return bool(self.neighbours) and self.axes == 2
+        return self.neighbours > 0 and self.axes == 2
 
     @property
     def axes(self) -> int:

@@ -97,19 +97,12 @@ def _as_it_stands(settings: "TrainSettings", standing: "Bundle | None") -> "Trai
 
     Another version has another default: a command that is given again must not make another model of a finished one.
     """
-    from segpipe.models.bundle import SLICES
-    from segpipe.storage.filesystem import join
-
     if standing is None:
         return settings
     network = standing.network
     mirror = network.get("mirror") if settings.mirror is None else settings.mirror
     slices = standing.has_slices if settings.slices is None else settings.slices
-    quality, neighbours = settings.quality or network.get("quality"), settings.neighbours
-    if neighbours is None and (network.get("dimensions") == 2 or (slices and standing.has_slices)):
-        of_slices = _standing(join(settings.model, SLICES)) if standing.has_slices else standing
-        neighbours = of_slices.neighbours if of_slices else None
-    return replace(settings, mirror=mirror, quality=quality, slices=slices, neighbours=neighbours)
+    return replace(settings, mirror=mirror, quality=settings.quality or network.get("quality"), slices=slices)
 
 
 def _as_long_as_it_was(settings: "TrainSettings", standing: "Bundle | None") -> "TrainSettings":

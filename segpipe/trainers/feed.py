@@ -119,7 +119,7 @@ def shown_rows(row: int, settings: NetworkSettings, rows: int) -> list[int]:
 
     A neighbour that lies in another row group is not read: the last row on that side stands for it.
     """
-    return around(row, settings.neighbours or 0, rows) if settings.sees_neighbours else [row]
+    return around(row, settings.neighbours, rows) if settings.sees_neighbours else [row]
 
 
 class RowGroups:

@@ -18,7 +18,6 @@ from segpipe.settings import (
     LEAST_EPOCHS,
     LEAST_POOLED_STEPS,
     LEAST_STEPS,
-    NEIGHBOURS,
     PATCHES_PER_STEP,
     SHARED_EPOCHS,
     SHARED_POOLED_EPOCHS,
@@ -85,7 +84,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         patch_size=longest_patch(settings),
         mirror=settings.sees_mirror_images,
         slices=settings.has_slices,
-        neighbours=(settings.neighbours or 0) if settings.axes == 2 else 0,
+        neighbours=settings.neighbours if settings.sees_neighbours else 0,
     )
     return TrainPlan(
         settings=decided,
@@ -106,8 +105,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
 def slices_plan(settings: TrainSettings) -> TrainPlan:
     """The plan of the 2D network that answers together with the 3D one that is trained with these settings.
 
-    It has a directory of its own inside of the model's, and is trained as a 2D network alone is, but that it is shown
-    neighbours of each slice unless settings say otherwise.
+    It has a directory of its own inside of the model's, and sees each slice as a 2D network that is trained alone does.
     Raises what `make_plan` raises.
     """
     workers = _workers(settings)
@@ -120,7 +118,6 @@ def slices_plan(settings: TrainSettings) -> TrainPlan:
         tile_overlap=TrainSettings.tile_overlap,
         batch_size=-(-SLICES_PER_STEP // workers) * workers,
         mirror=settings.sees_mirror_images,
-        neighbours=NEIGHBOURS if settings.neighbours is None else settings.neighbours,
         model=join(settings.model, SLICES),
     )
     plan = make_plan(alone)

@@ -123,10 +123,7 @@ def test_a_network_of_slices_is_trained_beside_and_answers_together(settings, ta
     both = trained(asked)
     slices = both.slices()
     assert (slices.network["dimensions"], slices.network["mirror"], len(slices.crop)) == (2, False, 2)
-    assert (slices.network["neighbours"], slices.channels, both.channels) == (2, 12, 4)
-    alone = trained(
-        replace(settings(depth=2), model=f"{asked.model}-2d", mirror=False, batch_size=16, neighbours=2, **FEW)
-    )
+    alone = trained(replace(settings(depth=2), model=f"{asked.model}-2d", mirror=False, batch_size=16, **FEW))
     assert slices.weights_sha256 == alone.weights_sha256
     assert trained(asked) == both, "the same command makes nothing anew"
     written = checkpoints(both.url)
@@ -143,14 +140,16 @@ def test_a_network_of_slices_is_trained_beside_and_answers_together(settings, ta
     assert trained(asked).model_id == both.model_id, "what somebody has deleted is trained again"
 
 
-def test_a_model_keeps_the_neighbours_that_its_slices_had(settings):
-    """Of an earlier version it has none, and the same command makes nothing anew; another number is refused."""
+def test_neighbours_are_those_of_the_network_of_slices(settings):
+    """They are a part of what was learnt: another number is another training, and what is asked for goes through."""
     asked = replace(settings(**SOLID), steps_per_epoch=2, epochs=1)
-    earlier = trained(replace(asked, neighbours=0))
-    assert (earlier.slices().neighbours, earlier.slices().channels) == (0, 4)
-    assert trained(asked) == earlier
+    alone = trained(asked)
+    assert "neighbours" not in alone.network | alone.slices().network, "as earlier versions have written it"
     with pytest.raises(ModelError, match=r"holds a training with --neighbours 0, not 2: .* --neighbours 0 to go on"):
         trained(replace(asked, neighbours=2))
+    near = trained(replace(asked, neighbours=2, model=f"{asked.model}-near"))
+    assert (near.channels, near.slices().channels, near.slices().neighbours) == (4, 12, 2)
+    assert near.weights_sha256 == alone.weights_sha256
 
 
 def test_a_killed_training_goes_on_with_the_network_that_it_had_come_to(settings):
