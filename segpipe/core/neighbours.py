@@ -5,7 +5,7 @@ channels of the one before, of the slice itself, of the one behind.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -34,30 +34,31 @@ def as_channels(stack: np.ndarray) -> np.ndarray:
     return np.moveaxis(stack, 0, 2).reshape(height, width, slices * channels)
 
 
-def with_neighbours(slices: Iterable[tuple[int, Planes]], distance: int) -> Iterator[tuple[int, Planes, Planes]]:
-    """Each slice of a scan, its own planes, and those of `around`: it looks `distance` slices ahead and no further.
+def with_neighbours(
+    slices: Iterable[tuple[int, Planes]], distance: int, count: int
+) -> Iterator[tuple[int, Planes, Planes]]:
+    """Each slice of a scan of `count`, its own planes, and those of `around`; it waits for `distance` more, no longer.
 
-    The slices come in the order of their places.
+    The slices come in their order. One that does not come shows no brain: stored zeros stand for it.
 
-    >>> slices = [(place, [np.array(place)]) for place in range(4)]
-    >>> [(place, [int(plane) for plane in shown]) for place, _, shown in with_neighbours(slices, 1)]
-    [(0, [0, 0, 1]), (1, [0, 1, 2]), (2, [1, 2, 3]), (3, [2, 3, 3])]
+    >>> slices = [(index, [np.array(index)]) for index in (1, 2, 3)]
+    >>> [(index, [int(plane) for plane in shown]) for index, _, shown in with_neighbours(slices, 1, 4)]
+    [(1, [0, 1, 2]), (2, [1, 2, 3]), (3, [2, 3, 3])]
     """
-    held: deque[tuple[int, Planes]] = deque()
-    place = 0  # in `held`, of the slice that waits for the one behind it
-    for one in slices:
-        held.append(one)
-        if len(held) - 1 - place == distance:
-            yield _shown(held, place, distance)
-            place += 1
-            if place > distance:
-                held.popleft()
-                place -= 1
-    for last in range(place, len(held)):
-        yield _shown(held, last, distance)
+    held: dict[int, Planes] = {}
+    waiting: deque[int] = deque()
+    for index, planes in slices:
+        held[index] = planes
+        waiting.append(index)
+        while waiting and waiting[0] + distance <= index:
+            yield _shown(held, waiting.popleft(), distance, count)
+        first = (waiting[0] if waiting else index) - distance
+        held = {near: each for near, each in held.items() if near >= first}
+    for index in waiting:
+        yield _shown(held, index, distance, count)
 
 
-def _shown(held: deque[tuple[int, Planes]], place: int, distance: int) -> tuple[int, Planes, Planes]:
-    index, own = held[place]
-    shown = [plane for near in around(place, distance, len(held)) for plane in held[near][1]]
-    return index, own, shown
+def _shown(held: Mapping[int, Planes], index: int, distance: int, count: int) -> tuple[int, Planes, Planes]:
+    own = held[index]
+    blank = [np.zeros_like(plane) for plane in own]
+    return index, own, [plane for near in around(index, distance, count) for plane in held.get(near, blank)]

@@ -86,7 +86,10 @@ class Predictor(Protocol):
     """A compiled network in one worker process."""
 
     def segment(self, scan: ScanInput, batches: Iterable[SliceBatch]) -> Segmented:
-        """The label map of a scan whose slices come in any order and in any grouping; consumed while it computes."""
+        """The label map of a scan whose slices come in their order, in any grouping; consumed while it computes.
+
+        Slices without brain need not come.
+        """
         ...
 
 

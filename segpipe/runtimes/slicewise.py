@@ -147,7 +147,7 @@ class SlicewisePredictor:
         windows = self.windows(scan)
         mean, inverse_std = (np.tile(each, self._shown) for each in scan.stored_statistics())
         filling: dict[tuple[int, int], Request] = {}
-        for index, planes, shown in self._slices(batches):
+        for index, planes, shown in self._slices(batches, scan.shape[0]):
             if not scan.brain_box[0] <= index < scan.brain_box[1]:
                 continue
             seen = windows.of(planes)
@@ -168,15 +168,15 @@ class SlicewisePredictor:
         """How many slices the network is shown to segment one."""
         return SHOWN if self.neighbours else 1
 
-    def _slices(self, batches: Iterable[SliceBatch]) -> Iterator[tuple[int, Planes, Planes]]:
-        """Each slice's place in the scan, its planes (H, W), and all that the network is shown of it."""
+    def _slices(self, batches: Iterable[SliceBatch], count: int) -> Iterator[tuple[int, Planes, Planes]]:
+        """Each slice's place in a scan of `count`, its planes (H, W), and all that the network is shown of it."""
         slices = (
             (int(index), [channel[place] for channel in channels])
             for indices, channels in batches
             for place, index in enumerate(indices)
         )
         if self.neighbours:
-            return with_neighbours(slices, self.neighbours)
+            return with_neighbours(slices, self.neighbours, count)
         return ((index, planes, planes) for index, planes in slices)
 
 

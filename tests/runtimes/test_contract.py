@@ -178,6 +178,22 @@ def test_slices_without_brain_are_background(exported: Make, scan: Scan, runtime
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+def test_slices_without_brain_need_not_come(exported: Make, scan: Scan, runtime: str) -> None:
+    """Tables and archives leave them out. A neighbour that is one of them is blank, as it is in training."""
+    channels = [np.pad(channel, ((3, 2), (0, 0), (0, 0))) for channel in scan[0]]
+    for channel in channels:
+        channel[7] = 0
+    described = scan_input(channels)
+    some = np.setdiff1d(np.arange(len(channels[0])), [0, 1, 2, 7, 13, 14])
+    bundle = exported(normalisation="instance", neighbours=2)
+    predictor = PredictorSpec(bundle.url, runtime, 4, precision="float32").open(threads=1)
+    found = predictor.segment(described, [(some, [channel[some] for channel in channels])])
+    wanted = predict(bundle, (channels, described), runtime).labels
+    assert not found.labels[7].any()
+    assert (found.labels[some] == wanted[some]).all()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_an_empty_answer_has_no_mean_probability(exported: Make, scan: Scan, runtime: str) -> None:
     found = predict(exported(bias=-50.0), scan, runtime)
     assert not found.labels.any()
