@@ -125,6 +125,8 @@ AXES = ("axial", "coronal", "sagittal")
 SESSIONS, PREFERENCES, ALSO = ("study", "date", "accession"), ("2d-axial", "3d"), ("ADC", "DWI", "SWI", "PD")
 LAYOUTS = ("auto", "manifest", *registry.LAYOUTS)
 RUNTIMES, TRAINERS = tuple(registry.RUNTIMES), tuple(registry.TRAINERS)
+MOST_NEIGHBOURS = 16
+
 LEAST_EPOCHS, LEAST_STEPS, LEAST_POOLED_STEPS = 20, 700, 1200
 SHARED_EPOCHS, SHARED_POOLED_EPOCHS, SHARED_STEPS, SHARED_POOLED_STEPS = 5, 15, 600, 800
 """The same where a 2D network and a 3D one answer together, so that both take little longer than one alone."""
@@ -265,7 +267,7 @@ class NetworkSettings:
         " 0 shows it the slice alone",
         0,
         least=0,
-        most=16,
+        most=MOST_NEIGHBOURS,
     )
 
     @property

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from segpipe.settings import MOST_NEIGHBOURS
+
 
 def malformed(content: Mapping[str, Any]) -> list[str]:
     """The fields of a bundle that have no form of theirs, sorted.
@@ -29,7 +31,12 @@ def _is_map(value: Any) -> bool:
 
 
 def _is_network(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("dimensions", 0) in (None, 2, 3)
+    """What segmenting reads of it, without building it."""
+    return (
+        isinstance(value, dict)
+        and value.get("dimensions", 0) in (None, 2, 3)
+        and value.get("neighbours") in (None, *range(MOST_NEIGHBOURS + 1))
+    )
 
 
 def _is_count(value: Any) -> bool:
