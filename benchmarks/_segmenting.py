@@ -172,7 +172,7 @@ def benchmark_app(bundle: Bundle, size: Sequence[int], precision: str | None = N
 
 
 def _benchmark_app(bundle: Bundle, size: Sequence[int], batch: int, precision: str) -> float:
-    shape = ",".join(map(str, (batch, len(bundle.modalities), *size)))
+    shape = ",".join(map(str, (batch, bundle.channels, *size)))
     command = [
         str(Path(sys.executable).with_name("benchmark_app")),
         *("-m", str(Path(bundle.url) / ("openvino-int8" if precision == "int8" else "openvino") / "model.xml")),

@@ -54,7 +54,7 @@ def plain(plan: TrainPlan, threads: int) -> dict[str, Any]:
     settings = plan.settings
     batch = plan.batch_size // WORKERS
     images, regions = _examples(plan, STEPS // 2)
-    model = build_unet(settings, len(plan.modalities), len(plan.regions), settings.seed)
+    model = build_unet(settings, plan.channels, len(plan.regions), settings.seed)
     model.compile(tf.keras.optimizers.Adam(settings.learning_rate, global_clipnorm=12.0), loss=dice_cross_entropy())
     # Of a batch whose size it knows, the network normalises each slice in one operation, as it does in our workers.
     batches = tf.data.Dataset.from_tensor_slices((images, regions)).batch(batch, drop_remainder=True)

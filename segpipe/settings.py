@@ -286,11 +286,6 @@ class NetworkSettings:
         return self.pool > 1 if self.slices is None else self.slices
 
     @property
-    def sees_neighbours(self) -> bool:
-        """Whether the network is shown two neighbours of each slice as further channels."""
-        return self.neighbours > 0 and self.axes == 2
-
-    @property
     def axes(self) -> int:
         """The number of spatial axes that the network has; 2 where nobody has decided it."""
         return self.dimensions or 2

@@ -9,19 +9,21 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-SHOWN = 3
-"""Slices that such a network sees for each that it segments."""
-
 Planes = list[np.ndarray]
 
 
-def around(index: int, distance: int, count: int) -> list[int]:
-    """The slice, of `count`, with those `distance` before and behind it; beyond the last, the last again.
+def slices_shown(distance: int) -> int:
+    """How many slices a network is shown to segment one; at a distance of 0 that slice alone."""
+    return 3 if distance else 1
 
-    >>> around(3, 2, 5), around(0, 2, 5)
-    ([1, 3, 4], [0, 0, 2])
+
+def around(index: int, distance: int, count: int) -> list[int]:
+    """The `slices_shown`, of `count`, to segment one: it, and those before and behind; beyond the last, the last again.
+
+    >>> around(3, 2, 5), around(0, 2, 5), around(3, 0, 5)
+    ([1, 3, 4], [0, 0, 2], [3])
     """
-    return [max(index - distance, 0), index, min(index + distance, count - 1)]
+    return [max(index - distance, 0), index, min(index + distance, count - 1)] if distance else [index]
 
 
 def as_channels(stack: np.ndarray) -> np.ndarray:
@@ -60,5 +62,5 @@ def with_neighbours(
 
 def _shown(held: Mapping[int, Planes], index: int, distance: int, count: int) -> tuple[int, Planes, Planes]:
     own = held[index]
-    blank = [np.zeros_like(plane) for plane in own]
-    return index, own, [plane for near in around(index, distance, count) for plane in held.get(near, blank)]
+    near = [held.get(one) or [np.zeros_like(plane) for plane in own] for one in around(index, distance, count)]
+    return index, own, [plane for planes in near for plane in planes]

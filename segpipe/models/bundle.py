@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from segpipe.core.neighbours import SHOWN
+from segpipe.core.neighbours import slices_shown
 from segpipe.core.prediction import AS_INGESTED
 from segpipe.errors import ModelError, SegpipeError
 from segpipe.models.forms import malformed
@@ -140,7 +140,7 @@ class Bundle:
     @property
     def channels(self) -> int:
         """Of the network's input: modalities, of each slice that it is shown."""
-        return len(self.modalities) * (SHOWN if self.neighbours else 1)
+        return len(self.modalities) * slices_shown(self.neighbours)
 
     def slices(self, index: bytes | None = None) -> "Bundle":
         """The bundle of the 2D network that answers together with this one, from the content of its `index` or read.

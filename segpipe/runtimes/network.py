@@ -16,7 +16,7 @@ from segpipe.runtimes.tiled import OVERLAP, TiledPredictor
 def network_function(model: Any, bundle: Bundle, with_probability: bool = False) -> Any:
     """From stored voxels to what a runtime needs: `graph.segmenter` of a 2D model, `graph.tiler` of a 3D one."""
     if bundle.network["dimensions"] == 3:
-        return tiler(model, len(bundle.modalities))
+        return tiler(model, bundle.channels)
     return segmenter(model, convention(bundle), bundle.channels, bundle.multiple, bundle.cut, with_probability)
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from segpipe.core.neighbours import SHOWN, Planes, with_neighbours
+from segpipe.core.neighbours import Planes, slices_shown, with_neighbours
 from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
 from segpipe.errors import BadInput, Reason
 from segpipe.runtimes.windows import Window, Windows
@@ -145,7 +145,7 @@ class SlicewisePredictor:
         Stored zeros are beyond the slice, as in training.
         """
         windows = self.windows(scan)
-        mean, inverse_std = (np.tile(each, self._shown) for each in scan.stored_statistics())
+        mean, inverse_std = (np.tile(each, slices_shown(self.neighbours)) for each in scan.stored_statistics())
         filling: dict[tuple[int, int], Request] = {}
         for index, planes, shown in self._slices(batches, scan.shape[0]):
             if not scan.brain_box[0] <= index < scan.brain_box[1]:
@@ -163,11 +163,6 @@ class SlicewisePredictor:
             finite(request.image, mean)
             yield from request.apart()
 
-    @property
-    def _shown(self) -> int:
-        """How many slices the network is shown to segment one."""
-        return SHOWN if self.neighbours else 1
-
     def _slices(self, batches: Iterable[SliceBatch], count: int) -> Iterator[tuple[int, Planes, Planes]]:
         """Each slice's place in a scan of `count`, its planes (H, W), and all that the network is shown of it."""
         slices = (
@@ -175,9 +170,7 @@ class SlicewisePredictor:
             for indices, channels in batches
             for place, index in enumerate(indices)
         )
-        if self.neighbours:
-            return with_neighbours(slices, self.neighbours, count)
-        return ((index, planes, planes) for index, planes in slices)
+        return with_neighbours(slices, self.neighbours, count)
 
 
 def finite(image: np.ndarray, mean: np.ndarray) -> np.ndarray:

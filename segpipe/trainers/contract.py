@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from segpipe.core.neighbours import SHOWN
+from segpipe.core.neighbours import slices_shown
 from segpipe.core.regions import CONVENTIONS, LabelConvention
 from segpipe.settings import TrainSettings
 
@@ -123,7 +123,7 @@ class TrainPlan:
     @property
     def channels(self) -> int:
         """Of the network's input: modalities, of each slice that it is shown."""
-        return len(self.modalities) * (SHOWN if self.settings.sees_neighbours else 1)
+        return len(self.modalities) * slices_shown(self.settings.neighbours)
 
     def of_split(self, split: str) -> list[int]:
         """The scans of a split, as indices."""

@@ -9,7 +9,6 @@ import numpy as np
 from segpipe.core.augment import augment, augment_patch
 from segpipe.core.neighbours import around, as_channels
 from segpipe.core.regions import to_regions
-from segpipe.settings import NetworkSettings
 from segpipe.trainers.contract import ScanPlan, TrainPlan
 from segpipe.trainers.order import epoch_order
 from segpipe.trainers.records import telling
@@ -102,24 +101,17 @@ class Feed:
         scan = plan.scans[plan.slices.scan[place]]
         rng = np.random.default_rng((settings.seed, epoch, step, lane))
         stored, labels = self._groups.held(int(plan.slices.group[place]))
-        rows = shown_rows(int(plan.slices.row[place]), settings, len(labels))
+        # A neighbour that lies in another row group is not read: the last row on that side stands for it.
+        rows = around(int(plan.slices.row[place]), settings.neighbours, len(labels))
         image, labels = normalise_stored(stored[rows], scan), labels[rows]
         if epoch < plan.coarse_epochs:
             image, labels = (np.stack(parts) for parts in zip(*map(halve, image, labels), strict=True))
-        if settings.sees_neighbours:
+        if settings.neighbours:
             if settings.augment:
                 image, labels = augment_patch(image, labels, (len(labels), image.shape[1], image.shape[2]), rng)
             return as_channels(image), to_regions(labels[len(labels) // 2], plan.convention)
         image, labels = augment(image[0], labels[0], rng) if settings.augment else (image[0], labels[0])
         return image, to_regions(labels, plan.convention)
-
-
-def shown_rows(row: int, settings: NetworkSettings, rows: int) -> list[int]:
-    """The rows of a row group that the network is shown to segment one of them.
-
-    A neighbour that lies in another row group is not read: the last row on that side stands for it.
-    """
-    return around(row, settings.neighbours, rows) if settings.sees_neighbours else [row]
 
 
 class RowGroups:

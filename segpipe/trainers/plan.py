@@ -84,7 +84,7 @@ def make_plan(settings: TrainSettings) -> TrainPlan:
         patch_size=longest_patch(settings),
         mirror=settings.sees_mirror_images,
         slices=settings.has_slices,
-        neighbours=settings.neighbours if settings.sees_neighbours else 0,
+        neighbours=settings.neighbours if settings.axes == 2 else 0,
     )
     return TrainPlan(
         settings=decided,

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.core.metrics import counts, dice
-from segpipe.core.neighbours import as_channels
+from segpipe.core.neighbours import around, as_channels
 from segpipe.core.regions import to_labels, to_regions
 from segpipe.core.tiles import predict
 from segpipe.trainers.contract import ScanPlan, TrainPlan, WorkerGroup
-from segpipe.trainers.feed import crop, normalise_stored, shown_rows, uncrop
+from segpipe.trainers.feed import crop, normalise_stored, uncrop
 from segpipe.trainers.network import whole_network
 from segpipe.trainers.patches import box_slices, read_scan
 
@@ -83,7 +83,7 @@ class Validator:
             chosen = rows[start : start + _BATCH]
             padded = np.zeros((_BATCH, *image.shape[1:3], self._plan.channels), np.float32)
             for place, row in enumerate(chosen.tolist()):
-                padded[place] = as_channels(image[shown_rows(row, self._plan.settings, len(image))])
+                padded[place] = as_channels(image[around(row, self._plan.settings.neighbours, len(image))])
             found.append(self._infer(padded).numpy()[: len(chosen)])
         return self._nested(np.concatenate(found))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from segpipe.core.intensity import brain_mask, statistics
-from segpipe.core.neighbours import SHOWN
+from segpipe.core.neighbours import slices_shown
 from segpipe.core.prediction import ScanInput
 from segpipe.core.regions import CONVENTIONS
 from segpipe.models.bundle import Bundle, save_bundle
@@ -42,7 +42,7 @@ def tiny_bundle(
 
     settings = replace(NetworkSettings(filters=4, depth=2, mirror=False), **network)
     labels = CONVENTIONS[convention]
-    channels = len(modalities) * (SHOWN if settings.sees_neighbours else 1)
+    channels = len(modalities) * slices_shown(settings.neighbours)
     model = build_unet(settings, channels, len(labels.regions), seed=3)
     model.get_layer("logits").bias.assign(np.full(len(labels.regions), bias, np.float32))
     if trained_steps:
@@ -112,7 +112,7 @@ def _trained(settings: NetworkSettings, regions: int, steps: int) -> list[np.nda
     from segpipe.models.losses import dice_cross_entropy
     from segpipe.models.unet import build_unet
 
-    shown = SHOWN if settings.sees_neighbours else 1
+    shown = slices_shown(settings.neighbours)
     model = build_unet(settings, len(MODALITIES) * shown, regions, seed=3)
     images = []
     for seed in range(4):

@@ -63,7 +63,7 @@ def by_hand(bundle: Bundle, channels: list[np.ndarray], scan: ScanInput) -> tupl
         planes = [channel[index] for channel in channels]
         seen = windows.of(planes)
         images = []
-        for shown in around(index, bundle.neighbours, scan.shape[0]) if bundle.neighbours else [index]:
+        for shown in around(index, bundle.neighbours, scan.shape[0]):
             image = np.zeros((*seen.size, len(channels))) + np.array(scan.inter)
             stored = np.stack([channel[shown] for channel in channels], axis=-1)
             image[seen.there] = (stored * np.array(scan.slope) + np.array(scan.inter))[seen.here]
