@@ -430,7 +430,7 @@ class SegmentSettings(SeriesSettings):
     )
     looks: str = option(
         "how many mirror images of a slice the network sees: all four, or one, and a second one for slices that leave"
-        " doubt, which costs about 1.6 looks a slice instead of four; doubt is for --runtime openvino, not in int8",
+        " doubt, which costs about 1.5 looks a slice instead of four; doubt is for --runtime openvino, not in int8",
         "all",
         choices=("all", "doubt"),
     )

@@ -21,8 +21,8 @@ from segpipe.core.prediction import ScanInput, Segmented, SliceBatch
 from segpipe.core.regions import LabelConvention, to_labels, to_regions
 from segpipe.runtimes.slicewise import Collected, Outputs, Request, SlicewisePredictor
 
-SHARE = 0.45
-"""Share of the slices with brain seen twice: 1.45 times the cost of one look, and some for what must be kept."""
+SHARE = 0.3
+"""Share of the slices with brain seen twice: 1.3 times the cost of one look, and some for what must be kept."""
 
 MARGIN = 0.25
 """A pixel is in doubt where a region's probability is nearer to the threshold than this."""
