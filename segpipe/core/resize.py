@@ -42,19 +42,21 @@ class Regridding:
 
     def there(self, image: np.ndarray) -> np.ndarray:
         """Channels of a scan (C, *shape) on the network's grid: float32 (C, *target)."""
-        if self.kind == "nnunet":
-            return self._as_nnunet(image, self.target, order=3)
-        if self.kind == "monai":
-            return self._as_monai(image, self.target, self.spacing, self._sizes)
-        return resize(image, self.target)
+        return self._moved(image, self.target, self.spacing, self._sizes, order=3)
 
     def back(self, answer: np.ndarray) -> np.ndarray:
         """What a network says (K, *target) on the scan's grid: float32 (K, *shape)."""
-        if self.kind == "nnunet":
-            return self._as_nnunet(answer, self.shape, order=1)
+        return self._moved(answer, self.shape, self._sizes, self.spacing, order=1)
+
+    def _moved(
+        self, volume: np.ndarray, shape: tuple[int, ...], old: tuple[float, ...], new: tuple[float, ...], order: int
+    ) -> np.ndarray:
+        """Channels on another grid of `shape` voxels, from voxels of size `old` to `new`; `order` is of splines."""
         if self.kind == "monai":
-            return self._as_monai(answer, self.shape, self._sizes, self.spacing)
-        return resize(answer, self.shape)
+            return _as_monai(volume, shape, old, new)
+        if self.kind == "linear":
+            return resize(volume, shape)
+        return _as_nnunet(volume, shape, _thick_axis(old, new), order)
 
     @cached_property
     def _sizes(self) -> tuple[float, ...]:
@@ -73,25 +75,6 @@ class Regridding:
         if self.kind == "nnunet":
             return False  # which goes by the number of voxels alone
         return abs(here - there) <= (_MONAI_SAME_MM if self.kind == "monai" else SAME_SPACING * there)
-
-    def _as_monai(
-        self, volume: np.ndarray, shape: tuple[int, ...], old: tuple[float, ...], new: tuple[float, ...]
-    ) -> np.ndarray:
-        places = [
-            np.arange(length) * (there / here) if here != there else None
-            for length, here, there in zip(shape, old, new, strict=True)
-        ]
-        return _linear(volume, places)
-
-    def _as_nnunet(self, volume: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
-        if not self.moves:
-            return np.ascontiguousarray(volume, np.float32)
-        back = order == 1
-        thick = _thick_axis(*((self._sizes, self.spacing) if back else (self.spacing, self._sizes)))
-        result = np.empty((len(volume), *shape), np.float32)
-        for channel, place in zip(volume, result, strict=True):
-            place[...] = _zoomed(channel, shape, order) if thick is None else _by_slices(channel, shape, order, thick)
-        return result
 
 
 def resize(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -113,6 +96,23 @@ def resize(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         for length, new in zip(old, shape, strict=True)
     ]
     return _linear(volume, places)
+
+
+def _as_monai(volume: np.ndarray, shape: Sequence[int], old: tuple[float, ...], new: tuple[float, ...]) -> np.ndarray:
+    places = [
+        np.arange(length) * (there / here) if here != there else None
+        for length, here, there in zip(shape, old, new, strict=True)
+    ]
+    return _linear(volume, places)
+
+
+def _as_nnunet(volume: np.ndarray, shape: tuple[int, ...], thick: int | None, order: int) -> np.ndarray:
+    if volume.shape[1:] == shape:
+        return np.ascontiguousarray(volume, np.float32)
+    result = np.empty((len(volume), *shape), np.float32)
+    for channel, place in zip(volume, result, strict=True):
+        place[...] = _zoomed(channel, shape, order) if thick is None else _by_slices(channel, shape, order, thick)
+    return result
 
 
 def _linear(volume: np.ndarray, places: Sequence[np.ndarray | None]) -> np.ndarray:
